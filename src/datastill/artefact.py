@@ -1,0 +1,175 @@
+"""The distilled set on disk: tensors, a card, a picture. Anyone can read it without this library; nothing is pickled."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+from torch.utils.data import Dataset
+
+import datastill
+from datastill.data import Batch
+from datastill.data.images import denormalise
+from datastill.errors import InputError
+from datastill.files import sha256, write_atomically, write_json
+from datastill.synthetic import SyntheticSet
+
+SCHEMA = 1
+TENSORS, CARD, PREVIEW = "synthetic.safetensors", "card.json", "preview.png"
+
+
+class Distilled(Dataset[tuple[Tensor, Any]]):
+    """A distilled set read from its folder: a torch data set with its card.
+
+    An item is (image (C, H, W) float, normalised; label): the class number for hard labels, probabilities (K,) for soft
+    ones. ``x`` (N, C, H, W), ``y`` (N, K), ``view`` (N, H, W, C) uint8, ``lr`` the learned step size or None.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+        self.tensors = dict(tensors)
+        self.card = dict(card)
+        self.x, self.y, self.view = tensors["images"], tensors["labels"], tensors["view"]
+        self.lr = float(tensors["lr"]) if "lr" in tensors else None
+        self.classes = tuple(card["classes"])
+        self.mean, self.std = tuple(card["mean"]), tuple(card["std"])
+        self.device = self.x.device
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        y = self.y[index]
+        return self.x[index], int(y.argmax()) if self.card["labels"] == "hard" else y
+
+    def batch(self, indices: Tensor | None = None) -> Batch:
+        """Images and label probabilities at these indices, or all."""
+        if indices is None:
+            return Batch(self.x, self.y)
+        indices = indices.to(self.x.device)
+        return Batch(self.x[indices], self.y[indices])
+
+    def to(self, device: torch.device) -> Distilled:
+        """The same set with its tensors on another device."""
+        return Distilled({name: value.to(device) for name, value in self.tensors.items()}, self.card)
+
+
+def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
+    """What is stored: images (normalised float32), view (uint8, N H W C), labels (probabilities), lr, and the parameters
+    ``parameters.<name>`` of a parametrization where they are not the images themselves."""
+    with torch.no_grad():
+        batch = synthetic.batch()
+        view = (denormalise(batch.x, synthetic.mean, synthetic.std) * 255).round().byte().permute(0, 2, 3, 1)
+        tensors = {"images": batch.x, "view": view, "labels": batch.y}
+        if synthetic.lr is not None:
+            tensors["lr"] = synthetic.lr
+        for name, value in synthetic.images.items():
+            if value.shape != batch.x.shape or not torch.equal(value, batch.x):
+                tensors[f"parameters.{name}"] = value
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def write_tensors(path: Path, synthetic: SyntheticSet) -> None:
+    """Write a synthetic set's tensors, atomically."""
+    write_atomically(path, save_tensors(tensors_of(synthetic)))
+
+
+def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> None:
+    """Write the finished artefact; the card comes last, so a folder with a card is complete.
+
+    ``about`` goes into the card first (the run, its digest, the data it was made from, the protocol it is meant for).
+    """
+    write_tensors(folder / TENSORS, synthetic)
+    tensors = load_tensors((folder / TENSORS).read_bytes())
+    write_atomically(folder / PREVIEW, png(picture(tensors["view"], tensors["labels"])))
+    hard = bool(((tensors["labels"] == 0) | (tensors["labels"] == 1)).all())
+    card = {
+        "schema": SCHEMA, "kind": "datastill.synthetic", **about,
+        "classes": list(synthetic.classes), "mean": list(synthetic.mean), "std": list(synthetic.std),
+        "count": len(synthetic), "shape": list(tensors["images"].shape[1:]), "labels": "hard" if hard else "soft",
+        "step_size": float(tensors["lr"]) if "lr" in tensors else None,
+        "versions": {"datastill": datastill.__version__, "torch": torch.__version__,
+                     "torchvision": torchvision.__version__},
+        "files": {name: sha256(folder / name) for name in (TENSORS, PREVIEW)},
+    }
+    write_json(folder / CARD, {**card, "checksum": _checksum(card)})
+
+
+def _checksum(card: Mapping[str, Any]) -> str:
+    content = {key: value for key, value in card.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a finished artefact. Raises InputError: none there, or altered."""
+    path = folder / CARD
+    if not path.is_file():
+        hint = "a run that has not finished; run it again to go on" if (folder / "run.toml").exists() else \
+            f"no distilled set: expected {CARD} and {TENSORS}"
+        raise InputError(f"{folder} holds {hint}")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        whole = card["checksum"] == _checksum(card)
+    except (ValueError, KeyError, TypeError, OSError):
+        whole = False
+    if not whole:
+        raise InputError(f"{path} is damaged or was edited: its checksum does not fit; restore it from a copy, or delete "
+                         "the folder and distill again")
+    if card["schema"] != SCHEMA:
+        raise InputError(f"{path} is of schema {card['schema']}, this version reads {SCHEMA}")
+    return card
+
+
+def load(folder: Path | str) -> Distilled:
+    """Read a distilled set as a torch data set with its card. Every file is checked against its checksum.
+
+    Raises InputError: not a distilled set, an unfinished one, or a damaged file (named).
+    """
+    folder = Path(folder)
+    card = read_card(folder)
+    for name, expected in card["files"].items():
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} is missing; restore it from a copy, or delete the folder and distill again")
+        if sha256(folder / name) != expected:
+            raise InputError(f"{folder / name} is damaged: its checksum does not fit the card; restore it from a copy, or "
+                             "delete the folder and distill again")
+    return Distilled(read_tensors(folder / TENSORS), card)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one safetensors file. Raises InputError for anything else (a pickle is never opened)."""
+    try:
+        return load_tensors(path.read_bytes())
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is no readable safetensors file: {error}") from None
+
+
+def picture(view: Tensor, labels: Tensor, columns: int = 10) -> Image.Image:
+    """A grid with one row a class (by largest label), its first ``columns`` images; view (N, H, W, C) uint8."""
+    target = labels.argmax(1)
+    rows = [view[target == c][:columns] for c in range(labels.shape[1])]
+    width = max(len(row) for row in rows)
+    side = max(view.shape[1:3])
+    zoom = max(1, 64 // side)
+    blank = torch.full((1, *view.shape[1:]), 255, dtype=torch.uint8)
+    cells = torch.cat([torch.cat([row, blank.expand(width - len(row), -1, -1, -1)]) for row in rows])
+    large = cells.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2).permute(0, 3, 1, 2)
+    grid = torchvision.utils.make_grid(large, nrow=width, padding=max(2, zoom // 2), pad_value=255)
+    return Image.fromarray(grid.permute(1, 2, 0).numpy())
+
+
+def png(image: Image.Image) -> bytes:
+    """The image as PNG bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,94 @@
+"""Checkpoints and the log of a run: written so that a kill at any moment loses seconds of work and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from datastill.errors import InputError
+from datastill.files import write_atomically
+from datastill.loop import Loop
+
+STATE, LOG = "state.pt", "log.jsonl"
+SUM = 32  # bytes of SHA-256 in front of the checkpoint
+
+
+def restore(folder: Path, loop: Loop, digest: str) -> None:
+    """Bring the loop to the folder's checkpoint, if there is one, and the log with it. Raises InputError: damaged."""
+    path = folder / STATE
+    state = None
+    if path.exists():
+        content = path.read_bytes()
+        if hashlib.sha256(content[SUM:]).digest() != content[:SUM]:
+            raise InputError(f"{path} is damaged: its checksum does not fit; delete it to start the run over")
+        state = torch.load(io.BytesIO(content[SUM:]), map_location=loop.task.device, weights_only=True)
+        if state["digest"] != digest:
+            raise InputError(f"{path} is the checkpoint of another run; delete it to start over, or choose another --out")
+        loop.restore(state["loop"])
+    _cut_log(folder / LOG, loop.iteration)
+
+
+def remove(folder: Path) -> None:
+    """Delete the checkpoint of a finished run."""
+    (folder / STATE).unlink(missing_ok=True)
+
+
+def _cut_log(path: Path, iteration: int) -> None:
+    """Drop log lines after the checkpoint, and a torn last one."""
+    if not path.exists():
+        return
+    lines = [line for line in path.read_bytes().splitlines(keepends=True) if _number(line) <= iteration]
+    write_atomically(path, b"".join(lines))
+
+
+def _number(line: bytes) -> float:
+    try:
+        return json.loads(line)["iteration"] if line.endswith(b"\n") else float("inf")
+    except (ValueError, KeyError):
+        return float("inf")
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, a torn last one left out."""
+    path = folder / LOG
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if _number(line) < float("inf")]
+
+
+class Writer:
+    """Writes the log as it comes and a checkpoint every so many seconds; the log is always ahead of the checkpoint."""
+
+    def __init__(self, folder: Path, loop: Loop, digest: str, every: float) -> None:
+        self.folder, self.loop, self.digest, self.every = folder, loop, digest, every
+        self.last = time.monotonic()
+
+    def __enter__(self) -> Writer:
+        self.file = (self.folder / LOG).open("ab")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.file.close()
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append a line: the loop's numbers and the wall clock (s since 1970)."""
+        rounded = {key: float(f"{v:.6g}") if isinstance(v, float) else v for key, v in line.items()}
+        self.file.write(json.dumps({**rounded, "time": round(time.time(), 2)}).encode() + b"\n")
+
+    def save(self, now: bool = False) -> None:
+        """Write a checkpoint if it is time, or now."""
+        if not now and time.monotonic() - self.last < self.every:
+            return
+        self.file.flush()
+        buffer = io.BytesIO()
+        torch.save({"digest": self.digest, "loop": self.loop.state()}, buffer)
+        content = buffer.getvalue()
+        write_atomically(self.folder / STATE, hashlib.sha256(content).digest() + content)
+        self.last = time.monotonic()

@@ -1,0 +1,179 @@
+"""The protocols of the library: what a method is given (Task), what it gives (Step), how updates are made (Optim),
+and the families a new idea is added to: Method, Plugin, Protocol."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from datastill.config import Description, Family
+from datastill.data import Batch, Images
+from datastill.nets import Architecture, fresh
+from datastill.parametrizations.pixels import Pixels
+from datastill.rng import RNG
+from datastill.synthetic import Parametrization, SyntheticSet
+from datastill.train import Examples, Watch
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method may look at: real *training* images, fresh networks, and how images are parametrized.
+
+    Test images are never in here. ``Run.task(images)`` makes the task of a run.
+    """
+
+    real: Images
+    network: Architecture
+    parametrization: Parametrization = Pixels()
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything is computed: the device of the real images."""
+        return self.real.device
+
+    @property
+    def classes(self) -> int:
+        """Number of classes K."""
+        return len(self.real.classes)
+
+    def fresh(self, rng: RNG) -> nn.Module:
+        """A new network with PyTorch's default initialisation, a function of ``rng`` only, in training mode."""
+        return fresh(self.network, self.real.shape, self.classes, rng, self.device)
+
+    def random_real(self, ipc: int, rng: RNG) -> Batch:
+        """``ipc`` random training images of each class without replacement, in class order."""
+        parts = [self.real.sample(ipc, rng(c), of_class=c) for c in range(self.classes)]
+        return Batch(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
+
+    def synthetic(self, start: Batch, soft: bool = False, lr: float | None = None) -> SyntheticSet:
+        """A synthetic set that starts from these images and labels, parametrized as the task says."""
+        return SyntheticSet(start.x, start.y, self.real, self.parametrization, soft, lr)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A proposed update: the gradient of ``loss`` with respect to the synthetic set.
+
+    loss: scalar, graph attached.
+    batch: the synthetic examples in play, before augmentation, graph attached.
+    net: the network they were matched on; plug-ins may call it and must not change it.
+    value: the matching loss itself, for the log and for gates; that of ``loss`` unless given.
+    gradient_norms: (k,) norms of d loss / d weights on the synthetic batches matched here, graph attached.
+    norm_reduce: how the paper of this family adds them up: over classes (DC) or over inner steps (MTT).
+    apply: whether to update; otherwise the step is logged only.
+    log: further numbers for the log.
+    """
+
+    loss: Tensor
+    batch: Batch
+    net: nn.Module
+    value: float | None = None
+    gradient_norms: Tensor | None = None
+    norm_reduce: Literal["sum", "mean"] = "sum"
+    apply: bool = True
+    log: dict[str, float] = field(default_factory=dict)
+
+
+class Group(Description):
+    """Step size (0: not learned) and momentum of one group of what is learned; momentum is beta1 for Adam."""
+
+    lr: float = Field(default=0.0, ge=0.0)
+    momentum: float = Field(default=0.5, ge=0.0, lt=1.0)
+
+
+class Optim(Description):
+    """How proposed updates change the synthetic set.
+
+    images, labels, lr: the groups; ``parameters`` sets single parameters of a parametrization apart, by name.
+    schedule: of all step sizes over the run; "cosine" ends at 0.
+    ema: decay of a running mean of the image parameters; where set, that mean is the result.
+    """
+
+    name: Literal["sgd", "adam"] = "sgd"
+    images: Group = Group(lr=1.0)
+    labels: Group = Group()
+    lr: Group = Group()
+    parameters: dict[str, Group] = {}
+    schedule: Literal["constant", "cosine"] = "constant"
+    beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
+    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
+
+    def group(self, name: str) -> Group:
+        """The group of a parameter named as in ``SyntheticSet.groups``."""
+        if name in ("labels", "lr"):
+            return self.labels if name == "labels" else self.lr
+        return self.parameters.get(name.removeprefix("images."), self.images)
+
+    def factor(self, iteration: int, iterations: int) -> float:
+        """Multiplier of every step size at this iteration."""
+        return 1.0 if self.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * iteration / iterations))
+
+
+class Method(Family):
+    """A distillation method: a generator of proposed updates, each applied before the next is asked for.
+
+    One iteration is a pure function of (synthetic set, task, iteration number, stream), so a run can stop and resume
+    between any two. A new method is a file in ``datastill/methods``, or a class outside.
+    """
+
+    home: ClassVar[str] = "datastill.methods"
+
+    iterations: int = Field(default=1000, ge=0)
+    optim: Optim = Optim()
+
+    @abstractmethod
+    def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
+        """The synthetic set to start from, ``ipc`` images of each class in class order."""
+
+    @abstractmethod
+    def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
+        """The updates of one iteration (0-based). ``rng`` is the iteration's own stream."""
+
+
+class Plugin(Family):
+    """One extra loss term on a proposed update. A new one is a file in ``datastill/plugins``, or a class outside.
+
+    weight: of the term; 0 leaves the run bit for bit as without the plug-in.
+    balance: "fixed" adds weight x term; "gradient" makes ``weight`` the ratio of the term's gradient norm to the
+        method's, both at the decoded images, measured every 100 iterations.
+    schedule: of the weight over the run: "linear" rises to the full weight at half of it, "log" as log(1 + iteration).
+    label: the plug-in's name in logs and streams, its kind unless given; lets one kind stand twice.
+    """
+
+    home: ClassVar[str] = "datastill.plugins"
+
+    weight: float = Field(default=1.0, ge=0.0)
+    balance: Literal["fixed", "gradient"] = "fixed"
+    schedule: Literal["constant", "linear", "log"] = "constant"
+    label: str = ""
+
+    @abstractmethod
+    def loss(self, step: Step, task: Task, rng: RNG) -> Tensor:
+        """The term, a scalar, unweighted; pure: changes neither the network nor the synthetic set."""
+
+    def factor(self, iteration: int, iterations: int) -> float:
+        """Multiplier of the weight at this iteration."""
+        if self.schedule == "linear":
+            return min(1.0, iteration / (0.5 * iterations))
+        return math.log1p(iteration) / math.log1p(iterations) if self.schedule == "log" else 1.0
+
+
+class Protocol(Family):
+    """How students are trained on a set. A new one is a file in ``datastill/protocols``, or a class outside."""
+
+    home: ClassVar[str] = "datastill.protocols"
+
+    @abstractmethod
+    def train(self, network: nn.Module, examples: Examples, rng: RNG, watch: Watch | None = None) -> None:
+        """Train a fresh network in place; its last weights are what is scored. ``watch`` is told of every epoch."""
+
+    def for_full_data(self) -> Protocol:
+        """The protocol to train on the full data with, where the small set's would take too long."""
+        return self

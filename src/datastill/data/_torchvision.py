@@ -1,0 +1,122 @@
+"""Sets in torchvision's layouts: find the files, check every checksum, fetch what is missing, read."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from torchvision import datasets
+from torchvision.datasets.utils import download_and_extract_archive, download_url
+
+from datastill.data.source import Arrays, Source
+from datastill.errors import InputError
+
+
+class IdxSource(Source):
+    """A set of the MNIST family in ``<root>/<Name>/raw``, read from its original archives."""
+
+    download: ClassVar[bool] = True
+    dataset: ClassVar[Any]  # torchvision's class: file names, checksums, mirrors, class names
+    mean: ClassVar[tuple[float, ...]]
+    std: ClassVar[tuple[float, ...]]
+
+    def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
+        folder = place / self.dataset.__name__ / "raw"
+        files = dict(self.dataset.resources)
+
+        def fetch(missing: list[str]) -> None:
+            for name in missing:
+                download_url(self.dataset.mirrors[0] + name, str(folder), name, files[name])
+
+        ensure(self.dataset.__name__, folder, files, fetch)
+        train, train_targets, test, test_targets = (_read_idx(folder / name) for name in files)
+        return Arrays((train[..., None], train_targets), (test[..., None], test_targets),
+                      self.class_names(), self.mean, self.std)
+
+    def class_names(self) -> tuple[str, ...]:
+        """The class names in target order."""
+        return tuple(self.dataset.classes)
+
+
+class CifarSource(Source):
+    """CIFAR-10 or CIFAR-100 in its original folder of batches."""
+
+    download: ClassVar[bool] = True
+    dataset: ClassVar[Any]
+    targets_key: ClassVar[str]
+    mean: ClassVar[tuple[float, ...]]
+    std: ClassVar[tuple[float, ...]]
+
+    def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
+        dataset = self.dataset
+        folder = place / dataset.base_folder
+        files = dict((*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])))
+
+        def fetch(missing: list[str]) -> None:
+            download_and_extract_archive(dataset.url, str(place), filename=dataset.filename, md5=dataset.tgz_md5)
+
+        ensure(dataset.__name__, folder, files, fetch)
+        classes = _unpickle(folder / dataset.meta["filename"])[dataset.meta["key"]]
+        train, test = (self._read_batches([folder / name for name, _ in batches])
+                       for batches in (dataset.train_list, dataset.test_list))
+        return Arrays(train, test, tuple(classes), self.mean, self.std)
+
+    def _read_batches(self, paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+        batches = [_unpickle(path) for path in paths]
+        images = np.concatenate([np.asarray(batch["data"], dtype=np.uint8) for batch in batches])
+        targets = np.concatenate([np.asarray(batch[self.targets_key]) for batch in batches])
+        return np.ascontiguousarray(images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), targets
+
+
+def ensure(name: str, folder: Path, files: dict[str, str], fetch: Callable[[list[str]], object]) -> None:
+    """See that ``files`` (name in ``folder`` -> md5) are there and whole; ``fetch`` the missing ones.
+
+    Raises InputError naming the damaged file, or what was looked for, where, and how to get it.
+    """
+    missing = _missing(folder, files)
+    if missing:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            fetch(missing)
+        except Exception as error:  # torchvision raises RuntimeError, URLError, OSError, ...
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
+            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise InputError(
+                f"data set {name} is not there: looked for {folder / missing[0]}{others}, and the download failed "
+                f"({cause}); point --data-root or DATASTILL_DATA at a folder that holds it") from None
+        if missing := _missing(folder, files):
+            raise InputError(f"data set {name}: the download left no {folder / missing[0]}; try again")
+
+
+def _missing(folder: Path, files: dict[str, str]) -> list[str]:
+    missing = []
+    for name, md5 in files.items():
+        path = folder / name
+        if not path.is_file():
+            missing.append(name)
+        elif (found := _md5(path)) != md5:
+            raise InputError(f"{path} is damaged: md5 {found}, expected {md5}; delete it and run again to fetch it anew")
+    return missing
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    """A gzipped IDX file of bytes: 0, 0, 8, number of dimensions, each dimension (big-endian uint32), the bytes."""
+    raw = gzip.decompress(path.read_bytes())
+    shape = np.frombuffer(raw, dtype=">u4", count=raw[3], offset=4).astype(int)
+    return np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * raw[3]).reshape(shape).copy()
+
+
+def _unpickle(path: Path) -> dict[str, Any]:
+    """A CIFAR batch. It is a pickle, so it is only opened after its md5 was seen to be the published one."""
+    with path.open("rb") as file:
+        return pickle.load(file, encoding="latin1")

@@ -1,0 +1,94 @@
+"""One split of a data set in memory: uint8 images, normalised when drawn, sampled by class."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datastill.rng import RNG
+
+
+class Batch(NamedTuple):
+    """x: (B, C, H, W) float, normalised. y: (B, K) probabilities; a hard label is a one-hot row."""
+
+    x: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """One split: ``pixels`` (N, C, H, W) uint8, ``targets`` (N,) int64, ``classes`` in order, mean and std per channel.
+
+    Pixels may be memory-mapped; then they stay on disk and only what is drawn comes to ``device``.
+    """
+
+    pixels: Tensor
+    targets: Tensor
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: torch.device = torch.device("cpu")
+    mapped: bool = False
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def of_class(self) -> tuple[Tensor, ...]:
+        """Indices of each class, ascending."""
+        order = torch.argsort(self.targets, stable=True)
+        return tuple(torch.split(order, torch.bincount(self.targets, minlength=len(self.classes)).tolist()))
+
+    def batch(self, indices: Tensor) -> Batch:
+        """The images at these indices (B,), normalised, on the device."""
+        targets = self.targets[indices].to(self.device)
+        x = self.normalise(self.pixels[indices.to(self.pixels.device)].to(self.device))
+        return Batch(x, torch.nn.functional.one_hot(targets, len(self.classes)).to(x.dtype))
+
+    def sample(self, n: int, rng: RNG, of_class: int | None = None) -> Batch:
+        """``n`` random images without replacement, of one class if asked; all there are where there are fewer."""
+        pool = torch.arange(len(self)) if of_class is None else self.of_class[of_class]
+        return self.batch(pool[rng.permutation(len(pool))[:n]])
+
+    def subset(self, indices: Tensor) -> Images:
+        """The split reduced to these indices, in this order."""
+        return replace(self, pixels=self.pixels[indices], targets=self.targets[indices], mapped=False)
+
+    def to(self, device: torch.device) -> Images:
+        """The same split drawn on another device; pixels move there unless they are memory-mapped."""
+        return replace(self, device=device, pixels=self.pixels if self.mapped else self.pixels.to(device))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) -> float32 with the mean and std of the data set."""
+        return (pixels.float() / 255 - _channels(self.mean, pixels)) / _channels(self.std, pixels)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """12 hex digits of the content: pixels, targets, class names. Ten classes of a set are another set."""
+        sha = hashlib.sha256(repr((self.classes, tuple(self.pixels.shape))).encode())
+        sha.update(self.targets.cpu().numpy().tobytes())
+        pixels = self.pixels.cpu().numpy()
+        for start in range(0, len(pixels), 4096):
+            sha.update(np.ascontiguousarray(pixels[start:start + 4096]).data)
+        return sha.hexdigest()[:12]
+
+
+def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, device=like.device).view(1, -1, 1, 1)
+
+
+def denormalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Normalised (B, C, H, W) -> [0, 1], clamped, for viewing and export."""
+    return (x * _channels(std, x) + _channels(mean, x)).clamp(0, 1)

@@ -1,0 +1,48 @@
+"""Your own arrays in one .npz file."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from datastill.data.source import Arrays, Source
+from datastill.errors import InputError
+
+LAYOUT = "x_train (N, H, W) or (N, H, W, C) uint8, y_train (N,) whole numbers; x_test, y_test and classes as an option"
+
+
+class Npz(Source):
+    """A .npz file at ``data.path`` with x_train and y_train, and, where there are any, x_test, y_test and classes.
+
+    Images are uint8, (N, H, W) or (N, H, W, C) with 1 or 3 channels; targets are 0 to K - 1; ``classes`` names them in
+    order. Without x_test a part of the training images is kept for testing (``data.test``).
+    """
+
+    def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
+        if not place.is_file():
+            raise InputError(f"data set npz: no file {place}; set data.path to an .npz file with {LAYOUT}")
+        try:
+            with np.load(place, allow_pickle=False) as file:
+                table = {name: file[name] for name in file.files}
+        except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+            raise InputError(f"{place} cannot be read as .npz: {error}") from None
+        for name in ("x_train", "y_train"):
+            if name not in table:
+                raise InputError(f"{place} has no array {name!r} but {', '.join(table) or 'none'}; expected {LAYOUT}")
+        if ("x_test" in table) != ("y_test" in table):
+            raise InputError(f"{place} has only one of x_test and y_test; give both or none")
+        train = self._pair(table, "train", place)
+        test = self._pair(table, "test", place) if "x_test" in table else None
+        highest = int(max(pair[1].max(initial=0) for pair in (train, test) if pair is not None))
+        classes = tuple(map(str, table["classes"])) if "classes" in table else tuple(map(str, range(highest + 1)))
+        return Arrays(train, test, classes)
+
+    def _pair(self, table: dict[str, np.ndarray], split: str, place: Path) -> tuple[np.ndarray, np.ndarray]:
+        images, targets = table[f"x_{split}"], np.squeeze(table[f"y_{split}"])
+        if images.dtype != np.uint8:
+            raise InputError(f"{place}: x_{split} is {images.dtype}; expected uint8 with values 0 to 255")
+        if not np.issubdtype(targets.dtype, np.integer) or targets.ndim != 1:
+            raise InputError(f"{place}: y_{split} is {targets.dtype} of shape {targets.shape}; expected whole numbers (N,)")
+        return images[..., None] if images.ndim == 3 else images, targets

@@ -1,0 +1,71 @@
+"""What a data source has to give, and the checks every set passes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from datastill.config import Family
+from datastill.errors import InputError
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What a source read: images (N, H, W, C) uint8 and targets (N,) of both splits.
+
+    ``test`` is None where the source has no split of its own: a part of the training images is then kept for testing.
+    ``mean`` and ``std`` are the field's usual ones where there are any, else they are measured on the training images.
+    """
+
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray] | None
+    classes: tuple[str, ...]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    mapped: bool = False
+
+
+class Source(Family):
+    """Reads one data set. A new one is a file in ``datastill/data`` (or a class outside) with ``read``."""
+
+    home: ClassVar[str] = "datastill.data"
+    download: ClassVar[bool] = False  # whether it can be fetched where there is a network
+
+    @abstractmethod
+    def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
+        """The data set at ``place``: the data root, or ``data.path``. ``size`` and ``channels`` are wishes that a
+        source of loose image files honours while decoding; others leave them to their caller."""
+
+
+def check(arrays: Arrays, name: str) -> Arrays:
+    """The same arrays, if they can be distilled. Raises InputError: an empty class, a single class, a wrong shape."""
+    if len(arrays.classes) < 2:
+        raise InputError(f"{name}: {len(arrays.classes)} class; a classification set needs at least two")
+    if len(set(arrays.classes)) < len(arrays.classes):
+        raise InputError(f"{name}: class names are not unique: {', '.join(arrays.classes)}")
+    for split, pair in (("training", arrays.train), ("test", arrays.test)):
+        if pair is None:
+            continue
+        images, targets = pair
+        if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
+            raise InputError(f"{name}: {split} images are {images.dtype} of shape {images.shape}; "
+                             "expected uint8 (N, H, W, C) with 1 or 3 channels")
+        if len(images) != len(targets):
+            raise InputError(f"{name}: {len(images)} {split} images but {len(targets)} targets")
+        if len(targets) and not (0 <= targets.min() and targets.max() < len(arrays.classes)):
+            raise InputError(f"{name}: {split} targets run from {targets.min()} to {targets.max()}; "
+                             f"expected 0 to {len(arrays.classes) - 1} for {len(arrays.classes)} classes")
+        counts = np.bincount(targets.astype(np.int64), minlength=len(arrays.classes))
+        if split == "training" and (counts == 0).any():
+            raise InputError(f"{name}: class {arrays.classes[int(counts.argmin())]!r} has no {split} image; "
+                             "add some or leave the class out")
+        if split == "test" and not len(targets):
+            raise InputError(f"{name}: the test split is empty")
+    if arrays.test is not None and arrays.test[0].shape[1:] != arrays.train[0].shape[1:]:
+        raise InputError(f"{name}: training images are {arrays.train[0].shape[1:]} (H, W, C), "
+                         f"test images {arrays.test[0].shape[1:]}; they must agree")
+    return arrays

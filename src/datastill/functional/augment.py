@@ -1,0 +1,187 @@
+"""Differentiable Siamese augmentation: DSA (Zhao & Bilen 2021, ICML), as vectorised tensor code with explicit parameters.
+
+One operation is drawn from a strategy string such as ``color_crop_cutout_flip_scale_rotate`` (``STRATEGY``; leave ``flip``
+out for digits). *Siamese*: all images of a call share one draw, and two calls with equal streams draw the same, whatever
+the number of images. *Grouped*: images of one group (a class, say) share a draw. *Per image*: one operation a call, its
+parameters drawn for each image, as the evaluation protocols do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datastill.rng import RNG
+
+STRATEGY = "color_crop_cutout_flip_scale_rotate"
+SCALE = 1.2  # size changes by a factor in [1/1.2, 1.2]
+ROTATE = 15.0  # degrees
+CROP = 0.125  # shift as a share of the side
+CUTOUT = 0.5  # side of the square as a share of the side
+
+
+class Parameters(NamedTuple):
+    """What the operations need, one value per image, each (B,). ``u_*`` lie in [0, 1), shifts and centres are whole."""
+
+    flip: Tensor  # mirrored where < 0.5
+    scale_x: Tensor  # factor along columns; > 1 shrinks the content
+    scale_y: Tensor
+    angle: Tensor  # radians
+    crop_row: Tensor  # y[r, c] = x[r + crop_row, c + crop_col]
+    crop_col: Tensor
+    cutout_row: Tensor  # centre of the square
+    cutout_col: Tensor
+    u_brightness: Tensor
+    u_saturation: Tensor
+    u_contrast: Tensor
+
+
+def augment(x: Tensor, rng: RNG, strategy: str = STRATEGY) -> Tensor:
+    """Siamese: one operation with one set of parameters for all of ``x`` (B, C, H, W), a function of ``rng`` only."""
+    return augment_groups(x, torch.zeros(len(x), dtype=torch.long, device=x.device), 1, rng, strategy)
+
+
+def augment_groups(x: Tensor, group: Tensor, groups: int, rng: RNG, strategy: str = STRATEGY) -> Tensor:
+    """One draw per group: ``group`` (B,) int64 in 0 .. groups-1 says which draw an image of ``x`` (B, C, H, W) takes."""
+    operations = split_strategy(strategy)
+    chosen = (rng("operation").uniform(groups) * len(operations)).long()
+    parameters = draw(groups, x.shape[2:], rng("parameters"))
+    return _apply_each(x, [operations[i] for i in chosen.tolist()], parameters, group)
+
+
+def augment_images(x: Tensor, rng: RNG, strategy: str = STRATEGY) -> Tensor:
+    """One operation for the call, its parameters drawn for every image of ``x`` (B, C, H, W) by itself."""
+    operations = split_strategy(strategy)
+    chosen = operations[int(rng("operation").uniform(1).item() * len(operations))]
+    return OPERATIONS[chosen](x, _on(x, draw(len(x), x.shape[2:], rng("parameters"))))
+
+
+def split_strategy(strategy: str) -> list[str]:
+    """``"crop_flip"`` -> ``["crop", "flip"]``. Raises ValueError for an unknown operation or none."""
+    operations = strategy.split("_")
+    if unknown := [name for name in operations if name not in OPERATIONS]:
+        raise ValueError(f"unknown augmentation {unknown[0]!r} in {strategy!r}; expected some of "
+                         f"{', '.join(OPERATIONS)} joined by _, or none")
+    return operations
+
+
+def draw(n: int, size: torch.Size | tuple[int, ...], rng: RNG) -> Parameters:
+    """Parameters for ``n`` images of (H, W), float32 on the CPU, every operation's drawn whether used or not."""
+    u = rng.uniform(n, len(Parameters._fields)).unbind(1)
+    height, width = size
+    shift_row, shift_col = _rounded(CROP * height), _rounded(CROP * width)
+    odd_row, odd_col = (_rounded(CUTOUT * side) % 2 for side in (height, width))
+    return Parameters(
+        flip=u[0], scale_x=_between(u[1], 1 / SCALE, SCALE), scale_y=_between(u[2], 1 / SCALE, SCALE),
+        angle=torch.deg2rad(_between(u[3], -ROTATE, ROTATE)),
+        crop_row=(u[4] * (2 * shift_row + 1)).floor() - shift_row,
+        crop_col=(u[5] * (2 * shift_col + 1)).floor() - shift_col,
+        cutout_row=(u[6] * (height + 1 - odd_row)).floor(), cutout_col=(u[7] * (width + 1 - odd_col)).floor(),
+        u_brightness=u[8], u_saturation=u[9], u_contrast=u[10])
+
+
+def _between(u: Tensor, low: float, high: float) -> Tensor:
+    return low + (high - low) * u
+
+
+def _rounded(value: float) -> int:
+    return int(value + 0.5)
+
+
+def _on(x: Tensor, parameters: Parameters, rows: Tensor | None = None) -> Parameters:
+    """The parameters on the device and in the type of ``x``, repeated for the rows if given."""
+    moved = (p.to(x.device, x.dtype) for p in parameters)
+    return Parameters(*(p if rows is None else p[rows] for p in moved))
+
+
+def _apply_each(x: Tensor, operations: list[str], parameters: Parameters, group: Tensor) -> Tensor:
+    """Apply to every image the operation of its group; images of one operation go through it together."""
+    parameters = _on(x, parameters)
+    names = sorted(set(operations))
+    if len(names) == 1:
+        return OPERATIONS[names[0]](x, Parameters(*(p[group] for p in parameters)))
+    number = torch.tensor([names.index(name) for name in operations], device=x.device)[group]
+    rows = [torch.nonzero(number == i).squeeze(1) for i in range(len(names))]
+    parts = [OPERATIONS[name](x[r], Parameters(*(p[group[r]] for p in parameters)))
+             for name, r in zip(names, rows, strict=True) if len(r)]
+    return torch.cat(parts)[torch.argsort(torch.cat(rows))]
+
+
+# --- the operations: x (B, C, H, W) and Parameters of (B,) -> (B, C, H, W) ---------------------------------------------
+
+
+def flip(x: Tensor, p: Parameters) -> Tensor:
+    """Mirror left to right where the draw is below one half."""
+    return torch.where(_each(p.flip < 0.5), x.flip(3), x)
+
+
+def scale(x: Tensor, p: Parameters) -> Tensor:
+    """Sample at stretched coordinates, bilinear, zeros outside."""
+    zero = torch.zeros_like(p.scale_x)
+    return _warp(x, [p.scale_x, zero, zero, zero, p.scale_y, zero])
+
+
+def rotate(x: Tensor, p: Parameters) -> Tensor:
+    """Sample at turned coordinates, bilinear, zeros outside."""
+    cos, sin, zero = p.angle.cos(), p.angle.sin(), torch.zeros_like(p.angle)
+    return _warp(x, [cos, -sin, zero, sin, cos, zero])
+
+
+def crop(x: Tensor, p: Parameters) -> Tensor:
+    """Shift by whole pixels, zeros where nothing comes in."""
+    one, zero = torch.ones_like(p.crop_row), torch.zeros_like(p.crop_row)
+    shift_x, shift_y = 2 * p.crop_col / x.shape[3], 2 * p.crop_row / x.shape[2]
+    return _warp(x, [one, zero, shift_x, zero, one, shift_y], mode="nearest")  # whole shifts: nearest is exact
+
+
+def cutout(x: Tensor, p: Parameters) -> Tensor:
+    """A square of zeros around the drawn centre, cut off at the borders."""
+    rows, cols = (_covered(centre, side) for centre, side in zip((p.cutout_row, p.cutout_col), x.shape[2:], strict=True))
+    return x * ~(rows[:, None, :, None] & cols[:, None, None, :])
+
+
+def brightness(x: Tensor, p: Parameters) -> Tensor:
+    """Add u - 0.5."""
+    return x + _each(p.u_brightness - 0.5)
+
+
+def saturation(x: Tensor, p: Parameters) -> Tensor:
+    """Stretch each pixel from its mean over channels by 2u."""
+    mean = x.mean(1, keepdim=True)
+    return (x - mean) * _each(2 * p.u_saturation) + mean
+
+
+def contrast(x: Tensor, p: Parameters) -> Tensor:
+    """Stretch each image from its mean by u + 0.5."""
+    mean = x.mean((1, 2, 3), keepdim=True)
+    return (x - mean) * _each(p.u_contrast + 0.5) + mean
+
+
+def color(x: Tensor, p: Parameters) -> Tensor:
+    """Brightness, then saturation, then contrast."""
+    return contrast(saturation(brightness(x, p), p), p)
+
+
+OPERATIONS: dict[str, Callable[[Tensor, Parameters], Tensor]] = {
+    "color": color, "crop": crop, "cutout": cutout, "flip": flip, "scale": scale, "rotate": rotate}
+
+
+def _each(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+def _covered(centre: Tensor, side: int) -> Tensor:
+    """(B, side) bool: which rows (or columns) the square around ``centre`` covers."""
+    length = _rounded(CUTOUT * side)
+    position = torch.arange(side, device=centre.device)[None] - centre[:, None] + length // 2
+    return (position >= 0) & (position < length)
+
+
+def _warp(x: Tensor, theta: list[Tensor], mode: str = "bilinear") -> Tensor:
+    matrix = torch.stack(theta, 1).view(-1, 2, 3)
+    grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, mode=mode, padding_mode="zeros", align_corners=False)

@@ -1,0 +1,162 @@
+"""The one loop: ask the method for a step, add the plug-ins' terms, update the synthetic set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datastill.core import Method, Plugin, Step, Task
+from datastill.errors import RunError
+from datastill.rng import RNG
+from datastill.synthetic import SyntheticSet
+
+MEASURE = 100  # iterations between measurements of gradient norms, each a backward pass per term
+SMALLEST_LR = 1e-6  # a learned step size is projected to at least this after each update
+
+
+class Loop:
+    """The state of a run between two iterations, and how to go one further.
+
+    What changes: ``synthetic``, the optimiser, ``iteration``, ``ratios`` (of plug-ins balanced by gradient), ``mean`` (the
+    running mean of the image parameters, where asked for). ``state`` and ``restore`` carry exactly these.
+    """
+
+    def __init__(self, method: Method, plugins: Mapping[str, Plugin], task: Task, rng: RNG, ipc: int) -> None:
+        self.method, self.plugins, self.task, self.rng = method, plugins, task, rng
+        self.synthetic = method.start(task, ipc, rng("start"))
+        self.learned = {name: parameter.requires_grad_() for name, parameter in self.synthetic.groups().items()
+                        if method.optim.group(name).lr > 0}
+        self.optimiser = self._optimiser() if self.learned and method.iterations else None
+        self.iteration = 0
+        self.ratios: dict[str, float] = {}
+        self.mean: dict[str, Tensor] = {} if method.optim.ema is None else {
+            name: parameter.detach().clone() for name, parameter in self.synthetic.images.items()}
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        optim = self.method.optim
+        groups: list[dict[str, Any]] = []
+        for name, parameter in self.learned.items():
+            group = optim.group(name)
+            own = {"momentum": group.momentum} if optim.name == "sgd" else {"betas": (group.momentum, optim.beta2)}
+            groups.append({"params": [parameter], "lr": group.lr, "base_lr": group.lr, **own})
+        return torch.optim.SGD(groups) if optim.name == "sgd" else torch.optim.Adam(groups)
+
+    def advance(self) -> dict[str, Any]:
+        """One iteration. Returns its log line: means over its steps of every term, gradient shares where measured.
+
+        Raises RunError naming the term when a loss or a gradient is not finite; the synthetic set is then not to be used.
+        """
+        rng = self.rng("iteration", self.iteration)
+        lines: list[dict[str, float]] = []
+        for number, step in enumerate(self.method.iterate(self.iteration, self.synthetic, self.task, rng("method"))):
+            lines.append(self._apply(step, rng("step", number), measure=number == 0 and self.iteration % MEASURE == 0))
+        self.iteration += 1
+        keys = dict.fromkeys(key for line in lines for key in line)
+        means = {key: sum(values) / len(values) for key in keys
+                 if (values := [line[key] for line in lines if key in line])}
+        return {"iteration": self.iteration, **means}
+
+    def _apply(self, step: Step, rng: RNG, measure: bool) -> dict[str, float]:
+        losses = {"method": step.loss}
+        for name, plugin in self.plugins.items():
+            if plugin.weight > 0:
+                losses[name] = plugin.loss(step, self.task, rng("plugin", name))
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        self._see_finite(values)
+        line = {**values, **step.log, "method": values["method"] if step.value is None else step.value}
+        weights = {name: self._weight(name) for name in losses}
+        if measure:
+            norms = self._gradient_norms(losses, step)
+            for name in losses:
+                if name != "method" and self.plugins[name].balance == "gradient" and norms[name] > 0:
+                    self.ratios[name] = norms["method"] / norms[name]
+            weights = {name: self._weight(name) for name in losses}
+            line |= _shares({name: weights[name] * norms[name] for name in losses})
+        total = torch.stack([weights[name] * loss for name, loss in losses.items() if weights[name]]).sum()
+        line["loss"] = float(total.detach())
+        if step.apply and self.optimiser is not None:
+            self._update(total, list(losses))
+        return line
+
+    def _weight(self, name: str) -> float:
+        """What a term is multiplied by now."""
+        if name == "method":
+            return 1.0
+        plugin = self.plugins[name]
+        ratio = self.ratios.get(name, 0.0) if plugin.balance == "gradient" else 1.0
+        return plugin.weight * plugin.factor(self.iteration, self.method.iterations) * ratio
+
+    def _gradient_norms(self, losses: Mapping[str, Tensor], step: Step) -> dict[str, float]:
+        """Norm of each term's gradient at the decoded images; 0 for a term that does not depend on them."""
+        norms = {}
+        for name, loss in losses.items():
+            if not (loss.requires_grad and step.batch.x.requires_grad):
+                norms[name] = 0.0
+                continue
+            (gradient,) = torch.autograd.grad(loss, step.batch.x, retain_graph=True, allow_unused=True)
+            norms[name] = 0.0 if gradient is None else float(gradient.norm())
+        self._see_finite(norms, "gradient")
+        return norms
+
+    def _update(self, total: Tensor, terms: list[str]) -> None:
+        assert self.optimiser is not None
+        parameters = list(self.learned.values())
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        for name, parameter, gradient in zip(self.learned, parameters, gradients, strict=True):
+            if gradient is not None and not bool(torch.isfinite(gradient).all()):
+                raise self._diverged(f"the gradient of {' + '.join(terms)} with respect to {name}")
+            parameter.grad = gradient
+        factor = self.method.optim.factor(self.iteration, self.method.iterations)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            if self.synthetic.lr is not None:
+                self.synthetic.lr.clamp_(min=SMALLEST_LR)
+            for name, mean in self.mean.items():
+                mean.lerp_(self.synthetic.images[name], 1 - (self.method.optim.ema or 0.0))
+
+    def _see_finite(self, values: Mapping[str, float], what: str = "loss") -> None:
+        for name, value in values.items():
+            if not abs(value) < float("inf"):
+                raise self._diverged(f"the {what} of {name} is {value}")
+
+    def _diverged(self, what: str) -> RunError:
+        verb = "" if " is " in what else " is not finite"
+        lr = self.method.optim.images.lr
+        return RunError(f"stopped at iteration {self.iteration}: {what}{verb}; the last good checkpoint is kept. Try a smaller "
+                        f"step size (method.optim.images.lr is {lr:g})"
+                        + (" or a smaller plug-in weight" if self.plugins else ""))
+
+    def result(self) -> SyntheticSet:
+        """The synthetic set as it stands; with the running mean of its images where the optimiser keeps one."""
+        if not self.mean:
+            return self.synthetic
+        import copy
+        averaged = copy.deepcopy(self.synthetic)
+        for name, mean in self.mean.items():
+            averaged.images[name].data = mean.clone()
+        return averaged
+
+    def state(self) -> dict[str, Any]:
+        """All that changes, as tensors and plain values."""
+        return {"iteration": self.iteration, "synthetic": self.synthetic.state_dict(), "ratios": self.ratios,
+                "mean": self.mean, "optimiser": None if self.optimiser is None else self.optimiser.state_dict()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.iteration, self.ratios = state["iteration"], dict(state["ratios"])
+        self.synthetic.load_state_dict(state["synthetic"])
+        self.mean = {name: mean.to(self.task.device) for name, mean in state["mean"].items()}
+        if self.optimiser is not None:
+            self.optimiser.load_state_dict(state["optimiser"])
+
+
+def _shares(norms: Mapping[str, float]) -> dict[str, float]:
+    """Each term's share of the sum of gradient norms, under ``share.<term>``."""
+    total = sum(norms.values())
+    return {f"share.{name}": norm / total for name, norm in norms.items()} if total > 0 else {}

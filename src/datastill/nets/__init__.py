@@ -1,0 +1,5 @@
+"""Networks by name: ``convnet:width=32,norm=batch``. Each gives logits, ``embed(x)`` and named feature maps."""
+
+from datastill.nets.network import Architecture, Network, couples_samples, fresh
+
+__all__ = ["Architecture", "Network", "couples_samples", "fresh"]

@@ -1,0 +1,61 @@
+"""The ConvNet of the field: equal blocks of convolution, normalisation, activation and pooling."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from pydantic import Field
+from torch import nn
+
+from datastill.nets.network import (
+    Activation,
+    Architecture,
+    Network,
+    Norm,
+    Pooling,
+    Shape,
+    activation_layer,
+    does_not_fit,
+    norm_layer,
+)
+
+
+class ConvNet(Architecture):
+    """``depth`` blocks of [3x3 convolution to ``width`` channels, norm, activation, 2x2 pooling], then linear.
+
+    Gidaris & Komodakis 2018, in the form of Zhao et al. 2021: with one channel the first convolution pads by 3, which brings
+    28 px to 32. ``depth`` 0 chooses by image size: 3 up to 32 px, 4 up to 64, 5 up to 128, 6 beyond.
+    Feature maps: ``block1`` ... after the activation, before pooling.
+    """
+
+    width: int = Field(default=128, ge=1)
+    depth: int = Field(default=0, ge=0, le=8)
+    norm: Norm = "instance"
+    activation: Activation = "relu"
+    pooling: Pooling = "avg"
+
+    def build(self, shape: Shape, classes: int) -> Network:
+        channels, height, width = shape
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for block in range(1, (self.depth or _depth_for(max(height, width))) + 1):
+            padding = 3 if block == 1 and channels == 1 else 1
+            layers[f"conv{block}"] = nn.Conv2d(channels, self.width, 3, padding=padding)
+            channels, height, width = self.width, height + 2 * padding - 2, width + 2 * padding - 2
+            if self.norm in ("instance", "layer", "group") and height * width == 1:
+                raise does_not_fit("convnet", shape, f"the map of block {block} is a single pixel, which "
+                                   f"{self.norm} normalisation sets to a constant; use depth={block - 1} or less")
+            if (norm := norm_layer(self.norm, channels, height, width)) is not None:
+                layers[f"norm{block}"] = norm
+            layers[f"act{block}"] = activation_layer(self.activation)
+            if self.pooling != "none":
+                layers[f"pool{block}"] = (nn.AvgPool2d if self.pooling == "avg" else nn.MaxPool2d)(2)
+                height, width = height // 2, width // 2
+                if not height * width:
+                    raise does_not_fit("convnet", shape, f"nothing is left after block {block}; "
+                                       f"use depth={block - 1} or less")
+        taps = {name.replace("act", "block"): name for name in layers if name.startswith("act")}
+        return Network(nn.Sequential(layers), nn.Linear(channels * height * width, classes), taps)
+
+
+def _depth_for(size: int) -> int:
+    return 3 if size <= 32 else 4 if size <= 64 else 5 if size <= 128 else 6

@@ -1,0 +1,110 @@
+"""What a network is here, and how one is made from a description and a random stream."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from datastill.config import Family, spec
+from datastill.errors import InputError
+from datastill.rng import RNG
+
+Shape = tuple[int, int, int]  # (C, H, W) of one image
+Norm = Literal["none", "instance", "batch", "layer", "group"]
+Activation = Literal["relu", "sigmoid", "leakyrelu", "swish"]
+Pooling = Literal["none", "avg", "max"]
+
+
+class Network(nn.Module):
+    """``features`` in named stages, then a linear ``classifier`` on their flattened output.
+
+    ``taps`` names the feature maps: tap -> the stage whose output it is, in order.
+    """
+
+    def __init__(self, features: nn.Sequential, classifier: nn.Module, taps: Mapping[str, str]) -> None:
+        super().__init__()
+        self.features = features
+        self.classifier = classifier
+        self.taps = dict(taps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W)."""
+        return self.classifier(self.embed(x))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Flattened features before the classifier, (B, D)."""
+        return self.features(x).flatten(1)
+
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Feature maps by tap name in order of depth, each (B, C, H, W), or (B, D) for a fully connected stage."""
+        found = {}
+        tap_of = {stage: tap for tap, stage in self.taps.items()}
+        for name, stage in self.features.named_children():
+            x = stage(x)
+            if name in tap_of:
+                found[tap_of[name]] = x
+        return found
+
+
+class Architecture(Family):
+    """Describes a network; ``build`` makes one. A new one is a file in ``datastill/nets``, or a class outside."""
+
+    home: ClassVar[str] = "datastill.nets"
+
+    @abstractmethod
+    def build(self, shape: Shape, classes: int) -> nn.Module:
+        """A network for images of ``shape`` (C, H, W), with ``embed`` and ``maps`` as in Network.
+
+        Raises InputError when it does not fit the image size.
+        """
+
+
+def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, device: torch.device) -> nn.Module:
+    """A new network with PyTorch's default initialisation, a function of ``rng`` only, in training mode."""
+    with rng.as_global():
+        network = architecture.build(shape, classes)
+    for need in ("embed", "maps"):
+        if not hasattr(network, need):
+            raise InputError(f"network {spec(architecture)} builds a {type(network).__name__} without {need}(x); "
+                             "return a datastill.Network, or a module that defines it")
+    return network.to(device)
+
+
+def couples_samples(network: nn.Module) -> bool:
+    """Whether the output for one image depends on the others in its batch (batch normalisation in training mode)."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+
+
+def norm_layer(norm: Norm, channels: int, height: int, width: int) -> nn.Module | None:
+    """The field's normalisations; "instance" is GroupNorm with one channel a group and affine weights."""
+    match norm:
+        case "none":
+            return None
+        case "instance":
+            return nn.GroupNorm(channels, channels)
+        case "batch":
+            return nn.BatchNorm2d(channels)
+        case "layer":
+            return nn.LayerNorm([channels, height, width])
+        case "group":
+            return nn.GroupNorm(4, channels)
+
+
+def activation_layer(activation: Activation) -> nn.Module:
+    """The field's activations, not in place, so that feature maps stay what they were."""
+    return {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "leakyrelu": nn.LeakyReLU, "swish": nn.SiLU}[activation]()
+
+
+def does_not_fit(name: str, shape: Shape, advice: str) -> InputError:
+    """The error of a network whose feature map would vanish at this image size."""
+    return InputError(f"network {name} does not fit images of {shape[1]}x{shape[2]} pixels: {advice}")
+
+
+def product(shape: tuple[int, ...]) -> int:
+    """Number of elements."""
+    return math.prod(shape)

@@ -1,0 +1,1 @@
+"""Plug-ins: one extra loss term each. One file each."""

@@ -1,0 +1,20 @@
+"""Smoother images: a penalty on differences between neighbouring pixels."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from datastill.core import Plugin, Step, Task
+from datastill.rng import RNG
+
+
+class TotalVariation(Plugin):
+    """Anisotropic total variation (Rudin, Osher & Fatemi 1992) of the synthetic images, per pixel and image."""
+
+    def loss(self, step: Step, task: Task, rng: RNG) -> Tensor:
+        return total_variation(step.batch.x)
+
+
+def total_variation(x: Tensor) -> Tensor:
+    """Mean over images of the mean absolute difference of neighbouring pixels, down plus across; x (B, C, H, W), scalar."""
+    return x.diff(dim=2).abs().mean() + x.diff(dim=3).abs().mean()

@@ -1,0 +1,68 @@
+"""Named random streams: a stream is a function of its path, so nothing is stored and no draw disturbs another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RNG:
+    """A stream named by a path: ``RNG(seed)("iteration", 12)("real", 3)``. Equal paths draw equal numbers.
+
+    All draws are made on the CPU, so that a run draws the same on every device.
+    """
+
+    path: tuple[int | str, ...]
+
+    def __init__(self, *path: int | str) -> None:
+        object.__setattr__(self, "path", tuple(p if isinstance(p, str) else int(p) for p in path))
+
+    def __call__(self, *names: int | str) -> RNG:
+        return RNG(*self.path, *names)
+
+    @property
+    def seed(self) -> int:
+        """63-bit hash of the path."""
+        text = json.dumps(self.path).encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
+
+    def torch(self) -> torch.Generator:
+        """A fresh CPU generator at the start of this stream."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def numpy(self) -> np.random.Generator:
+        """A fresh numpy generator at the start of this stream."""
+        return np.random.default_rng(self.seed)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Float32 numbers in [0, 1), the first of this stream."""
+        return torch.rand(shape, generator=self.torch())
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal float32 numbers, the first of this stream."""
+        return torch.randn(shape, generator=self.torch())
+
+    def permutation(self, n: int) -> Tensor:
+        """A random order of 0 .. n-1, int64."""
+        return torch.randperm(n, generator=self.torch())
+
+    @contextmanager
+    def as_global(self) -> Iterator[None]:
+        """Inside, torch's global CPU generator is this stream; afterwards it is as it was.
+
+        For code that cannot be handed a generator, such as the initialisation of foreign networks.
+        """
+        before = torch.random.get_rng_state()
+        torch.default_generator.manual_seed(self.seed)
+        try:
+            yield
+        finally:
+            torch.random.set_rng_state(before)

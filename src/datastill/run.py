@@ -1,0 +1,185 @@
+"""``Run``: the frozen description of everything that decides a distilled set; and ``distill``, which carries it out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from datastill import artefact, checkpoint
+from datastill.config import Description, digest, dump, kind, load, read_toml, to_toml
+from datastill.core import Method, Plugin, Task
+from datastill.data import Data, Images
+from datastill.errors import InputError, RunError
+from datastill.files import locked, make_folder, reason, write_atomically
+from datastill.loop import Loop
+from datastill.nets import Architecture
+from datastill.nets.convnet import ConvNet
+from datastill.parametrizations.pixels import Pixels
+from datastill.rng import RNG
+from datastill.synthetic import Parametrization, SyntheticSet
+
+Watch = Callable[[int, int, Mapping[str, Any]], bool]  # (iterations done, of how many, last log line) -> whether to stop
+
+
+class Run(Description):
+    """Everything that decides a distilled set: the same run on the same data gives the same set.
+
+    ipc: synthetic images per class. plugins: a table by name in TOML, a tuple in Python.
+    """
+
+    method: Method
+    plugins: tuple[Plugin, ...] = ()
+    parametrization: Parametrization = Pixels()
+    data: Data = Data()
+    network: Architecture = ConvNet()
+    ipc: int = Field(default=10, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Run:
+        labels = [label(plugin) for plugin in self.plugins]
+        for name in labels:
+            if labels.count(name) > 1 or name == "method":
+                raise ValueError(f"plugins: the name {name!r} is taken; give the plug-in another label")
+        return self
+
+    def task(self, real: Images) -> Task:
+        """What the method may look at, on these training images (and on their device)."""
+        return Task(real, self.network, self.parametrization)
+
+    def digest(self, real: Images) -> str:
+        """Name of the result of this run on these training images."""
+        return digest(self, real.fingerprint)
+
+    def label(self, real: Images) -> str:
+        """Folder name: method, data, ipc and the digest."""
+        return f"{kind(self.method).rpartition(':')[2]}-{self.data.name.rpartition(':')[2]}-ipc{self.ipc}-{self.digest(real)}"
+
+
+def label(plugin: Plugin) -> str:
+    """The plug-in's name in logs and streams: its label, or its kind."""
+    return plugin.label or kind(plugin)
+
+
+def check(run: Run, task: Task) -> None:
+    """See that the run can be carried out on this task. Raises InputError with what to change."""
+    if task != run.task(task.real):
+        raise InputError("the task is not of this run; make it with run.task(images)")
+    real = task.real
+    smallest = min(range(task.classes), key=lambda c: len(real.of_class[c]))
+    if (there := len(real.of_class[smallest])) < run.ipc:
+        raise InputError(f"ipc {run.ipc} is more than the {there} training images of class "
+                         f"{real.classes[smallest]!r}; use ipc={there} or less")
+    probe = task.fresh(RNG("check"))
+    probe.eval()(task.real.batch(real.of_class[0][:1]).x)
+
+
+def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, keep: Collection[int] = (),
+            about: Mapping[str, Any] | None = None, watch: Watch | None = None) -> SyntheticSet:
+    """Distill into ``folder``: run.toml, log.jsonl, snapshots/, and in the end the artefact (see artefact.py).
+
+    A finished run is not run again, an interrupted one goes on from its last checkpoint; either way the result is bit
+    for bit that of an unbroken run.
+
+    every: seconds between checkpoints. keep: iterations whose images are kept in snapshots/ (0 and the last always are).
+    about: further entries of the card (the protocol the set is meant for, say).
+    watch: called after each iteration; when it returns true the run saves a checkpoint and raises RunError.
+
+    Raises InputError before the work starts: a run that does not fit the data, a folder of another run, in use or not
+    writable, a damaged file in it. RunError: a loss that is not finite, a full disk; the last good checkpoint is kept.
+    """
+    folder = Path(folder)
+    check(run, task)
+    make_folder(folder)
+    with locked(folder):
+        name = run.digest(task.real)
+        _claim(folder, run, name)
+        if (folder / artefact.CARD).exists():
+            return _finished(folder, run, task)
+        (folder / "snapshots").mkdir(exist_ok=True)
+        loop = Loop(run.method, {label(p): p for p in run.plugins}, task, RNG(run.seed), run.ipc)
+        checkpoint.restore(folder, loop, name)
+        try:
+            _carry_out(loop, folder, name, every, {*keep, 0, run.method.iterations}, watch)
+            artefact.write(folder, loop.result(), {
+                "run": dump(run), "digest": name, "ipc": run.ipc,
+                "data": {"name": run.data.name, "fingerprint": task.real.fingerprint}, **(about or {})})
+        except OSError as error:
+            raise RunError(f"stopped at iteration {loop.iteration}: cannot write to {folder}: {reason(error)}; the last "
+                           "checkpoint is kept, make room and run the same command to go on") from error
+        checkpoint.remove(folder)
+        return loop.result()
+
+
+def _claim(folder: Path, run: Run, name: str) -> None:
+    """Put run.toml into a new folder, or see that the folder is of this run."""
+    path = folder / "run.toml"
+    if not path.exists():
+        if others := [p.name for p in folder.iterdir() if not p.name.startswith(".")]:
+            raise InputError(f"{folder} is not empty and no run folder (it holds {others[0]!r}); choose another --out")
+        write_atomically(path, to_toml(run, digest=name).encode())
+        return
+    there = read_toml(path)
+    if there.pop("digest", None) != name:
+        raise InputError(f"{folder} holds another run ({_difference(there, dump(run))}); choose another --out, or "
+                         "delete the folder")
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> str:
+    """The first field in which two dumped runs differ, in words."""
+    for key in [*old, *(k for k in new if k not in old)]:
+        a, b = old.get(key), new.get(key)
+        if a == b:
+            continue
+        where = f"{path}.{key}" if path else key
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            return _difference(a, b, where)
+        return f"its {where} is {_short(a)}, now asked for: {_short(b)}"
+    return "made from other data, or by another version"
+
+
+def _short(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value)[:60]
+
+
+def _finished(folder: Path, run: Run, task: Task) -> SyntheticSet:
+    """The synthetic set of a run that was finished before."""
+    done = artefact.load(folder).to(task.device)
+    batch = done.batch()
+    synthetic = SyntheticSet(batch.x, batch.y, task.real, run.parametrization, lr=done.lr)
+    for name, parameter in synthetic.images.items():
+        if (stored := done.tensors.get(f"parameters.{name}")) is not None:
+            parameter.data = stored
+    return synthetic
+
+
+def _carry_out(loop: Loop, folder: Path, name: str, every: float, keep: Collection[int], watch: Watch | None) -> None:
+    writer = checkpoint.Writer(folder, loop, name, every)
+    with writer:
+        _snapshot(loop, folder, keep)
+        while loop.iteration < loop.method.iterations:
+            line = loop.advance()
+            writer.log(line)
+            _snapshot(loop, folder, keep)
+            stop = watch is not None and watch(loop.iteration, loop.method.iterations, line)
+            writer.save(now=stop)
+            if stop:
+                raise RunError(f"stopped at iteration {loop.iteration} of {loop.method.iterations}; "
+                               "run the same command to go on")
+
+
+def _snapshot(loop: Loop, folder: Path, keep: Collection[int]) -> None:
+    path = folder / "snapshots" / f"{loop.iteration:06d}.safetensors"
+    if loop.iteration in keep and not path.exists():
+        artefact.write_tensors(path, loop.result())
+
+
+def read_run(folder: Path) -> Run:
+    """The run a folder was made by. Raises InputError."""
+    table = read_toml(folder / "run.toml")
+    table.pop("digest", None)
+    return load(Run, table)

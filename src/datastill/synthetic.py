@@ -1,0 +1,70 @@
+"""What is learned: images through a parametrization, labels, and a step size for those who train on them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from datastill.config import Family
+from datastill.data import Batch, Images
+
+
+class Parametrization(Family):
+    """How images come from the parameters that are learned. A new one is a file in ``datastill/parametrizations``."""
+
+    home: ClassVar[str] = "datastill.parametrizations"
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> dict[str, Tensor]:
+        """Parameters to start from, by name, for normalised images (N, C, H, W)."""
+
+    @abstractmethod
+    def decode(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Normalised images (N, C, H, W), differentiable in the parameters."""
+
+
+class SyntheticSet(nn.Module):
+    """Synthetic images with labels and names of the classes.
+
+    images: start, normalised, (N, C, H, W); kept as the parameters the parametrization makes of them.
+    labels: (N, K), probabilities; or logits to be learned where ``soft`` is set (then their softmax is the label).
+    like: the real images they stand for: class names in order, mean and std.
+    lr: step size for training on them, where the method learns one.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, like: Images, parametrization: Parametrization,
+                 soft: bool = False, lr: float | None = None) -> None:
+        super().__init__()
+        self.parametrization = parametrization
+        self.images = nn.ParameterDict({name: nn.Parameter(value.detach().clone(), requires_grad=False)
+                                        for name, value in parametrization.encode(images).items()})
+        self.labels = nn.Parameter(labels.detach().clone(), requires_grad=False)
+        self.lr = None if lr is None else nn.Parameter(torch.tensor(lr, device=images.device), requires_grad=False)
+        self.soft = soft
+        self.classes, self.mean, self.std = like.classes, like.mean, like.std
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def decode(self) -> Tensor:
+        """All images (N, C, H, W), with graph."""
+        return self.parametrization.decode(self.images)
+
+    def y(self) -> Tensor:
+        """Label probabilities (N, K), with graph where they are learned."""
+        return self.labels.softmax(1) if self.soft else self.labels
+
+    def batch(self, indices: Tensor | None = None) -> Batch:
+        """Images and labels at these indices, or all, with graph."""
+        x, y = self.decode(), self.y()
+        return Batch(x, y) if indices is None else Batch(x[indices], y[indices])
+
+    def groups(self) -> dict[str, nn.Parameter]:
+        """All that can be learned, by the name an ``Optim`` gives it a step size under."""
+        named = {f"images.{name}": parameter for name, parameter in self.images.items()}
+        named["labels"] = self.labels
+        return named if self.lr is None else {**named, "lr": self.lr}

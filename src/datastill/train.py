@@ -1,0 +1,68 @@
+"""Train one network on examples, and measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol as Interface
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from datastill.data import Batch, Images
+from datastill.errors import RunError
+from datastill.rng import RNG
+
+
+class Examples(Interface):
+    """Anything to train on: a synthetic set, a loaded one, real images."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor) -> Batch: ...
+
+
+Augment = Callable[[Tensor, RNG], Tensor]
+Watch = Callable[[int, int], None]  # (epochs done, of how many)
+
+
+def fit(network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG, *, batch_size: int,
+        momentum: float = 0.9, weight_decay: float = 5e-4, restarts: Sequence[int] = (),
+        augment: Augment | None = None, watch: Watch | None = None) -> None:
+    """Train in place with SGD and cross-entropy, one epoch per entry of ``rates`` (its step size).
+
+    The optimiser is made anew (momentum forgotten) before each epoch in ``restarts``. Every epoch goes through all
+    examples in a fresh order. Raises RunError when the loss is not finite.
+    """
+    network.train()
+    count = len(examples)
+    for epoch, rate in enumerate(rates):
+        if epoch == 0 or epoch in restarts:
+            optimiser = torch.optim.SGD(network.parameters(), rate, momentum=momentum, weight_decay=weight_decay)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        order = rng("order", epoch).permutation(count)
+        for number, rows in enumerate(order.split(batch_size)):
+            batch = examples.batch(rows)
+            x = batch.x if augment is None else augment(batch.x, rng("augment", epoch, number))
+            loss = F.cross_entropy(network(x), batch.y)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+        if not torch.isfinite(loss):
+            raise RunError(f"training diverged: loss {loss.item()} in epoch {epoch} at step size {rate:g}; "
+                           "lower the protocol's lr")
+        if watch is not None:
+            watch(epoch + 1, len(rates))
+
+
+@torch.no_grad()
+def accuracies(network: nn.Module, images: Images, chunk: int = 1000) -> Tensor:
+    """Share of right predictions in each class, (K,) float64, in evaluation mode; NaN for a class without images."""
+    network.eval()
+    right = torch.zeros(len(images.classes), dtype=torch.float64)
+    for rows in torch.arange(len(images)).split(chunk):
+        batch = images.batch(rows)
+        hit = network(batch.x).argmax(1) == batch.y.argmax(1)
+        right += batch.y[hit].sum(0).double().cpu()
+    return right / torch.bincount(images.targets.cpu(), minlength=len(images.classes))
