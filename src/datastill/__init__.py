@@ -21,14 +21,43 @@ _HOMES = {
     "core": ["Group", "Method", "Optim", "Plugin", "Protocol", "Step", "Task"],
     "data": ["Batch", "Data", "Images", "Source", "Splits"],
     "errors": ["InputError", "RunError"],
-    "evaluate": ["Score", "evaluate"],
+    "scoring": ["Score", "evaluate"],
     "nets": ["Architecture", "Network"],
     "rng": ["RNG"],
     "run": ["Run", "distill"],
     "synthetic": ["Parametrization", "SyntheticSet"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME_OF)
+__all__ = [
+    "RNG",
+    "Architecture",
+    "Batch",
+    "Data",
+    "Description",
+    "Distilled",
+    "Family",
+    "Group",
+    "Images",
+    "InputError",
+    "Method",
+    "Network",
+    "Optim",
+    "Parametrization",
+    "Plugin",
+    "Protocol",
+    "Run",
+    "RunError",
+    "Score",
+    "Source",
+    "Splits",
+    "Step",
+    "SyntheticSet",
+    "Task",
+    "distill",
+    "evaluate",
+    "find",
+    "load",
+]
 
 if TYPE_CHECKING:
     from datastill.artefact import Distilled, load
@@ -36,10 +65,10 @@ if TYPE_CHECKING:
     from datastill.core import Group, Method, Optim, Plugin, Protocol, Step, Task
     from datastill.data import Batch, Data, Images, Source, Splits
     from datastill.errors import InputError, RunError
-    from datastill.evaluate import Score, evaluate
     from datastill.nets import Architecture, Network
     from datastill.rng import RNG
     from datastill.run import Run, distill
+    from datastill.scoring import Score, evaluate
     from datastill.synthetic import Parametrization, SyntheticSet
 
 

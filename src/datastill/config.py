@@ -306,8 +306,8 @@ def to_toml(description: Description, **header: str) -> str:
 
 
 def spec(member: Family) -> str:
-    """Short form, ``name:option=value`` with the options that differ from their defaults."""
-    options = {k: v for k, v in _essence(member).items() if k not in ("kind", "version")}
+    """Short form, ``name:option=value`` with the plain options that differ from their defaults."""
+    options = {k: v for k, v in _essence(member).items() if k not in ("kind", "version") and not isinstance(v, dict)}
     return kind(member) + (":" + ",".join(f"{k}={v}" for k, v in options.items()) if options else "")
 
 

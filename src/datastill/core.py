@@ -31,7 +31,7 @@ class Task:
 
     real: Images
     network: Architecture
-    parametrization: Parametrization = Pixels()
+    parametrization: Parametrization = field(default_factory=Pixels)
 
     @property
     def device(self) -> torch.device:
@@ -100,7 +100,7 @@ class Optim(Description):
     images: Group = Group(lr=1.0)
     labels: Group = Group()
     lr: Group = Group()
-    parameters: dict[str, Group] = {}
+    parameters: dict[str, Group] = Field(default_factory=dict)
     schedule: Literal["constant", "cosine"] = "constant"
     beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)

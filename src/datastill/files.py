@@ -75,7 +75,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises InputError when another process holds it.
     """
-    lock = filelock.FileLock(folder / ".lock", timeout=0)
+    lock = filelock.FileLock(str(folder / ".lock"), timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -128,15 +129,14 @@ class Loop:
     def _diverged(self, what: str) -> RunError:
         verb = "" if " is " in what else " is not finite"
         lr = self.method.optim.images.lr
-        return RunError(f"stopped at iteration {self.iteration}: {what}{verb}; the last good checkpoint is kept. Try a smaller "
-                        f"step size (method.optim.images.lr is {lr:g})"
+        return RunError(f"stopped at iteration {self.iteration}: {what}{verb}; the last good checkpoint is kept. Try a "
+                        f"smaller step size (method.optim.images.lr is {lr:g})"
                         + (" or a smaller plug-in weight" if self.plugins else ""))
 
     def result(self) -> SyntheticSet:
         """The synthetic set as it stands; with the running mean of its images where the optimiser keeps one."""
         if not self.mean:
             return self.synthetic
-        import copy
         averaged = copy.deepcopy(self.synthetic)
         for name, mean in self.mean.items():
             averaged.images[name].data = mean.clone()

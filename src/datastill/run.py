@@ -57,7 +57,8 @@ class Run(Description):
 
     def label(self, real: Images) -> str:
         """Folder name: method, data, ipc and the digest."""
-        return f"{kind(self.method).rpartition(':')[2]}-{self.data.name.rpartition(':')[2]}-ipc{self.ipc}-{self.digest(real)}"
+        method, data = (name.rpartition(":")[2] for name in (kind(self.method), self.data.name))
+        return f"{method}-{data}-ipc{self.ipc}-{self.digest(real)}"
 
 
 def label(plugin: Plugin) -> str:

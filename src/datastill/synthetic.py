@@ -52,7 +52,7 @@ class SyntheticSet(nn.Module):
 
     def decode(self) -> Tensor:
         """All images (N, C, H, W), with graph."""
-        return self.parametrization.decode(self.images)
+        return self.parametrization.decode(dict(self.images.items()))
 
     def y(self) -> Tensor:
         """Label probabilities (N, K), with graph where they are learned."""

@@ -22,6 +22,20 @@ class Examples(Interface):
     def batch(self, indices: Tensor) -> Batch: ...
 
 
+class Fixed:
+    """A batch as examples."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.x, self.y = batch
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batch(self, indices: Tensor) -> Batch:
+        rows = indices.to(self.x.device)
+        return Batch(self.x[rows], self.y[rows])
+
+
 Augment = Callable[[Tensor, RNG], Tensor]
 Watch = Callable[[int, int], None]  # (epochs done, of how many)
 

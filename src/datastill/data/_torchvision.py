@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from torchvision import datasets
 from torchvision.datasets.utils import download_and_extract_archive, download_url
 
 from datastill.data.source import Arrays, Source

@@ -69,7 +69,7 @@ class _Reader:
             raise InputError(f"{split} holds no images (looked for {', '.join(sorted(SUFFIXES))})")
         if self.shape is None:
             self.first = files[0][0]
-            self.shape = self._decode(self.first).shape  # type: ignore[assignment]
+            self.shape = self._decode(self.first).shape
         paths = [path for path, _ in files]
         targets = np.array([label for _, label in files])
         bytes_needed = len(files) * int(np.prod(self.shape))
@@ -105,11 +105,10 @@ class _Reader:
     def _decode(self, path: Path) -> np.ndarray:
         """One image as (H, W, C) uint8. Raises InputError for a damaged file, an odd mode or an odd size."""
         try:
-            with Image.open(path) as image:
-                image = self._convert(image, path)
-                if self.size is not None and image.size != (self.size, self.size):
-                    image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-                array = np.asarray(image)
+            with Image.open(path) as opened:
+                image = self._convert(opened, path)
+                wanted = image.size if self.size is None else (self.size, self.size)
+                array = np.asarray(image.resize(wanted, Image.Resampling.BILINEAR))  # a copy where it has that size
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             raise InputError(f"{path} cannot be read as an image: {error}") from None
         array = array[..., None] if array.ndim == 2 else array

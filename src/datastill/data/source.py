@@ -56,7 +56,7 @@ def check(arrays: Arrays, name: str) -> Arrays:
                              "expected uint8 (N, H, W, C) with 1 or 3 channels")
         if len(images) != len(targets):
             raise InputError(f"{name}: {len(images)} {split} images but {len(targets)} targets")
-        if len(targets) and not (0 <= targets.min() and targets.max() < len(arrays.classes)):
+        if len(targets) and (targets.min() < 0 or targets.max() >= len(arrays.classes)):
             raise InputError(f"{name}: {split} targets run from {targets.min()} to {targets.max()}; "
                              f"expected 0 to {len(arrays.classes) - 1} for {len(arrays.classes)} classes")
         counts = np.bincount(targets.astype(np.int64), minlength=len(arrays.classes))

@@ -23,7 +23,7 @@ from datastill.nets import Architecture, fresh
 from datastill.nets.convnet import ConvNet
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
-from datastill.train import Examples, Watch, accuracies
+from datastill.train import Examples, Fixed, Watch, accuracies
 
 Subject = Literal["synthetic", "random", "full"]
 SUBJECTS: tuple[Subject, ...] = ("synthetic", "random", "full")
@@ -48,7 +48,7 @@ def evaluate(synthetic: SyntheticSet | Distilled | Images, protocol: Protocol | 
     """
     if trials < 1:
         raise InputError(f"trials: expected 1 or more, got {trials}")
-    protocol, network = load(Protocol, protocol), load(Architecture, network)
+    protocol, network = load(Protocol, protocol), load(Architecture, network)  # type: ignore[type-abstract]
     examples = synthetic.to(images.device)
     _check_alike(examples, images)
     return [student(examples, protocol, network, images, trial, seed) for trial in range(trials)]
@@ -68,26 +68,12 @@ def student(examples: Any, protocol: Protocol, network: Architecture, images: Im
                  per_class=tuple(None if math.isnan(v) else v for v in shares.tolist()))
 
 
-class _Fixed:
-    """A batch as examples."""
-
-    def __init__(self, batch: Batch) -> None:
-        self.x, self.y = batch
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def batch(self, indices: torch.Tensor) -> Batch:
-        rows = indices.to(self.x.device)
-        return Batch(self.x[rows], self.y[rows])
-
-
 def _frozen(examples: Any) -> Examples:
     """The examples without graph: students train on the images as they are."""
     if isinstance(examples, SyntheticSet):
         with torch.no_grad():
-            return _Fixed(examples.batch())
-    return _Fixed(examples) if isinstance(examples, Batch) else examples
+            return Fixed(examples.batch())
+    return Fixed(examples) if isinstance(examples, Batch) else examples
 
 
 def _check_alike(examples: SyntheticSet | Distilled | Images, images: Images) -> None:
@@ -137,7 +123,8 @@ def score(folder: Path, distilled: Distilled, protocol: Protocol, network: Archi
         place, used = path, protocol
         if subject != "synthetic":
             used = protocol.for_full_data() if subject == "full" else protocol
-            plain = sheet.model_copy(update={"subject": subject, "protocol": used, "ipc": 0 if subject == "full" else sheet.ipc})
+            plain = sheet.model_copy(update={"subject": subject, "protocol": used,
+                                             "ipc": 0 if subject == "full" else sheet.ipc})
             place = baselines / f"{subject}-{digest(plain)}.json"
         done = _trials(place, 1 if subject == "full" else trials, lambda trial, s=subject, u=used: student(  # type: ignore[misc]
             _examples(s, distilled, task, sheet.ipc, trial, seed), u, network, images, trial, seed,
@@ -183,7 +170,7 @@ def read_sheets(folder: Path) -> list[dict[str, Any]]:
 def summary(sheet: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Mean, sample standard deviation and number of trials of each subject (fractions), and under ``gain`` the difference
     synthetic - random, paired by trial, with its 95 % confidence interval (Student's t)."""
-    accuracy = {s: [one["accuracy"] for one in sheet[s]] for s in SUBJECTS if s in sheet}
+    accuracy: dict[str, list[float]] = {s: [one["accuracy"] for one in sheet[s]] for s in SUBJECTS if s in sheet}
     found = {s: statistics(values) for s, values in accuracy.items()}
     pairs = list(zip(accuracy.get("synthetic", []), accuracy.get("random", []), strict=False))
     if pairs:

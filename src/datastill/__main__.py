@@ -1,0 +1,5 @@
+"""``python -m datastill``."""
+
+from datastill.cli import main
+
+main()

@@ -1,0 +1,308 @@
+"""The command line: ``datastill`` or ``python -m datastill``. Thin: each command says what to do and prints what came."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from datastill.errors import InputError, RunError
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
+    help="Distill a data set into a few images per class, and say honestly how good they are.\n\n"
+         "Begin with `datastill quickstart`. Then: `datastill list recipes`, `datastill distill RECIPE`, "
+         "`datastill evaluate DIR`, `datastill report DIR`.")
+
+
+def _complete_recipe(incomplete: str) -> list[str]:
+    from datastill.recipes import recipe_names
+    return [name for name in recipe_names() if name.startswith(incomplete)]
+
+
+RecipeName = Annotated[str, typer.Argument(
+    metavar="RECIPE", help="A recipe (`datastill list recipes`), or a TOML file such as a run.toml.",
+    autocompletion=_complete_recipe)]
+Changes = Annotated[list[str] | None, typer.Argument(
+    metavar="[KEY=VALUE]...", help="Changes to the recipe, with dots between keys: `ipc=1 network.width=32 "
+    "method.iterations=500 plugins.total_variation.weight=0.1`.")]
+DataRoot = Annotated[Path, typer.Option(
+    envvar="DATASTILL_DATA", help="Folder of the data sets; missing ones are fetched there.")]
+Root = Annotated[Path, typer.Option(envvar="DATASTILL_ROOT", help="Folder for results: runs/ and baselines/.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is unless given.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")]
+DATA_ROOT, ROOT = Path("data"), Path("outputs")
+
+
+@app.command()
+def quickstart(out: Annotated[Path, typer.Option(help="Folder for the run and the page.")] = ROOT / "quickstart",
+               device: Device = None) -> None:
+    """Distill handwritten digits to one image a class, score them beside random real ones, and make the page.
+
+    Takes about half a minute on two cores; needs neither files nor a network.
+    """
+    run_folder = out / "dm-digits-ipc1"
+    distill("dm/digits-ipc1", [], run_folder, DATA_ROOT, ROOT, device)
+    evaluate(run_folder, ["convnet:width=32", "mlp"], None, 5, "test", 0, False, DATA_ROOT, out, device)
+    report([run_folder], out / "report.html")
+    _say("Next: `datastill list recipes`, or your own images: "
+         "`datastill distill dm/digits-ipc1 data.name=folder data.path=PATH data.size=32`")
+
+
+@app.command()
+def distill(recipe: RecipeName, changes: Changes = None,
+            out: Annotated[Path | None, typer.Option(help="Folder; <root>/runs/<name>-<digest> unless given.")] = None,
+            data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None,
+            every: Annotated[float, typer.Option(min=0.0, help="Seconds between checkpoints.")] = 30.0,
+            keep: Annotated[str, typer.Option(help="Iterations to keep snapshots of: 100,1000.")] = "") -> None:
+    """Distill a data set. The same command goes on with a run that was interrupted, and leaves a finished one alone.
+
+    Examples: `datastill distill dm/cifar10-ipc10`, `datastill distill dm/mnist-ipc1 network=convnet:width=32 seed=3`
+    """
+    from datastill import console
+    from datastill.recipes import read_recipe
+    from datastill.run import distill as carry_out
+
+    read = read_recipe(recipe, changes or [])
+    snapshots = _whole_numbers(keep)
+    splits = read.run.data.load(data_root)
+    task = read.run.task(splits.train.to(_device(device)))
+    folder = out or root / "runs" / read.run.label(splits.train)
+    finished = (folder / "card.json").exists()
+    with _Interrupt() as interrupt, console.progress("distill", str(folder)) as bar:
+        def watch(done: int, of: int, line: Mapping[str, Any]) -> bool:
+            bar.tell(done, of, f"loss {line['loss']:.4g}" if "loss" in line else "")
+            return interrupt.wanted
+
+        try:
+            carry_out(read.run, task, folder, every=every, keep=snapshots, about=read.about(), watch=watch)
+        except RunError as error:
+            if interrupt.wanted:
+                raise _Stopped(str(error), interrupt.code) from None
+            raise
+    _say(f"{'Finished before' if finished else 'Distilled'}: {folder}")
+
+
+@app.command()
+def evaluate(folder: Folder,
+             network: Annotated[list[str] | None, typer.Option(help="Students to train, e.g. convnet:width=32; "
+                                "the run's network unless given. May be repeated.")] = None,
+             protocol: Annotated[str | None, typer.Option(
+                 help="e.g. dc:augment=none,epochs=300; the recipe's unless given.")] = None,
+             trials: Annotated[int, typer.Option(min=1, help="Students per network.")] = 5,
+             split: Annotated[str, typer.Option(help="test, or validation (while you choose).")] = "test",
+             seed: Annotated[int, typer.Option(min=0)] = 0,
+             full: Annotated[bool, typer.Option(
+                 "--full", help="Train one student on the full data too (kept for next time).")] = False,
+             data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+    """Score a distilled set: fresh students, last weights, the whole split, beside random real images and chance.
+
+    Scores are kept in DIR/scores; a second call runs only what is missing.
+    """
+    from datastill import console
+    from datastill.artefact import load
+    from datastill.config import load as describe
+    from datastill.config import spec
+    from datastill.core import Protocol
+    from datastill.nets import Architecture
+    from datastill.protocols.dc import DC
+    from datastill.run import Run
+    from datastill.scoring import score
+
+    distilled = load(folder).to(_device(device))
+    run = describe(Run, distilled.card["run"])
+    how = describe(Protocol, protocol or distilled.card.get("protocol", DC()))  # type: ignore[type-abstract]
+    students = [describe(Architecture, name) for name in network or []] or [run.network]  # type: ignore[type-abstract]
+    splits = run.data.load(data_root)
+    if splits.train.fingerprint != distilled.card["data"]["fingerprint"]:
+        raise InputError(f"{run.data.name} under {data_root} is not the data {folder} was distilled from (fingerprint "
+                         f"{splits.train.fingerprint}, expected {distilled.card['data']['fingerprint']})")
+    images = _split(splits, split)
+    train, images = splits.train.to(distilled.device), images.to(distilled.device)
+    for student in students:
+        with console.progress("score", spec(student)) as bar:
+            sheet = score(folder, distilled, how, student, train, images, split=split, trials=trials, seed=seed,  # type: ignore[arg-type]
+                          baselines=root / "baselines", full=full, follow=lambda subject, trial, done, of: bar.tell(
+                              trial * of + done, (1 if subject == "full" else trials) * of, f"{subject}, trial {trial + 1}"))
+        console.show_sheet(sheet)
+
+
+@app.command()
+def report(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs.")],
+           out: Annotated[Path | None, typer.Option(
+               help="The page; DIR/report.html for one run, else report.html.")] = None) -> None:
+    """Make one self-contained HTML page of one run or several: images, curves, scores, how to reproduce."""
+    from datastill.report import report as make
+    target = out or (folders[0] / "report.html" if len(folders) == 1 else Path("report.html"))
+    _say(f"Report: {make(folders, target)}")
+
+
+@app.command()
+def plan(recipe: RecipeName, changes: Changes = None, trials: Annotated[int, typer.Option(min=1)] = 5,
+         data_root: DataRoot = DATA_ROOT, device: Device = None) -> None:
+    """Say what a run will do and what it will take, from a few rehearsed iterations; nothing is written."""
+    from datastill import console
+    from datastill.plan import plan as rehearse
+    from datastill.recipes import read_recipe
+    read = read_recipe(recipe, changes or [])
+    splits = read.run.data.load(data_root)
+    task = read.run.task(splits.train.to(_device(device)))
+    console.show_plan(read, splits, rehearse(read.run, task, read.protocol, read.run.network), trials, str(task.device))
+
+
+@app.command(name="list")
+def list_(what: Annotated[str, typer.Argument(
+        metavar="WHAT", help="methods, plugins, data, networks, parametrizations, protocols or recipes",
+        autocompletion=lambda: [*_families(), "recipes"])]) -> None:
+    """List what can be named: methods, plugins, data, networks, parametrizations, protocols, recipes."""
+    from datastill import console
+    from datastill.config import nearest
+    if what == "recipes":
+        console.show_recipes()
+    elif what in _families():
+        console.show_family(_families()[what])
+    else:
+        raise InputError(f"cannot list {what!r}{nearest(what, [*_families(), 'recipes'])}")
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe, method, plug-in, network, data set or protocol, "
+                         "or package.module:Class.")]) -> None:
+    """Show what a name means: its settings with their defaults, or the recipe's text."""
+    from datastill import console
+    from datastill.config import find, names, nearest
+    from datastill.recipes import recipe_names, recipe_path
+    if name in recipe_names():
+        _say(recipe_path(name).read_text(encoding="utf-8").rstrip())
+        return
+    families = _families()
+    members = [find(family, name) for family in families.values() if ":" not in name and name in names(family)]
+    if ":" in name:
+        members = [_outside(name)]
+    if not members:
+        known = [*recipe_names(), *(n for family in families.values() for n in names(family))]
+        raise InputError(f"unknown name {name!r}{nearest(name, known)}")
+    for member in members:
+        console.show_member(member)
+
+
+@app.command()
+def export(folder: Folder, out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or a file.npz.")],
+           to: Annotated[str, typer.Option(help="images or npz; npz where OUT ends in .npz.")] = "") -> None:
+    """Export a distilled set to an image folder (PNG by class, labels.csv) or to one .npz file."""
+    from datastill.artefact import load
+    from datastill.export import to_folder, to_npz
+    form = to or ("npz" if out.suffix == ".npz" else "images")
+    if form not in ("images", "npz"):
+        raise InputError(f"--to: expected images or npz, got {form!r}")
+    distilled = load(folder)
+    _say(f"Exported {len(distilled)} images: {(to_npz if form == 'npz' else to_folder)(distilled, out)}")
+
+
+# --- helpers -----------------------------------------------------------------------------------------------------------
+
+
+def _families() -> dict[str, Any]:
+    from datastill.core import Method, Plugin, Protocol
+    from datastill.data import Source
+    from datastill.nets import Architecture
+    from datastill.synthetic import Parametrization
+    return {"methods": Method, "plugins": Plugin, "data": Source, "networks": Architecture,
+            "parametrizations": Parametrization, "protocols": Protocol}
+
+
+def _outside(name: str) -> Any:
+    """The class ``package.module:Class`` names, of whatever family."""
+    from datastill.config import Family, find
+    return find(Family, name)
+
+
+def _split(splits: Any, name: str) -> Any:
+    if name not in ("test", "validation"):
+        raise InputError(f"--split: expected test or validation, got {name!r}")
+    if name == "validation" and splits.validation is None:
+        raise InputError("this run kept no validation images apart; distill with data.validation=0.1, say")
+    return splits.test if name == "test" else splits.validation
+
+
+def _device(name: str | None) -> Any:
+    """The device asked for, or the best there is. Raises InputError where there is no such device."""
+    import torch
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdigit() for part in parts):
+        raise InputError(f"--keep: expected iterations such as 100,1000, got {text!r}")
+    return tuple(map(int, parts))
+
+
+class _Stopped(Exception):
+    """Interrupted by a signal, in a state that can be resumed."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class _Interrupt:
+    """While entered, the first Ctrl-C or SIGTERM asks to stop after the iteration; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.wanted, self.code = False, 130
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if self.wanted:
+            raise KeyboardInterrupt
+        self.wanted, self.code = True, 128 + number
+        print("stopping after this iteration (again to stop at once)", file=sys.stderr)
+
+
+def _say(text: str) -> None:
+    print(text)
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 a run that cannot go on, 2 bad input, 128 + signal when interrupted."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # so that module:Class of the working folder is found
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error), 2)
+    except RunError as error:
+        _fail(str(error), 1)
+    except _Stopped as error:
+        _fail(str(error), error.code)
+    except KeyboardInterrupt:
+        _fail("stopped at once; the last checkpoint is kept", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away, as `| head` does
+
+
+def _fail(text: str, code: int) -> None:
+    print(f"datastill: {text}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,153 @@
+"""What the command line shows: progress, tables, descriptions."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from datastill.config import Family, dump, find, kind, names, spec
+
+out = Console(soft_wrap=False)
+err = Console(stderr=True)
+LINE_EVERY = 30.0  # seconds between progress lines where the output is no terminal
+
+
+class Bar:
+    """Tells how far a long piece of work is: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, progress: Progress | None, task: Any, name: str) -> None:
+        self.progress, self.task, self.name = progress, task, name
+        self.began = self.told = time.monotonic()
+        self.first: int | None = None
+
+    def tell(self, done: int, of: int, note: str) -> None:
+        """``done`` of ``of`` steps; ``note`` stands behind."""
+        if self.progress is not None:
+            self.progress.update(self.task, completed=done, total=of, note=escape(note))
+            return
+        now = time.monotonic()
+        if self.first is None:
+            self.first = done - 1
+        if now - self.told >= LINE_EVERY:
+            self.told = now
+            left = (now - self.began) / max(1, done - self.first) * (of - done)
+            print(f"{self.name}: {done} of {of}, {note}, about {duration(left)} left", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(name: str, what: str) -> Iterator[Bar]:
+    """A bar on standard error, named by the work and what it is done on."""
+    if not err.is_terminal:
+        yield Bar(None, None, name)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=err, transient=True) as shown:
+        yield Bar(shown, shown.add_task(f"{name} {escape(what)}", total=None, note=""), name)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 42 s, 12 min, 3.5 h, 2.1 days."""
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}" if unit != "min" else f"{seconds / size:.0f} min"
+    return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+def size(count: int) -> str:
+    """Bytes in words."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def show_sheet(sheet: Mapping[str, Any]) -> None:
+    """The scores of one sheet as a table, with the paired gain and what is wrong with it, if anything."""
+    table = Table(title=f"{sheet['network']}, protocol {sheet['protocol']['kind']}, {sheet['split']} split "
+                        f"({sheet['images']} images), ipc {sheet['ipc']}", title_justify="left")
+    for column, justify in (("trained on", "left"), ("accuracy %", "right"), ("std", "right"), ("trials", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    words = {"synthetic": "distilled images", "random": "random real images", "full": "all training images"}
+    for subject, word in words.items():
+        if found := sheet["summary"].get(subject):
+            table.add_row(word, f"{100 * found['mean']:.1f}", f"{100 * found['std']:.1f}", str(found["n"]))
+    table.add_row("chance", f"{100 * sheet['chance']:.1f}", "", "")
+    out.print(table)
+    if gain := sheet["summary"].get("gain"):
+        interval = f", 95 % interval {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}" if "low" in gain else ""
+        out.print(f"gain over random real images, paired: {100 * gain['mean']:+.1f} points{interval}", highlight=False)
+        if gain["mean"] < 0:
+            out.print("[yellow]below random real images: look at the run before you use this set[/]")
+
+
+def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> None:
+    """What will run, and what it is expected to take."""
+    run = recipe.run
+    plugins = ", ".join(f"{p.label or kind(p)} (weight {p.weight:g})" for p in run.plugins) or "none"
+    protocol = recipe.protocol
+    rows = [
+        ("method", f"{spec(run.method)}"), ("plug-ins", plugins),
+        ("data", f"{run.data.name}: {len(splits.train)} training images {splits.train.shape}, "
+                 f"{len(splits.train.classes)} classes"),
+        ("network", spec(run.network)), ("result", f"{run.ipc * len(splits.train.classes)} images, {size(plan.disk)}"),
+        ("device", device),
+        ("distill", f"{plan.iterations} iterations x {duration(plan.per_iteration)} = {duration(plan.distill)}"),
+        ("evaluate", f"{trials} trials x 2 (distilled, random real) x {duration(plan.student)} = "
+                     f"{duration(2 * trials * plan.student)} with {spec(protocol)}"),
+        ("peak memory", size(plan.memory)), ("folder", run.label(splits.train)),
+    ]
+    table = Table(show_header=False, box=None)
+    for name, text in rows:
+        table.add_row(f"[bold]{name}[/]", escape(text))
+    out.print(table)
+    out.print("Times are extrapolated from a few iterations on this machine as it is now.", style="dim")
+
+
+def show_recipes() -> None:
+    """All recipes with their published numbers."""
+    from datastill.recipes import read_recipe, recipe_names
+    table = Table("recipe", "published %", "verified by us")
+    for name in recipe_names():
+        published = read_recipe(name).published
+        number = "" if published is None else f"{published.accuracy:.1f}{'*' if published.recalled else ''}"
+        verified = "" if published is None else "yes" if published.verified else "not yet"
+        table.add_row(name, number, verified)
+    out.print(table)
+    out.print("* recalled from a paper: check before quoting. `datastill show RECIPE` names the source.", highlight=False)
+
+
+def show_family(family: type[Family]) -> None:
+    """All members of a family with the first line of their documentation."""
+    table = Table("name", "what it is")
+    for name in names(family):
+        table.add_row(name, escape(_first_line(find(family, name))))
+    out.print(table)
+
+
+def show_member(member: type[Family]) -> None:
+    """Documentation and settings of one member of a family."""
+    import inspect
+    out.print(f"[bold]{escape(kind(member))}[/]\n\n{escape(inspect.getdoc(member) or '')}\n", highlight=False)
+    if not member.model_fields:
+        return
+    table = Table("setting", "default", "type")
+    for key, field in member.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        value = dump(default) if hasattr(default, "model_fields") else default
+        table.add_row(key, escape("" if field.is_required() else repr(value)), escape(_type_name(field.annotation)))
+    out.print(table)
+
+
+def _type_name(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+
+
+def _first_line(member: type[Family]) -> str:
+    import inspect
+    return (inspect.getdoc(member) or "").split("\n\n")[0].replace("\n", " ")

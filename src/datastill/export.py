@@ -1,0 +1,61 @@
+"""A distilled set for other tools: an image folder, or one .npz file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datastill.artefact import Distilled, png
+from datastill.errors import InputError
+from datastill.files import write_atomically
+
+
+def to_folder(distilled: Distilled, out: Path) -> Path:
+    """PNG files ``<class>/<number>.png``, as torchvision's ImageFolder reads them, and labels.csv with every label.
+
+    Pixels are rounded to 8 bits and cut to the valid range: training on them differs a little from training on the floats.
+    Soft labels are in labels.csv only; a file lies in the folder of its largest one. Raises InputError: ``out`` not empty.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; choose another folder")
+    names = _folder_names(distilled.classes)
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(["file", *distilled.classes])
+    for number, (view, y) in enumerate(zip(distilled.view.numpy(), distilled.y, strict=True)):
+        name = f"{names[int(y.argmax())]}/{number:05d}.png"
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / name, png(Image.fromarray(view.squeeze(2) if view.shape[2] == 1 else view)))
+        rows.writerow([name, *(f"{p:.6g}" for p in y.tolist())])
+    write_atomically(out / "labels.csv", table.getvalue().encode())
+    return out
+
+
+def to_npz(distilled: Distilled, out: Path) -> Path:
+    """One .npz: images (N, C, H, W) float32 normalised, labels (N, K) float32, x_train (N, H, W, C) uint8 for viewing,
+    y_train (N,) int64 (the largest label), classes, mean, std, and lr where one was learned.
+
+    ``data.name=npz`` reads it as a data set.
+    """
+    out = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")
+    arrays = {"images": distilled.x.numpy(), "labels": distilled.y.numpy(), "x_train": distilled.view.numpy(),
+              "y_train": distilled.y.argmax(1).numpy(), "classes": np.array(distilled.classes),
+              "mean": np.array(distilled.mean), "std": np.array(distilled.std)}
+    if distilled.lr is not None:
+        arrays["lr"] = np.array(distilled.lr)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, buffer.getvalue())
+    return out
+
+
+def _folder_names(classes: tuple[str, ...]) -> list[str]:
+    """Class names as folder names; numbered, so that alphabetical order is the order of the classes."""
+    digits = len(str(len(classes) - 1))
+    return [f"{i:0{digits}d}_{re.sub(r'[^A-Za-z0-9.-]+', '_', name).strip('_')}" for i, name in enumerate(classes)]

@@ -1,0 +1,99 @@
+"""What a run will take, found by doing a little of it: nothing is written."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+
+from datastill.artefact import tensors_of
+from datastill.core import Protocol, Task
+from datastill.loop import Loop
+from datastill.nets import Architecture, fresh
+from datastill.rng import RNG
+from datastill.run import Run, check, label
+from datastill.train import Fixed
+
+REHEARSAL = 8.0  # seconds spent at most on each part, beyond its first repetitions
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Expected costs. Seconds of one iteration and of the whole distillation, of one student; peak memory and size of the
+    finished set in bytes. On a GPU ``memory`` is the GPU's, else that of the whole process."""
+
+    iterations: int
+    per_iteration: float
+    distill: float
+    student: float
+    memory: int
+    disk: int
+
+
+class _Enough(Exception):
+    """Ends a rehearsal."""
+
+
+def plan(run: Run, task: Task, protocol: Protocol, network: Architecture) -> Plan:
+    """Rehearse some iterations of a run and some epochs of a student, and extrapolate. Raises InputError as distill does."""
+    check(run, task)
+    if task.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(task.device)
+    loop = Loop(run.method, {label(p): p for p in run.plugins}, task, RNG(run.seed), run.ipc)
+    disk = sum(t.numel() * t.element_size() for t in tensors_of(loop.result()).values())
+    measured, plain = _rehearse(loop)
+    student = _rehearse_student(task, protocol, network, run.ipc)
+    every = sum(1 for i in range(run.method.iterations) if i % 100 == 0)
+    total = plain * (run.method.iterations - every) + measured * every
+    return Plan(run.method.iterations, plain, total, student, _peak(task.device), disk)
+
+
+def _rehearse(loop: Loop) -> tuple[float, float]:
+    """Seconds of an iteration that measures gradient shares, and of a plain one (the median of several)."""
+    if not loop.method.iterations:
+        return 0.0, 0.0
+    loop.advance()  # warm-up: allocations, lazy initialisation
+    loop.iteration = 0
+    measured = _timed(loop)
+    plain: list[float] = []
+    while len(plain) < 2 or (sum(plain) < REHEARSAL and len(plain) < 30):
+        loop.iteration = min(1, loop.method.iterations - 1)
+        plain.append(_timed(loop))
+    return measured, sorted(plain)[len(plain) // 2]
+
+
+def _timed(loop: Loop) -> float:
+    began = time.perf_counter()
+    loop.advance()  # reads the loss, so a GPU has finished
+    return time.perf_counter() - began
+
+
+def _rehearse_student(task: Task, protocol: Protocol, network: Architecture, ipc: int) -> float:
+    """Seconds to train one student on a set of this size, without scoring it."""
+    examples = Fixed(task.random_real(ipc, RNG("plan")))
+    net = fresh(network, task.real.shape, task.classes, RNG("plan", "network"), task.device)
+    began = time.perf_counter()
+    marks: list[float] = []
+    total = 1
+
+    def watch(epoch: int, epochs: int) -> None:
+        nonlocal total
+        total = epochs
+        marks.append(time.perf_counter())
+        if epoch >= 5 and marks[-1] - began > REHEARSAL / 2:
+            raise _Enough
+
+    try:
+        protocol.train(net, examples, RNG("plan", "train"), watch)
+    except _Enough:
+        return (marks[-1] - marks[1]) / (len(marks) - 2) * total
+    return time.perf_counter() - began
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,88 @@
+"""Recipes: a run, the protocol it is scored by, and the published number it stands beside. One TOML file a table cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from datastill.config import Description, load, nearest, override, read_toml
+from datastill.core import Protocol
+from datastill.errors import InputError
+from datastill.protocols.dc import DC
+from datastill.run import Run
+
+
+class Published(Description):
+    """A number from the literature: accuracy (and std) in percent, where it stands, how far it can be trusted.
+
+    recalled: known from memory of the paper only. verified: reached by us at these settings.
+    """
+
+    accuracy: float = Field(ge=0.0, le=100.0)
+    std: float | None = Field(default=None, ge=0.0)
+    source: str
+    recalled: bool = False
+    verified: bool = False
+
+
+class Recipe(Description):
+    """What ``datastill distill`` takes: the keys of a Run, and beside them ``protocol`` and ``published``."""
+
+    name: str
+    run: Run
+    protocol: Protocol = DC()
+    published: Published | None = None
+
+    def about(self) -> dict[str, Any]:
+        """What the card of the distilled set says of its recipe."""
+        from datastill.config import dump
+        published = {} if self.published is None else {"published": dump(self.published)}
+        return {"recipe": self.name, "protocol": dump(self.protocol), **published}
+
+
+def recipe_names() -> list[str]:
+    """All recipes that come with the package, ``method/data-ipcN``."""
+    root = _root()
+    return sorted((str(path.relative_to(root).with_suffix("")) for path in root.glob("*/*.toml")), key=_natural)
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe by name, or the file ``name`` itself. Raises InputError with the nearest names."""
+    inside = _root() / f"{name}.toml"
+    if name in recipe_names():
+        return inside
+    if Path(name).is_file():
+        return Path(name)
+    if name.endswith(".toml"):
+        raise InputError(f"no file {name}")
+    raise InputError(f"unknown recipe {name!r}{nearest(name, recipe_names())}; or give the path of a .toml file")
+
+
+def read_recipe(name: str, assignments: Iterable[str] = ()) -> Recipe:
+    """A recipe by name or path with dotted ``key=value`` changes. Raises InputError naming the wrong key or value."""
+    path = recipe_path(name)
+    table = read_toml(path)
+    table.pop("digest", None)  # a run.toml is a recipe too
+    changes = list(assignments)
+    table = override(table, changes)
+    beside = {key: table.pop(key) for key in ("protocol", "published") if key in table}
+    if changes and "published" in beside and any(not c.startswith(("seed=", "protocol.")) for c in changes):
+        del beside["published"]  # the number belongs to the recipe as written
+    return load(Recipe, {"name": _shown(name, path), "run": load(Run, table), **beside})
+
+
+def _shown(name: str, path: Path) -> str:
+    return name if name in recipe_names() else path.name
+
+
+def _root() -> Path:
+    return Path(str(resources.files(__name__)))
+
+
+def _natural(name: str) -> tuple[str, int]:
+    stem, _, ipc = name.rpartition("-ipc")
+    return (stem, int(ipc)) if ipc.isdigit() else (name, 0)
