@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 import time
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +24,14 @@ SUM = 32  # bytes of SHA-256 in front of the checkpoint
 def restore(folder: Path, loop: Loop, digest: str) -> None:
     """Bring the loop to the folder's checkpoint, if there is one, and the log with it. Raises InputError: damaged."""
     path = folder / STATE
-    state = None
     if path.exists():
         content = path.read_bytes()
         if hashlib.sha256(content[SUM:]).digest() != content[:SUM]:
             raise InputError(f"{path} is damaged: its checksum does not fit; delete it to start the run over")
-        state = torch.load(io.BytesIO(content[SUM:]), map_location=loop.task.device, weights_only=True)
+        try:
+            state = torch.load(io.BytesIO(content[SUM:]), map_location=loop.task.device, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError):
+            raise InputError(f"{path} is no checkpoint of tensors and plain values; it was not opened. Delete it") from None
         if state["digest"] != digest:
             raise InputError(f"{path} is the checkpoint of another run; delete it to start over, or choose another --out")
         loop.restore(state["loop"])

@@ -173,8 +173,8 @@ def list_(what: Annotated[str, typer.Argument(
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe, method, plug-in, network, data set or protocol, "
-                         "or package.module:Class.")]) -> None:
+def show(name: Annotated[str, typer.Argument(
+        metavar="NAME", help="A recipe, method, plug-in, network, data set, protocol, or package.module:Class.")]) -> None:
     """Show what a name means: its settings with their defaults, or the recipe's text."""
     from datastill import console
     from datastill.config import find, names, nearest

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from datastill.config import Family, dump, find, kind, names, spec
+from datastill.config import Description, Family, dump, find, kind, names, spec
 
 out = Console(soft_wrap=False)
 err = Console(stderr=True)
@@ -139,7 +139,7 @@ def show_member(member: type[Family]) -> None:
     table = Table("setting", "default", "type")
     for key, field in member.model_fields.items():
         default = field.get_default(call_default_factory=True)
-        value = dump(default) if hasattr(default, "model_fields") else default
+        value = dump(default) if isinstance(default, Description) else default
         table.add_row(key, escape("" if field.is_required() else repr(value)), escape(_type_name(field.annotation)))
     out.print(table)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from datastill.config import Description, Family
 from datastill.data import Batch, Images
-from datastill.nets import Architecture, fresh
+from datastill.nets import Architecture, chunk_size, couples_samples, fresh
 from datastill.parametrizations.pixels import Pixels
 from datastill.rng import RNG
 from datastill.synthetic import Parametrization, SyntheticSet
@@ -46,6 +46,12 @@ class Task:
     def fresh(self, rng: RNG) -> nn.Module:
         """A new network with PyTorch's default initialisation, a function of ``rng`` only, in training mode."""
         return fresh(self.network, self.real.shape, self.classes, rng, self.device)
+
+    def features(self, net: nn.Module, x: Tensor) -> Tensor:
+        """``net.embed(x)``, (B, D), in chunks of a good size; in one forward where the images of a batch are coupled."""
+        chunks = (x,) if couples_samples(net) else x.split(
+            chunk_size(self.network, self.real.shape, self.classes, self.device))
+        return torch.cat([net.embed(chunk) for chunk in chunks])  # type: ignore[operator]
 
     def random_real(self, ipc: int, rng: RNG) -> Batch:
         """``ipc`` random training images of each class without replacement, in class order."""

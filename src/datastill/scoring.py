@@ -129,7 +129,7 @@ def score(folder: Path, distilled: Distilled, protocol: Protocol, network: Archi
         done = _trials(place, 1 if subject == "full" else trials, lambda trial, s=subject, u=used: student(  # type: ignore[misc]
             _examples(s, distilled, task, sheet.ipc, trial, seed), u, network, images, trial, seed,
             None if follow is None else lambda epoch, epochs: follow(s, trial, epoch, epochs)), result, subject)
-        result[subject] = [one.model_dump() for one in done]
+        result[subject] = [one.model_dump(mode="json") for one in done]
     write_json(path, {**result, "summary": summary(result)})
     return {**result, "summary": summary(result)}
 
@@ -147,7 +147,7 @@ def _trials(path: Path, count: int, run: Callable[[int], Score], header: Mapping
     done = [Score(**one) for one in content.get(subject, [])]
     for trial in range(len(done), count):
         done.append(run(trial))
-        content = {**header, **content, subject: [one.model_dump() for one in done]}
+        content = {**header, **content, subject: [one.model_dump(mode="json") for one in done]}
         write_json(path, content)
     return done[:count]
 

@@ -40,8 +40,10 @@ class SyntheticSet(nn.Module):
                  soft: bool = False, lr: float | None = None) -> None:
         super().__init__()
         self.parametrization = parametrization
-        self.images = nn.ParameterDict({name: nn.Parameter(value.detach().clone(), requires_grad=False)
-                                        for name, value in parametrization.encode(images).items()})
+        self._names = []
+        for name, value in parametrization.encode(images).items():
+            self.register_parameter(f"images_{name}", nn.Parameter(value.detach().clone(), requires_grad=False))
+            self._names.append(name)
         self.labels = nn.Parameter(labels.detach().clone(), requires_grad=False)
         self.lr = None if lr is None else nn.Parameter(torch.tensor(lr, device=images.device), requires_grad=False)
         self.soft = soft
@@ -50,9 +52,14 @@ class SyntheticSet(nn.Module):
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def images(self) -> dict[str, nn.Parameter]:
+        """The parameters the images are decoded from, by name."""
+        return {name: getattr(self, f"images_{name}") for name in self._names}
+
     def decode(self) -> Tensor:
         """All images (N, C, H, W), with graph."""
-        return self.parametrization.decode(dict(self.images.items()))
+        return self.parametrization.decode(self.images)
 
     def y(self) -> Tensor:
         """Label probabilities (N, K), with graph where they are learned."""

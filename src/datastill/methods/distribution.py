@@ -7,17 +7,14 @@ from typing import Literal
 
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from datastill.core import Group, Method, Optim, Step, Task
 from datastill.data import Batch
 from datastill.functional.augment import STRATEGY, augment_groups, split_strategy
 from datastill.functional.distances import class_means, mean_feature_distance
-from datastill.nets import couples_samples
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
-
-CHUNK = 256  # real images in one forward: large enough to be efficient, small enough to stay in the cache
 
 
 class DistributionMatching(Method):
@@ -55,14 +52,9 @@ class DistributionMatching(Method):
         real = task.random_real(self.batch_real, rng("real"))
         batch = synthetic.batch()
         with torch.no_grad():
-            wanted = class_means(self._features(net, self._augmented(real, rng)), real.y)
-        found = class_means(net.embed(self._augmented(batch, rng)), batch.y)  # type: ignore[operator]
+            wanted = class_means(task.features(net, self._augmented(real, rng)), real.y)
+        found = class_means(task.features(net, self._augmented(batch, rng)), batch.y)
         yield Step(mean_feature_distance(wanted, found), batch, net)
-
-    def _features(self, net: nn.Module, x: Tensor) -> Tensor:
-        """Features (B, D) of real images: in one forward where they depend on each other, else in chunks."""
-        chunks = (x,) if couples_samples(net) else x.split(CHUNK)
-        return torch.cat([net.embed(chunk) for chunk in chunks])  # type: ignore[operator]
 
     def _augmented(self, batch: Batch, rng: RNG) -> Tensor:
         """The images, those of one class under one draw, which real and synthetic images share."""

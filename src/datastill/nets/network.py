@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
@@ -80,6 +81,23 @@ def couples_samples(network: nn.Module) -> bool:
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
 
 
+CACHE, DEVICE_MEMORY = 8 * 2**20, 2**30  # bytes one forward's largest feature map may take, on a CPU and elsewhere
+
+
+@lru_cache(maxsize=64)
+def chunk_size(architecture: Architecture, shape: Shape, classes: int, device: torch.device) -> int:
+    """How many images to send through a network at once for speed.
+
+    On a CPU so few that the largest feature map stays in the cache: a forward in such chunks takes about half the time
+    of one over everything (``benchmarks/dm.py``). Only for networks that treat each image by itself.
+    """
+    probe = fresh(architecture, shape, classes, RNG("chunk"), torch.device("cpu")).eval()
+    with torch.no_grad():
+        maps = probe.maps(torch.zeros(1, *shape))  # type: ignore[operator]
+    largest = 4 * max([math.prod(shape), *(value.numel() for value in maps.values())])
+    return max(8, (CACHE if device.type == "cpu" else DEVICE_MEMORY) // largest)
+
+
 def norm_layer(norm: Norm, channels: int, height: int, width: int) -> nn.Module | None:
     """The field's normalisations; "instance" is GroupNorm with one channel a group and affine weights."""
     match norm:
@@ -103,8 +121,3 @@ def activation_layer(activation: Activation) -> nn.Module:
 def does_not_fit(name: str, shape: Shape, advice: str) -> InputError:
     """The error of a network whose feature map would vanish at this image size."""
     return InputError(f"network {name} does not fit images of {shape[1]}x{shape[2]} pixels: {advice}")
-
-
-def product(shape: tuple[int, ...]) -> int:
-    """Number of elements."""
-    return math.prod(shape)

@@ -1,0 +1,36 @@
+# Sets itself up in .venv on a fresh machine (Python 3.11 or newer). Try: make quickstart
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help quickstart test check bench clean
+
+help:
+	@echo "make quickstart   install, distill handwritten digits, open the page it names"
+	@echo "make test         install, run the tests"
+	@echo "make check        ruff, mypy, directions of imports"
+	@echo "make bench        time this library against the plain way to write it (minutes)"
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit('datastill needs Python 3.11 or newer; try: make PYTHON=python3.12' if sys.version_info < (3, 11) else 0)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+quickstart: $(READY)
+	$(BIN)/datastill quickstart
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_imports.py
+
+bench: $(READY)
+	$(BIN)/python benchmarks/dm.py
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,43 @@
+"""What several mirror tests need: the check of an error's one line, quick hypothesis settings, tiny image sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor
+
+from datastill.data import Images
+from datastill.errors import InputError
+from datastill.rng import RNG
+
+quick = settings(deadline=None, max_examples=40, derandomize=True, database=None)
+
+
+@contextmanager
+def input_error(*parts: str) -> Iterator[None]:
+    """Expects an InputError of one line that holds every one of ``parts``."""
+    with pytest.raises(InputError) as caught:
+        yield
+    text = str(caught.value)
+    assert "\n" not in text
+    assert [part for part in parts if part not in text] == [], text
+
+
+def toy_images(classes: int = 3, per_class: int = 4, shape: tuple[int, int, int] = (1, 4, 4), seed: int = 0) -> Images:
+    """Random pixels, targets 0, 1, ..., 0, 1, ..., a mean and std per channel."""
+    rng = RNG("toy", seed)
+    pixels = (rng.uniform(classes * per_class, *shape) * 256).byte()
+    targets = torch.arange(classes * per_class) % classes
+    names = tuple("abcdefghijklmnopqrst"[:classes])
+    return Images(pixels, targets, names, (0.4, 0.5, 0.6)[:shape[0]], (0.2, 0.25, 0.3)[:shape[0]])
+
+
+def changed_pixel(images: Images) -> Tensor:
+    """The pixels with the very last one a level higher or lower."""
+    pixels = images.pixels.clone()
+    pixels[-1, -1, -1, -1] ^= 1
+    return pixels

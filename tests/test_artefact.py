@@ -1,0 +1,119 @@
+"""The distilled set on disk: whole or refused, readable without this library."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader
+
+import datastill as ds
+from datastill import artefact
+from datastill.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny.distill(tiny.run(ipc=2), tmp_path / "run", about={"protocol": {"kind": "dc"}})
+    return tmp_path / "run"
+
+
+def test_is_a_torch_data_set_with_its_card(folder: Path) -> None:
+    data = ds.load(folder)
+    x, y = next(iter(DataLoader(data, batch_size=20)))
+    assert x.shape == (20, 1, 8, 8)
+    assert x.dtype == torch.float32
+    assert y.tolist() == [c for c in range(10) for _ in range(2)]
+    assert data.classes == tuple("0123456789")
+    assert data.card["ipc"] == 2
+    assert data.card["run"]["method"]["kind"] == "distribution"
+    assert data.card["protocol"] == {"kind": "dc"}
+
+
+def test_is_readable_without_the_library(folder: Path) -> None:
+    tensors = load_file(folder / "synthetic.safetensors")
+    card = json.loads((folder / "card.json").read_text())
+    shown = (tensors["images"] * torch.tensor(card["std"]).view(1, -1, 1, 1) + torch.tensor(card["mean"]).view(1, -1, 1, 1))
+    want = (shown.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
+    assert (want.int() - tensors["view"].int()).abs().max() <= 1
+    assert tensors["labels"].shape == (20, 10)
+    assert (card["classes"], card["labels"], card["count"], card["shape"]) == (list("0123456789"), "hard", 20, [1, 8, 8])
+    with Image.open(folder / "preview.png") as preview:
+        assert preview.width < preview.height  # ten rows of two
+
+
+@pytest.mark.parametrize("name", ["synthetic.safetensors", "preview.png", "card.json"])
+@pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
+def test_flipped_bit_is_found_and_named(folder: Path, name: str, where: float) -> None:
+    content = bytearray((folder / name).read_bytes())
+    content[int(where * len(content))] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} is damaged"):
+        ds.load(folder)
+
+
+def test_flipped_bit_is_found_when_the_run_is_asked_for_again(folder: Path) -> None:
+    content = bytearray((folder / "synthetic.safetensors").read_bytes())
+    content[-5] ^= 1
+    (folder / "synthetic.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        tiny.distill(tiny.run(ipc=2), folder)
+
+
+def test_foreign_pickle_is_never_opened(folder: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (folder / "owned",))
+
+    (folder / "synthetic.safetensors").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(InputError, match=r"synthetic\.safetensors"):
+        ds.load(folder)
+    with pytest.raises(InputError, match="no readable safetensors file"):
+        artefact.read_tensors(folder / "synthetic.safetensors")
+    assert not (folder / "owned").exists()
+
+
+def test_missing_file_unfinished_run_and_no_artefact(folder: Path, tmp_path: Path) -> None:
+    (folder / "preview.png").unlink()
+    with pytest.raises(InputError, match=r"preview\.png is missing"):
+        ds.load(folder)
+    (folder / "card.json").unlink()
+    with pytest.raises(InputError, match="a run that has not finished; run it again"):
+        ds.load(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no distilled set: expected card\.json"):
+        ds.load(tmp_path / "empty")
+
+
+def test_soft_labels_and_step_size_come_back(tmp_path: Path) -> None:
+    task = tiny.task(tiny.run())
+    logits = torch.randn(10, 10, generator=torch.Generator().manual_seed(0))
+    start = task.random_real(1, ds.RNG(0))
+    synthetic = task.synthetic(start._replace(y=logits), soft=True, lr=0.03)
+    artefact.write(tmp_path, synthetic, {"ipc": 1})
+    data = ds.load(tmp_path)
+    torch.testing.assert_close(data[3][1], logits[3].softmax(0))
+    assert data.card["labels"] == "soft"
+    assert data.lr == pytest.approx(0.03)
+    assert data.card["step_size"] == pytest.approx(0.03)
+
+
+def test_parameters_are_stored_where_they_are_not_the_images(tmp_path: Path) -> None:
+    class Halved(ds.Parametrization):
+        def encode(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"half": images / 2}
+
+        def decode(self, parameters: Any) -> torch.Tensor:
+            return parameters["half"] * 2
+
+    task = ds.Task(tiny.splits().train, ds.find(ds.Architecture, "mlp")(), Halved())
+    synthetic = task.synthetic(task.random_real(1, ds.RNG(0)))
+    tensors = artefact.tensors_of(synthetic)
+    torch.testing.assert_close(tensors["parameters.half"] * 2, tensors["images"])

@@ -1,0 +1,269 @@
+"""The command line as a user meets it: what it prints, where it writes, how it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+from datastill import cli
+from datastill.recipes import read_recipe, recipe_names
+
+SMALL = ["method.iterations=3", "method.batch_real=8", "network=convnet:width=4,depth=2"]
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Call the command line in an empty folder: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["datastill", *arguments])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+def test_distill_evaluate_report_export(run_cli: Call, tmp_path: Path) -> None:
+    code, out, _ = run_cli("distill", "dm/digits-ipc1", *SMALL, "--out", "run")
+    assert (code, out) == (0, "Distilled: run\n")
+    assert run_cli("distill", "dm/digits-ipc1", *SMALL, "--out", "run")[1] == "Finished before: run\n"
+    code, out, _ = run_cli("evaluate", "run", "--protocol", "dc:epochs=2,augment=none", "--trials", "2", "--network", "mlp")
+    assert code == 0
+    assert re.search(r"random real images +\S* +\d", out)
+    assert re.search(r"paired: [+-]\d+\.\d points, 95 % interval", out)
+    assert (tmp_path / "outputs" / "baselines").is_dir()
+    code, out, _ = run_cli("report", "run")
+    assert code == 0
+    assert "Report: " in out
+    assert "<html" in (tmp_path / "run" / "report.html").read_text()
+    assert run_cli("export", "run", "folder")[0] == run_cli("export", "run", "set.npz")[0] == 0
+    assert len(list((tmp_path / "folder").rglob("*.png"))) == 10
+    assert np.load(tmp_path / "set.npz")["images"].shape == (10, 1, 8, 8)
+
+
+def test_default_folder_is_named_by_the_run(run_cli: Call, tmp_path: Path) -> None:
+    assert run_cli("distill", "dm/digits-ipc1", *SMALL)[0] == 0
+    (folder,) = (tmp_path / "outputs" / "runs").iterdir()
+    assert re.fullmatch(r"distribution-digits-ipc1-[0-9a-f]{16}", folder.name)
+    card = json.loads((folder / "card.json").read_text())
+    assert card["recipe"] == "dm/digits-ipc1"
+    assert card["protocol"]["kind"] == "dc"
+
+
+def test_run_file_is_a_recipe(run_cli: Call, tmp_path: Path) -> None:
+    run_cli("distill", "dm/digits-ipc1", *SMALL, "--out", "a")
+    assert run_cli("distill", "a/run.toml", "--out", "b")[0] == 0
+    assert (tmp_path / "a/synthetic.safetensors").read_bytes() == (tmp_path / "b/synthetic.safetensors").read_bytes()
+
+
+BAD = [
+    (["distill", "dm/cifar10-ipc11"], r"unknown recipe 'dm/cifar10-ipc11'; did you mean 'dm/cifar10-ipc1"),
+    (["distill", "none.toml"], r"no file none\.toml"),
+    (["distill", "dm/digits-ipc1", "method.iteration=3"], r"unknown key 'method\.iteration'; did you mean 'iterations'"),
+    (["distill", "dm/digits-ipc1", "method.iterations=-3"], r"method\.iterations: input should be greater than or equal to 0, got -3"),
+    (["distill", "dm/digits-ipc1", "method.iterations=many"], r"method\.iterations: .*valid integer.*got 'many'"),
+    (["distill", "dm/digits-ipc1", "method=destribution"], r"method: unknown method 'destribution'; did you mean 'distribution'"),
+    (["distill", "dm/digits-ipc1", "method.augment=crop_blur"], r"method\.augment: unknown augmentation 'blur'"),
+    (["distill", "dm/digits-ipc1", "plugins.total_varation.weight=1"], r"did you mean 'total_variation'"),
+    (["distill", "dm/digits-ipc1", "plugins.total_variation=1"], r"expected a table like \{weight = 1\.0\}, got 1"),
+    (["distill", "dm/digits-ipc1", "network=convnet:wdth=3"], r"unknown key 'network\.wdth'; did you mean 'width'"),
+    (["distill", "dm/digits-ipc1", "network=convnett"], r"unknown network 'convnett'; did you mean 'convnet'"),
+    (["distill", "dm/digits-ipc1", "network=lenet"], r"network lenet does not fit images of 8x8"),
+    (["distill", "dm/digits-ipc1", "data.name=cifar11"], r"unknown data set 'cifar11'; did you mean 'cifar10'"),
+    (["distill", "dm/digits-ipc1", "data.name=folder", "data.path=nowhere"], r"no folder .*nowhere"),
+    (["distill", "dm/digits-ipc1", "ipc=1000"], r"ipc 1000 is more than the \d+ training images of class"),
+    (["distill", "dm/digits-ipc1", "ipc=0"], r"ipc: input should be greater than or equal to 1, got 0"),
+    (["distill", "dm/digits-ipc1", "ipc"], r"expected key=value with dots between keys, got 'ipc'"),
+    (["distill", "dm/digits-ipc1", "protocol.epoch=3"], r"unknown key 'protocol\.epoch'; did you mean 'epochs'"),
+    (["distill", "dm/digits-ipc1", "--device", "quantum"], r"--device quantum"),
+    (["distill", "dm/digits-ipc1", "--keep", "a"], r"--keep: expected iterations such as 100,1000, got 'a'"),
+    (["evaluate", "nowhere"], r"nowhere holds no distilled set"),
+    (["report", "nowhere"], r"nowhere"),
+    (["list", "method"], r"cannot list 'method'; did you mean 'methods'"),
+    (["show", "distribuion"], r"unknown name 'distribuion'; did you mean 'distribution'"),
+    (["show", "nomodule:Class"], r"no module 'nomodule'"),
+    (["export", "nowhere", "x"], r"nowhere"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a[:3]) for a, _ in BAD])
+def test_bad_input_is_one_line_and_exit_code_2(run_cli: Call, tmp_path: Path, arguments: list[str], message: str) -> None:
+    code, out, err = run_cli(*arguments)
+    assert code == 2
+    assert out == ""
+    assert re.search(message, err), err
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob("*.toml"))
+
+
+def test_validation_needs_a_validation_split(run_cli: Call) -> None:
+    run_cli("distill", "dm/digits-ipc1", *SMALL, "--out", "run")
+    code, _, err = run_cli("evaluate", "run", "--split", "validation")
+    assert code == 2
+    assert "distill with data.validation=0.1" in err
+
+
+def test_set_of_other_data_is_refused(run_cli: Call, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for seed in (0, 1):
+        np.savez(tmp_path / f"{seed}.npz", x_train=rng.integers(0, 256, (40, 12, 12), dtype=np.uint8), y_train=np.arange(40) % 2)
+    (tmp_path / "0.npz").rename(tmp_path / "set.npz")
+    small = ["data.name=npz", f"data.path={tmp_path / 'set.npz'}", *SMALL]
+    assert run_cli("distill", "dm/digits-ipc1", *small, "--out", "run")[0] == 0
+    (tmp_path / "1.npz").rename(tmp_path / "set.npz")
+    code, _, err = run_cli("evaluate", "run")
+    assert code == 2
+    assert "is not the data" in err
+
+
+def test_list_and_show_know_everything(run_cli: Call) -> None:
+    for what in ("methods", "plugins", "data", "networks", "parametrizations", "protocols", "recipes"):
+        code, out, _ = run_cli("list", what)
+        assert code == 0
+        for name in ([*tiny.METHODS] if what == "methods" else recipe_names() if what == "recipes" else []):
+            assert name in out
+    for name, text in {"distribution": "batch_real", "convnet": "width", "dc": "weight_decay", "folder": "alphabetical",
+                       "dm/cifar10-ipc10": "[published]", "tiny:Pull": "iterations"}.items():
+        code, out, _ = run_cli("show", name)
+        assert code == 0
+        assert text in out
+
+
+def test_plan_writes_nothing(run_cli: Call, tmp_path: Path) -> None:
+    code, out, _ = run_cli("plan", "dm/digits-ipc1", *SMALL, "protocol.epochs=2")
+    assert code == 0
+    for word in ("3 iterations x", "trials x", "peak memory", "convnet:width=4,depth=2", "10 images"):
+        assert word in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_teaches_without_loading_torch() -> None:
+    code = "import sys; from datastill import cli; sys.argv = ['datastill', '--help']\ntry: cli.main()\nexcept SystemExit: pass\n" \
+           "assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "quickstart" in done.stdout
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_valid_and_named_for_what_it_does(name: str) -> None:
+    recipe = read_recipe(name)
+    method, _, cell = name.partition("/")
+    assert cell == f"{recipe.run.data.name}-ipc{recipe.run.ipc}"
+    assert {"dm": "DistributionMatching", "random": "Coreset"}[method] == type(recipe.run.method).__name__
+    assert recipe.published is None or recipe.published.source
+
+
+def test_published_number_is_dropped_when_the_recipe_is_changed() -> None:
+    assert read_recipe("dm/cifar10-ipc10", ["seed=4"]).published is not None
+    assert read_recipe("dm/cifar10-ipc10", ["method.iterations=5"]).published is None
+
+
+PLUGIN = '''
+import datastill as ds
+
+class Grey(ds.Plugin):
+    """Pulls every pixel to zero."""
+    power: int = 2
+
+    def loss(self, step, task, rng):
+        return step.batch.x.abs().pow(self.power).mean()
+'''
+METHOD = '''
+import datastill as ds
+
+class Mean(ds.Method):
+    """Pulls each image to a fresh real image of its class."""
+    iterations: int = 2
+
+    def start(self, task, ipc, rng):
+        return task.synthetic(task.random_real(ipc, rng))
+
+    def iterate(self, iteration, synthetic, task, rng):
+        batch = synthetic.batch()
+        real = task.random_real(len(synthetic) // task.classes, rng("real"))
+        yield ds.Step((batch.x - real.x).square().mean(), batch, task.fresh(rng("network")))
+'''
+NETWORK = '''
+from torch import nn
+import datastill as ds
+
+class Wide(ds.Architecture):
+    """One convolution."""
+    width: int = 8
+
+    def build(self, shape, classes):
+        channels, height, width = shape
+        features = nn.Sequential()
+        features.add_module("conv", nn.Conv2d(channels, self.width, 3, padding=1))
+        features.add_module("act", nn.ReLU())
+        return ds.Network(features, nn.Linear(self.width * height * width, classes), {"block1": "act"})
+'''
+
+
+def test_plugin_method_and_network_of_your_own_each_in_one_file(tmp_path: Path) -> None:
+    """Written in an empty folder, outside the package, and named on the command line."""
+    for name, text in {"grey": PLUGIN, "mean": METHOD, "wide": NETWORK}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+
+    def call(*arguments: str) -> str:
+        return subprocess.run([sys.executable, "-m", "datastill", *arguments], cwd=tmp_path, capture_output=True, text=True,
+                              check=True).stdout
+
+    (tmp_path / "mine.toml").write_text(
+        'ipc = 1\nnetwork = "wide:Wide:width=4"\n[method]\nkind = "mean:Mean"\n[plugins.grey]\nkind = "grey:Grey"\nweight = 0.5\n')
+    call("distill", "mine.toml", "plugins.grey.power=1", "--out", "run")
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    assert card["run"]["plugins"]["grey"] == {"kind": "grey:Grey", "weight": 0.5, "balance": "fixed", "schedule": "constant",
+                                              "label": "grey", "power": 1}
+    assert card["run"]["network"] == {"kind": "wide:Wide", "width": 4}
+    assert "wide:Wide" in call("evaluate", "run", "--protocol", "dc:epochs=1", "--trials", "1", "--network", "wide:Wide:width=2")
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "datastill", "distill", "dm/digits-ipc1", *SMALL[1:], "method.iterations=2000", "--out", "run"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment) as child:
+        while not (tmp_path / "run" / "snapshots" / "000000.safetensors").exists():
+            assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        assert child.stderr is not None
+        text = child.stderr.read()
+        assert child.wait() == 130, text
+    stopped = re.search(r"stopped at iteration (\d+) of 2000; run the same command to go on", text)
+    assert stopped, text
+    assert (tmp_path / "run" / "state.pt").exists()
+
+
+def test_shell_completion_offers_recipes(run_cli: Call) -> None:
+    assert cli._complete_recipe("dm/cifar10-") == ["dm/cifar10-ipc1", "dm/cifar10-ipc10", "dm/cifar10-ipc50"]
+
+
+def test_quickstart_is_the_whole_job(run_cli: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Any] = []
+    monkeypatch.setattr(cli, "distill", lambda recipe, changes, *a: called.append(recipe))
+    monkeypatch.setattr(cli, "evaluate", lambda folder, networks, *a: called.append(len(networks)))
+    monkeypatch.setattr(cli, "report", lambda folders, out: called.append(out.name))
+    assert run_cli("quickstart")[0] == 0
+    assert called == ["dm/digits-ipc1", 2, "report.html"]

@@ -1,0 +1,197 @@
+"""Files that are never half written, folders that one process holds."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from datastill.files import locked, make_folder, reason, sha256, write_atomically, write_json
+from kit import input_error
+
+HOLD = """
+import sys
+from pathlib import Path
+from datastill.files import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """The given function of os fails as on a full disk."""
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, request.param, fail)
+
+
+failing_anywhere = pytest.mark.parametrize("full_disk", ["fsync", "replace", "chmod"], indirect=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"new", b"\x00\xff\r\n" * 1000])
+@pytest.mark.parametrize("old", [None, b"something longer than the new content"])
+def test_a_file_is_written_or_replaced(tmp_path: Path, content: bytes, old: bytes | None) -> None:
+    path = tmp_path / "file"
+    if old is not None:
+        path.write_bytes(old)
+    write_atomically(path, content)
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@failing_anywhere
+@pytest.mark.usefixtures("full_disk")
+def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@failing_anywhere
+@pytest.mark.usefixtures("full_disk")
+def test_a_failed_first_write_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "file", b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"new")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
+
+
+def test_a_reader_sees_one_content_or_the_other(tmp_path: Path) -> None:
+    path, contents = tmp_path / "file", [b"a" * 5000, b"b" * 7000]
+    write_atomically(path, contents[0])
+    with ThreadPoolExecutor(1) as writer:
+        writing = writer.submit(lambda: [write_atomically(path, contents[i % 2]) for i in range(60)])
+        seen = {path.read_bytes()}
+        while not writing.done():
+            seen.add(path.read_bytes())
+    assert seen <= set(contents)
+
+
+def test_a_file_is_as_readable_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_atomically(tmp_path / "file", b"")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_json_keeps_order_and_umlauts(tmp_path: Path) -> None:
+    value = {"z": [1, 2.5, None], "a": {"ü": "日本"}}
+    write_json(tmp_path / "file.json", value)
+    text = (tmp_path / "file.json").read_text(encoding="utf-8")
+    assert list(json.loads(text).items()) == list(value.items())
+    assert "日本" in text
+    assert text.endswith("\n")
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc" * 100_000)
+    assert sha256(tmp_path / "file") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_make_folder_makes_parents_and_leaves_no_file(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/inside"])
+def test_make_folder_explains_a_file_in_its_place(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    with input_error(f"cannot write to {tmp_path / place}", "--out"):
+        make_folder(tmp_path / place)
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("full_disk", ["fsync"], indirect=True)
+@pytest.mark.usefixtures("full_disk")
+def test_make_folder_explains_a_full_disk(tmp_path: Path) -> None:
+    with input_error(str(tmp_path / "runs"), "the disk is full"):
+        make_folder(tmp_path / "runs")
+
+
+def test_a_folder_can_be_made_by_several_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(make_folder, [tmp_path / "runs"] * 200))
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(("error", "text"), [
+    (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+    (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk is full"),
+    (OSError(errno.EROFS, "Read-only file system"), "the file system is read-only"),
+    (PermissionError(errno.EACCES, "Permission denied"), "permission denied"),
+    (OSError("odd"), "odd"),
+])
+def test_reason_is_in_plain_words(error: OSError, text: str) -> None:
+    assert reason(error) == text
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds ``tmp_path`` until its input ends."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], text=True, stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.usefixtures("holder")
+def test_a_folder_held_by_another_process_is_refused(tmp_path: Path) -> None:
+    with input_error(str(tmp_path), "in use by another process"), locked(tmp_path):
+        pass
+
+
+def test_a_folder_is_free_after_its_holder_was_killed(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    holder.kill()
+    holder.wait()
+    with locked(tmp_path):
+        pass
+
+
+def test_a_folder_is_free_after_its_holder_ended(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    holder.communicate()
+    with locked(tmp_path):
+        pass
+
+
+def test_a_folder_is_free_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), locked(tmp_path):
+        raise KeyError
+    with locked(tmp_path):
+        pass
+
+
+def test_a_folder_is_held_within_one_process_too(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        with input_error(str(tmp_path)), locked(tmp_path):
+            pass
+        with input_error(str(tmp_path)), locked(tmp_path):  # the refused one has not set it free
+            pass

@@ -1,0 +1,66 @@
+"""Imports point left only; members of a family do not import each other; the public names are what they say."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import datastill
+
+SOURCE = Path(datastill.__file__).parent
+ORDER = [["errors"], ["config", "rng", "files"], ["functional"], ["data"], ["nets"], ["train"], ["synthetic"],
+         ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artefact"], ["loop"], ["checkpoint"], ["run"],
+         ["recipes", "scoring", "export", "plan"], ["report", "console"], ["cli"], ["__main__"]]
+RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
+FAMILIES = {"data", "nets", "parametrizations", "methods", "plugins", "protocols"}
+SHARED = {"data": {"source", "images", "description", "_torchvision"}, "nets": {"network"}}  # a family's base, not a member
+
+
+def imports(path: Path) -> list[str]:
+    """Modules of the package that a file imports, inside functions too, but for ``if TYPE_CHECKING``."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("datastill"):
+            found += [f"{node.module}.{alias.name}" if node.module == "datastill" else str(node.module) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.startswith("datastill")]
+    return sorted(set(found) - {"datastill"})
+
+
+def files() -> list[Path]:
+    return [p for p in sorted(SOURCE.rglob("*.py")) if p != SOURCE / "__init__.py"]
+
+
+def part(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def test_every_part_has_its_place() -> None:
+    assert {part(p) for p in files()} <= set(RANK)
+
+
+def test_imports_point_left() -> None:
+    wrong = []
+    for path in files():
+        for module in imports(path):
+            there = module.split(".")[1]
+            if there in RANK and there != part(path) and RANK[there] >= RANK[part(path)]:
+                wrong.append(f"{path.relative_to(SOURCE)} imports {module}")
+    assert not wrong
+
+
+def test_siblings_of_a_family_do_not_import_each_other() -> None:
+    wrong = []
+    for path in files():
+        family = part(path)
+        if family not in FAMILIES or path.stem in SHARED.get(family, set()) | {"__init__"}:
+            continue
+        allowed = {f"datastill.{family}", *(f"datastill.{family}.{name}" for name in SHARED.get(family, set()))}
+        wrong += [f"{path.name} imports {m}" for m in imports(path) if m.startswith(f"datastill.{family}") and m not in allowed]
+    assert not wrong
+
+
+def test_public_names_exist_and_are_documented() -> None:
+    for name in datastill.__all__:
+        assert getattr(datastill, name).__doc__, name
+    assert set(datastill.__all__) == set(datastill._HOME_OF)

@@ -1,0 +1,145 @@
+"""The loop: terms, weights, balance, updates, stops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+import datastill as ds
+from datastill.checkpoint import read_log
+from datastill.core import Group, Optim
+from datastill.errors import RunError
+from datastill.loop import Loop
+from datastill.plugins.total_variation import TotalVariation
+
+
+def loop(optim: Optim | None = None, iterations: int = 4, **plugins: ds.Plugin) -> Loop:
+    method = tiny.Pull(iterations=iterations, optim=optim or Optim(images=Group(lr=0.1, momentum=0.0)))
+    return Loop(method, plugins, ds.Task(tiny.splits().train, ds.find(ds.Architecture, "mlp")()), ds.RNG(0), 1)
+
+
+def pixels(of: Loop) -> torch.Tensor:
+    return of.synthetic.images["pixels"].detach().clone()
+
+
+def test_sgd_follows_the_gradient() -> None:
+    one = loop()
+    before = pixels(one)
+    one.advance()
+    torch.testing.assert_close(pixels(one), before * 0.9)
+
+
+def test_momentum_is_kept_between_iterations() -> None:
+    one = loop(Optim(images=Group(lr=0.1, momentum=0.5)))
+    x, velocity = pixels(one), 0.0
+    for _ in range(3):
+        one.advance()
+        velocity = 0.5 * velocity + x
+        x = x - 0.1 * velocity
+    torch.testing.assert_close(pixels(one), x)
+
+
+def test_adam_takes_the_sign_at_first() -> None:
+    one = loop(Optim(name="adam", images=Group(lr=0.01)))
+    before = pixels(one)
+    one.advance()
+    torch.testing.assert_close(pixels(one), before - 0.01 * before.sign(), atol=1e-5, rtol=0)
+
+
+def test_cosine_schedule_ends_at_zero() -> None:
+    optim = Optim(images=Group(lr=0.1), schedule="cosine")
+    assert [round(optim.factor(i, 4), 3) for i in range(5)] == [1.0, 0.854, 0.5, 0.146, 0.0]
+    one = loop(Optim(images=Group(lr=0.1, momentum=0.0), schedule="cosine"), iterations=2)
+    one.advance()
+    before = pixels(one)
+    one.advance()
+    torch.testing.assert_close(pixels(one), before * (1 - 0.1 * 0.5))
+
+
+def test_running_mean_is_the_result() -> None:
+    one = loop(Optim(images=Group(lr=0.1, momentum=0.0), ema=0.75))
+    start = pixels(one)
+    one.advance()
+    torch.testing.assert_close(one.result().images["pixels"], 0.75 * start + 0.25 * 0.9 * start)
+    torch.testing.assert_close(pixels(one), 0.9 * start)
+
+
+def test_only_groups_with_a_step_size_are_learned() -> None:
+    one = loop(Optim(images=Group(lr=0.0), labels=Group(lr=0.0)))
+    before = pixels(one)
+    one.advance()
+    assert torch.equal(pixels(one), before)
+    assert not one.learned
+
+
+def test_fixed_weight_multiplies_the_term() -> None:
+    line = loop(total_variation=TotalVariation(weight=3.0)).advance()
+    assert line["loss"] == pytest.approx(line["method"] + 3 * line["total_variation"], rel=1e-6)
+
+
+def test_gradient_balance_makes_weight_the_ratio_of_norms() -> None:
+    one = loop(total_variation=TotalVariation(weight=0.25, balance="gradient"))
+    line = one.advance()
+    assert line["share.total_variation"] == pytest.approx(0.2, rel=1e-5)  # 0.25 / (1 + 0.25)
+    assert line["share.method"] == pytest.approx(0.8, rel=1e-5)
+
+
+def test_shares_are_measured_every_hundred_iterations() -> None:
+    one = loop(Optim(images=Group(lr=1e-4)), iterations=101, total_variation=TotalVariation())
+    measured = [i for i in range(101) if "share.method" in one.advance()]
+    assert measured == [0, 100]
+
+
+@pytest.mark.parametrize(("schedule", "factors"), [("constant", [1, 1, 1]), ("linear", [0, 1, 1]), ("log", [0, 0.683, 1])])
+def test_weight_schedules(schedule: Any, factors: list[float]) -> None:
+    plugin = TotalVariation(schedule=schedule)
+    assert [round(plugin.factor(i, 4), 3) for i in (0, 2, 4)] == factors
+
+
+def test_learned_step_size_stays_positive() -> None:
+    class Down(tiny.Pull):
+        def start(self, task: ds.Task, ipc: int, rng: ds.RNG) -> ds.SyntheticSet:
+            return task.synthetic(task.random_real(ipc, rng), lr=0.01)
+
+        def iterate(self, iteration: int, synthetic: Any, task: ds.Task, rng: ds.RNG) -> Any:
+            yield ds.Step(synthetic.lr * 10, synthetic.batch(), torch.nn.Identity())
+
+    method = Down(optim=Optim(images=Group(lr=0.0), lr=Group(lr=1.0, momentum=0.0)))
+    one = Loop(method, {}, ds.Task(tiny.splits().train, ds.find(ds.Architecture, "mlp")()), ds.RNG(0), 1)
+    one.advance()
+    assert one.synthetic.lr is not None
+    assert float(one.synthetic.lr) == pytest.approx(1e-6)
+
+
+def test_step_that_is_not_to_be_applied_is_logged_only() -> None:
+    class Gate(tiny.Pull):
+        def iterate(self, iteration: int, synthetic: Any, task: ds.Task, rng: ds.RNG) -> Any:
+            batch = synthetic.batch()
+            yield ds.Step(batch.x.square().sum(), batch, torch.nn.Identity(), value=7.0, apply=False, log={"window": 3.0})
+
+    one = Loop(Gate(), {}, ds.Task(tiny.splits().train, ds.find(ds.Architecture, "mlp")()), ds.RNG(0), 1)
+    before = pixels(one)
+    line = one.advance()
+    assert torch.equal(pixels(one), before)
+    assert (line["method"], line["window"]) == (7.0, 3.0)
+
+
+def test_bad_loss_names_its_term_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    run = tiny.run(method_options={"iterations": 5}).model_copy(update={"plugins": (tiny.Poison(label="poison"),)})
+    with pytest.raises(RunError, match=r"iteration 2: the loss of poison is nan.*smaller plug-in weight"):
+        tiny.distill(run, tmp_path / "run", every=0.0)
+    assert [line["iteration"] for line in read_log(tmp_path / "run")] == [1, 2]
+    with pytest.raises(RunError, match="iteration 2"):  # the checkpoint is there and good: it goes on from it, not from 0
+        tiny.distill(run, tmp_path / "run", every=0.0)
+    assert (tmp_path / "run" / "state.pt").exists()
+
+
+def test_exploding_step_size_is_caught() -> None:
+    one = loop(Optim(images=Group(lr=1e30, momentum=0.0)), iterations=9)
+    with pytest.raises(RunError, match=r"method\.optim\.images\.lr is 1e\+30"):
+        for _ in range(9):
+            one.advance()

@@ -1,0 +1,212 @@
+"""distill: folders, checkpoints, kills, bad input before the work starts."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+import datastill as ds
+from datastill import checkpoint, files
+from datastill.config import load
+from datastill.errors import InputError, RunError
+from datastill.run import read_run
+
+
+def interrupt_after(count: int) -> Any:
+    return lambda done, of, line: done >= count
+
+
+def stopped(folder: Path, run: ds.Run, after: int = 1) -> None:
+    with pytest.raises(RunError):
+        tiny.distill(run, folder, watch=interrupt_after(after))
+
+
+def test_what_lies_in_the_folder(tmp_path: Path) -> None:
+    run = tiny.run()
+    tiny.distill(run, tmp_path, keep=(1,))
+    found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file() and not p.name.startswith(".")}
+    assert found == {"run.toml", "log.jsonl", "card.json", "synthetic.safetensors", "preview.png",
+                     *(f"snapshots/{i:06d}.safetensors" for i in (0, 1, 3))}
+    assert read_run(tmp_path) == run
+
+
+def test_finished_run_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tiny.run()
+    first = tiny.distill(run, tmp_path)
+    monkeypatch.setattr("datastill.run.Loop", None)
+    again = tiny.distill(run, tmp_path)
+    assert torch.equal(first.batch().x, again.batch().x)
+    assert torch.equal(first.batch().y, again.batch().y)
+
+
+def test_folder_of_another_run_is_refused_with_the_difference(tmp_path: Path) -> None:
+    tiny.distill(tiny.run(), tmp_path)
+    with pytest.raises(InputError, match=r"holds another run \(its method.batch_real is 8, now asked for: 9\)"):
+        tiny.distill(tiny.run(method_options={"batch_real": 9}), tmp_path)
+
+
+def test_other_data_is_another_run(tmp_path: Path) -> None:
+    run = tiny.run()
+    tiny.distill(run, tmp_path)
+    fewer = run.task(tiny.splits().train.subset(torch.arange(500)))
+    with pytest.raises(InputError, match="made from other data"):
+        ds.distill(run, fewer, tmp_path)
+
+
+def test_foreign_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match=r"no run folder \(it holds 'thesis.tex'\)"):
+        tiny.distill(tiny.run(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] in (["thesis.tex"], ["thesis.tex", ".lock"], [".lock", "thesis.tex"])
+
+
+def test_second_process_is_refused(tmp_path: Path) -> None:
+    code = ("import sys, pathlib; from datastill.files import locked\n"
+            "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()")
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(InputError, match="in use by another process"):
+            tiny.distill(tiny.run(), tmp_path)
+        other.kill()
+    tiny.distill(tiny.run(), tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_unwritable_folder_is_refused_before_the_work(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.os, "fsync", refuse)
+    with pytest.raises(InputError, match=r"cannot write to .*(read-only|full|denied).*--out"):
+        tiny.distill(tiny.run(), tmp_path / "run")
+
+
+def test_disk_that_fills_up_keeps_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tiny.run(method_options={"iterations": 4})
+    tiny.distill(run, tmp_path / "whole")
+    stopped(tmp_path / "run", run, after=2)
+    state = (tmp_path / "run" / "state.pt").read_bytes()
+
+    def full(self: Any, now: bool = False) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Writer, "save", full)
+        with pytest.raises(RunError, match=r"iteration 3.*the disk is full.*run the same command"):
+            tiny.distill(run, tmp_path / "run")
+    assert (tmp_path / "run" / "state.pt").read_bytes() == state
+    tiny.distill(run, tmp_path / "run")
+    assert (tmp_path / "run" / "synthetic.safetensors").read_bytes() == \
+        (tmp_path / "whole" / "synthetic.safetensors").read_bytes()
+
+
+def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    run = tiny.run()
+    stopped(tmp_path, run)
+    state = bytearray((tmp_path / "state.pt").read_bytes())
+    state[len(state) // 2] ^= 1
+    (tmp_path / "state.pt").write_bytes(state)
+    with pytest.raises(InputError, match=r"state\.pt is damaged.*delete it to start"):
+        tiny.distill(run, tmp_path)
+
+
+def test_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    stopped(tmp_path / "a", tiny.run())
+    stopped(tmp_path / "b", tiny.run(seed=1))
+    (tmp_path / "a" / "state.pt").replace(tmp_path / "b" / "state.pt")
+    with pytest.raises(InputError, match="checkpoint of another run"):
+        tiny.distill(tiny.run(seed=1), tmp_path / "b")
+
+
+def test_checkpoint_is_never_unpickled(tmp_path: Path) -> None:
+    run = tiny.run()
+    stopped(tmp_path, run)
+    import hashlib
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "owned",))
+
+    content = pickle.dumps(Evil())
+    (tmp_path / "state.pt").write_bytes(hashlib.sha256(content).digest() + content)
+    with pytest.raises(InputError, match=r"state\.pt"):
+        tiny.distill(run, tmp_path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_torn_log_line_is_dropped(tmp_path: Path) -> None:
+    run = tiny.run()
+    stopped(tmp_path, run)
+    with (tmp_path / "log.jsonl").open("ab") as log:
+        log.write(b'{"iteration": 2, "loss": 1.0}\n{"iterat')
+    tiny.distill(run, tmp_path)
+    assert [line["iteration"] for line in checkpoint.read_log(tmp_path)] == [1, 2, 3]
+
+
+def test_ipc_larger_than_a_class(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"ipc 500 is more than the \d+ training images of class '\d'; use ipc=\d+ or less"):
+        tiny.distill(tiny.run(ipc=500), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_network_that_does_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"network lenet does not fit images of 8x8 pixels"):
+        tiny.distill(tiny.run(network="lenet"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_task_of_another_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"run\.task\(images\)"):
+        ds.distill(tiny.run(), tiny.run(network="mlp").task(tiny.splits().train), tmp_path / "run")
+
+
+def test_one_label_for_two_plugins() -> None:
+    with pytest.raises(InputError, match="'x' is taken"):
+        load(ds.Run, {"method": "distribution", "plugins": (tiny.Poison(label="x"), tiny.Poison(label="x"))})
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(2)
+sys.path.insert(0, sys.argv[2])
+import tiny
+run = tiny.run(method_options={"iterations": 40})
+def slow(done, of, line):
+    time.sleep(0.02)
+    return False
+print("go", flush=True)
+tiny.distill(run, Path(sys.argv[1]), every=0.05, watch=slow)
+"""
+
+
+def test_killed_again_and_again_the_result_is_the_same(tmp_path: Path) -> None:
+    """kill -9 at moments spread over the run."""
+    tiny.distill(tiny.run(method_options={"iterations": 40}), tmp_path / "whole")
+    here = str(Path(tiny.__file__).parent)
+    kills = 0
+    for delay in (0.15, 0.31, 0.47, 0.05):
+        with subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path / "run"), here], stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            time.sleep(delay)
+            child.send_signal(signal.SIGKILL)
+            kills += child.wait() == -signal.SIGKILL
+    assert kills == 4
+    tiny.distill(tiny.run(method_options={"iterations": 40}), tmp_path / "run")
+    for name in ("synthetic.safetensors", "card.json", "preview.png"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert [line["iteration"] for line in checkpoint.read_log(tmp_path / "run")] == list(range(1, 41))

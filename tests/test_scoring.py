@@ -1,0 +1,164 @@
+"""Scores: paired, resumable, honest about what they are of."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from scipy import stats
+
+import datastill as ds
+from datastill import scoring
+from datastill.config import load
+from datastill.errors import InputError, RunError
+from datastill.nets.mlp import MLP
+from datastill.protocols.dc import DC
+
+PROTOCOL, NETWORK = DC(epochs=6, lr=0.1, augment="none"), MLP(width=8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("scored") / "run"
+    tiny.distill(tiny.run(), place)
+    return place
+
+
+def sheet(folder: Path, baselines: Path, **options: Any) -> dict[str, Any]:
+    images = tiny.splits()
+    return scoring.score(folder, ds.load(folder), options.pop("protocol", PROTOCOL), options.pop("network", NETWORK),
+                         images.train, options.pop("images", images.test), baselines=baselines, trials=options.pop("trials", 2),
+                         **options)
+
+
+def test_evaluate_takes_sets_loaded_sets_and_images(folder: Path) -> None:
+    synthetic = tiny.distill(tiny.run(), folder)
+    of_set, of_loaded = (ds.evaluate(s, PROTOCOL, tiny.splits().test, network=NETWORK, trials=2)
+                         for s in (synthetic, ds.load(folder)))
+    assert [s.accuracy for s in of_set] == [s.accuracy for s in of_loaded]
+    assert len({s.accuracy for s in of_set}) == 2
+    (real,) = ds.evaluate(tiny.splits().train, "dc:epochs=5,lr=0.05,augment=none", tiny.splits().test, network="mlp", trials=1)
+    assert real.accuracy > 0.5
+
+
+def test_accuracy_is_the_share_of_right_predictions(folder: Path) -> None:
+    (one,) = ds.evaluate(ds.load(folder), PROTOCOL, tiny.splits().test, network=NETWORK, trials=1)
+    counts = tiny.splits().test.targets.bincount().tolist()
+    right = sum(a * n for a, n in zip(one.per_class, counts, strict=True) if a is not None)
+    assert one.accuracy == pytest.approx(right / sum(counts))
+
+
+def test_trials_are_a_function_of_the_seed(folder: Path) -> None:
+    a, b, c = (ds.evaluate(ds.load(folder), PROTOCOL, tiny.splits().test, network=NETWORK, trials=1, seed=s)[0].accuracy
+               for s in (0, 0, 1))
+    assert a == b != c
+
+
+def test_other_classes_or_normalisation_are_refused(folder: Path) -> None:
+    test = tiny.splits().test
+    with pytest.raises(InputError, match="differ in classes"):
+        ds.evaluate(ds.load(folder), PROTOCOL, replace(test, classes=tuple("abcdefghij")), network=NETWORK)
+    with pytest.raises(InputError, match="differ in mean"):
+        ds.evaluate(ds.load(folder), PROTOCOL, replace(test, mean=(0.5,)), network=NETWORK)
+    with pytest.raises(InputError, match="trials: expected 1 or more"):
+        ds.evaluate(ds.load(folder), PROTOCOL, test, network=NETWORK, trials=0)
+
+
+def test_sheet_stands_beside_baselines_and_chance(folder: Path, tmp_path: Path) -> None:
+    made = sheet(folder, tmp_path)
+    assert made["chance"] == 0.1
+    assert (made["split"], made["images"], made["network"]) == ("test", len(tiny.splits().test), "mlp:width=8")
+    assert [len(made[s]) for s in ("synthetic", "random")] == [2, 2]
+    assert made["random"][0]["accuracy"] != made["random"][1]["accuracy"]
+    assert made in scoring.read_sheets(folder)
+
+
+def test_second_call_trains_nobody_and_more_trials_only_the_missing(
+        folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = sheet(folder, tmp_path, protocol=DC(epochs=2, augment="none"))
+    trained: list[int] = []
+    real_student = scoring.student
+    monkeypatch.setattr(scoring, "student", lambda *a, **k: trained.append(a[4]) or real_student(*a, **k))
+    assert sheet(folder, tmp_path, protocol=DC(epochs=2, augment="none")) == first
+    assert not trained
+    more = sheet(folder, tmp_path, protocol=DC(epochs=2, augment="none"), trials=3)
+    assert trained == [2, 2]
+    assert more["synthetic"][:2] == first["synthetic"]
+
+
+def test_killed_scoring_keeps_the_finished_trials(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol = DC(epochs=1, augment="none")
+    real_student = scoring.student
+
+    def dies(*a: Any, **k: Any) -> ds.Score:
+        if a[4] == 1:
+            raise KeyboardInterrupt
+        return real_student(*a, **k)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(scoring, "student", dies)
+        sheet(folder, tmp_path, protocol=protocol)
+    assert all("summary" in s for s in scoring.read_sheets(folder))  # the unfinished one is not shown
+    trained: list[int] = []
+    monkeypatch.setattr(scoring, "student", lambda *a, **k: trained.append(a[4]) or real_student(*a, **k))
+    sheet(folder, tmp_path, protocol=protocol)
+    assert trained == [1, 0, 1]  # one of the distilled set, two of the random images
+
+
+def test_full_data_on_request_is_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol = DC(epochs=1, full_epochs=4, lr=0.05, augment="none")
+    made = sheet(folder, tmp_path, protocol=protocol, full=True, trials=1)
+    assert made["summary"]["full"]["mean"] > made["summary"]["synthetic"]["mean"]
+    monkeypatch.setattr(scoring, "student", None)
+    assert sheet(folder, tmp_path, protocol=protocol, full=True, trials=1)["full"] == made["full"]
+
+
+def test_splits_and_networks_do_not_mix(folder: Path, tmp_path: Path) -> None:
+    before = len(list((folder / "scores").glob("*.json")))
+    sheet(folder, tmp_path, protocol=DC(epochs=1, lr=0.02, augment="none"))
+    sheet(folder, tmp_path, protocol=DC(epochs=1, lr=0.02, augment="none"), split="validation",
+          images=tiny.splits().validation)
+    sheet(folder, tmp_path, protocol=DC(epochs=1, lr=0.02, augment="none"), network=MLP(width=9))
+    assert len(list((folder / "scores").glob("*.json"))) == before + 3
+
+
+def test_damaged_score_file_is_named(folder: Path, tmp_path: Path) -> None:
+    (folder / "scores" / "x.json").write_text("{")
+    with pytest.raises(InputError, match=r"x\.json is no readable score file"):
+        scoring.read_sheets(folder)
+    (folder / "scores" / "x.json").unlink()
+
+
+def test_statistics_closed_form() -> None:
+    found = scoring.statistics([0.1, 0.2, 0.6])
+    assert found["mean"] == pytest.approx(0.3)
+    assert found["std"] == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 2))
+    low, high = stats.t.interval(0.95, 2, loc=0.3, scale=found["std"] / math.sqrt(3))
+    assert (found["low"], found["high"]) == (pytest.approx(low), pytest.approx(high))
+    assert scoring.statistics([0.5]) == {"mean": 0.5, "std": 0.0, "n": 1}
+
+
+def test_gain_is_paired_by_trial() -> None:
+    trials = {s: [{"accuracy": a} for a in values] for s, values in
+              {"synthetic": [0.5, 0.7], "random": [0.4, 0.6, 0.1]}.items()}
+    gain = scoring.summary(trials)["gain"]
+    assert (gain["mean"], gain["n"]) == (pytest.approx(0.1), 2)
+    assert gain["std"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_diverging_student_says_what_to_do(folder: Path) -> None:
+    with pytest.raises(RunError, match="training diverged"):
+        ds.evaluate(ds.load(folder), DC(epochs=30, lr=1e6, augment="none"), tiny.splits().test, network=NETWORK, trials=1)
+
+
+def test_sheet_is_json_anyone_can_read(folder: Path, tmp_path: Path) -> None:
+    sheet(folder, tmp_path)
+    for path in (folder / "scores").glob("*.json"):
+        made = json.loads(path.read_text())
+        assert {"protocol", "network", "split", "seed", "ipc", "data", "chance", "synthetic", "random", "summary"} <= set(made)
+        assert load(ds.Protocol, made["protocol"])

@@ -1,0 +1,84 @@
+"""The smallest things that are real: digits, a narrow network, two or three iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+import datastill as ds
+from datastill.config import find, load, names
+from datastill.core import Method, Plugin
+from datastill.synthetic import Parametrization
+
+NETWORK = "convnet:width=4,depth=2"
+CHEAP = {"iterations": 3, "batch_real": 8}  # taken by those methods that have such a field
+
+METHODS, PLUGINS, PARAMETRIZATIONS = names(Method), names(Plugin), names(Parametrization)
+
+
+@cache
+def splits() -> ds.Splits:
+    """The embedded digits."""
+    return ds.Data(name="digits", validation=0.1).load(Path())
+
+
+def method(name: str, **options: Any) -> Method:
+    """A method found by name, made cheap."""
+    cls = find(Method, name)
+    cheap = {key: value for key, value in CHEAP.items() if key in cls.model_fields}
+    try:
+        return cls(**{**cheap, **options})
+    except ValidationError:  # one that does not iterate
+        cheap.pop("iterations", None)
+        return cls(**{**cheap, **options})
+
+
+def run(method_name: str = "distribution", **fields: Any) -> ds.Run:
+    """A cheap run on digits, one image a class."""
+    options = fields.pop("method_options", {})
+    return load(ds.Run, {"method": method(method_name, **options), "network": NETWORK, "ipc": 1,
+                         "data": ds.Data(name="digits", validation=0.1), **fields})
+
+
+def task(of: ds.Run) -> ds.Task:
+    """The task of a run on the digits."""
+    return of.task(splits().train)
+
+
+def distill(of: ds.Run, folder: Path, **options: Any) -> ds.SyntheticSet:
+    """Carry a run out."""
+    return ds.distill(of, task(of), folder, **options)
+
+
+def iterating() -> list[str]:
+    """Methods that have iterations."""
+    return [name for name in METHODS if method(name).iterations]
+
+
+class Pull(Method):
+    """Pulls the images to zero: a method whose every number is known. Its streams are not used."""
+
+    iterations: int = 4
+
+    def start(self, task: ds.Task, ipc: int, rng: ds.RNG) -> ds.SyntheticSet:
+        return task.synthetic(task.random_real(ipc, rng))
+
+    def iterate(self, iteration: int, synthetic: ds.SyntheticSet, task: ds.Task, rng: ds.RNG) -> Iterator[ds.Step]:
+        batch = synthetic.batch()
+        yield ds.Step(0.5 * batch.x.square().sum(), batch, torch.nn.Identity())
+
+
+class Poison(Plugin):
+    """Not a number from iteration ``since`` on."""
+
+    since: int = 2
+
+    def loss(self, step: ds.Step, task: ds.Task, rng: ds.RNG) -> Tensor:
+        bad = rng.path[2] >= self.since  # the path is (seed, "iteration", number, ...)
+        return step.batch.x.sum() * (float("nan") if bad else 0.0)
