@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 import datastill as ds
+import tiny
 from datastill import artefact
 from datastill.errors import InputError
 

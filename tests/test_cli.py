@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 
+import tiny
 from datastill import cli
 from datastill.recipes import read_recipe, recipe_names
 
@@ -180,59 +180,24 @@ def test_published_number_is_dropped_when_the_recipe_is_changed() -> None:
     assert read_recipe("dm/cifar10-ipc10", ["method.iterations=5"]).published is None
 
 
-PLUGIN = '''
-import datastill as ds
+ROOT = Path(__file__).parents[1]
 
-class Grey(ds.Plugin):
-    """Pulls every pixel to zero."""
-    power: int = 2
 
-    def loss(self, step, task, rng):
-        return step.batch.x.abs().pow(self.power).mean()
-'''
-METHOD = '''
-import datastill as ds
-
-class Mean(ds.Method):
-    """Pulls each image to a fresh real image of its class."""
-    iterations: int = 2
-
-    def start(self, task, ipc, rng):
-        return task.synthetic(task.random_real(ipc, rng))
-
-    def iterate(self, iteration, synthetic, task, rng):
-        batch = synthetic.batch()
-        real = task.random_real(len(synthetic) // task.classes, rng("real"))
-        yield ds.Step((batch.x - real.x).square().mean(), batch, task.fresh(rng("network")))
-'''
-NETWORK = '''
-from torch import nn
-import datastill as ds
-
-class Wide(ds.Architecture):
-    """One convolution."""
-    width: int = 8
-
-    def build(self, shape, classes):
-        channels, height, width = shape
-        features = nn.Sequential()
-        features.add_module("conv", nn.Conv2d(channels, self.width, 3, padding=1))
-        features.add_module("act", nn.ReLU())
-        return ds.Network(features, nn.Linear(self.width * height * width, classes), {"block1": "act"})
-'''
+def code_blocks(document: str, language: str) -> list[str]:
+    """The fenced blocks of one language in a document of the repository."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
 
 
 def test_plugin_method_and_network_of_your_own_each_in_one_file(tmp_path: Path) -> None:
-    """Written in an empty folder, outside the package, and named on the command line."""
-    for name, text in {"grey": PLUGIN, "mean": METHOD, "wide": NETWORK}.items():
+    """The files of CONTRIBUTING, in an empty folder outside the package, named on the command line."""
+    for name, text in zip(("grey", "mean", "wide"), code_blocks("CONTRIBUTING.md", "python"), strict=True):
         (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "mine.toml").write_text(code_blocks("CONTRIBUTING.md", "toml")[0])
 
     def call(*arguments: str) -> str:
         return subprocess.run([sys.executable, "-m", "datastill", *arguments], cwd=tmp_path, capture_output=True, text=True,
                               check=True).stdout
 
-    (tmp_path / "mine.toml").write_text(
-        'ipc = 1\nnetwork = "wide:Wide:width=4"\n[method]\nkind = "mean:Mean"\n[plugins.grey]\nkind = "grey:Grey"\nweight = 0.5\n')
     call("distill", "mine.toml", "plugins.grey.power=1", "--out", "run")
     card = json.loads((tmp_path / "run" / "card.json").read_text())
     assert card["run"]["plugins"]["grey"] == {"kind": "grey:Grey", "weight": 0.5, "balance": "fixed", "schedule": "constant",
@@ -267,3 +232,18 @@ def test_quickstart_is_the_whole_job(run_cli: Call, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(cli, "report", lambda folders, out: called.append(out.name))
     assert run_cli("quickstart")[0] == 0
     assert called == ["dm/digits-ipc1", 2, "report.html"]
+
+
+def test_python_example_of_the_readme_runs(tmp_path: Path) -> None:
+    (block,) = code_blocks("README.md", "python")
+    (tmp_path / "example.py").write_text(block.replace("iterations=300", "iterations=3").replace("trials=5", "trials=1"))
+    done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"\[0\.\d+\]\n", done.stdout)
+
+
+def test_recipes_and_commands_of_the_readme_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for command in re.findall(r"^datastill (\w+)", text, re.MULTILINE):
+        assert hasattr(cli, command) or command == "list"
+    for recipe in re.findall(r"\b(?:dm|random)/[\w-]+", text):
+        assert recipe in recipe_names()

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 
 import datastill as ds
+import tiny
 from datastill.checkpoint import read_log
 from datastill.core import Group, Optim
 from datastill.errors import RunError

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 
 import datastill as ds
+import tiny
 from datastill import checkpoint, files
 from datastill.config import load
 from datastill.errors import InputError, RunError

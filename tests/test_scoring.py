@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 from scipy import stats
 
 import datastill as ds
+import tiny
 from datastill import scoring
 from datastill.config import load
 from datastill.errors import InputError, RunError

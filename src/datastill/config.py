@@ -177,8 +177,11 @@ def override(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any
     return table
 
 
-def load(cls: type[D], given: Any, path: str = "") -> D:
+def load(cls: type[D], given: Any, path: str = "", base: Any = None) -> D:
     """Build a description from a table (or, for a family, from a name with options), validated.
+
+    Settings that are not given are those of ``base`` where it is of the same class: inside a field they are its default's, so
+    that changing one setting of a method's optimiser leaves the method's others.
 
     Raises InputError: one line with the path of the wrong key, what came and what is allowed.
     """
@@ -191,11 +194,13 @@ def load(cls: type[D], given: Any, path: str = "") -> D:
     given = dict(given)
     if issubclass(cls, Family):
         cls = _choose(cls, given, path)
-    values = {}
+    values = {key: getattr(base, key) for key in cls.model_fields} if type(base) is cls else {}
     for key, value in given.items():
         if key not in cls.model_fields:
             raise InputError(f"unknown key {_join(path, key)!r}{nearest(key, cls.model_fields)}")
-        values[key] = _resolve(cls.model_fields[key].annotation, value, _join(path, key))
+        field = cls.model_fields[key]
+        usual = values[key] if key in values else field.get_default(call_default_factory=True)
+        values[key] = _resolve(field.annotation, value, _join(path, key), usual)
     try:
         return cls(**values)
     except ValidationError as error:
@@ -216,15 +221,15 @@ def _choose(cls: type[Family], given: dict[str, Any], path: str) -> Any:
         raise InputError(f"{path}: {error}" if path else str(error)) from None
 
 
-def _resolve(annotation: Any, value: Any, path: str) -> Any:
+def _resolve(annotation: Any, value: Any, path: str, usual: Any) -> Any:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _resolve(arguments[0], value, path)
+        return _resolve(arguments[0], value, path, usual)
     if origin in (typing.Union, types.UnionType):
         inner = [a for a in arguments if _is_description(a)]
-        return _resolve(inner[0], value, path) if inner and isinstance(value, (Mapping, str)) else value
+        return _resolve(inner[0], value, path, usual) if inner and isinstance(value, (Mapping, str)) else value
     if _is_description(annotation):
-        return load(annotation, value, path)
+        return load(annotation, value, path, usual)
     if origin is tuple and _is_description(arguments[0]) and isinstance(value, Mapping):
         return tuple(_labelled(arguments[0], label, table, _join(path, label)) for label, table in value.items())
     if origin is dict and _is_description(arguments[1]) and isinstance(value, Mapping):

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from datastill.config import Description, Family, dump, find, kind, names, spec
+from datastill.config import Description, Family, find, kind, names, spec
 
 out = Console(soft_wrap=False)
 err = Console(stderr=True)
@@ -137,11 +137,19 @@ def show_member(member: type[Family]) -> None:
     if not member.model_fields:
         return
     table = Table("setting", "default", "type")
-    for key, field in member.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        value = dump(default) if isinstance(default, Description) else default
-        table.add_row(key, escape("" if field.is_required() else repr(value)), escape(_type_name(field.annotation)))
+    for row in _settings(member):
+        table.add_row(*map(escape, row))
     out.print(table)
+
+
+def _settings(cls: type[Description], usual: Any = None, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """(key as ``distill`` takes it, default, type) of every setting, those of descriptions inside included."""
+    for key, field in cls.model_fields.items():
+        default = field.get_default(call_default_factory=True) if usual is None else getattr(usual, key)
+        if isinstance(default, Description):
+            yield from _settings(type(default), default, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", "required" if field.is_required() else repr(default), _type_name(field.annotation)
 
 
 def _type_name(annotation: Any) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 
 import datastill as ds
+import tiny
 from datastill import checkpoint
 from datastill.config import Family, dump, find, kind, load, names, to_toml
 from datastill.core import Method, Plugin, Protocol

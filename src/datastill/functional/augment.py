@@ -9,10 +9,11 @@ parameters drawn for each image, as the evaluation protocols do.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import AfterValidator
 from torch import Tensor
 
 from datastill.rng import RNG
@@ -67,6 +68,15 @@ def split_strategy(strategy: str) -> list[str]:
         raise ValueError(f"unknown augmentation {unknown[0]!r} in {strategy!r}; expected some of "
                          f"{', '.join(OPERATIONS)} joined by _, or none")
     return operations
+
+
+def _known(strategy: str) -> str:
+    if strategy != "none":
+        split_strategy(strategy)
+    return strategy
+
+
+Strategy = Annotated[str, AfterValidator(_known)]  # the type of a description's field: checked when it is read
 
 
 def draw(n: int, size: torch.Size | tuple[int, ...], rng: RNG) -> Parameters:

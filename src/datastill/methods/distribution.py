@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from datastill.core import Group, Method, Optim, Step, Task
 from datastill.data import Batch
-from datastill.functional.augment import STRATEGY, augment_groups, split_strategy
+from datastill.functional.augment import STRATEGY, Strategy, augment_groups
 from datastill.functional.distances import class_means, mean_feature_distance
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
@@ -30,16 +30,9 @@ class DistributionMatching(Method):
 
     iterations: int = Field(default=20_000, ge=0)
     batch_real: int = Field(default=256, ge=1)
-    augment: str = STRATEGY
+    augment: Strategy = STRATEGY
     init: Literal["real", "noise"] = "real"
     optim: Optim = Optim(images=Group(lr=1.0, momentum=0.5))
-
-    @field_validator("augment")
-    @classmethod
-    def _known(cls, strategy: str) -> str:
-        if strategy != "none":
-            split_strategy(strategy)
-        return strategy
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
         start = task.random_real(ipc, rng("start"))

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from datastill.core import Protocol
-from datastill.functional.augment import STRATEGY, augment_images
+from datastill.functional.augment import STRATEGY, Strategy, augment_images
 from datastill.rng import RNG
 from datastill.train import Examples, Watch, fit
 
@@ -33,7 +33,7 @@ class DC(Protocol):
     weight_decay: float = Field(default=5e-4, ge=0.0)
     batch_size: int = Field(default=256, ge=1)
     augment: Literal["none", "dsa"] = "dsa"
-    strategy: str = STRATEGY
+    strategy: Strategy = STRATEGY
     full_epochs: int = Field(default=60, ge=1)
 
     def schedule(self) -> tuple[list[float], list[int]]:

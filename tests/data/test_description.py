@@ -1,0 +1,248 @@
+"""Data: which set, how large, which part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pydantic import ValidationError
+
+from datastill.data import Data, Splits
+from datastill.data.description import stratified
+from datastill.errors import InputError
+from datastill.rng import RNG
+from kit import input_error, quick
+
+Npz = Callable[..., Data]
+
+
+def numbered(count: int, classes: int = 3) -> dict[str, np.ndarray]:
+    """Training images whose level is their index."""
+    return {"x_train": np.arange(count, dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(4, 2),
+            "y_train": np.arange(count) % classes}
+
+
+TEST = {"x_test": np.full((3, 4, 4), 255, dtype=np.uint8), "y_test": np.arange(3)}
+
+
+def rows(splits: Splits) -> list[list[int]]:
+    """The indices of numbered images in each split."""
+    return [[] if images is None else images.pixels[:, 0, 0, 0].tolist() for images in splits]
+
+
+# --- splits ------------------------------------------------------------------------------------------------------------
+
+
+@quick
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=80), st.floats(0.01, 0.99), st.integers(0, 9))
+def test_a_stratified_split_is_a_split_with_the_share_of_each_class(targets: list[int], share: float, seed: int) -> None:
+    labels = np.array(targets)
+    try:
+        held, rest = stratified(labels, share, RNG(seed))
+    except InputError:
+        counts = np.bincount(labels)
+        assert any(count and max(1, round(share * count)) >= count for count in counts)
+        return
+    assert np.array_equal(np.sort(np.concatenate([held, rest])), np.arange(len(labels)))
+    assert np.array_equal(held, np.sort(held))
+    assert np.array_equal(rest, np.sort(rest))
+    for label in set(targets):
+        there, kept = (labels == label).sum(), (labels[held] == label).sum()
+        assert 1 <= kept < there
+        assert kept == 1 or abs(kept - share * there) <= 0.5
+
+
+def test_a_stratified_split_is_a_function_of_the_stream() -> None:
+    labels = np.arange(60) % 3
+    assert np.array_equal(stratified(labels, 0.3, RNG(1))[0], stratified(labels, 0.3, RNG(1))[0])
+    assert not np.array_equal(stratified(labels, 0.3, RNG(1))[0], stratified(labels, 0.3, RNG(2))[0])
+
+
+def test_nothing_is_held_of_share_zero() -> None:
+    held, rest = stratified(np.array([0, 1, 1]), 0.0, RNG(0))
+    assert (held.tolist(), rest.tolist()) == ([], [0, 1, 2])
+
+
+def test_validation_images_are_training_images_and_test_images_stay(npz: Npz, tmp_path: Path) -> None:
+    plain = npz(**numbered(30), **TEST)
+    train, validation, test = rows(plain.model_copy(update={"validation": 0.2}).load(tmp_path))
+    assert len(validation) == 6
+    assert sorted(train + validation) == list(range(30))
+    assert sorted(label % 3 for label in validation) == [0, 0, 1, 1, 2, 2]
+    assert test == rows(plain.load(tmp_path))[2] == [255, 255, 255]
+
+
+def test_test_images_kept_apart_do_not_depend_on_validation(npz: Npz, tmp_path: Path) -> None:
+    plain = npz(**numbered(60))
+    without, some = (rows(plain.model_copy(update={"validation": share}).load(tmp_path)) for share in (0.0, 0.3))
+    assert without[2] == some[2]
+    assert len(without[2]) == 12
+    assert sorted(some[0] + some[1]) == without[0]
+
+
+def test_splits_are_the_same_each_time(npz: Npz, tmp_path: Path) -> None:
+    data = npz({"validation": 0.2}, **numbered(60))
+    assert rows(data.load(tmp_path)) == rows(data.load(tmp_path))
+
+
+@pytest.mark.parametrize("options", [{"test": 0.9}, {"validation": 0.95}])
+def test_a_class_too_small_to_split_is_named(npz: Npz, tmp_path: Path, options: dict[str, Any]) -> None:
+    data = npz(options, **numbered(12), classes=np.array(["ant", "bee", "cow"]))
+    with input_error("'ant'", "too few"):
+        data.load(tmp_path)
+
+
+# --- keep --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["keep.npy", "keep.txt"])
+def test_keep_reduces_the_training_images(npz: Npz, tmp_path: Path, name: str) -> None:
+    kept = np.array([7, 2, 0, 4])
+    (np.save if name.endswith("npy") else np.savetxt)(tmp_path / name, kept, **({} if "npy" in name else {"fmt": "%d"}))
+    train, _, test = rows(npz({"keep": name}, **numbered(9), **TEST).load(tmp_path))
+    assert train == kept.tolist()
+    assert test == [255, 255, 255]
+
+
+def test_keep_counts_after_the_test_images_were_kept_apart(npz: Npz, tmp_path: Path) -> None:
+    everything = rows(npz(**numbered(30)).load(tmp_path))[0]
+    np.save(tmp_path / "keep.npy", np.arange(6))
+    assert rows(npz({"keep": "keep.npy"}, **numbered(30)).load(tmp_path))[0] == everything[:6]
+
+
+@pytest.mark.parametrize("indices", [
+    [], [0, 1, 2, 2], [0, 1, 9], [-1, 0, 1], [[0, 1, 2]], [0.5, 1.0, 2.0], [True] * 9])
+def test_wrong_indices_to_keep_are_refused(npz: Npz, tmp_path: Path, indices: list[Any]) -> None:
+    np.save(tmp_path / "keep.npy", np.array(indices))
+    with input_error("data.keep", str(tmp_path / "keep.npy")):
+        npz({"keep": "keep.npy"}, **numbered(9), **TEST).load(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("keep.txt", b"0\none\n"), ("keep.txt", b"0\n1.5\n"), ("keep.npy", b""), ("keep.npy", b"0\n1\n"), ("missing.txt", None)])
+def test_an_unreadable_file_to_keep_is_named(npz: Npz, tmp_path: Path, name: str, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with input_error("data.keep", str(tmp_path / name)):
+        npz({"keep": name}, **numbered(9), **TEST).load(tmp_path)
+
+
+def test_keep_may_not_lose_a_class(npz: Npz, tmp_path: Path) -> None:
+    np.save(tmp_path / "keep.npy", np.array([0, 1, 3]))
+    with input_error("data.keep keep.npy", "no training image of class '2'"):
+        npz({"keep": "keep.npy"}, **numbered(9), **TEST).load(tmp_path)
+
+
+# --- size and channels -------------------------------------------------------------------------------------------------
+
+COLOURS = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
+LABELS = np.arange(9) % 3
+
+
+def colour_set(npz: Npz, tmp_path: Path, images: np.ndarray = COLOURS, **options: Any) -> torch.Tensor:
+    """The training pixels as loaded."""
+    data = npz(options, x_train=images, y_train=LABELS, x_test=images, y_test=LABELS)
+    train, _, test = data.load(tmp_path)
+    assert torch.equal(train.pixels, test.pixels)
+    assert train.pixels.dtype == torch.uint8
+    return train.pixels
+
+
+@pytest.mark.parametrize("size", [4, 7, 8, 20])
+def test_images_are_resized_as_pil_does(npz: Npz, tmp_path: Path, size: int) -> None:
+    got = colour_set(npz, tmp_path, size=size).permute(0, 2, 3, 1).numpy()
+    wanted = np.stack([Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR) for image in COLOURS])
+    assert np.abs(got.astype(int) - wanted).max() <= 1
+
+
+def test_a_plain_image_stays_plain_in_another_size(npz: Npz, tmp_path: Path) -> None:
+    plain = np.full((9, 5, 9, 3), (0, 128, 255), dtype=np.uint8)
+    pixels = colour_set(npz, tmp_path, plain, size=12)
+    assert pixels.shape == (9, 3, 12, 12)
+    assert pixels.amin((0, 2, 3)).tolist() == pixels.amax((0, 2, 3)).tolist() == [0, 128, 255]
+
+
+def test_colour_becomes_grey_as_pil_does(npz: Npz, tmp_path: Path) -> None:
+    got = colour_set(npz, tmp_path, channels=1)[:, 0].numpy()
+    wanted = np.stack([Image.fromarray(image).convert("L") for image in COLOURS])
+    assert np.abs(got.astype(int) - wanted).max() <= 1
+
+
+def test_grey_becomes_three_equal_channels(npz: Npz, tmp_path: Path) -> None:
+    pixels = colour_set(npz, tmp_path, COLOURS[..., :1], channels=3)
+    assert pixels.shape == (9, 3, 8, 8)
+    for channel in range(3):
+        assert np.array_equal(pixels[:, channel].numpy(), COLOURS[..., 0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_statistics_are_those_of_the_training_images(npz: Npz, tmp_path: Path, channels: int) -> None:
+    train = npz(x_train=COLOURS[..., :channels], y_train=LABELS, x_test=COLOURS[:3, ..., :channels] // 2,
+                y_test=LABELS[:3]).load(tmp_path).train
+    scaled = COLOURS[..., :channels] / 255
+    assert np.allclose(train.mean, scaled.mean((0, 1, 2)), atol=1e-4)
+    assert np.allclose(train.std, scaled.std((0, 1, 2)), atol=1e-4)
+
+
+def test_images_of_one_colour_stay_finite(npz: Npz, tmp_path: Path) -> None:
+    black = np.zeros((9, 8, 8), dtype=np.uint8)
+    train = npz(x_train=black, y_train=LABELS, x_test=black, y_test=LABELS).load(tmp_path).train
+    assert torch.isfinite(train.sample(9, RNG(0)).x).all()
+
+
+def test_two_channels_are_refused(npz: Npz, tmp_path: Path) -> None:
+    with pytest.raises((InputError, ValidationError), match="expected 1 or 3"):
+        npz({"channels": 2}).load(tmp_path)
+
+
+# --- where and what ----------------------------------------------------------------------------------------------------
+
+
+def test_a_path_is_relative_to_the_root_or_absolute(npz: Npz, tmp_path: Path) -> None:
+    data = npz()
+    absolute = Data(name="npz", path=str(tmp_path / "set.npz"))
+    assert data.load(tmp_path).train.fingerprint == absolute.load(tmp_path / "elsewhere").train.fingerprint
+
+
+def test_an_unknown_set_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    with input_error("unknown data set 'cifar11'", "'cifar10'"):
+        Data(name="cifar11").load(tmp_path)
+
+
+def test_a_source_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stripes_set.py").write_text("""
+import numpy as np
+from datastill.data import Arrays, Source
+
+class Stripes(Source):
+    def read(self, place, size, channels):
+        images = np.zeros((10, 4, 4, 1), dtype=np.uint8)
+        images[::2, ::2] = 255
+        return Arrays((images, np.arange(10) % 2), None, ("across", "none"))
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+    train = Data(name="stripes_set:Stripes").load(tmp_path).train
+    assert train.classes == ("across", "none")
+    assert len(train) == 8
+
+
+@pytest.mark.parametrize("options", [{"size": 5}, {"channels": 3}, {"validation": 0.2}, {"test": 0.4}, {"keep": "keep.npy"}])
+def test_what_changes_the_training_images_changes_the_fingerprint(
+        npz: Npz, tmp_path: Path, options: dict[str, Any]) -> None:
+    np.save(tmp_path / "keep.npy", np.arange(9))
+    data = npz(options)
+    plain = Data(name="npz", path="set.npz")
+    assert data.load(tmp_path).train.fingerprint != plain.load(tmp_path).train.fingerprint
+    assert data.load(tmp_path).train.fingerprint == data.load(tmp_path).train.fingerprint
+
+
+def test_loading_writes_nothing(npz: Npz, tmp_path: Path) -> None:
+    npz().load(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["set.npz"]

@@ -1,0 +1,271 @@
+"""Images in a folder tree, one folder a class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datastill.data import Data, Images, folder
+from datastill.rng import RNG
+from kit import input_error
+
+Tree = Callable[..., Data]
+CLASSES = ("ant", "bee")
+
+
+def picture(seed: int = 0, mode: str = "L", width: int = 6, height: int = 6) -> Image.Image:
+    """A random image of this mode."""
+    rng = np.random.default_rng(seed)
+    if mode == "I;16":
+        return Image.fromarray(rng.integers(0, 2**16, (height, width), dtype=np.uint16))
+    colours = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return colours.quantize(8) if mode == "P" else colours.convert(mode)
+
+
+def pictures(count: int, seed: int = 0, **options: Any) -> list[Image.Image]:
+    return [picture(100 * seed + number, **options) for number in range(count)]
+
+
+def both(count: int = 3, under: str = "", **options: Any) -> dict[str, list[Image.Image]]:
+    """Two classes of so many pictures."""
+    return {f"{under}{name}": pictures(count, seed, **options) for seed, name in enumerate(CLASSES)}
+
+
+def pixels(images: list[Image.Image]) -> np.ndarray:
+    """(N, C, H, W) uint8."""
+    arrays = np.stack([np.asarray(image) for image in images])
+    return arrays[:, None] if arrays.ndim == 3 else arrays.transpose(0, 3, 1, 2)
+
+
+# --- layouts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("second", ["test", "val"])
+def test_train_and_test_folders(tree: Tree, tmp_path: Path, mode: str, second: str) -> None:
+    ours, theirs = both(3, "train/", mode=mode), {f"{second}/{name}": pictures(1, 5, mode=mode) for name in CLASSES}
+    train, _, test = tree({**ours, **theirs}).load(tmp_path)
+    assert train.classes == test.classes == CLASSES
+    assert np.array_equal(train.pixels.numpy(), pixels([*ours["train/ant"], *ours["train/bee"]]))
+    assert train.targets.tolist() == [0, 0, 0, 1, 1, 1]
+    assert np.array_equal(test.pixels.numpy(), pixels(pictures(1, 5, mode=mode) * 2))
+
+
+@pytest.mark.parametrize("under", ["", "train/"])
+def test_without_a_test_folder_a_part_is_kept(tree: Tree, tmp_path: Path, under: str) -> None:
+    folders = both(5, under)
+    train, _, test = tree(folders).load(tmp_path)
+    assert (len(train), len(test)) == (8, 2)
+    together = torch.cat([train.pixels, test.pixels]).flatten(1).tolist()
+    everything = pixels([image for images in folders.values() for image in images]).reshape(10, -1).tolist()
+    assert sorted(together) == sorted(everything)
+
+
+def test_test_images_are_taken_from_test_where_there_is_val_too(tree: Tree, tmp_path: Path) -> None:
+    data = tree({**both(3, "train/"), **both(1, "val/"), **both(2, "test/")})
+    assert len(data.load(tmp_path).test) == 4
+
+
+def test_classes_are_in_alphabetical_order_and_may_hold_folders(tree: Tree, tmp_path: Path) -> None:
+    data = tree({"zebra": pictures(2, 1), "ape/young": pictures(2, 2), "ape/old": pictures(3, 3), ".git/x": pictures(1)})
+    train, _, test = data.load(tmp_path)
+    assert train.classes == ("ape", "zebra")
+    assert torch.bincount(torch.cat([train.targets, test.targets])).tolist() == [5, 2]
+
+
+def test_other_files_are_left_alone(tree: Tree, tmp_path: Path) -> None:
+    data = tree(both(3))
+    (tmp_path / "tree" / "README.md").write_text("mine")
+    (tmp_path / "tree" / "ant" / "notes.txt").write_text("mine")
+    (tmp_path / "tree" / "ant" / ".hidden.png").write_text("mine")
+    train, _, test = data.load(tmp_path)
+    assert len(train) + len(test) == 6
+
+
+def test_file_formats_beside_png(tree: Tree, tmp_path: Path) -> None:
+    data = tree(both(3))
+    for number, suffix in enumerate(["bmp", "PGM", "tif", "jpg"]):
+        image = picture(number)
+        image.save(tmp_path / "tree" / "ant" / f"x{number}.{suffix}")
+    train, _, test = data.load(tmp_path)
+    assert len(train) + len(test) == 10
+
+
+# --- wrong trees -------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with input_error(f"no folder {tmp_path / 'tree'}", "data.path"):
+        Data(name="folder", path="tree").load(tmp_path)
+
+
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+    with input_error(str(tmp_path), "one folder a class"):
+        Data(name="folder").load(tmp_path)
+
+
+@pytest.mark.parametrize(("folders", "parts"), [
+    ({"ant": []}, ("tree holds no images", ".png")),
+    ({"ant": [picture()], "bee": []}, ("class 'bee' has no training image",)),
+    ({"ant": pictures(3)}, ("1 class", "at least two")),
+    ({**both(2, "train/"), "test/ant": [picture()]}, ("different classes: bee", "must be the same")),
+    ({**both(2, "train/"), **both(1, "test/"), "test/cow": [picture()]}, ("different classes: cow",)),
+    ({**both(2, "train/"), "test/ant": [], "test/bee": []}, ("test holds no images",)),
+    ({"ant": [picture()], "bee": pictures(4)}, ("'ant'", "too few")),
+])
+def test_a_wrong_tree_is_explained(
+        tree: Tree, tmp_path: Path, folders: dict[str, list[Image.Image]], parts: tuple[str, ...]) -> None:
+    with input_error(*parts):
+        tree(folders).load(tmp_path)
+
+
+# --- sizes and modes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["ant", "bee", "test/bee"])
+def test_an_odd_size_is_named_with_the_remedy(tree: Tree, tmp_path: Path, place: str) -> None:
+    data = tree({**both(2, "train/"), **both(2, "test/")})
+    odd = tmp_path / "tree" / (place if "/" in place else f"train/{place}") / "x.png"
+    picture(width=9, height=7).save(odd)
+    with input_error(str(odd), "9x7", "6x6", "set data.size"):
+        data.load(tmp_path)
+
+
+def test_mixed_sizes_are_brought_to_the_size_asked_for(tree: Tree, tmp_path: Path) -> None:
+    data = tree({"ant": [picture(1), picture(2, width=9), picture(3, width=20, height=5)], "bee": pictures(3)}, size=6)
+    train, _, test = data.load(tmp_path)
+    assert train.shape == test.shape == (1, 6, 6)
+    resized = [picture(1), picture(2, width=9).resize((6, 6), Image.Resampling.BILINEAR),
+               picture(3, width=20, height=5).resize((6, 6), Image.Resampling.BILINEAR), *pictures(3)]
+    together = torch.cat([train.pixels, test.pixels]).flatten(1).tolist()
+    assert sorted(together) == sorted(pixels(resized).reshape(6, -1).tolist())
+
+
+@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "1", "I;16"])
+@pytest.mark.parametrize("first", [True, False])
+def test_an_odd_mode_is_named_with_the_remedy(tree: Tree, tmp_path: Path, mode: str, first: bool) -> None:
+    data = tree(both(3))
+    odd = tmp_path / "tree" / "ant" / ("00.png" if first else "99.png")
+    picture(mode=mode).save(odd)
+    with input_error(f"{odd} has mode {mode}", "convert it first" if mode == "I;16" else "set data.channels"):
+        data.load(tmp_path)
+
+
+@pytest.mark.parametrize(("mode", "other"), [("L", "RGB"), ("RGB", "L")])
+def test_grey_beside_colour_is_named_with_the_remedy(tree: Tree, tmp_path: Path, mode: str, other: str) -> None:
+    data = tree({"ant": pictures(3, mode=mode), "bee": [*pictures(2, 1, mode=mode), picture(mode=other)]})
+    with input_error(f"{tmp_path / 'tree' / 'bee' / '02.png'} has mode {other}", "set data.channels to 1 or 3"):
+        data.load(tmp_path)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "RGBA", "LA", "1"])
+def test_odd_modes_are_converted_where_channels_are_asked_for(
+        tree: Tree, tmp_path: Path, mode: str, channels: int) -> None:
+    odd = picture(1, mode=mode)
+    train = tree({"train/ant": [odd], "train/bee": pictures(1), "test/ant": [odd], "test/bee": pictures(1)},
+                 channels=channels).load(tmp_path).train
+    wanted = pixels([odd.convert("RGB").convert("L" if channels == 1 else "RGB")])
+    assert np.array_equal(train.pixels[:1].numpy(), wanted)
+
+
+def test_sixteen_bits_are_refused_even_where_channels_are_asked_for(tree: Tree, tmp_path: Path) -> None:
+    with input_error("has mode I;16", "convert it first"):
+        tree(both(2, mode="I;16"), channels=1).load(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-30], lambda b: b"", lambda b: b"not an image",
+                                    lambda b: b[:40] + b"\xff" * 20 + b[60:]])
+def test_a_damaged_image_is_named(tree: Tree, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    data = tree(both(3))
+    path = tmp_path / "tree" / "bee" / "01.png"
+    path.write_bytes(damage(path.read_bytes()))
+    with input_error(f"{path} cannot be read as an image"):
+        data.load(tmp_path)
+
+
+# --- larger than memory ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No split fits in memory; the cache folder."""
+    monkeypatch.setattr(folder, "MEMORY_LIMIT", 0)
+    monkeypatch.setenv("DATASTILL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def same(images: Images, others: Images) -> bool:
+    return (torch.equal(images.pixels, others.pixels) and torch.equal(images.targets, others.targets)
+            and (images.classes, images.mean, images.std) == (others.classes, others.mean, others.std)
+            and images.fingerprint == others.fingerprint
+            and torch.equal(images.sample(3, RNG(0), 1).x, others.sample(3, RNG(0), 1).x))
+
+
+@pytest.mark.parametrize("options", [{}, {"validation": 0.4}, {"size": 8, "channels": 3}, {"channels": 1}])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("test", [{}, both(1, "test/")])
+def test_mapped_images_are_the_same_images(
+        tree: Tree, tmp_path: Path, options: dict[str, Any], mode: str, test: dict[str, Any],
+        request: pytest.FixtureRequest) -> None:
+    data = tree({**both(5, "train/", mode=mode), **{name: pictures(1, 3, mode=mode) for name in test}}, **options)
+    in_memory = data.load(tmp_path)
+    request.getfixturevalue("small_memory")
+    mapped = data.load(tmp_path)
+    for split, other in zip(in_memory, mapped, strict=True):
+        assert split is other is None or same(split, other)
+
+
+def mapped_file(tensor: torch.Tensor) -> str:
+    """The file a tensor's memory is mapped from; empty where it is plain memory."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(number, 16) for number in line.split()[0].split("-"))
+        if first <= tensor.data_ptr() < last:
+            return " ".join(line.split()[5:])
+    return ""
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux to see memory maps")
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("options", [{}, {"validation": 0.4}])
+def test_mapped_images_stay_on_disk(
+        tree: Tree, tmp_path: Path, small_memory: Path, mode: str, options: dict[str, Any]) -> None:
+    train = tree({**both(5, "train/", mode=mode), **both(5, "test/", mode=mode)}, **options).load(tmp_path).train
+    assert mapped_file(train.pixels).startswith(str(small_memory))
+    assert train.mapped
+
+
+def test_the_cache_is_written_once(tree: Tree, tmp_path: Path, small_memory: Path) -> None:
+    data = tree(both(5))
+    data.load(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in small_memory.iterdir()}
+    data.load(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in small_memory.iterdir()} == before
+    assert len(before) == 1
+
+
+@pytest.mark.usefixtures("small_memory")
+def test_the_cache_notices_a_changed_image(tree: Tree, tmp_path: Path) -> None:
+    data = tree(both(5))
+    before = data.load(tmp_path).train.fingerprint
+    path = tmp_path / "tree" / "ant" / "00.png"
+    for number in range(5):  # all of a class, so that one at least is a training image
+        picture(77 + number).save(path.with_name(f"{number:02d}.png"))
+    os.utime(path, ns=(1, 1))
+    assert data.load(tmp_path).train.fingerprint != before
+
+
+def test_a_damaged_image_leaves_no_cache(tree: Tree, tmp_path: Path, small_memory: Path) -> None:
+    data = tree(both(3))
+    (tmp_path / "tree" / "bee" / "01.png").write_bytes(b"")
+    for _ in range(2):
+        with input_error("01.png cannot be read as an image"):
+            data.load(tmp_path)
+    assert list(small_memory.iterdir()) == []

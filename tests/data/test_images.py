@@ -1,0 +1,147 @@
+"""Images: drawn by class without replacement, normalised, fingerprinted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from datastill.data import Images
+from datastill.data.images import denormalise
+from datastill.rng import RNG
+from kit import changed_pixel, quick, toy_images
+
+
+def numbered(targets: list[int], classes: int) -> Images:
+    """Images of one pixel whose level is their index."""
+    pixels = torch.arange(len(targets)).byte().view(-1, 1, 1, 1)
+    return Images(pixels, torch.tensor(targets), tuple(map(str, range(classes))), (0.5,), (0.25,))
+
+
+def drawn(x: Tensor) -> list[int]:
+    """The indices of numbered images in a batch."""
+    return (denormalise(x, (0.5,), (0.25,)) * 255).round().int().flatten().tolist()
+
+
+targets_of_3 = st.lists(st.integers(0, 2), min_size=1, max_size=40)
+
+
+@quick
+@given(targets_of_3)
+def test_of_class_lists_each_index_once_in_order(targets: list[int]) -> None:
+    rows = numbered(targets, 3).of_class
+    assert sorted(torch.cat(rows).tolist()) == list(range(len(targets)))
+    for label, indices in enumerate(rows):
+        assert indices.tolist() == [i for i, target in enumerate(targets) if target == label]
+
+
+@quick
+@given(targets_of_3, st.integers(0, 50), st.none() | st.integers(0, 2), st.integers(0, 9))
+def test_sample_draws_different_images_of_the_class_asked_for(
+        targets: list[int], n: int, of_class: int | None, seed: int) -> None:
+    images = numbered(targets, 3)
+    pool = {i for i, target in enumerate(targets) if of_class in (None, target)}
+    batch = images.sample(n, RNG(seed), of_class)
+    rows = drawn(batch.x)
+    assert len(rows) == len(set(rows)) == min(n, len(pool))
+    assert set(rows) <= pool
+    assert batch.y.argmax(1).tolist() == [targets[i] for i in rows]
+
+
+def test_labels_are_one_hot_rows_of_float() -> None:
+    batch = toy_images().sample(5, RNG(0))
+    assert batch.y.shape == (5, 3)
+    assert batch.x.dtype == batch.y.dtype == torch.float32
+    assert batch.y.sum(1).tolist() == [1.0] * 5
+    assert batch.y.max(1).values.tolist() == [1.0] * 5
+
+
+def test_sample_is_a_function_of_the_stream() -> None:
+    images = toy_images(per_class=9)
+    first = images.sample(6, RNG(1)).x
+    assert torch.equal(images.sample(6, RNG(1)).x, first)
+    assert not torch.equal(images.sample(6, RNG(2)).x, first)
+
+
+def test_every_image_is_drawn_equally_often() -> None:
+    images = numbered([0, 1] * 5, 2)
+    counts = torch.zeros(10)
+    for seed in range(300):
+        counts[drawn(images.sample(2, RNG(seed)).x)] += 1
+    assert (counts - 60).abs().max() < 30  # 4.3 standard errors
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_batches_are_normalised_per_channel(channels: int) -> None:
+    images = toy_images(shape=(channels, 4, 5))
+    rows = torch.tensor([7, 0, 7])
+    x = images.batch(rows).x
+    for channel in range(channels):
+        wanted = (images.pixels[rows, channel].double() / 255 - images.mean[channel]) / images.std[channel]
+        torch.testing.assert_close(x[:, channel].double(), wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_denormalise_undoes_normalise(channels: int) -> None:
+    images = toy_images(shape=(channels, 4, 5))
+    x = images.normalise(images.pixels)
+    torch.testing.assert_close(denormalise(x, images.mean, images.std), images.pixels / 255)
+    assert denormalise(x * 100, images.mean, images.std).min() >= 0
+    assert denormalise(x * 100, images.mean, images.std).max() <= 1
+
+
+def test_a_subset_keeps_order_and_everything_else() -> None:
+    images = toy_images()
+    part = images.subset(torch.tensor([5, 2, 8]))
+    assert len(part) == 3
+    assert torch.equal(part.pixels, images.pixels[[5, 2, 8]])
+    assert torch.equal(part.targets, images.targets[[5, 2, 8]])
+    assert (part.classes, part.mean, part.std) == (images.classes, images.mean, images.std)
+
+
+def test_a_subset_knows_its_own_classes() -> None:
+    images = toy_images()
+    assert len(images.of_class[0]) == 4
+    assert [len(rows) for rows in images.subset(torch.tensor([0, 1])).of_class] == [1, 1, 0]
+
+
+def test_length_and_shape() -> None:
+    images = toy_images(shape=(3, 4, 5))
+    assert len(images) == 12
+    assert images.shape == (3, 4, 5)
+
+
+def test_the_device_is_where_batches_are() -> None:
+    images = toy_images().to(torch.device("meta"))
+    assert images.sample(2, RNG(0)).x.device.type == "meta"
+    assert images.device == torch.device("meta")
+
+
+def variants() -> dict[str, Images]:
+    images = toy_images()
+    targets = images.targets.clone()
+    targets[-1] = 0
+    return {"another pixel": replace(images, pixels=changed_pixel(images)),
+            "another target": replace(images, targets=targets),
+            "another class name": replace(images, classes=("a", "b", "x")),
+            "other order of classes": replace(images, classes=("b", "a", "c")),
+            "one image less": images.subset(torch.arange(len(images) - 1)),
+            "another order": images.subset(torch.arange(len(images)).flip(0)),
+            "another shape": replace(images, pixels=images.pixels.view(-1, 1, 2, 8))}
+
+
+@pytest.mark.parametrize("what", variants())
+def test_the_fingerprint_changes_with(what: str) -> None:
+    assert variants()[what].fingerprint != toy_images().fingerprint
+
+
+def test_the_fingerprint_is_of_the_content() -> None:
+    images = toy_images()
+    transposed = images.pixels.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # another layout in memory
+    assert replace(images, pixels=transposed).fingerprint == images.fingerprint
+    assert toy_images().fingerprint == images.fingerprint
+    assert len(images.fingerprint) == 12

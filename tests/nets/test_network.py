@@ -1,0 +1,166 @@
+"""What every network by name has to be: logits, features and maps; a function of its stream; fit or explained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from datastill.config import find, load, names
+from datastill.data import Images
+from datastill.nets import Architecture, Network, chunk_size, couples_samples, fresh
+from datastill.rng import RNG
+from kit import input_error
+
+CPU = torch.device("cpu")
+NAMES = names(Architecture)
+SHAPES = [(3, 32, 32), (1, 28, 28), (3, 32, 20)]
+each_name = pytest.mark.parametrize("name", NAMES)
+each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+def architecture(name: str, **options: Any) -> Architecture:
+    """Narrow, so that it is quick."""
+    return find(Architecture, name)(width=4, **options)  # type: ignore[return-value]
+
+
+def made(name: str, shape: tuple[int, int, int] = (3, 32, 32), seed: int = 0, **options: Any) -> Any:
+    return fresh(architecture(name, **options), shape, 7, RNG(seed), CPU)
+
+
+def images(n: int, shape: tuple[int, int, int]) -> Tensor:
+    return RNG("x").normal(n, *shape)
+
+
+@each_name
+@each_shape
+def test_logits_features_and_maps_fit_together(name: str, shape: tuple[int, int, int]) -> None:
+    net, x = made(name, shape), images(2, shape)
+    features, maps = net.embed(x), net.maps(x)
+    assert net(x).shape == (2, 7)
+    assert features.shape == (2, features.shape[1])
+    torch.testing.assert_close(net.classifier(features), net(x))
+    assert list(maps) == list(net.taps)
+    assert maps
+    assert all(len(value) == 2 and value.ndim in (2, 4) and value.isfinite().all() for value in maps.values())
+
+
+@each_name
+def test_features_come_from_the_maps_in_order_of_depth(name: str) -> None:
+    net, x = made(name), images(2, (3, 32, 32))
+    sides = [value.shape[-1] for value in net.maps(x).values() if value.ndim == 4]
+    assert sides == sorted(sides, reverse=True)
+    for value in net.maps(x.requires_grad_()).values():
+        assert torch.autograd.grad(value.sum(), x, retain_graph=True)[0].abs().sum() > 0
+
+
+@each_name
+def test_maps_are_not_overwritten_on_the_way(name: str) -> None:
+    net, x = made(name), images(2, (3, 32, 32))
+    together = net.maps(x)
+    kept: dict[str, Tensor] = {}
+    for tap, stage in net.taps.items():
+        net.features.get_submodule(stage).register_forward_hook(
+            lambda *call, tap=tap: kept.__setitem__(tap, call[2].clone()))
+    net(x)
+    assert all(torch.equal(together[tap], kept[tap]) for tap in together)
+
+
+@each_name
+def test_the_default_size_builds(name: str) -> None:
+    with torch.device("meta"):
+        for shape in SHAPES:
+            load(Architecture, name).build(shape, 10)  # type: ignore[type-abstract]
+
+
+@each_name
+def test_width_changes_the_size(name: str) -> None:
+    counts = [sum(p.numel() for p in find(Architecture, name)(width=width).build((3, 32, 32), 7).parameters())
+              for width in (2, 4, 8)]
+    assert counts == sorted(set(counts))
+
+
+@each_name
+@pytest.mark.parametrize("width", [0, -3])
+def test_no_width_is_refused(name: str, width: int) -> None:
+    with input_error("width", "greater than or equal to 1"):
+        load(Architecture, f"{name}:width={width}")  # type: ignore[type-abstract]
+
+
+@each_name
+def test_a_fresh_network_is_a_function_of_its_stream(name: str) -> None:
+    torch.manual_seed(1)
+    first = made(name).state_dict()
+    torch.manual_seed(2)
+    again, other = made(name).state_dict(), made(name, seed=1).state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in first.items())
+    assert not all(torch.equal(value, other[key]) for key, value in first.items())
+
+
+@each_name
+def test_making_a_network_leaves_the_global_generator_alone(name: str) -> None:
+    before = torch.random.get_rng_state()
+    made(name)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@each_name
+def test_a_fresh_network_is_in_training_mode_and_learns_every_parameter(name: str) -> None:
+    net = made(name)
+    assert net.training
+    net(images(4, (3, 32, 32))).square().sum().backward()
+    assert [key for key, p in net.named_parameters() if p.grad is None] == []
+
+
+NORMED = [(name, norm) for name in NAMES for norm in ("none", "instance", "batch", "layer", "group", None)
+          if ("norm" in find(Architecture, name).model_fields) == (norm is not None)]
+
+
+@pytest.mark.parametrize(("name", "norm"), NORMED)
+def test_couples_samples_tells_whether_an_image_depends_on_its_batch(name: str, norm: str | None) -> None:
+    net, x = made(name, **({} if norm is None else {"norm": norm})), images(3, (3, 32, 32))
+    with torch.no_grad():
+        alone, together = torch.cat([net.embed(image) for image in x.split(1)]), net.embed(x)
+    independent = torch.allclose(alone, together, atol=1e-4)
+    assert couples_samples(net) == (not independent) == (norm == "batch")
+
+
+class Bare(Architecture):
+    """A user's architecture that lacks ``maps``."""
+
+    width: int = 3
+    sizes: list[int] = [2, 3]  # noqa: RUF012  pydantic copies it
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        class WithoutMaps(nn.Module):
+            def embed(self, x: Tensor) -> Tensor:
+                return x
+
+        return WithoutMaps()
+
+
+class Lists(Bare):
+    """A user's architecture with a field that cannot be hashed."""
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        return Network(nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], 5)), nn.Linear(5, classes), {})
+
+
+def test_a_network_without_what_methods_need_is_explained() -> None:
+    with input_error("WithoutMaps", "maps(x)", "width=4"):
+        fresh(Bare(width=4), (1, 4, 4), 2, RNG(0), CPU)
+
+
+@pytest.mark.parametrize("described", [*map(architecture, NAMES), Lists()], ids=[*NAMES, "outside"])
+def test_a_chunk_is_some_images_and_fewer_where_they_are_larger(described: Architecture) -> None:
+    small, large = (chunk_size(described, (3, side, side), 7, CPU) for side in (16, 64))
+    assert 1 <= large <= small
+
+
+def test_an_image_is_seen_as_it_is_normalised() -> None:
+    """Networks take what Images draw: float, normalised, on the device."""
+    pixels = torch.arange(2 * 16 * 16).remainder(256).byte().view(2, 1, 16, 16)
+    drawn = Images(pixels, torch.tensor([0, 1]), ("a", "b"), (0.5,), (0.5,))
+    assert made("mlp", drawn.shape)(drawn.batch(torch.tensor([0, 1])).x).shape == (2, 7)

@@ -1,0 +1,34 @@
+"""Pixels: the images are the parameters."""
+
+from __future__ import annotations
+
+import torch
+
+from datastill.config import load, spec
+from datastill.parametrizations.pixels import Pixels
+from datastill.rng import RNG
+from datastill.synthetic import Parametrization
+
+X = 100 * RNG(0).normal(2, 3, 4, 5)
+
+
+def test_encoding_and_decoding_changes_nothing() -> None:
+    assert torch.equal(Pixels().decode(Pixels().encode(X)), X)
+
+
+def test_values_are_not_clamped() -> None:
+    decoded = Pixels().decode({"pixels": X})
+    assert (decoded.min(), decoded.max()) == (X.min(), X.max())
+
+
+def test_every_pixel_is_a_parameter_with_its_own_gradient() -> None:
+    parameters = {name: value.clone().requires_grad_() for name, value in Pixels().encode(X).items()}
+    assert sum(value.numel() for value in parameters.values()) == X.numel()
+    weights = RNG(1).normal(*X.shape)
+    (gradient,) = torch.autograd.grad((weights * Pixels().decode(parameters)).sum(), list(parameters.values()))
+    assert torch.equal(gradient, weights)
+
+
+def test_it_is_found_by_name() -> None:
+    assert load(Parametrization, "pixels") == Pixels()  # type: ignore[type-abstract]
+    assert spec(Pixels()) == "pixels"

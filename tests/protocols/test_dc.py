@@ -1,0 +1,41 @@
+"""The dc protocol beyond the golden run: augmentation and the full-data variant."""
+
+import pytest
+import torch
+
+from datastill.config import load
+from datastill.core import Protocol
+from datastill.data import Batch
+from datastill.errors import InputError
+from datastill.nets.mlp import MLP
+from datastill.protocols.dc import DC
+from datastill.rng import RNG
+from datastill.train import Fixed
+
+
+def trained(protocol: DC, seed: int = 0) -> torch.Tensor:
+    examples = Fixed(Batch(RNG(1).normal(12, 1, 8, 8), torch.eye(3).repeat(4, 1)))
+    with RNG(2).as_global():
+        net = MLP(width=8).build((1, 8, 8), 3)
+    protocol.train(net, examples, RNG(seed))
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+def test_augmentation_is_used_and_drawn_from_the_stream() -> None:
+    plain, augmented = (trained(DC(epochs=3, augment=a)) for a in ("none", "dsa"))
+    assert not torch.equal(plain, augmented)
+    assert torch.equal(augmented, trained(DC(epochs=3)))
+    assert not torch.equal(augmented, trained(DC(epochs=3), seed=1))
+
+
+def test_last_weights_are_those_after_all_epochs() -> None:
+    assert not torch.equal(trained(DC(epochs=3, augment="none")), trained(DC(epochs=4, augment="none")))
+
+
+def test_full_data_has_its_own_number_of_epochs() -> None:
+    assert len(DC(full_epochs=7).for_full_data().schedule()[0]) == 8
+
+
+def test_unknown_strategy_is_refused_when_read() -> None:
+    with pytest.raises(InputError, match=r"strategy: unknown augmentation 'blur'"):
+        load(Protocol, {"kind": "dc", "strategy": "blur"})

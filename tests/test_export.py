@@ -1,0 +1,52 @@
+"""Exports: what other tools read."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torchvision.datasets import ImageFolder
+
+import datastill as ds
+import tiny
+from datastill.errors import InputError
+from datastill.export import _folder_names, to_folder, to_npz
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> ds.artefact.Distilled:
+    folder = tmp_path_factory.mktemp("export") / "run"
+    tiny.distill(tiny.run(ipc=2), folder)
+    return ds.load(folder)
+
+
+def test_image_folder_keeps_pixels_classes_and_order(distilled: ds.artefact.Distilled, tmp_path: Path) -> None:
+    to_folder(distilled, tmp_path / "out")
+    read = ImageFolder(str(tmp_path / "out"))
+    assert read.targets == distilled.y.argmax(1).tolist()
+    for (image, _), view in zip(read, distilled.view.numpy(), strict=True):
+        assert np.array_equal(np.asarray(image.convert("L")), view[..., 0])
+    rows = list(csv.reader((tmp_path / "out" / "labels.csv").open()))
+    assert rows[0] == ["file", *distilled.classes]
+    assert len(rows) == 21
+    with pytest.raises(InputError, match="not empty"):
+        to_folder(distilled, tmp_path / "out")
+
+
+def test_class_names_become_safe_folders_in_class_order() -> None:
+    names = _folder_names(("T-shirt/top", "Ankle boot", "a..b", "ä/ö"))
+    assert names == ["0_T-shirt_top", "1_Ankle_boot", "2_a..b", "3_"]
+    assert sorted(_folder_names(tuple("ba" * 6))) == _folder_names(tuple("ba" * 6))
+
+
+def test_npz_is_a_data_set_again(distilled: ds.artefact.Distilled, tmp_path: Path) -> None:
+    path = to_npz(distilled, tmp_path / "set")
+    assert path.name == "set.npz"
+    with np.load(path) as file:
+        assert np.array_equal(file["images"], distilled.x.numpy())
+        assert tuple(file["classes"]) == distilled.classes
+    again = ds.Data(name="npz", path="set.npz", test=0.5).load(tmp_path)
+    assert len(again.train) + len(again.test) == 20
+    assert again.train.classes == distilled.classes

@@ -1,0 +1,43 @@
+"""The plan: extrapolates what it rehearsed, and refuses what distill would refuse."""
+
+from __future__ import annotations
+
+import pytest
+
+import tiny
+from datastill import plan as module
+from datastill.errors import InputError
+from datastill.plan import plan
+from datastill.protocols.dc import DC
+
+
+def test_time_is_iterations_times_the_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(clock)))
+    run = tiny.run(method_options={"iterations": 1000})
+    found = plan(run, tiny.task(run), DC(epochs=2, augment="none"), run.network)
+    assert found.per_iteration == 1.0  # the clock goes one second a call
+    assert found.distill == 1000.0
+    assert found.iterations == 1000
+
+
+def test_long_students_are_extrapolated_from_their_first_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(clock)))
+    run = tiny.run("coreset")
+    found = plan(run, tiny.task(run), DC(epochs=499, augment="none"), run.network)
+    assert found.student == pytest.approx(500.0)
+    assert (found.distill, found.iterations) == (0.0, 0)
+
+
+def test_sizes() -> None:
+    run = tiny.run("coreset", ipc=3)
+    found = plan(run, tiny.task(run), DC(epochs=1), run.network)
+    assert found.disk == 30 * (64 * 4 + 64 + 10 * 4)  # images, view, labels
+    assert found.memory > 2**20
+
+
+def test_bad_run_is_refused() -> None:
+    run = tiny.run(ipc=1000)
+    with pytest.raises(InputError, match="ipc 1000 is more than"):
+        plan(run, tiny.task(run), DC(), run.network)

@@ -1,0 +1,220 @@
+"""Training: what fit does, against a loop written out; accuracies by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from datastill.data import Batch, Images
+from datastill.errors import RunError
+from datastill.rng import RNG
+from datastill.train import Fixed, accuracies, fit
+from kit import quick, toy_images
+
+
+def linear(seed: int = 0) -> nn.Module:
+    """16 pixels to 3 logits."""
+    with RNG("net", seed).as_global():
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+
+
+def separable(n: int = 60) -> Batch:
+    """Three classes, each with a bright quarter of its own."""
+    targets = torch.arange(n) % 3
+    x = 0.3 * RNG("noise").normal(n, 1, 4, 4)
+    x[torch.arange(n), 0, targets] += 1
+    return Batch(x, F.one_hot(targets, 3).float())
+
+
+def weights(network: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def trained(rates: Sequence[float] = (0.1, 0.1, 0.1), seed: int = 0, batch_size: int = 16, **options: object) -> Tensor:
+    network = linear()
+    fit(network, Fixed(separable()), rates, RNG(seed), batch_size=batch_size, **options)  # type: ignore[arg-type]
+    return weights(network)
+
+
+def written_out(rates: Sequence[float], restarts: Sequence[int], momentum: float, weight_decay: float) -> Tensor:
+    """SGD with momentum on all examples at once, in plain arithmetic."""
+    network, (x, y) = linear(), separable()
+    velocity = [torch.zeros_like(p) for p in network.parameters()]
+    for epoch, rate in enumerate(rates):
+        if epoch in restarts:
+            velocity = [torch.zeros_like(v) for v in velocity]
+        gradients = torch.autograd.grad(-(y * network(x).log_softmax(1)).sum(1).mean(), list(network.parameters()))
+        with torch.no_grad():
+            for i, (weight, gradient) in enumerate(zip(network.parameters(), gradients, strict=True)):
+                velocity[i] = momentum * velocity[i] + gradient + weight_decay * weight
+                weight.sub_(rate * velocity[i])
+    return weights(network)
+
+
+def test_it_learns_a_separable_set() -> None:
+    network, (x, y) = linear(), separable()
+    fit(network, Fixed(separable()), [0.5] * 30, RNG(0), batch_size=16)
+    assert (network(x).argmax(1) == y.argmax(1)).all()
+
+
+@quick
+@given(st.lists(st.floats(0, 0.5), min_size=1, max_size=6), st.sets(st.integers(0, 6), max_size=2),
+       st.floats(0, 0.95), st.floats(0, 0.1))
+def test_it_is_sgd_with_momentum_and_restarts_forget_it(
+        rates: list[float], restarts: set[int], momentum: float, weight_decay: float) -> None:
+    got = trained(rates, batch_size=60, momentum=momentum, weight_decay=weight_decay, restarts=sorted(restarts))
+    torch.testing.assert_close(got, written_out(rates, sorted(restarts), momentum, weight_decay), atol=1e-5, rtol=1e-4)
+
+
+def test_a_restart_makes_a_difference() -> None:
+    assert not torch.allclose(trained([0.1] * 6, restarts=[3]), trained([0.1] * 6), atol=1e-3)
+
+
+def test_soft_labels_count_by_their_probability() -> None:
+    network, x = linear(), separable().x[:1]
+    fit(network, Fixed(Batch(x, torch.tensor([[0.2, 0.3, 0.5]]))), [0.5] * 200, RNG(0), batch_size=1, weight_decay=0.0)
+    torch.testing.assert_close(network(x).softmax(1), torch.tensor([[0.2, 0.3, 0.5]]), atol=1e-3, rtol=0)
+
+
+def test_the_same_stream_gives_the_same_weights_bit_for_bit() -> None:
+    torch.manual_seed(1)
+    first = trained(seed=3)
+    torch.manual_seed(2)
+    assert torch.equal(trained(seed=3), first)
+    assert not torch.equal(trained(seed=4), first)
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    before = torch.random.get_rng_state()
+    trained()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+class Numbered:
+    """Images whose level is their index; remembers what was asked for."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.asked = n, list[list[int]]()
+
+    def __len__(self) -> int:
+        return self.n
+
+    def batch(self, indices: Tensor) -> Batch:
+        self.asked.append(indices.tolist())
+        return Batch(indices.float().view(-1, 1, 1, 1).expand(-1, 1, 4, 4), torch.eye(3)[indices % 3])
+
+
+@quick
+@given(st.integers(1, 20), st.integers(1, 8))
+def test_an_epoch_goes_through_all_examples_once(n: int, batch_size: int) -> None:
+    examples = Numbered(n)
+    fit(linear(), examples, [1e-6, 1e-6], RNG(n), batch_size=batch_size)
+    batches = -(-n // batch_size)
+    assert all(len(rows) <= batch_size for rows in examples.asked)
+    for epoch in (examples.asked[:batches], examples.asked[batches:]):
+        assert sorted(row for rows in epoch for row in rows) == list(range(n))
+
+
+def test_every_epoch_has_an_order_of_its_own() -> None:
+    examples = Numbered(12)
+    fit(linear(), examples, [1e-6] * 3, RNG(0), batch_size=12)
+    assert len({tuple(rows) for rows in examples.asked}) == 3
+
+
+def test_every_batch_is_augmented_with_a_stream_of_its_own() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def note(x: Tensor, rng: RNG) -> Tensor:
+        seen.append((rng.seed, len(x)))
+        return x
+
+    plain, noted = trained([0.1, 0.1]), trained([0.1, 0.1], augment=note)
+    assert torch.equal(plain, noted)
+    assert [n for _, n in seen] == [16, 16, 16, 12] * 2
+    assert len({seed for seed, _ in seen}) == 8
+
+
+def test_the_augmented_images_are_what_is_learned_from() -> None:
+    network = linear()
+    before = network[1].weight.clone()  # type: ignore[index]
+    fit(network, Fixed(separable()), [0.1], RNG(0), batch_size=16, weight_decay=0.0, augment=lambda x, rng: x * 0)
+    assert torch.equal(network[1].weight, before)  # type: ignore[index]
+
+
+def test_someone_watching_is_told_of_every_epoch() -> None:
+    seen: list[tuple[int, int]] = []
+    trained([0.1] * 3, watch=lambda done, of: seen.append((done, of)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_no_epochs_leave_the_network_as_it_was() -> None:
+    assert torch.equal(trained([]), weights(linear()))
+
+
+def test_it_trains_in_training_mode() -> None:
+    network = linear().eval()
+    fit(network, Fixed(separable()), [0.1], RNG(0), batch_size=16)
+    assert network.training
+
+
+def test_diverging_is_reported_with_what_to_do() -> None:
+    with pytest.raises(RunError, match=r"diverged.*step size 1e\+30.*lr"):
+        trained([1e30] * 5)
+
+
+def test_fixed_is_a_batch_as_examples() -> None:
+    whole = separable(5)
+    part = Fixed(whole).batch(torch.tensor([3, 0]))
+    assert len(Fixed(whole)) == 5
+    assert torch.equal(part.x, whole.x[[3, 0]])
+    assert torch.equal(part.y, whole.y[[3, 0]])
+
+
+# --- accuracies --------------------------------------------------------------------------------------------------------
+
+
+class Says(nn.Module):
+    """Predicts the class by the level of the first pixel (0, 1, 2); remembers the mode it was called in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.called_in_training = self.training
+        return torch.eye(3)[x[:, 0, 0, 0].long()]
+
+
+def answered(predictions: list[int], targets: list[int]) -> Images:
+    """Images that ``Says`` takes for these predictions."""
+    pixels = torch.tensor(predictions).byte().view(-1, 1, 1, 1)
+    return Images(pixels, torch.tensor(targets), ("a", "b", "c"), (0.0,), (1 / 255,))
+
+
+@quick
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=30), st.integers(1, 8))
+def test_accuracies_are_shares_of_each_class_whatever_the_chunk(pairs: list[tuple[int, int]], chunk: int) -> None:
+    predictions, targets = map(list, zip(*pairs, strict=True))
+    got = accuracies(Says(), answered(predictions, targets), chunk)
+    for label in range(3):
+        hits = [p == t for p, t in pairs if t == label]
+        assert got[label].isnan() if not hits else got[label] == sum(hits) / len(hits)
+
+
+def test_accuracies_are_taken_in_evaluation_mode_without_a_graph() -> None:
+    says = Says()
+    assert not accuracies(says, answered([0, 1], [0, 1])).requires_grad
+    assert not says.called_in_training
+
+
+def test_a_trained_network_is_right_on_what_it_learned() -> None:
+    images = toy_images(per_class=10)
+    bright = images.pixels.clone()
+    bright[torch.arange(len(images)), 0, images.targets] = 255
+    images = replace(images, pixels=bright)
+    network = linear()
+    fit(network, images, [0.1] * 30, RNG(0), batch_size=10)
+    assert accuracies(network, images).min() > 0.9
