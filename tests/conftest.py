@@ -1,4 +1,4 @@
-"""Shared by all tests: two threads, the tests folder importable (tiny, reference.golden), no waiting for the disk."""
+"""Shared by all tests: one thread, the tests folder importable (tiny, reference.golden), no waiting for the disk."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from datastill import files
 
 sys.path.insert(0, str(Path(__file__).parent))
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # tiny networks gain nothing from a second, and suffer on a busy machine
 
 
 @pytest.fixture(autouse=True)

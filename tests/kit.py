@@ -17,6 +17,15 @@ from datastill.rng import RNG
 quick = settings(deadline=None, max_examples=40, derandomize=True, database=None)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """For modules that import it: on a busy machine threads wait for each other, a hundred times longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @contextmanager
 def input_error(*parts: str) -> Iterator[None]:
     """Expects an InputError of one line that holds every one of ``parts``."""

@@ -58,7 +58,7 @@ MEMBERS = [pytest.param(family, name, id=f"{family.__name__}-{name}") for family
 RUN = Run(method=DistributionMatching(), plugins=(TotalVariation(), TotalVariation(label="second")))
 
 
-# --- families ----------------------------------------------------------------------------------------------------------
+# --- families ---------------------------------------------------------------------------------------------------------
 
 ZOO = {
     "zoo/__init__.py": "",
@@ -127,7 +127,7 @@ def animal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Fam
 
 @pytest.fixture
 def entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if an installed package announced ``farm:Cow`` as the animal ``cow`` and a class that is none as ``tractor``."""
+    """As if an installed package announced ``farm:Cow`` as an animal, and a class that is none as another."""
     points = EntryPoints([EntryPoint("cow", "farm:Cow", "zoo"), EntryPoint("tractor", "farm:Tractor", "zoo")])
     monkeypatch.setattr(config, "entry_points", points.select)
 
@@ -203,20 +203,20 @@ def test_nearest_lists_all_where_none_is_near() -> None:
     assert nearest("xyz", []) == "; known: none"
 
 
-# --- TOML round trip ---------------------------------------------------------------------------------------------------
+# --- TOML round trip --------------------------------------------------------------------------------------------------
 
 rates = st.floats(0, 1e30)
 groups = st.builds(Group, lr=rates, momentum=st.floats(0, 0.999))
 optims = st.builds(Optim, name=st.sampled_from(["sgd", "adam"]), images=groups, lr=groups,
                    parameters=st.dictionaries(st.text(max_size=4), groups, max_size=2),
                    ema=st.none() | st.floats(0.001, 0.999))
-methods = st.builds(Coreset) | st.builds(
-    DistributionMatching, iterations=st.integers(0, 10**9), augment=st.sampled_from(["none", "crop_flip"]), optim=optims)
+methods = st.builds(Coreset) | st.builds(DistributionMatching, iterations=st.integers(0, 10**9),
+                                         augment=st.sampled_from(["none", "crop_flip"]), optim=optims)
 plugins = st.lists(st.builds(TotalVariation, weight=rates, balance=st.sampled_from(["fixed", "gradient"]),
                              label=st.text(max_size=6).filter(lambda text: text != "method")),
                    max_size=3, unique_by=label).map(tuple)
-datas = st.builds(Data, name=st.text(max_size=5), path=st.none() | st.text(max_size=5), size=st.none() | st.integers(4, 99),
-                  validation=st.floats(0, 0.99))
+datas = st.builds(Data, name=st.text(max_size=5), path=st.none() | st.text(max_size=5),
+                  size=st.none() | st.integers(4, 99), validation=st.floats(0, 0.99))
 networks = st.builds(ConvNet, width=st.integers(1, 10**6), norm=st.sampled_from(["batch", "none"])) | st.builds(MLP)
 runs = st.builds(Run, method=methods, plugins=plugins, data=datas, network=networks, ipc=st.integers(1, 10**6),
                  seed=st.integers(0, 2**80))
@@ -271,6 +271,20 @@ class Mine(Plugin):
     sys.modules.pop("my_plugins", None)
 
 
+class Averaging(Description):
+    """A nested optional setting whose default is set."""
+
+    optim: Optim = Optim(ema=0.9)
+
+
+@pytest.mark.parametrize("ema", [None, 0.5, 0.9])
+def test_a_setting_taken_away_stays_away(ema: float | None) -> None:
+    given = Averaging(optim=Optim(ema=ema))
+    table = tomllib.loads(to_toml(given))
+    del table["schema"]
+    assert load(Averaging, table) == given
+
+
 def test_dump_writes_every_field_defaults_included() -> None:
     table = dump(RUN)
     assert set(table) == set(Run.model_fields)
@@ -320,7 +334,7 @@ def test_spec_holds_what_differs_from_the_defaults(member: Family, text: str) ->
     assert spec(member) == text
 
 
-# --- specs, values, overrides ------------------------------------------------------------------------------------------
+# --- specs, values, overrides -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("text", "table"), [
@@ -394,7 +408,7 @@ def test_any_toml_table_can_be_overridden() -> None:
         load(Run, {"method": "coreset", **table})
 
 
-# --- errors ------------------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("change", "parts"), [
@@ -477,7 +491,7 @@ def test_to_toml_is_what_read_toml_reads(tmp_path: Path) -> None:
     assert load(Run, table) == RUN
 
 
-# --- the digest --------------------------------------------------------------------------------------------------------
+# --- the digest -------------------------------------------------------------------------------------------------------
 
 VALUES: dict[object, list[Any]] = {
     bool: [True, False], int: [0, 1, 2, 3, 5, 8, 64], float: [0.0, 0.25, 0.5, 2.0], types.NoneType: [None],

@@ -141,5 +141,4 @@ def test_bad_loss_names_its_term_and_keeps_the_last_good_checkpoint(tmp_path: Pa
 def test_exploding_step_size_is_caught() -> None:
     one = loop(Optim(images=Group(lr=1e30, momentum=0.0)), iterations=9)
     with pytest.raises(RunError, match=r"method\.optim\.images\.lr is 1e\+30"):
-        for _ in range(9):
-            one.advance()
+        list(one.advance() for _ in range(9))

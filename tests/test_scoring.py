@@ -100,9 +100,10 @@ def test_killed_scoring_keeps_the_finished_trials(folder: Path, tmp_path: Path, 
             raise KeyboardInterrupt
         return real_student(*a, **k)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(scoring, "student", dies)
-        sheet(folder, tmp_path, protocol=protocol)
+        with pytest.raises(KeyboardInterrupt):
+            sheet(folder, tmp_path, protocol=protocol)
     assert all("summary" in s for s in scoring.read_sheets(folder))  # the unfinished one is not shown
     trained: list[int] = []
     monkeypatch.setattr(scoring, "student", lambda *a, **k: trained.append(a[4]) or real_student(*a, **k))

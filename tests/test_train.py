@@ -16,7 +16,7 @@ from datastill.data import Batch, Images
 from datastill.errors import RunError
 from datastill.rng import RNG
 from datastill.train import Fixed, accuracies, fit
-from kit import quick, toy_images
+from kit import one_thread, quick, toy_images  # noqa: F401  a fixture
 
 
 def linear(seed: int = 0) -> nn.Module:
@@ -177,7 +177,7 @@ def test_fixed_is_a_batch_as_examples() -> None:
     assert torch.equal(part.y, whole.y[[3, 0]])
 
 
-# --- accuracies --------------------------------------------------------------------------------------------------------
+# --- accuracies -------------------------------------------------------------------------------------------------------
 
 
 class Says(nn.Module):

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch.utils.data import Dataset
 
-import datastill
 from datastill.data import Batch
 from datastill.data.images import denormalise
 from datastill.errors import InputError
@@ -98,7 +98,7 @@ def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> No
         "classes": list(synthetic.classes), "mean": list(synthetic.mean), "std": list(synthetic.std),
         "count": len(synthetic), "shape": list(tensors["images"].shape[1:]), "labels": "hard" if hard else "soft",
         "step_size": float(tensors["lr"]) if "lr" in tensors else None,
-        "versions": {"datastill": datastill.__version__, "torch": torch.__version__,
+        "versions": {"datastill": version("datastill"), "torch": torch.__version__,
                      "torchvision": torchvision.__version__},
         "files": {name: sha256(folder / name) for name in (TENSORS, PREVIEW)},
     }

@@ -68,6 +68,7 @@ def distill(recipe: RecipeName, changes: Changes = None,
     """
     from datastill import console
     from datastill.recipes import read_recipe
+    from datastill.run import check
     from datastill.run import distill as carry_out
 
     read = read_recipe(recipe, changes or [])
@@ -76,6 +77,9 @@ def distill(recipe: RecipeName, changes: Changes = None,
     task = read.run.task(splits.train.to(_device(device)))
     folder = out or root / "runs" / read.run.label(splits.train)
     finished = (folder / "card.json").exists()
+    check(read.run, task)
+    if not finished:
+        print(f"Distilling {read.run.data.name} into {folder}", file=sys.stderr)
     with _Interrupt() as interrupt, console.progress("distill", str(folder)) as bar:
         def watch(done: int, of: int, line: Mapping[str, Any]) -> bool:
             bar.tell(done, of, f"loss {line['loss']:.4g}" if "loss" in line else "")
@@ -293,14 +297,17 @@ def main() -> None:
         app()
     except InputError as error:
         _fail(str(error), 2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away, as `| head` does
     except RunError as error:
         _fail(str(error), 1)
     except _Stopped as error:
         _fail(str(error), error.code)
+    except OSError as error:
+        from datastill.files import reason
+        _fail(f"{error.filename or 'input or output'}: {reason(error)}", 1)
     except KeyboardInterrupt:
         _fail("stopped at once; the last checkpoint is kept", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away, as `| head` does
 
 
 def _fail(text: str, code: int) -> None:

@@ -6,6 +6,7 @@ the package is found by entry point (group ``datastill.plugins``) or as ``packag
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import importlib
@@ -27,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from datastill.errors import InputError
 
 SCHEMA = 1  # of the TOML form; raised when an old file would be read wrongly
+NONE = "none"  # how a table says None
 NOT_DECISIVE = "not decisive"  # metadata of a field that does not decide a result (a path, say): left out of the digest
 
 D = TypeVar("D", bound="Description")
@@ -118,6 +120,8 @@ def _check_member(family: type[Family], value: object, name: str) -> type[Family
 
 def _outside(family: type[Family], name: str) -> type[Family]:
     module_name, _, class_name = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), *class_name.split("."))):
+        raise InputError(f"{name}: expected package.module:Class, or name:option=value")
     try:
         module = sys.modules.get(module_name) or importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -125,10 +129,15 @@ def _outside(family: type[Family], name: str) -> type[Family]:
             raise InputError(f"{name}: importing {module_name} failed: {error}") from error
         raise InputError(f"{name}: no module {module_name!r}; it must be importable "
                          "(the working folder and PYTHONPATH are searched)") from None
-    if not hasattr(module, class_name):
-        classes = [k for k, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
-        raise InputError(f"{name}: module {module_name} has no class {class_name!r}{nearest(class_name, classes)}")
-    return _check_member(family, getattr(module, class_name), name)
+    except (ImportError, SyntaxError) as error:
+        raise InputError(f"{name}: importing {module_name} failed: {error}") from error
+    found: Any = module
+    for part in class_name.split("."):
+        if not hasattr(found, part):
+            classes = [k for k, v in vars(found).items() if isinstance(v, type) and v.__module__ == module.__name__]
+            raise InputError(f"{name}: {module_name} has no class {class_name!r}{nearest(part, classes)}")
+        found = getattr(found, part)
+    return _check_member(family, found, name)
 
 
 # --- reading -----------------------------------------------------------------------------------------------------------
@@ -139,13 +148,11 @@ def parse_spec(text: str) -> dict[str, Any]:
     head, separator, tail = text.rpartition(":")
     if not separator or "=" not in tail:
         return {"kind": text}
-    table: dict[str, Any] = {"kind": head}
-    for item in tail.split(","):
-        key, equals, value = item.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"{text!r}: expected name:option=value,option=value, got {item!r}")
-        table[key.strip()] = parse_value(value.strip())
-    return table
+    try:
+        return override({"kind": head}, [f"{key.strip()}={value.strip()}" if equals else item
+                                         for item in tail.split(",") for key, equals, value in [item.partition("=")]])
+    except InputError as error:
+        raise InputError(f"{text!r}: expected name:option=value,option=value; {error}") from None
 
 
 def parse_value(text: str) -> Any:
@@ -158,7 +165,7 @@ def parse_value(text: str) -> Any:
 
 def override(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
     """The table with dotted ``key=value`` assignments applied, on a copy. Raises InputError for a malformed one."""
-    table = json.loads(json.dumps(table))
+    table = copy.deepcopy(table)
     for assignment in assignments:
         path, equals, value = assignment.partition("=")
         keys = path.strip().split(".")
@@ -180,8 +187,8 @@ def override(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any
 def load(cls: type[D], given: Any, path: str = "", base: Any = None) -> D:
     """Build a description from a table (or, for a family, from a name with options), validated.
 
-    Settings that are not given are those of ``base`` where it is of the same class: inside a field they are its default's, so
-    that changing one setting of a method's optimiser leaves the method's others.
+    Settings that are not given are those of ``base`` where it is of the same class: inside a field they are its
+    default's, so that changing one setting of a method's optimiser leaves the method's others.
 
     Raises InputError: one line with the path of the wrong key, what came and what is allowed.
     """
@@ -223,9 +230,9 @@ def _choose(cls: type[Family], given: dict[str, Any], path: str) -> Any:
 
 def _resolve(annotation: Any, value: Any, path: str, usual: Any) -> Any:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return _resolve(arguments[0], value, path, usual)
     if origin in (typing.Union, types.UnionType):
+        if value == NONE and type(None) in arguments:
+            return None
         inner = [a for a in arguments if _is_description(a)]
         return _resolve(inner[0], value, path, usual) if inner and isinstance(value, (Mapping, str)) else value
     if _is_description(annotation):
@@ -284,16 +291,16 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def dump(description: Description) -> dict[str, Any]:
-    """Every field, defaults and those of subclasses included, as plain values; None is left out (TOML has none)."""
+    """Every field, defaults and those of subclasses included, as plain values; "none" for None, which TOML lacks."""
     table: dict[str, Any] = {"kind": kind(description)} if isinstance(description, Family) else {}
     for key in type(description).model_fields:
-        value = getattr(description, key)
-        if value is not None:
-            table[key] = _plain(value)
+        table[key] = _plain(getattr(description, key))
     return table
 
 
 def _plain(value: Any) -> Any:
+    if value is None:
+        return NONE
     if isinstance(value, Description):
         return dump(value)
     if isinstance(value, dict):

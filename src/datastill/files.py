@@ -55,9 +55,9 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / ".writable", b"datastill")
-        (folder / ".writable").unlink()
+        (folder / ".writable").unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write to {folder}: {reason(error)}; choose another place with --out") from None
+        raise InputError(f"cannot write to {folder}: {reason(error)}; choose another place (--out, --root)") from None
 
 
 def reason(error: OSError) -> str:

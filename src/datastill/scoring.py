@@ -18,7 +18,7 @@ from datastill.config import Description, digest, dump, load, spec
 from datastill.core import Protocol, Task
 from datastill.data import Batch, Images
 from datastill.errors import InputError
-from datastill.files import sha256, write_json
+from datastill.files import make_folder, sha256, write_json
 from datastill.nets import Architecture, fresh
 from datastill.nets.convnet import ConvNet
 from datastill.rng import RNG
@@ -114,11 +114,14 @@ def score(folder: Path, distilled: Distilled, protocol: Protocol, network: Archi
     sheet = Sheet(subject=sha256(folder / TENSORS), protocol=protocol, network=network, split=split, seed=seed,
                   fingerprint=f"{train.fingerprint}-{images.fingerprint}", ipc=int(distilled.card["ipc"]))
     task = Task(train, network)
+    for place in (folder / "scores", baselines):
+        make_folder(place)
     wanted: list[Subject] = ["synthetic", "random", *(["full"] if full else [])]  # type: ignore[list-item]
     path = folder / "scores" / f"{digest(sheet)}.json"
     result: dict[str, Any] = {
-        "schema": 1, "protocol": dump(protocol), "network": spec(network), "split": split, "seed": seed,
-        "ipc": sheet.ipc, "data": distilled.card["data"], "images": len(images), "chance": 1 / len(images.classes)}
+        "schema": 1, "subject": sheet.subject, "protocol": dump(protocol), "network": spec(network),
+        "split": split, "seed": seed, "ipc": sheet.ipc, "data": distilled.card["data"],
+        "images": len(images), "chance": 1 / len(images.classes)}
     for subject in wanted:
         place, used = path, protocol
         if subject != "synthetic":
@@ -142,7 +145,6 @@ def _examples(subject: Subject, distilled: Distilled, task: Task, ipc: int, tria
 
 def _trials(path: Path, count: int, run: Callable[[int], Score], header: Mapping[str, Any], subject: Subject) -> list[Score]:
     """The first ``count`` trials, those in the file at ``path`` taken from there, each new one added to it at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = _read(path)
     done = [Score(**one) for one in content.get(subject, [])]
     for trial in range(len(done), count):

@@ -78,5 +78,5 @@ def accuracies(network: nn.Module, images: Images, chunk: int = 1000) -> Tensor:
     for rows in torch.arange(len(images)).split(chunk):
         batch = images.batch(rows)
         hit = network(batch.x).argmax(1) == batch.y.argmax(1)
-        right += batch.y[hit].sum(0).double().cpu()
+        right += batch.y[hit].sum(0).cpu().double()
     return right / torch.bincount(images.targets.cpu(), minlength=len(images.classes))

@@ -33,7 +33,7 @@ def pictures(classes: int, per_class: int, side: int = 6, channels: int = 1, see
     return images, np.arange(count) % classes
 
 
-# --- one .npz file -----------------------------------------------------------------------------------------------------
+# --- one .npz file ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def npz(tmp_path: Path) -> Callable[..., Data]:
     return write
 
 
-# --- a tree of image files ---------------------------------------------------------------------------------------------
+# --- a tree of image files --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def tree(tmp_path: Path) -> Callable[..., Data]:
     return write
 
 
-# --- torchvision's sets, published on a site in tmp_path ----------------------------------------------------------------
+# --- torchvision's sets, published on a site in tmp_path --------------------------------------------------------------
 
 
 class Handler(SimpleHTTPRequestHandler):

@@ -37,12 +37,12 @@ def rows(splits: Splits) -> list[list[int]]:
     return [[] if images is None else images.pixels[:, 0, 0, 0].tolist() for images in splits]
 
 
-# --- splits ------------------------------------------------------------------------------------------------------------
+# --- splits -----------------------------------------------------------------------------------------------------------
 
 
 @quick
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=80), st.floats(0.01, 0.99), st.integers(0, 9))
-def test_a_stratified_split_is_a_split_with_the_share_of_each_class(targets: list[int], share: float, seed: int) -> None:
+def test_a_stratified_split_takes_the_share_of_each_class(targets: list[int], share: float, seed: int) -> None:
     labels = np.array(targets)
     try:
         held, rest = stratified(labels, share, RNG(seed))
@@ -99,7 +99,7 @@ def test_a_class_too_small_to_split_is_named(npz: Npz, tmp_path: Path, options: 
         data.load(tmp_path)
 
 
-# --- keep --------------------------------------------------------------------------------------------------------------
+# --- keep -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["keep.npy", "keep.txt"])
@@ -126,7 +126,8 @@ def test_wrong_indices_to_keep_are_refused(npz: Npz, tmp_path: Path, indices: li
 
 
 @pytest.mark.parametrize(("name", "content"), [
-    ("keep.txt", b"0\none\n"), ("keep.txt", b"0\n1.5\n"), ("keep.npy", b""), ("keep.npy", b"0\n1\n"), ("missing.txt", None)])
+    ("keep.txt", b"0\none\n"), ("keep.txt", b"0\n1.5\n"), ("keep.npy", b""), ("keep.npy", b"0\n1\n"),
+    ("missing.txt", None)])
 def test_an_unreadable_file_to_keep_is_named(npz: Npz, tmp_path: Path, name: str, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -140,7 +141,7 @@ def test_keep_may_not_lose_a_class(npz: Npz, tmp_path: Path) -> None:
         npz({"keep": "keep.npy"}, **numbered(9), **TEST).load(tmp_path)
 
 
-# --- size and channels -------------------------------------------------------------------------------------------------
+# --- size and channels ------------------------------------------------------------------------------------------------
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
 LABELS = np.arange(9) % 3
@@ -202,7 +203,7 @@ def test_two_channels_are_refused(npz: Npz, tmp_path: Path) -> None:
         npz({"channels": 2}).load(tmp_path)
 
 
-# --- where and what ----------------------------------------------------------------------------------------------------
+# --- where and what ---------------------------------------------------------------------------------------------------
 
 
 def test_a_path_is_relative_to_the_root_or_absolute(npz: Npz, tmp_path: Path) -> None:
@@ -233,7 +234,8 @@ class Stripes(Source):
     assert len(train) == 8
 
 
-@pytest.mark.parametrize("options", [{"size": 5}, {"channels": 3}, {"validation": 0.2}, {"test": 0.4}, {"keep": "keep.npy"}])
+@pytest.mark.parametrize("options", [
+    {"size": 5}, {"channels": 3}, {"validation": 0.2}, {"test": 0.4}, {"keep": "keep.npy"}])
 def test_what_changes_the_training_images_changes_the_fingerprint(
         npz: Npz, tmp_path: Path, options: dict[str, Any]) -> None:
     np.save(tmp_path / "keep.npy", np.arange(9))

@@ -55,7 +55,7 @@ def operation_of(call: Call, seed: int) -> str:
     return found[0]
 
 
-# --- who shares a draw -------------------------------------------------------------------------------------------------
+# --- who shares a draw ------------------------------------------------------------------------------------------------
 
 
 @quick
@@ -130,8 +130,8 @@ def test_only_operations_of_the_strategy_are_drawn() -> None:
         assert torch.equal(y, x) or torch.equal(y, x.flip(3))
 
 
-@pytest.mark.parametrize(("strategy", "unknown"), [("crop_wrap", "wrap"), ("", ""), ("Crop", "Crop"), ("crop__flip", ""),
-                                                   ("brightness", "brightness")])
+@pytest.mark.parametrize(("strategy", "unknown"), [
+    ("crop_wrap", "wrap"), ("", ""), ("Crop", "Crop"), ("crop__flip", ""), ("brightness", "brightness")])
 def test_an_unknown_operation_is_named_with_the_known(strategy: str, unknown: str) -> None:
     with pytest.raises(ValueError, match=f"unknown augmentation '{unknown}'.*color, crop, cutout, flip, scale, rotate"):
         split_strategy(strategy)
@@ -142,7 +142,7 @@ def test_a_strategy_is_its_operations_in_order() -> None:
     assert split_strategy("flip") == ["flip"]
 
 
-# --- what is drawn -----------------------------------------------------------------------------------------------------
+# --- what is drawn ----------------------------------------------------------------------------------------------------
 
 
 @quick
@@ -178,7 +178,7 @@ def test_parameters_are_drawn_apart_from_each_other() -> None:
     assert (torch.corrcoef(table) - torch.eye(len(table))).abs().max() < 0.1
 
 
-# --- what an operation does --------------------------------------------------------------------------------------------
+# --- what an operation does -------------------------------------------------------------------------------------------
 
 
 @each_operation
@@ -266,7 +266,8 @@ def test_scale_above_one_shrinks_the_content() -> None:
 
 @quick
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_color_is_brightness_then_saturation_then_contrast(brightness: float, saturation: float, contrast: float) -> None:
+def test_color_is_brightness_then_saturation_then_contrast(
+        brightness: float, saturation: float, contrast: float) -> None:
     x = images(2, 3, 4, 4)
     y = OPERATIONS["color"](x, neutral(2, u_brightness=brightness, u_saturation=saturation, u_contrast=contrast))
     bright = x + brightness - 0.5

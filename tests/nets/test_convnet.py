@@ -60,7 +60,8 @@ def test_normalised_maps_have_mean_zero(norm: str) -> None:
     assert across.mean(-1).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize(("activation", "lowest"), [("relu", 0.0), ("sigmoid", 0.0), ("leakyrelu", -1.0), ("swish", -0.3)])
+@pytest.mark.parametrize(("activation", "lowest"), [
+    ("relu", 0.0), ("sigmoid", 0.0), ("leakyrelu", -1.0), ("swish", -0.3)])
 def test_activations(activation: str, lowest: float) -> None:
     net = ConvNet(width=8, depth=1, activation=activation).build((3, 8, 8), 2)
     block = net.maps(torch.randn(2, 3, 8, 8))["block1"]
@@ -81,7 +82,8 @@ def refusal(net: ConvNet, shape: Shape) -> str:
 @quick
 @given(st.sampled_from([1, 3]), st.integers(1, 20), st.integers(1, 20), st.integers(0, 8),
        st.sampled_from(["instance", "none", "batch"]), st.sampled_from(["avg", "none"]))
-def test_it_fits_or_the_advice_does(channels: int, height: int, width: int, depth: int, norm: str, pooling: str) -> None:
+def test_it_fits_or_the_advice_does(
+        channels: int, height: int, width: int, depth: int, norm: str, pooling: str) -> None:
     shape = (channels, height, width)
     net = ConvNet(width=2, depth=depth, norm=norm, pooling=pooling)
     text = refusal(net, shape)

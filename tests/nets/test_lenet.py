@@ -25,5 +25,5 @@ def test_width_keeps_the_proportions() -> None:
 def test_the_smallest_image_it_names_is_the_smallest(channels: int, least: int) -> None:
     x = torch.zeros(2, channels, least, least + 9)
     assert LeNet(width=1).build((channels, least, least + 9), 2)(x).shape == (2, 2)
-    with input_error(f"network lenet does not fit images of {least + 9}x{least - 1} pixels", f"at least {least} pixels"):
+    with input_error(f"lenet does not fit images of {least + 9}x{least - 1} pixels", f"at least {least} pixels"):
         LeNet().build((channels, least + 9, least - 1), 2)

@@ -145,7 +145,8 @@ class Lists(Bare):
     """A user's architecture with a field that cannot be hashed."""
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        return Network(nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], 5)), nn.Linear(5, classes), {})
+        hidden = nn.Linear(shape[0] * shape[1] * shape[2], 5)
+        return Network(nn.Sequential(nn.Flatten(), hidden), nn.Linear(5, classes), {})
 
 
 def test_a_network_without_what_methods_need_is_explained() -> None:

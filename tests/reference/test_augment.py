@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from reference.golden import Golden, error
 from torch import Tensor
 
 from datastill.functional import augment
 from datastill.functional.augment import Parameters
+from reference.golden import Golden, error
 
 OPS, SIAMESE = Golden("dsa_ops"), Golden("dsa_siamese")
 NAMES = {"flip.u": "flip", "scale.sx": "scale_x", "scale.sy": "scale_y", "rotate.angle_rad": "angle",

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from reference.golden import Golden, error, set_parameters
 
 from datastill.data import Batch, Images
 from datastill.nets.convnet import ConvNet
 from datastill.protocols.dc import DC
 from datastill.rng import RNG
 from datastill.train import Fixed, accuracies
+from reference.golden import Golden, error, set_parameters
 
 GOLDEN = Golden("dc_eval")
 CONFIG = GOLDEN.config

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from reference.golden import Golden, error, set_parameters
 
 from datastill.core import Task
 from datastill.data import Images
@@ -10,6 +9,7 @@ from datastill.functional.distances import class_means, mean_feature_distance
 from datastill.methods.distribution import DistributionMatching
 from datastill.nets.convnet import ConvNet
 from datastill.rng import RNG
+from reference.golden import Golden, error, set_parameters
 
 GOLDEN = Golden("dm")
 CLASSES, IPC, REAL = (GOLDEN.config[k] for k in ("C", "ipc", "nreal"))

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from reference.golden import FOLDER, Golden, error, fill
 from torch import nn
 
 from datastill.config import load
 from datastill.nets import Architecture
+from reference.golden import FOLDER, Golden, error, fill
 
 COUNTS = json.loads((FOLDER / "nets_params.json").read_text())["nets"]
 ARCHITECTURES = {

@@ -44,8 +44,9 @@ class Data(Description):
     test: float = Field(default=0.2, gt=0.0, lt=1.0)
     keep: Annotated[str | None, NOT_DECISIVE] = None
 
-    def load(self, root: Path) -> Splits:
+    def load(self, root: Path | str) -> Splits:
         """Read the set under the data root. Raises InputError for a missing, damaged or unfit set."""
+        root = Path(root)
         if self.channels == 2:
             raise InputError("data.channels: expected 1 or 3, got 2")
         source = find(Source, self.name)()
@@ -54,33 +55,34 @@ class Data(Description):
         arrays = check(source.read(place, self.size, self.channels), self.name)
         if arrays.test is None:
             arrays = self._split_off_test(arrays)
-        train, test = (self._pixels(images) for images in (arrays.train[0], arrays.test[0]))  # type: ignore[index]
-        targets = [torch.from_numpy(t.astype(np.int64)) for t in (arrays.train[1], arrays.test[1])]  # type: ignore[index]
+        assert arrays.test is not None
+        train, test = (self._pixels(images, arrays.mapped) for images in (arrays.train[0], arrays.test[0]))
+        targets = [torch.from_numpy(t.astype(np.int64)) for t in (arrays.train[1], arrays.test[1])]
         mean, std = self._statistics(arrays, train)
         whole = Images(train, targets[0], arrays.classes, mean, std, mapped=arrays.mapped)
         if self.keep:
             whole = whole.subset(self._read_keep(root / self.keep, len(whole)))
             _check_no_class_lost(whole, f"data.keep {self.keep}")
-        held, rest = stratified(whole.targets.numpy(), self.validation, RNG("data", "validation"))
+        held, rest = stratified(whole.targets.numpy(), self.validation, RNG("data", "validation"), whole.classes)
         return Splits(whole.subset(torch.from_numpy(rest)) if len(held) else whole,
                       whole.subset(torch.from_numpy(held)) if len(held) else None,
                       Images(test, targets[1], arrays.classes, mean, std, mapped=arrays.mapped))
 
     def _split_off_test(self, arrays: Arrays) -> Arrays:
         images, targets = arrays.train
-        held, rest = stratified(targets, self.test, RNG("data", "test"))
+        held, rest = stratified(targets, self.test, RNG("data", "test"), arrays.classes)
         return Arrays((images[rest], targets[rest]), (images[held], targets[held]), arrays.classes,
                       arrays.mean, arrays.std, arrays.mapped)
 
-    def _pixels(self, images: np.ndarray) -> torch.Tensor:
+    def _pixels(self, images: np.ndarray, mapped: bool) -> torch.Tensor:
         """(N, H, W, C) -> (N, C, H, W) uint8, resized and converted as asked."""
         if self.channels is not None and images.shape[3] != self.channels:
             if self.channels == 3:
                 images = np.repeat(images, 3, axis=3)
             else:  # the luma of ITU-R 601, as PIL converts to grey
                 images = np.rint(images @ np.array([0.299, 0.587, 0.114]))[..., None].astype(np.uint8)
-        pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if images.shape[3] > 1
-                                  else images.transpose(0, 3, 1, 2))
+        turned = images.transpose(0, 3, 1, 2)
+        pixels = torch.from_numpy(turned if mapped else np.ascontiguousarray(turned))  # a copy would load a mapped set
         if self.size is None or tuple(pixels.shape[2:]) == (self.size, self.size):
             return pixels
         parts = [torch.nn.functional.interpolate(part.float(), size=(self.size, self.size), mode="bilinear",
@@ -102,22 +104,26 @@ class Data(Description):
     def _read_keep(self, path: Path, count: int) -> torch.Tensor:
         try:
             rows = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, dtype=np.int64, ndmin=1)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise InputError(f"data.keep: {path} is no list of indices: {error}") from None
-        rows = np.asarray(rows, dtype=np.int64)
-        if rows.ndim != 1 or not len(rows) or rows.min() < 0 or rows.max() >= count or len(np.unique(rows)) < len(rows):
+        good = np.issubdtype(rows.dtype, np.integer) and rows.ndim == 1 and len(rows) > 0
+        if not good or rows.min() < 0 or rows.max() >= count or len(np.unique(rows)) < len(rows):
             raise InputError(f"data.keep: {path} must list different indices from 0 to {count - 1}, one at least")
-        return torch.from_numpy(rows)
+        return torch.from_numpy(rows.astype(np.int64))
 
 
-def stratified(targets: np.ndarray, share: float, rng: RNG) -> tuple[np.ndarray, np.ndarray]:
-    """Split indices into (held, rest), ascending; ``share`` of each class is held, at least one where share > 0."""
+def stratified(targets: np.ndarray, share: float, rng: RNG,
+               classes: tuple[str, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """Split indices into (held, rest), ascending; ``share`` of each class is held, at least one where share > 0.
+
+    Raises InputError where that would leave nothing of a class (named by ``classes`` if given).
+    """
     held = []
     for label in np.unique(targets) if share else ():
         rows = np.flatnonzero(targets == label)
         count = max(1, round(share * len(rows)))
         if count >= len(rows):
-            raise InputError(f"class {label} has {len(rows)} images, too few to keep {share:.0%} apart")
+            raise InputError(f"class {(classes[label] if classes else label)!r} has {len(rows)} images, too few to keep {share:.0%} apart")
         held.append(rng(int(label)).numpy().permutation(rows)[:count])
     chosen = np.sort(np.concatenate(held)) if held else np.empty(0, dtype=np.int64)
     return chosen, np.setdiff1d(np.arange(len(targets)), chosen)

@@ -96,10 +96,13 @@ class _Reader:
         if not target.exists():
             temporary = cache / f".{name}.{os.getpid()}"
             assert self.shape is not None
-            images = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), *self.shape))
-            self._fill(images, paths)
-            images.flush()
-            temporary.replace(target)
+            try:
+                images = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), *self.shape))
+                self._fill(images, paths)
+                images.flush()
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
         return np.load(target, mmap_mode="c")
 
     def _decode(self, path: Path) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ class Npz(Source):
         try:
             with np.load(place, allow_pickle=False) as file:
                 table = {name: file[name] for name in file.files}
-        except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+        except Exception as error:  # damage shows in many ways: zlib.error, BadZipFile, NotImplementedError, ...
             raise InputError(f"{place} cannot be read as .npz: {error}") from None
         for name in ("x_train", "y_train"):
             if name not in table:
@@ -35,12 +34,16 @@ class Npz(Source):
             raise InputError(f"{place} has only one of x_test and y_test; give both or none")
         train = self._pair(table, "train", place)
         test = self._pair(table, "test", place) if "x_test" in table else None
+        if "classes" in table and table["classes"].ndim != 1:
+            raise InputError(f"{place}: classes has shape {table['classes'].shape}; expected the names in order, (K,)")
         highest = int(max(pair[1].max(initial=0) for pair in (train, test) if pair is not None))
         classes = tuple(map(str, table["classes"])) if "classes" in table else tuple(map(str, range(highest + 1)))
         return Arrays(train, test, classes)
 
     def _pair(self, table: dict[str, np.ndarray], split: str, place: Path) -> tuple[np.ndarray, np.ndarray]:
-        images, targets = table[f"x_{split}"], np.squeeze(table[f"y_{split}"])
+        images, targets = table[f"x_{split}"], table[f"y_{split}"]
+        if targets.ndim == 2 and targets.shape[1] == 1:
+            targets = targets[:, 0]
         if images.dtype != np.uint8:
             raise InputError(f"{place}: x_{split} is {images.dtype}; expected uint8 with values 0 to 255")
         if not np.issubdtype(targets.dtype, np.integer) or targets.ndim != 1:

@@ -42,8 +42,8 @@ class ConvNet(Architecture):
             layers[f"conv{block}"] = nn.Conv2d(channels, self.width, 3, padding=padding)
             channels, height, width = self.width, height + 2 * padding - 2, width + 2 * padding - 2
             if self.norm in ("instance", "layer", "group") and height * width == 1:
-                raise does_not_fit("convnet", shape, f"the map of block {block} is a single pixel, which "
-                                   f"{self.norm} normalisation sets to a constant; use depth={block - 1} or less")
+                raise does_not_fit("convnet", shape, f"the map of block {block} is a single pixel, which {self.norm} "
+                                   f"normalisation sets to a constant; use {_shallower(block)}")
             if (norm := norm_layer(self.norm, channels, height, width)) is not None:
                 layers[f"norm{block}"] = norm
             layers[f"act{block}"] = activation_layer(self.activation)
@@ -51,10 +51,14 @@ class ConvNet(Architecture):
                 layers[f"pool{block}"] = (nn.AvgPool2d if self.pooling == "avg" else nn.MaxPool2d)(2)
                 height, width = height // 2, width // 2
                 if not height * width:
-                    raise does_not_fit("convnet", shape, f"nothing is left after block {block}; "
-                                       f"use depth={block - 1} or less")
+                    raise does_not_fit("convnet", shape, f"nothing is left after block {block}; use {_shallower(block)}")
         taps = {name.replace("act", "block"): name for name in layers if name.startswith("act")}
         return Network(nn.Sequential(layers), nn.Linear(channels * height * width, classes), taps)
+
+
+def _shallower(block: int) -> str:
+    """What to use where this block is one too many."""
+    return f"depth={block - 1} or less" if block > 1 else "mlp"
 
 
 def _depth_for(size: int) -> int:

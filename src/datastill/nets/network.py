@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from datastill.config import Family, spec
+from datastill.config import Family, digest, spec
 from datastill.errors import InputError
 from datastill.rng import RNG
 
@@ -84,13 +83,23 @@ def couples_samples(network: nn.Module) -> bool:
 CACHE, DEVICE_MEMORY = 8 * 2**20, 2**30  # bytes one forward's largest feature map may take, on a CPU and elsewhere
 
 
-@lru_cache(maxsize=64)
+GROUPS = 4  # of group normalisation
+_chunk_sizes: dict[tuple[str, Shape, str], int] = {}
+
+
 def chunk_size(architecture: Architecture, shape: Shape, classes: int, device: torch.device) -> int:
     """How many images to send through a network at once for speed.
 
     On a CPU so few that the largest feature map stays in the cache: a forward in such chunks takes about half the time
     of one over everything (``benchmarks/dm.py``). Only for networks that treat each image by itself.
     """
+    key = (digest(architecture), shape, device.type)
+    if key not in _chunk_sizes:
+        _chunk_sizes[key] = _measure_chunk(architecture, shape, classes, device)
+    return _chunk_sizes[key]
+
+
+def _measure_chunk(architecture: Architecture, shape: Shape, classes: int, device: torch.device) -> int:
     probe = fresh(architecture, shape, classes, RNG("chunk"), torch.device("cpu")).eval()
     with torch.no_grad():
         maps = probe.maps(torch.zeros(1, *shape))  # type: ignore[operator]
@@ -110,7 +119,9 @@ def norm_layer(norm: Norm, channels: int, height: int, width: int) -> nn.Module 
         case "layer":
             return nn.LayerNorm([channels, height, width])
         case "group":
-            return nn.GroupNorm(4, channels)
+            if channels % GROUPS:
+                raise InputError(f"norm=group needs a width that {GROUPS} divides, got {channels} channels")
+            return nn.GroupNorm(GROUPS, channels)
 
 
 def activation_layer(activation: Activation) -> nn.Module:

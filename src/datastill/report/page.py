@@ -1,0 +1,139 @@
+"""``report``: read finished runs, write one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import datastill
+from datastill import artefact, checkpoint, scoring
+from datastill.config import kind, spec
+from datastill.core import Protocol
+from datastill.errors import InputError
+from datastill.files import make_folder, write_atomically
+from datastill.report import figures, pictures, reproduce, settings, words
+from datastill.run import Run, label
+
+
+@dataclass(frozen=True)
+class Section:
+    """All the page says about one run."""
+
+    name: str
+    title: str
+    card: dict[str, Any]
+    columns: dict[str, tuple[str, str]]  # of the comparison table
+    best: Mapping[str, Any] | None
+    rows: list[words.Row]
+    pictures: pictures.Pictures
+    curves: list[figures.Curve]
+    shares: figures.Shares | None
+    groups: tuple[settings.Group, ...]
+    known: bool  # whether defaults are known
+    facts: list[tuple[str, str]]
+    commands: list[str]
+    python: str
+
+
+def report(folders: Sequence[Path], out: Path) -> Path:
+    """Write one self-contained HTML page about finished runs to ``out``, atomically, and return ``out``.
+
+    The page is a function of the folders alone. Folders are named by their last part only, so that it can be passed on.
+    Raises InputError: no folder, one without a finished artefact, a damaged file in it, a place that cannot be written.
+    """
+    if not folders:
+        raise InputError("no run folder given, expected one or more; name the folders of finished runs")
+    out = Path(out)
+    if out.is_dir():
+        raise InputError(f"{out} is a folder, expected the name of an HTML file; write to {out / 'report.html'}, say")
+    sections = [collect(Path(folder), f"f{i}") for i, folder in enumerate(folders)]
+    make_folder(out.parent)
+    write_atomically(out, render(sections).encode())
+    return out
+
+
+def render(sections: Sequence[Section]) -> str:
+    """The page as HTML."""
+    environment = Environment(loader=PackageLoader("datastill.report", "."), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    scored = [s.best for s in sections if s.best is not None]
+    alike = {(s["network"], settings.short_table(Protocol, s["protocol"]), s["split"]) for s in scored}
+    return environment.get_template("page.html.jinja").render(sections=sections, words=words, alike=sorted(alike),
+                                                              version=datastill.__version__)
+
+
+def collect(folder: Path, key: str) -> Section:
+    """Read all there is about one run. Raises InputError for an unfinished or damaged one."""
+    distilled = artefact.load(folder)
+    card, name = distilled.card, folder.resolve().name
+    run = settings.read(Run, card["run"])
+    with _expecting(folder / "scores"):
+        sheets = scoring.read_sheets(folder)
+        rows = [words.row(sheet) for sheet in sheets]
+        best = words.choose(sheets, "" if run is None else spec(run.network), card.get("protocol"))
+        shares = [words.mean_per_class(best or {}, subject) for subject in ("synthetic", "random")]
+    with _expecting(folder / checkpoint.LOG):
+        log = checkpoint.read_log(folder)
+        curves, gradients = figures.curves(log, key), figures.shares(log, f"{key}-shares")
+        facts = _facts(card, log)
+    with _expecting(folder / pictures.START):
+        shown = pictures.pictures(distilled, pictures.read_start(folder), *shares)
+    groups = settings.groups_of_table(card["run"]) if run is None else settings.groups(run)
+    return Section(name, title(card), card, _columns(card, run), best, rows, shown, curves, gradients, groups,
+                   run is not None, facts, reproduce.commands(name, card, run, sheets),
+                   reproduce.python(name, distilled))
+
+
+@contextmanager
+def _expecting(place: Path) -> Iterator[None]:
+    """Files outside the artefact carry no checksum: one of another form is named instead of a traceback shown."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{place} is damaged or was edited: what it holds is not of the form expected ({error!r}); "
+                         "restore it from a copy, or delete it: the page is made without it") from error
+
+
+def title(card: dict[str, Any]) -> str:
+    """``distribution + total_variation on digits, 1 image per class``."""
+    run = card["run"]
+    names = [run["method"]["kind"], *run.get("plugins", {})]
+    return f"{' + '.join(map(settings.name_of, names))} on {settings.name_of(card['data']['name'])}, " \
+           f"{words.images(card['ipc'])} per class"
+
+
+def _columns(card: dict[str, Any], run: Run | None) -> dict[str, tuple[str, str]]:
+    """Cells of the comparison table by heading: what it is, and what of it differs from the defaults."""
+    table = card["run"]
+    parts = {"method": (table["method"]["kind"], ""), "plug-ins": (", ".join(table.get("plugins", {})) or "none", ""),
+             "network": (table["network"]["kind"], "")}
+    if run is not None:
+        several = len(run.plugins) > 1
+        options = [f"{label(plugin)}.{option}" if several else option
+                   for plugin in run.plugins for option in settings.options(plugin)]
+        parts = {"method": (kind(run.method), ", ".join(settings.options(run.method))),
+                 "plug-ins": (", ".join(map(label, run.plugins)) or "none", ", ".join(options)),
+                 "network": (kind(run.network), ", ".join(settings.options(run.network)))}
+    return {**parts, "data": (settings.name_of(card["data"]["name"]), ""),
+            "ipc": (str(card["ipc"]), ""), "seed": (str(table["seed"]), "")}
+
+
+def _facts(card: dict[str, Any], log: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    shape = " × ".join(map(str, card["shape"]))
+    facts = [("images", f"{card['count']} of {shape} (channels × height × width), {card['labels']} labels"),
+             ("normalisation", f"mean {settings.text(card['mean'])}; std {settings.text(card['std'])}"),
+             ("run digest", card["digest"]), ("data fingerprint", card["data"]["fingerprint"]),
+             ("versions", ", ".join(f"{name} {version}" for name, version in card["versions"].items()))]
+    if card.get("step_size") is not None:
+        facts.insert(1, ("learned step size", f"{card['step_size']:.4g}"))
+    if card.get("protocol") is not None:
+        facts.append(("meant for protocol", settings.short_table(Protocol, card["protocol"])))
+    if len(log) > 1:
+        took = words.duration(log[-1]["time"] - log[0]["time"])
+        facts.append(("distilled in", f"{took}, from the first to the last log line, pauses included"))
+    return facts

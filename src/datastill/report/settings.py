@@ -1,0 +1,141 @@
+"""The settings of a run as rows to read, with the defaults beside those that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, NamedTuple
+
+from pydantic_core import PydanticUndefined
+
+from datastill.config import Description, Family, kind, load
+
+NOT_SET = "not set"
+
+
+class Setting(NamedTuple):
+    """One setting; ``default`` is its default as text, "" where there is none, None where the value is the default."""
+
+    name: str
+    value: str
+    default: str | None = None
+
+
+class Group(NamedTuple):
+    """Settings that belong together: of the run itself, its method, a plug-in, ..."""
+
+    title: str
+    rows: tuple[Setting, ...]
+
+
+def read(cls: type[Description], table: Any) -> Any:
+    """The description a card holds, or None where it cannot be made here: a class of another place or version."""
+    try:
+        return load(cls, table)
+    except Exception:  # a class from outside may fail in any way when imported; the page then does without defaults
+        return None
+
+
+def options(description: Description) -> list[str]:
+    """``option=value`` for every option that differs from its default, those further inside included."""
+    return [f"{row.name}={row.value}" for row in differences(description)
+            if row.default is not None and row.name != "label"]
+
+
+def short(description: Family) -> str:
+    """``name:option=value,option=value``, as it can be typed."""
+    return ":".join(filter(None, (kind(description), ",".join(options(description)))))
+
+
+def short_table(cls: type[Family], table: Mapping[str, Any]) -> str:
+    """The short form of a dumped description; its bare name where it cannot be read here."""
+    description = read(cls, table)
+    return str(table.get("kind", "?")) if description is None else short(description)
+
+
+def groups(run: Description) -> tuple[Group, ...]:
+    """All settings of a run, a group for each description in it, its own plain fields last."""
+    plain: list[Setting] = []
+    found: list[Group] = []
+    for key, field in type(run).model_fields.items():
+        value, usual = getattr(run, key), field.get_default(call_default_factory=True)
+        if isinstance(value, Description):
+            found.append(Group(key, tuple(_rows("", value, usual))))
+        elif isinstance(value, tuple) and value and isinstance(value[0], Family):
+            singular = key.removesuffix("s").replace("plugin", "plug-in")
+            found += [Group(f"{singular} {getattr(member, 'label', '') or name_of(kind(member))}",
+                            tuple(_rows("", member, PydanticUndefined))) for member in value]
+        else:
+            plain += _rows(key, value, usual)
+    return (*found, Group("run", tuple(plain)))
+
+
+def groups_of_table(table: Mapping[str, Any]) -> tuple[Group, ...]:
+    """The same for a dumped run that cannot be made here: no defaults are known."""
+    plain = tuple(Setting(key, text(value)) for key, value in table.items() if not isinstance(value, Mapping))
+    inner = [Group(key, tuple(Setting(inside, text(v)) for inside, v in leaves(value).items()))
+             for key, value in table.items() if isinstance(value, Mapping) and value]
+    return (*inner, Group("run", plain))
+
+
+def differences(description: Description, usual: Any = PydanticUndefined, path: str = "") -> list[Setting]:
+    """Every field, by dotted name, compared with ``usual`` of the same class, or with the defaults of its class."""
+    rows = []
+    for key, field in type(description).model_fields.items():
+        own = field.get_default(call_default_factory=True)
+        default = getattr(usual, key) if type(usual) is type(description) else own
+        rows += _rows(f"{path}.{key}" if path else key, getattr(description, key), default)
+    return rows
+
+
+def _rows(path: str, value: Any, usual: Any) -> list[Setting]:
+    if isinstance(value, Description):
+        own = []
+        if isinstance(value, Family):
+            other = isinstance(usual, Family) and type(usual) is not type(value)
+            own = [Setting(path or "kind", kind(value), kind(usual) if other else None)]
+        return own + differences(value, usual, path)
+    if isinstance(value, dict) and any(isinstance(inner, Description) for inner in value.values()):
+        before = usual if isinstance(usual, dict) else {}
+        return [row for key, inner in value.items()
+                for row in _rows(f"{path}.{key}", inner, before.get(key, PydanticUndefined))]
+    if value == usual:
+        return [] if text(value) == NOT_SET else [Setting(path, text(value))]
+    return [Setting(path, text(value), "" if usual is PydanticUndefined else text(usual))]
+
+
+def leaves(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """The values of nested tables by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        where = f"{path}.{key}" if path else key
+        found |= leaves(value, where) if isinstance(value, Mapping) else {where: value}
+    return found
+
+
+def text(value: Any) -> str:
+    """A value as one would type it. Of a local path only the last part is shown: the page is made to be passed on."""
+    if value is None or value in ("", (), [], {}):
+        return NOT_SET
+    if isinstance(value, Description):
+        return short(value) if isinstance(value, Family) else ", ".join(options(value)) or "defaults"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {text(one)}" for key, one in value.items())
+    if isinstance(value, (tuple, list)):
+        return ", ".join(text(one) for one in value)
+    if isinstance(value, str):
+        return hidden(value)
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+
+
+def hidden(value: str) -> str:
+    """The text, or its last part where it is an absolute path."""
+    for flavour in (PurePosixPath(value), PureWindowsPath(value)):
+        if flavour.is_absolute() or value.startswith("~"):
+            return f"…/{flavour.name}"
+    return value
+
+
+def name_of(kind: str) -> str:
+    """The bare name of a kind: ``package.module:Class`` -> ``Class``."""
+    return kind.rpartition(":")[2]

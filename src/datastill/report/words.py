@@ -1,0 +1,167 @@
+"""Scores in words: numbers with one decimal, what a sheet shows, and the one sentence that says it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from markupsafe import Markup, escape
+
+from datastill.core import Protocol
+from datastill.report.settings import short_table
+
+NBSP = "\u00a0"
+Sheet = Mapping[str, Any]
+
+
+class Row(NamedTuple):
+    """A score sheet as cells of the table; accuracies in per cent, gain in points, "" for what was not measured."""
+
+    network: str
+    protocol: str
+    split: str
+    seed: int
+    images: int
+    synthetic: str
+    random: str
+    full: str
+    gain: str
+    interval: str
+    trials: int
+    chance: str
+    verdict: str
+    warn: bool
+
+
+class Bar(NamedTuple):
+    """One bar under the headline: accuracy as a fraction, and as text."""
+
+    name: str
+    value: float
+    text: str
+
+
+def number(value: float, sign: bool = False) -> str:
+    """One decimal, a true minus sign, no negative zero."""
+    text = f"{value:+.1f}" if sign else f"{value:.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """A fraction in per cent."""
+    return f"{number(100 * share)}{NBSP}%"
+
+
+def breakable(text: str) -> Markup:
+    """A name or value, escaped, that may break after its dots, commas and the like instead of anywhere."""
+    return Markup(re.sub(r"([._,:/])", r"\1<wbr>", str(escape(text))))
+
+
+def points(share: float) -> str:
+    """A difference of fractions in points, with its sign."""
+    return number(100 * share, sign=True)
+
+
+def trials(count: int) -> str:
+    """``1 trial``, ``3 trials``."""
+    return f"{count} {'trial' if count == 1 else 'trials'}"
+
+
+def images(count: int) -> str:
+    """``1 image``, ``10 images``."""
+    return f"{count:,}".replace(",", "\u202f") + (" image" if count == 1 else " images")
+
+
+def duration(seconds: float) -> str:
+    """``42 seconds``, ``12 minutes``, ``3.5 hours``."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def spread(found: Mapping[str, Any] | None, usual: int) -> str:
+    """``84.1 ± 2.7``, mean and standard deviation in per cent; other numbers of trials than ``usual`` are named."""
+    if found is None:
+        return ""
+    std = f" ± {number(100 * found['std'])}" if found["n"] > 1 else ""
+    return number(100 * found["mean"]) + std + (f" ({trials(found['n'])})" if found["n"] != usual else "")
+
+
+def interval(found: Mapping[str, float]) -> str:
+    """``6.0 to 33.9``: the 95 % interval in points; "" for a single trial."""
+    return f"{number(100 * found['low'])} to {number(100 * found['high'])}" if found["n"] > 1 else ""
+
+
+def row(sheet: Sheet) -> Row:
+    """A sheet as cells."""
+    found = sheet["summary"]
+    gain, count = found.get("gain"), found["synthetic"]["n"]
+    verdict_, warn = verdict(sheet)
+    return Row(
+        network=sheet["network"], protocol=short_table(Protocol, sheet["protocol"]), split=sheet["split"],
+        seed=sheet["seed"], images=sheet["images"], synthetic=spread(found["synthetic"], count),
+        random=spread(found.get("random"), count), full=spread(found.get("full"), count),
+        gain=points(gain["mean"]) if gain else "", interval=interval(gain) if gain else "", trials=count,
+        chance=number(100 * sheet["chance"]), verdict=verdict_, warn=warn)
+
+
+def verdict(sheet: Sheet) -> tuple[str, bool]:
+    """What a sheet shows, in words, and whether it is a warning: at chance, or below random real images."""
+    found, chance = sheet["summary"], sheet["chance"]
+    guessing = 2 * math.sqrt(chance * (1 - chance) / sheet["images"])  # how far pure guessing strays on so many images
+    at_chance, gain = found["synthetic"]["mean"] <= chance + guessing, found.get("gain")
+    parts = ["no better than guessing"] * at_chance + ([_against_random(gain)] if gain else [])
+    return "; ".join(parts), at_chance or bool(gain and gain["mean"] < 0)
+
+
+def _against_random(gain: Mapping[str, float]) -> str:
+    if gain["n"] == 1:
+        side = "below" if gain["mean"] < 0 else "level with" if gain["mean"] == 0 else "above"
+        return f"{side} random real images in a single trial"
+    if gain["low"] > 0:
+        return "better than random real images"
+    if gain["high"] < 0:
+        return "below random real images"
+    return ("below random real images, but the interval includes 0" if gain["mean"] < 0
+            else "not shown to beat random real images: the interval includes 0")
+
+
+def choose(sheets: Sequence[Sheet], network: str, protocol: Mapping[str, Any] | None) -> Sheet | None:
+    """The sheet for the headline: of test images, the network distilled with, the protocol the set is meant for."""
+    return min(sheets, default=None, key=lambda s: (
+        s["split"] != "test", s["network"] != network, protocol is not None and s["protocol"] != protocol))
+
+
+def headline(sheet: Sheet, count: int) -> str:
+    """The result in one sentence; ``count`` is the number of images in the set."""
+    found = sheet["summary"]
+    these = "this 1 image" if count == 1 else f"these {images(count)}"
+    text = f"Students trained on {these} reach {_with_std(found['synthetic'])}"
+    if "random" in found:
+        text += f", on as many random real images {_with_std(found['random'])}"
+    text += f"; chance is {percent(sheet['chance'])}."
+    if (gain := found.get("gain")) is not None:
+        middle = f"95{NBSP}% interval {interval(gain)}, " if gain["n"] > 1 else ""
+        text += f" Paired gain {points(gain['mean'])} points, {middle}{trials(gain['n'])}."
+    return text
+
+
+def _with_std(found: Mapping[str, float]) -> str:
+    return percent(found["mean"]) + (f" (±{number(100 * found['std'])})" if found["n"] > 1 else "")
+
+
+def bars(sheet: Sheet) -> list[Bar]:
+    """The means of a sheet and chance, to be drawn."""
+    names = {"synthetic": "these images", "random": "random real images", "full": "all training images"}
+    found = [Bar(name, sheet["summary"][key]["mean"], percent(sheet["summary"][key]["mean"]))
+             for key, name in names.items() if key in sheet["summary"]]
+    return [*found, Bar("chance", sheet["chance"], percent(sheet["chance"]))]
+
+
+def mean_per_class(sheet: Sheet, subject: str) -> list[float | None]:
+    """Accuracy of each class as a fraction, mean over trials; None where the split has no image of the class."""
+    columns = zip(*(one["per_class"] for one in sheet.get(subject, [])), strict=True)
+    return [math.fsum(known) / len(known) if (known := [v for v in column if v is not None]) else None
+            for column in columns]

@@ -1,0 +1,262 @@
+"""The page as a whole: what it says is what the folder holds, it needs nothing else, and bad folders are named."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+
+import datastill as ds
+from datastill import scoring
+from datastill.artefact import write_tensors
+from datastill.config import dump, load
+from datastill.data import Images
+from datastill.errors import InputError
+from datastill.protocols.dc import DC
+from datastill.report import report
+from datastill.rng import RNG
+
+CLASSES = ("<b>x</b>", "two", "three")
+PROTOCOL = DC(augment="none", epochs=2)
+PUBLISHED = {"accuracy": 48.9, "std": 0.6, "source": "Some <i>Table</i> 1", "recalled": True, "verified": False}
+VOID = {"meta", "link", "img", "br", "wbr", "input", "hr"}
+
+
+def images(seed: int) -> Images:
+    """Random pixels of three classes, four images each."""
+    pixels = (RNG(seed).uniform(12, 1, 8, 8) * 256).byte()
+    return Images(pixels, torch.arange(12) % 3, CLASSES, (0.5,), (0.25,))
+
+
+def make(folder: Path, table: dict[str, object], score: DC | None = PROTOCOL, **about: object) -> Path:
+    """A tiny run with scores."""
+    run = load(ds.Run, {"network": "convnet:width=4,depth=1", "ipc": 2, **table})
+    ds.distill(run, run.task(images(0)), folder, about=about)
+    if score is not None:
+        scoring.score(folder, ds.load(folder), score, run.network, images(0), images(1), trials=2, seed=4,
+                      baselines=folder.parent / "baselines", full=True)
+    return folder
+
+
+METHOD = {"kind": "distribution", "iterations": 3, "batch_real": 4, "augment": "none"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs: one distilled with a plug-in, with a published number, and one chosen."""
+    root = tmp_path_factory.mktemp("runs")
+    make(root / "with tv", {"method": METHOD, "plugins": {"total_variation": {"weight": 0.5}},
+                            "data": {"path": "/home/someone/pictures"}}, published=PUBLISHED, protocol=dump(PROTOCOL))
+    make(root / "chosen", {"method": {"kind": "coreset"}, "seed": 7}, DC(augment="none", epochs=1))
+    return root
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy of the first run, to be damaged."""
+    return Path(shutil.copytree(made / "with tv", tmp_path / "copy"))
+
+
+class Checked(HTMLParser):
+    """Reads a page strictly: every tag closed in order, ids different, what is loaded and linked, the plain text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.loaded: list[str] = []
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.pieces: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+        assert len(set(self.ids)) == len(self.ids)
+        self.text = re.sub(r"\s+", " ", "".join(self.pieces))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("href", "xlink:href"):
+                self.links.append(value or "")
+            if name in ("src", "srcset", "data", "poster", "action", "background"):
+                self.loaded.append(value or "")
+            if tag == "img" and name == "alt":
+                assert value
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.pieces.append(data)
+
+
+def page(*folders: Path, out: Path) -> tuple[str, Checked]:
+    source = report(folders, out).read_text(encoding="utf-8")
+    return source, Checked(source)
+
+
+def test_page_loads_nothing(made: Path, tmp_path: Path) -> None:
+    source, checked = page(made / "with tv", made / "chosen", out=tmp_path / "page.html")
+    assert "http://" not in source
+    assert "https://" not in source
+    assert "@import" not in source
+    assert not {"script", "link", "iframe", "object", "embed"} & set(checked.tags)
+    assert checked.loaded
+    assert all(one.startswith("data:image/png;base64,") for one in checked.loaded)
+    assert set(re.findall(r"url\(([^)]*)\)", source)) <= {f"#{one}" for one in checked.ids}
+    assert {one for one in checked.links if one.startswith("#")} == set(checked.links)
+    assert {one[1:] for one in checked.links} <= set(checked.ids)
+
+
+def test_numbers_are_those_of_the_sheet(made: Path, tmp_path: Path) -> None:
+    _, checked = page(made / "with tv", out=tmp_path / "page.html")
+    (sheet,) = [json.loads(path.read_text()) for path in (made / "with tv" / "scores").glob("*.json")]
+    found = sheet["summary"]
+
+    def one(value: float) -> str:
+        return f"{100 * value:.1f}".replace("-", "−")
+
+    assert (f"Students trained on these 6 images reach {one(found['synthetic']['mean'])} % "
+            f"(±{one(found['synthetic']['std'])}), on as many random real images {one(found['random']['mean'])} % "
+            f"(±{one(found['random']['std'])}); chance is 33.3 %.") in checked.text
+    gain = found["gain"]
+    assert f"95 % interval {one(gain['low'])} to {one(gain['high'])}, 2 trials." in checked.text
+    assert f"{one(found['full']['mean'])} (1 trial)" in checked.text
+    per_class = [sum(t["per_class"][1] for t in sheet[subject]) / 2 for subject in ("synthetic", "random")]
+    assert f"two {one(per_class[0])} % ({one(per_class[1])} %)" in checked.text
+    assert "48.9 % (±0.6). Source: Some <i>Table</i> 1. The number is recalled" in checked.text
+
+
+def test_text_from_outside_is_escaped(made: Path, tmp_path: Path) -> None:
+    source, checked = page(made / "with tv", out=tmp_path / "page.html")
+    assert "<b>" not in source
+    assert "<i>Table" not in source
+    assert "<b>x</b>" in checked.text
+
+
+def test_says_what_was_run_and_how_to_do_it_again(made: Path, tmp_path: Path) -> None:
+    _, checked = page(made / "with tv", out=tmp_path / "page.html")
+    card = ds.load(made / "with tv").card
+    assert "distribution + total_variation on digits, 2 images per class" in checked.text
+    assert "iterations 3 default 20000" in checked.text
+    assert "weight 0.5 default 1" in checked.text
+    assert card["digest"] in checked.text
+    assert card["data"]["fingerprint"] in checked.text
+    assert "datastill distill run.toml --out 'with tv'" in checked.text
+    assert ("datastill evaluate 'with tv' --network convnet:width=4,depth=1 --protocol dc:epochs=2,augment=none "
+            "--trials 2 --seed 4 --full") in checked.text
+    assert "gradient shares at iteration 1: method" in checked.text.lower()
+
+
+def test_no_local_path_on_the_page(made: Path, tmp_path: Path) -> None:
+    source, checked = page(made / "with tv", out=tmp_path / "page.html")
+    assert str(made) not in source
+    assert "/home/someone" not in source
+    assert "…/pictures" in checked.text
+
+
+def test_several_runs_are_compared(made: Path, tmp_path: Path) -> None:
+    source, checked = page(made / "with tv", made / "chosen", out=tmp_path / "page.html")
+    assert checked.tags.count("h1") == 1
+    assert re.findall(r'<a href="#run-(\d)">([^<]*)</a>', source) == [("1", "with tv"), ("2", "chosen")]
+    assert "not all taken the same way" in checked.text
+    assert "These are the images the run started from" in checked.text
+    assert "Nothing was optimised" in checked.text
+
+
+def test_works_without_scores_log_and_snapshots(folder: Path, tmp_path: Path) -> None:
+    shutil.rmtree(folder / "scores")
+    shutil.rmtree(folder / "snapshots")
+    (folder / "log.jsonl").unlink()
+    _, checked = page(folder, out=tmp_path / "page.html")
+    assert "Not scored yet" in checked.text
+    assert "holds no picture of the start" in checked.text
+    assert "The run's folder holds no log." in checked.text
+
+
+def test_works_for_a_run_this_installation_cannot_make(folder: Path, tmp_path: Path) -> None:
+    from datastill.artefact import write
+    card = ds.load(folder).card
+    run = load(ds.Run, card["run"])
+    task = run.task(images(0))
+    card["run"]["method"]["kind"] = "no_such_package.methods:Mine"
+    about = {key: card[key] for key in ("run", "digest", "ipc", "data")}
+    write(folder, run.method.start(task, 2, RNG(0)), about)
+    _, checked = page(folder, out=tmp_path / "page.html")
+    assert "Mine + total_variation on digits" in checked.text
+    assert "cannot be made by this installation" in checked.text
+    assert "iterations 3 " in checked.text
+
+
+def test_page_is_a_function_of_the_folders(made: Path, tmp_path: Path) -> None:
+    first = report([made / "with tv"], tmp_path / "deep" / "a.html")
+    second = report([made / "with tv"], tmp_path / "b.html")
+    assert first.read_bytes() == second.read_bytes()
+    assert [path.name for path in first.parent.iterdir()] == ["a.html"]
+
+
+def edit_sheet(folder: Path) -> None:
+    (path,) = (folder / "scores").glob("*.json")
+    sheet = json.loads(path.read_text())
+    del sheet["summary"]["synthetic"]
+    path.write_text(json.dumps(sheet))
+
+
+def other_tensors(folder: Path) -> None:
+    from safetensors.torch import save_file
+    save_file({"other": torch.zeros(1)}, folder / "snapshots" / "000000.safetensors")
+
+
+DAMAGE = {
+    "tensors": (lambda folder: (folder / "synthetic.safetensors").write_bytes(b"x"), "synthetic.safetensors is damaged"),
+    "no card": (lambda folder: (folder / "card.json").unlink(), "has not finished"),
+    "card": (lambda folder: (folder / "card.json").write_text("{}"), "card.json is damaged"),
+    "scores": (lambda folder: next((folder / "scores").glob("*.json")).write_text("{"), "no readable score file"),
+    "sheet": (edit_sheet, "scores is damaged or was edited"),
+    "snapshot": (lambda folder: (folder / "snapshots/000000.safetensors").write_bytes(b"x"), "000000.safetensors is no"),
+    "tensor": (other_tensors, "000000.safetensors is damaged or was edited"),
+    "log": (lambda folder: (folder / "log.jsonl").write_text('{"iteration": 1, "loss": "x"}\n'), "log.jsonl is damaged"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damaged_folder_is_named(folder: Path, tmp_path: Path, case: str) -> None:
+    damage, message = DAMAGE[case]
+    damage(folder)
+    with pytest.raises(InputError, match=message) as caught:
+        report([folder], tmp_path / "page.html")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_bad_arguments(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no run folder given, expected one or more"):
+        report([], tmp_path / "page.html")
+    with pytest.raises(InputError, match="holds no distilled set"):
+        report([tmp_path / "nowhere"], tmp_path / "page.html")
+    with pytest.raises(InputError, match="is a folder, expected the name of an HTML file"):
+        report([made / "chosen"], tmp_path)
+
+
+def test_unchanged_start_is_shown_once(folder: Path, tmp_path: Path) -> None:
+    both = Checked(report([folder], tmp_path / "page.html").read_text()).tags.count("img")
+    run = load(ds.Run, ds.load(folder).card["run"])
+    done = ds.load(folder)
+    same = ds.SyntheticSet(done.x, done.y, images(0), run.parametrization)
+    write_tensors(folder / "snapshots" / "000000.safetensors", same)
+    once = Checked(report([folder], tmp_path / "page.html").read_text()).tags.count("img")
+    assert (both, once) == (12, 6)

@@ -1,0 +1,49 @@
+"""Settings: what differs from its default is told apart, local paths are not shown."""
+
+import pytest
+
+from datastill.config import load
+from datastill.core import Protocol
+from datastill.report import settings
+from datastill.report.settings import Setting
+from datastill.run import Run
+
+
+def rows(table: dict[str, object]) -> dict[str, dict[str, Setting]]:
+    return {group.title: {row.name: row for row in group.rows} for group in settings.groups(load(Run, table))}
+
+
+def test_differences_are_told_apart() -> None:
+    found = rows({"method": {"kind": "distribution", "optim": {"images": {"lr": 10.0}}}, "network": "mlp", "seed": 3,
+                  "plugins": {"smooth": {"kind": "total_variation", "weight": 2.0}}})
+    assert list(found) == ["method", "plug-in smooth", "parametrization", "data", "network", "run"]
+    assert found["method"]["optim.images.lr"] == Setting("optim.images.lr", "10", "1")
+    assert found["method"]["iterations"].default is None
+    assert found["plug-in smooth"]["weight"] == Setting("weight", "2", "1")
+    assert found["network"]["kind"] == Setting("kind", "mlp", "convnet")
+    assert found["run"] == {"ipc": Setting("ipc", "10", None), "seed": Setting("seed", "3", "0")}
+    assert "path" not in found["data"]
+
+
+@pytest.mark.parametrize("text", ["dc", "dc:epochs=50,augment=none", "dc:lr=0.5"])
+def test_short_form_is_read_back(text: str) -> None:
+    protocol = load(Protocol, text)  # type: ignore[type-abstract]
+    assert settings.short(protocol) == text
+    assert load(Protocol, settings.short(protocol)) == protocol  # type: ignore[type-abstract]
+
+
+def test_unknown_class_keeps_its_name() -> None:
+    assert settings.short_table(Protocol, {"kind": "nowhere:Mine", "lr": 1.0}) == "nowhere:Mine"  # type: ignore[type-abstract]
+
+
+@pytest.mark.parametrize(("value", "shown"), [
+    ("/home/me/pictures", "…/pictures"), ("~/pictures", "…/pictures"), ("C:\\me\\pictures", "…/pictures"),
+    ("pictures/mine", "pictures/mine"), ("convnet:width=4", "convnet:width=4")])
+def test_local_paths_are_cut(value: str, shown: str) -> None:
+    assert settings.hidden(value) == shown
+    assert settings.text((value,)) == shown
+
+
+def test_text_is_as_typed() -> None:
+    assert [settings.text(v) for v in (True, 0.1, 20_000, None, "", (1.0, 2.5), {"a": 1})] == \
+        ["true", "0.1", "20000", "not set", "not set", "1, 2.5", "a 1"]

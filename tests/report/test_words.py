@@ -1,0 +1,59 @@
+"""Scores in words: rounding, the verdicts, the sheet that makes the headline."""
+
+from typing import Any
+
+import pytest
+
+from datastill.report import words
+from datastill.scoring import statistics
+
+
+def sheet(synthetic: list[float], random: list[float], **more: Any) -> dict[str, Any]:
+    summary = {"synthetic": statistics(synthetic), "random": statistics(random),
+               "gain": statistics([a - b for a, b in zip(synthetic, random, strict=True)])}
+    return {"network": "mlp", "protocol": {"kind": "dc"}, "split": "test", "seed": 0, "images": 1000, "chance": 0.1,
+            "summary": summary, **more}
+
+
+@pytest.mark.parametrize(("value", "signed", "text"), [
+    (12.345, False, "12.3"), (-0.04, True, "0.0"), (0.04, True, "0.0"), (-1.26, True, "−1.3"), (20.0, True, "+20.0")])
+def test_number(value: float, signed: bool, text: str) -> None:
+    assert words.number(value, signed) == text
+
+
+@pytest.mark.parametrize(("synthetic", "random", "text", "warn"), [
+    ([0.8, 0.81, 0.82], [0.6, 0.61, 0.62], "better than random real images", False),
+    ([0.6, 0.61, 0.62], [0.8, 0.81, 0.82], "below random real images", True),
+    ([0.6, 0.9, 0.62], [0.61, 0.5, 0.7], "not shown to beat random real images: the interval includes 0", False),
+    ([0.5, 0.3], [0.4, 0.5], "below random real images, but the interval includes 0", True),
+    ([0.6], [0.5], "above random real images in a single trial", False),
+    ([0.118], [0.5], "no better than guessing; below random real images in a single trial", True),
+])
+def test_verdict(synthetic: list[float], random: list[float], text: str, warn: bool) -> None:
+    assert words.verdict(sheet(synthetic, random)) == (text, warn)
+
+
+def test_single_trial_has_no_interval() -> None:
+    one = sheet([0.6], [0.5])
+    assert words.headline(one, 1).endswith("Paired gain +10.0 points, 1 trial.")
+    assert words.headline(one, 1).startswith("Students trained on this 1 image reach 60.0\u00a0%, on as many")
+    assert (words.row(one).synthetic, words.row(one).interval) == ("60.0", "")
+
+
+def test_headline_is_of_test_images_and_the_runs_network() -> None:
+    sheets = [sheet([0.5], [0.5], split=split, network=network, protocol=protocol)
+              for split in ("validation", "test") for network in ("mlp", "convnet")
+              for protocol in ({"kind": "dc"}, {"kind": "other"})]
+    best = words.choose(sheets, "convnet", {"kind": "other"})
+    assert best is sheets[-1]
+    assert words.choose([], "convnet", None) is None
+
+
+def test_mean_per_class_skips_classes_without_images() -> None:
+    trials = [{"per_class": [0.5, None]}, {"per_class": [1.0, None]}]
+    assert words.mean_per_class({"synthetic": trials}, "synthetic") == [0.75, None]
+    assert words.mean_per_class({}, "random") == []
+
+
+def test_breakable_escapes() -> None:
+    assert words.breakable("<b>.c,d") == "&lt;b&gt;.<wbr>c,<wbr>d"
