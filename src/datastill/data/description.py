@@ -123,7 +123,8 @@ def stratified(targets: np.ndarray, share: float, rng: RNG,
         rows = np.flatnonzero(targets == label)
         count = max(1, round(share * len(rows)))
         if count >= len(rows):
-            raise InputError(f"class {(classes[label] if classes else label)!r} has {len(rows)} images, too few to keep {share:.0%} apart")
+            name = repr(classes[label]) if classes else label
+            raise InputError(f"class {name} has {len(rows)} images, too few to keep {share:.0%} apart")
         held.append(rng(int(label)).numpy().permutation(rows)[:count])
     chosen = np.sort(np.concatenate(held)) if held else np.empty(0, dtype=np.int64)
     return chosen, np.setdiff1d(np.arange(len(targets)), chosen)
