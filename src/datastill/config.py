@@ -200,7 +200,7 @@ def load(cls: type[D], given: Any, path: str = "", base: Any = None) -> D:
         raise InputError(f"{path or cls.__name__}: expected a table, got {given!r}")
     given = dict(given)
     if issubclass(cls, Family):
-        cls = _choose(cls, given, path)
+        cls = _choose(cls, given, path, base)
     values = {key: getattr(base, key) for key in cls.model_fields} if type(base) is cls else {}
     for key, value in given.items():
         if key not in cls.model_fields:
@@ -214,9 +214,11 @@ def load(cls: type[D], given: Any, path: str = "", base: Any = None) -> D:
         raise InputError(explain(error, path)) from None
 
 
-def _choose(cls: type[Family], given: dict[str, Any], path: str) -> Any:
+def _choose(cls: type[Family], given: dict[str, Any], path: str, base: Any) -> Any:
     name = given.pop("kind", None)
     if name is None:
+        if isinstance(base, cls):
+            return type(base)
         if inspect.isabstract(cls):
             raise InputError(f"{path or cls.__name__}: 'kind' is missing; known: {', '.join(names(cls))}")
         return cls

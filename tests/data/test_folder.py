@@ -204,7 +204,8 @@ def small_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def same(images: Images, others: Images) -> bool:
-    return (torch.equal(images.pixels, others.pixels) and torch.equal(images.targets, others.targets)
+    everything = torch.arange(len(images))
+    return (torch.equal(images.raw(everything), others.raw(everything)) and torch.equal(images.targets, others.targets)
             and (images.classes, images.mean, images.std) == (others.classes, others.mean, others.std)
             and images.fingerprint == others.fingerprint
             and torch.equal(images.sample(3, RNG(0), 1).x, others.sample(3, RNG(0), 1).x))
@@ -268,3 +269,17 @@ def test_a_damaged_image_leaves_no_cache(tree: Tree, tmp_path: Path, small_memor
         with input_error("01.png cannot be read as an image"):
             data.load(tmp_path)
     assert list(small_memory.iterdir()) == []
+
+
+def test_a_part_of_a_mapped_set_is_not_read(tree: Tree, tmp_path: Path, small_memory: Path) -> None:
+    splits = tree(both(10), validation=0.3).load(tmp_path)
+    assert splits.validation is not None
+    assert splits.train.pixels.data_ptr() == splits.validation.pixels.data_ptr() == splits.test.pixels.data_ptr()
+    second, first = torch.tensor([1]), torch.tensor([0])
+    assert splits.train.subset(second).batch(first).x.equal(splits.train.batch(second).x)
+
+
+def test_mean_and_std_are_of_the_training_images_only(tree: Tree, tmp_path: Path) -> None:
+    splits = tree(both(10)).load(tmp_path)
+    mean = splits.train.raw(torch.arange(len(splits.train))).double().mean() / 255
+    assert splits.train.mean == splits.test.mean == (round(float(mean), 4),)

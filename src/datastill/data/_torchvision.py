@@ -30,12 +30,22 @@ class IdxSource(Source):
 
         def fetch(missing: list[str]) -> None:
             for name in missing:
-                download_url(self.dataset.mirrors[0] + name, str(folder), name, files[name])
+                self._fetch_one(name, folder, files[name])
 
         ensure(self.dataset.__name__, folder, files, fetch)
         train, train_targets, test, test_targets = (_read_idx(folder / name) for name in files)
         return Arrays((train[..., None], train_targets), (test[..., None], test_targets),
                       self.class_names(), self.mean, self.std)
+
+    def _fetch_one(self, name: str, folder: Path, md5: str) -> None:
+        """From the first mirror that has it."""
+        *first, last = self.dataset.mirrors
+        for mirror in first:
+            try:
+                return download_url(mirror + name, str(folder), name, md5)
+            except (OSError, RuntimeError):
+                continue
+        return download_url(last + name, str(folder), name, md5)
 
     def class_names(self) -> tuple[str, ...]:
         """The class names in target order."""

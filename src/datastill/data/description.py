@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -53,53 +55,37 @@ class Data(Description):
         assert isinstance(source, Source)
         place = root / self.path if self.path else root
         arrays = check(source.read(place, self.size, self.channels), self.name)
+        whole = self._images(arrays, arrays.train)
         if arrays.test is None:
-            arrays = self._split_off_test(arrays)
-        assert arrays.test is not None
-        train, test = (self._pixels(images, arrays.mapped) for images in (arrays.train[0], arrays.test[0]))
-        targets = [torch.from_numpy(t.astype(np.int64)) for t in (arrays.train[1], arrays.test[1])]
-        mean, std = self._statistics(arrays, train)
-        whole = Images(train, targets[0], arrays.classes, mean, std, mapped=arrays.mapped)
+            held, rest = stratified(arrays.train[1], self.test, RNG("data", "test"), arrays.classes)
+            test, whole = whole.subset(torch.from_numpy(held)), whole.subset(torch.from_numpy(rest))
+        else:
+            test = self._images(arrays, arrays.test)
+        mean, std = _statistics(arrays, whole)
+        test, whole = replace(test, mean=mean, std=std), replace(whole, mean=mean, std=std)
         if self.keep:
             whole = whole.subset(self._read_keep(root / self.keep, len(whole)))
             _check_no_class_lost(whole, f"data.keep {self.keep}")
         held, rest = stratified(whole.targets.numpy(), self.validation, RNG("data", "validation"), whole.classes)
-        return Splits(whole.subset(torch.from_numpy(rest)) if len(held) else whole,
-                      whole.subset(torch.from_numpy(held)) if len(held) else None,
-                      Images(test, targets[1], arrays.classes, mean, std, mapped=arrays.mapped))
+        if not len(held):
+            return Splits(whole, None, test)
+        return Splits(whole.subset(torch.from_numpy(rest)), whole.subset(torch.from_numpy(held)), test)
 
-    def _split_off_test(self, arrays: Arrays) -> Arrays:
-        images, targets = arrays.train
-        held, rest = stratified(targets, self.test, RNG("data", "test"), arrays.classes)
-        return Arrays((images[rest], targets[rest]), (images[held], targets[held]), arrays.classes,
-                      arrays.mean, arrays.std, arrays.mapped)
-
-    def _pixels(self, images: np.ndarray, mapped: bool) -> torch.Tensor:
-        """(N, H, W, C) -> (N, C, H, W) uint8, resized and converted as asked."""
+    def _images(self, arrays: Arrays, pair: tuple[np.ndarray, np.ndarray]) -> Images:
+        """One split, (N, H, W, C) -> (N, C, H, W), converted and resized as asked; mean and std are still to come."""
+        images, targets = pair
         if self.channels is not None and images.shape[3] != self.channels:
             if self.channels == 3:
                 images = np.repeat(images, 3, axis=3)
             else:  # the luma of ITU-R 601, as PIL converts to grey
                 images = np.rint(images @ np.array([0.299, 0.587, 0.114]))[..., None].astype(np.uint8)
         turned = images.transpose(0, 3, 1, 2)
-        pixels = torch.from_numpy(turned if mapped else np.ascontiguousarray(turned))  # a copy would load a mapped set
-        if self.size is None or tuple(pixels.shape[2:]) == (self.size, self.size):
-            return pixels
-        parts = [torch.nn.functional.interpolate(part.float(), size=(self.size, self.size), mode="bilinear",
-                                                 antialias=True).round().clamp(0, 255).byte()
-                 for part in pixels.split(1024)]
-        return torch.cat(parts)
-
-    def _statistics(self, arrays: Arrays, train: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        channels = train.shape[1]
-        if arrays.mean is not None and arrays.std is not None and len(arrays.mean) == channels:
-            return arrays.mean, arrays.std
-        parts = [part.double() / 255 for part in train.split(1024)]
-        count = train.numel() / channels
-        mean = sum(part.sum((0, 2, 3)) for part in parts) / count
-        squares = sum(((part - mean.view(1, -1, 1, 1)) ** 2).sum((0, 2, 3)) for part in parts) / count
-        std = squares.sqrt().clamp_min(1e-3)  # a channel of one colour stays finite
-        return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
+        pixels = torch.from_numpy(turned if arrays.mapped else np.ascontiguousarray(turned))  # a copy would load it
+        if self.size is not None and tuple(pixels.shape[2:]) != (self.size, self.size):
+            pixels = torch.cat([torch.nn.functional.interpolate(
+                part.float(), size=(self.size, self.size), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
+                for part in pixels.split(1024)])
+        return Images(pixels, torch.from_numpy(targets.astype(np.int64)), arrays.classes, (), (), mapped=arrays.mapped)
 
     def _read_keep(self, path: Path, count: int) -> torch.Tensor:
         try:
@@ -134,3 +120,19 @@ def _check_no_class_lost(images: Images, what: str) -> None:
     for name, rows in zip(images.classes, images.of_class, strict=True):
         if not len(rows):
             raise InputError(f"{what} leaves no training image of class {name!r}")
+
+
+def _statistics(arrays: Arrays, train: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std per channel: the usual ones of the set, or those of its training images, to four digits."""
+    channels = train.shape[0]
+    if arrays.mean is not None and arrays.std is not None and len(arrays.mean) == channels:
+        return arrays.mean, arrays.std
+    parts = torch.arange(len(train)).split(1024)
+    count = len(train) * train.shape[1] * train.shape[2]
+
+    def total(of: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        return torch.stack([of(train.raw(rows).double() / 255).sum((0, 2, 3)) for rows in parts]).sum(0) / count
+
+    mean = total(lambda x: x)
+    std = total(lambda x: (x - mean.view(1, -1, 1, 1)).square()).sqrt().clamp_min(1e-3)  # one flat colour stays finite
+    return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())

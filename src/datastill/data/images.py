@@ -35,6 +35,7 @@ class Images:
     std: tuple[float, ...]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     mapped: bool = False
+    rows: Tensor | None = None  # of a part of a mapped set: which images it has, so that they need not be read
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -54,8 +55,13 @@ class Images:
     def batch(self, indices: Tensor) -> Batch:
         """The images at these indices (B,), normalised, on the device."""
         targets = self.targets[indices].to(self.device)
-        x = self.normalise(self.pixels[indices.to(self.pixels.device)].to(self.device))
+        x = self.normalise(self.raw(indices).to(self.device))
         return Batch(x, torch.nn.functional.one_hot(targets, len(self.classes)).to(x.dtype))
+
+    def raw(self, indices: Tensor) -> Tensor:
+        """The stored pixels at these indices, (B, C, H, W) uint8, where they are kept."""
+        indices = indices.to(self.pixels.device)
+        return self.pixels[indices if self.rows is None else self.rows[indices]]
 
     def sample(self, n: int, rng: RNG, of_class: int | None = None) -> Batch:
         """``n`` random images without replacement, of one class if asked; all there are where there are fewer."""
@@ -63,8 +69,10 @@ class Images:
         return self.batch(pool[rng.permutation(len(pool))[:n]])
 
     def subset(self, indices: Tensor) -> Images:
-        """The split reduced to these indices, in this order."""
-        return replace(self, pixels=self.pixels[indices], targets=self.targets[indices], mapped=False)
+        """The split reduced to these indices, in this order; of a memory-mapped one nothing is read."""
+        if self.mapped:
+            return replace(self, rows=indices if self.rows is None else self.rows[indices], targets=self.targets[indices])
+        return replace(self, pixels=self.pixels[indices], targets=self.targets[indices])
 
     def to(self, device: torch.device) -> Images:
         """The same split drawn on another device; pixels move there unless they are memory-mapped."""
@@ -77,11 +85,10 @@ class Images:
     @cached_property
     def fingerprint(self) -> str:
         """12 hex digits of the content: pixels, targets, class names. Ten classes of a set are another set."""
-        sha = hashlib.sha256(repr((self.classes, tuple(self.pixels.shape))).encode())
+        sha = hashlib.sha256(repr((self.classes, (len(self), *self.shape))).encode())
         sha.update(self.targets.cpu().numpy().tobytes())
-        pixels = self.pixels.cpu().numpy()
-        for start in range(0, len(pixels), 4096):
-            sha.update(np.ascontiguousarray(pixels[start:start + 4096]).data)
+        for rows in torch.arange(len(self)).split(4096):
+            sha.update(np.ascontiguousarray(self.raw(rows).cpu().numpy()).data)
         return sha.hexdigest()[:12]
 
 
