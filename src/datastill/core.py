@@ -49,9 +49,11 @@ class Task:
 
     def features(self, net: nn.Module, x: Tensor) -> Tensor:
         """``net.embed(x)``, (B, D), in chunks of a good size; in one forward where the images of a batch are coupled."""
-        chunks = (x,) if couples_samples(net) else x.split(
-            chunk_size(self.network, self.real.shape, self.classes, self.device))
-        return torch.cat([net.embed(chunk) for chunk in chunks])  # type: ignore[operator]
+        return torch.cat([net.embed(part) for part in x.split(self.chunk(net, len(x)))])  # type: ignore[operator]
+
+    def chunk(self, net: nn.Module, count: int) -> int:
+        """How many of ``count`` images to send through the network at once: all where they are coupled in a batch."""
+        return count if couples_samples(net) else chunk_size(self.network, self.real.shape, self.classes, self.device)
 
     def random_real(self, ipc: int, rng: RNG) -> Batch:
         """``ipc`` random training images of each class without replacement, in class order."""

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
 from torch import Tensor
+
+GradientMetric = Literal["layerwise", "mse", "cosine"]
+EPSILON = 1e-6  # beside the product of norms: a row of zeros counts 1 and has no gradient
 
 
 def class_means(features: Tensor, y: Tensor) -> Tensor:
@@ -19,3 +26,27 @@ def mean_feature_distance(real: Tensor, synthetic: Tensor) -> Tensor:
     Zhao & Bilen 2023 (Dataset Condensation with Distribution Matching), eq. 4 as their code computes it.
     """
     return (real - synthetic).square().sum()
+
+
+def gradient_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor], metric: GradientMetric = "layerwise") -> Tensor:
+    """Distance between two lists of gradients of the same network, scalar, differentiable in both.
+
+    "layerwise": sum over layers and output rows of 1 - cosine; vectors (biases, norm weights) do not count
+    (Zhao et al. 2021, eq. 8-9). "mse": sum of squared differences. "cosine": 1 - cosine of everything as one vector.
+    """
+    if metric == "mse":
+        return torch.stack([(a - b).square().sum() for a, b in zip(synthetic, real, strict=True)]).sum()
+    if metric == "cosine":
+        return _row_distance(*(torch.cat([t.flatten() for t in part])[None] for part in (synthetic, real))).sum()
+    rows = [_row_distance(a.flatten(1), b.flatten(1)).sum() for a, b in zip(synthetic, real, strict=True) if a.dim() > 1]
+    return torch.stack(rows).sum()
+
+
+def _row_distance(a: Tensor, b: Tensor) -> Tensor:
+    """1 - cosine of each row, (R, D) and (R, D) -> (R,)."""
+    return 1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + EPSILON)
+
+
+def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm of a list of gradients as one vector, scalar; differentiable also where it is 0."""
+    return (torch.stack([g.square().sum() for g in gradients]).sum() + 1e-12).sqrt()

@@ -1,0 +1,116 @@
+"""DC and DSA: match the gradients that real and synthetic images give to a network as it learns from the synthetic ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from datastill.core import Group, Method, Optim, Step, Task
+from datastill.data import Batch
+from datastill.functional.augment import Strategy, augment_groups, augment_images
+from datastill.functional.distances import GradientMetric, gradient_distance, gradient_norm
+from datastill.nets import couples_samples
+from datastill.rng import RNG
+from datastill.synthetic import SyntheticSet
+from datastill.train import Fixed, fit
+
+LOOPS = {10: 50, 20: 25, 30: 20, 40: 15, 50: 10, 100: 2}  # ipc -> inner epochs, as the authors give them; outer = ipc
+WARM_UP = 16  # real images of each class that set the statistics of batch normalisation
+
+
+class GradientMatching(Method):
+    """Gradient matching: DC (Zhao, Mopuri & Bilen 2021, ICLR), and with ``augment`` DSA (Zhao & Bilen 2021, ICML).
+
+    Each iteration draws a network and goes through ``outer`` steps: for every class, the gradient of the loss on
+    ``batch_real`` real images is compared with that on the synthetic ones; between two steps the network is trained for
+    ``inner`` epochs on the synthetic images. Batch normalisation is set by real images and then held fixed.
+
+    outer, inner: 0 takes the authors' loops for 1, 10, 20, 30, 40, 50 and 100 images a class; in between, outer is ipc and
+        inner is interpolated (ours).
+    augment: a DSA strategy, shared by the real and synthetic images of a class; "none" for DC.
+    init: DC starts from noise, DSA from real images.
+    """
+
+    iterations: int = Field(default=1000, ge=0)
+    batch_real: int = Field(default=256, ge=1)
+    outer: int = Field(default=0, ge=0)
+    inner: int = Field(default=0, ge=0)
+    metric: GradientMetric = "layerwise"
+    augment: Strategy = "none"
+    init: Literal["noise", "real"] = "noise"
+    lr_net: float = Field(default=0.01, gt=0.0)
+    batch_train: int = Field(default=256, ge=1)
+    optim: Optim = Optim(images=Group(lr=0.1, momentum=0.5))
+
+    def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
+        start = task.random_real(ipc, rng("start"))
+        if self.init == "noise":
+            start = Batch(rng("noise").normal(*start.x.shape).to(task.device), start.y)
+        return task.synthetic(start)
+
+    def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
+        net = task.fresh(rng("network"))
+        outer, inner = self.loops(len(synthetic) // task.classes)
+        for number in range(outer):
+            yield self._match(net, synthetic, task, rng("outer", number))
+            if number < outer - 1:
+                self._train(net, synthetic, inner, rng("inner", number))
+
+    def loops(self, ipc: int) -> tuple[int, int]:
+        """(outer steps, inner epochs) for this many images per class."""
+        inner = 1 if ipc == 1 else round(float(np.interp(ipc, list(LOOPS), list(LOOPS.values()))))
+        return self.outer or ipc, self.inner or inner
+
+    def _match(self, net: nn.Module, synthetic: SyntheticSet, task: Task, rng: RNG) -> Step:
+        if couples_samples(net):
+            _set_normalisation(net, task, rng("normalisation"))
+        parameters = [p for p in net.parameters() if p.requires_grad]
+        batch = synthetic.batch()
+        real = self._by_class(task.random_real(self.batch_real, rng("real")), rng)
+        fake = self._by_class(batch, rng)
+        distances, norms = [], []
+        for theirs, mine in zip(real, fake, strict=True):
+            wanted = _real_gradient(net, parameters, theirs, task.chunk(net, len(theirs.x)))
+            found = torch.autograd.grad(F.cross_entropy(net(mine.x), mine.y), parameters, create_graph=True)
+            distances.append(gradient_distance(found, wanted, self.metric))
+            norms.append(gradient_norm(found))
+        return Step(torch.stack(distances).sum(), batch, net, gradient_norms=torch.stack(norms))
+
+    def _by_class(self, batch: Batch, rng: RNG) -> list[Batch]:
+        """The batch in one part a class, each augmented by its own draw, which real and synthetic images share."""
+        label, classes = batch.y.argmax(1), batch.y.shape[1]
+        x = batch.x if self.augment == "none" else augment_groups(batch.x, label, classes, rng("augment"), self.augment)
+        return [Batch(x[rows], batch.y[rows]) for rows in (torch.nonzero(label == c).squeeze(1) for c in range(classes))]
+
+    def _train(self, net: nn.Module, synthetic: SyntheticSet, epochs: int, rng: RNG) -> None:
+        with torch.no_grad():
+            examples = Fixed(synthetic.batch())
+        fit(net, examples, [self.lr_net] * epochs, rng, batch_size=self.batch_train, momentum=0.0, weight_decay=0.0,
+            augment=None if self.augment == "none" else partial(augment_images, strategy=self.augment))
+
+
+def _real_gradient(net: nn.Module, parameters: list[nn.Parameter], batch: Batch, chunk: int) -> list[Tensor]:
+    """Gradient of the mean cross-entropy with respect to the parameters, summed over chunks of images."""
+    total: list[Tensor] = []
+    for x, y in zip(batch.x.split(chunk), batch.y.split(chunk), strict=True):
+        loss = F.cross_entropy(net(x), y, reduction="sum") / len(batch.x)
+        part = torch.autograd.grad(loss, parameters)
+        total = [a + b for a, b in zip(total, part, strict=True)] if total else list(part)
+    return total
+
+
+def _set_normalisation(net: nn.Module, task: Task, rng: RNG) -> None:
+    """One forward of real images in training mode; then batch normalisation uses its running statistics."""
+    net.train()
+    with torch.no_grad():
+        net(task.random_real(WARM_UP, rng).x)
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
