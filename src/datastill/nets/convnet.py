@@ -7,6 +7,7 @@ from collections import OrderedDict
 from pydantic import Field
 from torch import nn
 
+from datastill.nets._pool import AveragePool
 from datastill.nets.network import (
     Activation,
     Architecture,
@@ -48,7 +49,7 @@ class ConvNet(Architecture):
                 layers[f"norm{block}"] = norm
             layers[f"act{block}"] = activation_layer(self.activation)
             if self.pooling != "none":
-                layers[f"pool{block}"] = (nn.AvgPool2d if self.pooling == "avg" else nn.MaxPool2d)(2)
+                layers[f"pool{block}"] = AveragePool() if self.pooling == "avg" else nn.MaxPool2d(2)
                 height, width = height // 2, width // 2
                 if not height * width:
                     raise does_not_fit("convnet", shape, f"nothing is left after block {block}; use {_shallower(block)}")
