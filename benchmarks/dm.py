@@ -4,8 +4,9 @@ usage: python benchmarks/dm.py [--width 32] [--ipc 10] [--real 128] [--rounds 7]
 
 CIFAR-10 shape (random pixels: the time does not depend on them), no augmentation, the same weights, real and synthetic
 images for both, so that losses and gradients must agree; they are compared before anything is timed. The plain loop uses
-torch's own layers throughout. The two are timed in turn, so that a machine whose speed drifts slows both; quote the ratio. The floor is the time the convolutions alone need at
-the speed measured for the largest of them, as a forward for the real images and three for the synthetic ones.
+torch's own layers throughout. The two are timed in turn, so that a machine whose speed drifts slows both; quote the ratio.
+The floor is the time the convolutions alone need at the speed measured for the largest of them, as one forward for the real
+images and three for the synthetic ones.
 """
 
 from __future__ import annotations

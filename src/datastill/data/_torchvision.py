@@ -89,17 +89,25 @@ def ensure(name: str, folder: Path, files: dict[str, str], fetch: Callable[[list
     """
     missing = _missing(folder, files)
     if missing:
-        try:
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+
+        def prepare_and_fetch() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             fetch(missing)
-        except Exception as error:  # torchvision raises RuntimeError, URLError, OSError, ...
-            cause = (str(error).splitlines() or [type(error).__name__])[0]
-            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise InputError(
-                f"data set {name} is not there: looked for {folder / missing[0]}{others}, and the download failed "
-                f"({cause}); point --data-root or DATASTILL_DATA at a folder that holds it") from None
+
+        attempt(name, f"{folder / missing[0]}{others}", prepare_and_fetch)
         if missing := _missing(folder, files):
             raise InputError(f"data set {name}: the download left no {folder / missing[0]}; try again")
+
+
+def attempt(name: str, wanted: str, fetch: Callable[[], object]) -> None:
+    """Download by ``fetch``. Raises InputError: what was looked for, why the download failed, how to go on."""
+    try:
+        fetch()
+    except Exception as error:  # torchvision raises RuntimeError, URLError, OSError, ...
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"data set {name} is not there: looked for {wanted}, and the download failed ({cause}); "
+                         "point --data-root or DATASTILL_DATA at a folder that holds it") from None
 
 
 def _missing(folder: Path, files: dict[str, str]) -> list[str]:

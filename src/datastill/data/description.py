@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 
 from datastill.config import NOT_DECISIVE, Description, find
-from datastill.data.images import Images
+from datastill.data.images import Images, Lazy
 from datastill.data.source import Arrays, Source, check
 from datastill.errors import InputError
 from datastill.rng import RNG
@@ -71,9 +71,11 @@ class Data(Description):
             return Splits(whole, None, test)
         return Splits(whole.subset(torch.from_numpy(rest)), whole.subset(torch.from_numpy(held)), test)
 
-    def _images(self, arrays: Arrays, pair: tuple[np.ndarray, np.ndarray]) -> Images:
+    def _images(self, arrays: Arrays, pair: tuple[np.ndarray | Lazy, np.ndarray]) -> Images:
         """One split, (N, H, W, C) -> (N, C, H, W), converted and resized as asked; mean and std are still to come."""
-        images, targets = pair
+        images, labels = pair[0], torch.from_numpy(pair[1].astype(np.int64))
+        if isinstance(images, Lazy):  # its source has honoured both wishes
+            return Images(images, labels, arrays.classes, (), ())
         if self.channels is not None and images.shape[3] != self.channels:
             if self.channels == 3:
                 images = np.repeat(images, 3, axis=3)
@@ -85,7 +87,7 @@ class Data(Description):
             pixels = torch.cat([torch.nn.functional.interpolate(
                 part.float(), size=(self.size, self.size), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
                 for part in pixels.split(1024)])
-        return Images(pixels, torch.from_numpy(targets.astype(np.int64)), arrays.classes, (), (), mapped=arrays.mapped)
+        return Images(pixels, labels, arrays.classes, (), (), mapped=arrays.mapped)
 
     def _read_keep(self, path: Path, count: int) -> torch.Tensor:
         try:

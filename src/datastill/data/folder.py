@@ -5,20 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from datastill.data import _image_files as files
 from datastill.data.source import Arrays, Source
 from datastill.errors import InputError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 MEMORY_LIMIT = 4 * 2**30  # bytes of decoded images; a larger set is decoded once into a file and memory-mapped
-PLAIN = {"L": 1, "RGB": 3}  # modes that are taken as they are
-CONVERTIBLE = {"1", "P", "LA", "PA", "RGBA", "CMYK", "YCbCr"}  # taken when data.channels says what they become
 
 
 class Folder(Source):
@@ -37,20 +33,10 @@ class Folder(Source):
         if (place / "train").is_dir():
             train = place / "train"
             test = next((place / name for name in ("test", "val") if (place / name).is_dir()), None)
-        classes = _classes(train)
-        if test is not None and _classes(test) != classes:
-            raise InputError(f"{test} and {train} hold different classes: "
-                             f"{', '.join(sorted(set(_classes(test)) ^ set(classes)))}; they must be the same")
+        classes = files.class_folders(train, test)
         reader = _Reader(size, channels)
         pairs = [reader.read(split, classes) for split in (train, test) if split is not None]
         return Arrays(pairs[0], pairs[1] if test is not None else None, tuple(classes), mapped=reader.mapped)
-
-
-def _classes(split: Path) -> list[str]:
-    found = sorted(p.name for p in split.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not found:
-        raise InputError(f"{split} holds no folders; expected one folder a class")
-    return found
 
 
 class _Reader:
@@ -64,26 +50,18 @@ class _Reader:
 
     def read(self, split: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """(images (N, H, W, C) uint8, targets (N,)) of one split."""
-        files = [(path, label) for label, name in enumerate(classes) for path in _images(split / name)]
-        if not files:
-            raise InputError(f"{split} holds no images (looked for {', '.join(sorted(SUFFIXES))})")
+        found = [(path, label) for label, name in enumerate(classes) for path in _images(split / name)]
+        if not found:
+            raise InputError(f"{split} holds no images (looked for {', '.join(sorted(files.SUFFIXES))})")
         if self.shape is None:
-            self.first = files[0][0]
+            self.first = found[0][0]
             self.shape = self._decode(self.first).shape
-        paths = [path for path, _ in files]
-        targets = np.array([label for _, label in files])
-        bytes_needed = len(files) * int(np.prod(self.shape))
-        if bytes_needed <= MEMORY_LIMIT:
-            images = np.empty((len(files), *self.shape), dtype=np.uint8)
-            self._fill(images, paths)
-        else:
-            images = self._map(paths)
-        return images, targets
-
-    def _fill(self, images: np.ndarray, paths: list[Path]) -> None:
-        with ThreadPoolExecutor() as threads:
-            for row, image in enumerate(threads.map(self._decode, paths)):
-                images[row] = image
+        paths = [path for path, _ in found]
+        targets = np.array([label for _, label in found])
+        bytes_needed = len(found) * int(np.prod(self.shape))
+        if bytes_needed > MEMORY_LIMIT:
+            return self._map(paths), targets
+        return files.fill(np.empty((len(found), *self.shape), dtype=np.uint8), paths, self._decode), targets
 
     def _map(self, paths: list[Path]) -> np.ndarray:
         """A memory-mapped array, decoded on first use; the cache file is named by what it was made from."""
@@ -98,7 +76,7 @@ class _Reader:
             assert self.shape is not None
             try:
                 images = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), *self.shape))
-                self._fill(images, paths)
+                files.fill(images, paths, self._decode)
                 images.flush()
                 temporary.replace(target)
             finally:
@@ -107,37 +85,28 @@ class _Reader:
 
     def _decode(self, path: Path) -> np.ndarray:
         """One image as (H, W, C) uint8. Raises InputError for a damaged file, an odd mode or an odd size."""
-        try:
-            with Image.open(path) as opened:
-                image = self._convert(opened, path)
-                wanted = image.size if self.size is None else (self.size, self.size)
-                array = np.asarray(image.resize(wanted, Image.Resampling.BILINEAR))  # a copy where it has that size
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{path} cannot be read as an image: {error}") from None
-        array = array[..., None] if array.ndim == 2 else array
+        array = files.decode(path, lambda image: self._resize(self._convert(image, path)))
         if self.shape is not None and array.shape[:2] != self.shape[:2]:
             raise InputError(f"{path} is {array.shape[1]}x{array.shape[0]} pixels but {self.first.name} is "
                              f"{self.shape[1]}x{self.shape[0]}; set data.size to resize all of them")
         return array
 
+    def _resize(self, image: Image.Image) -> Image.Image:
+        return image if self.size is None else image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+
     def _convert(self, image: Image.Image, path: Path) -> Image.Image:
         if self.channels is None:
-            if image.mode not in PLAIN:
+            if image.mode not in files.PLAIN:
                 raise InputError(f"{path} has mode {image.mode}; expected 8-bit grey (L) or RGB; " + (
-                    "set data.channels to 1 or 3 to convert" if image.mode in CONVERTIBLE else "convert it first"))
-            self.channels = PLAIN[image.mode]
-        if PLAIN.get(image.mode) == self.channels:
-            return image
-        if not self.asked and image.mode in PLAIN:
+                    "set data.channels to 1 or 3 to convert" if image.mode in files.CONVERTIBLE else "convert it first"))
+            self.channels = files.PLAIN[image.mode]
+        if not self.asked and image.mode in files.PLAIN and files.PLAIN[image.mode] != self.channels:
             raise InputError(f"{path} has mode {image.mode}, images before it had {self.channels} channel(s); "
                              "set data.channels to 1 or 3 to convert all of them")
-        if image.mode not in CONVERTIBLE | set(PLAIN):
-            raise InputError(f"{path} has mode {image.mode}, which cannot be brought to 8 bits safely; convert it first")
-        if not self.asked:
+        if not self.asked and image.mode in files.CONVERTIBLE:
             raise InputError(f"{path} has mode {image.mode}; set data.channels to 1 or 3 to convert all images")
-        return image.convert("RGB").convert("L" if self.channels == 1 else "RGB")
+        return files.convert(image, path, self.channels)
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    if folder.is_dir():
-        yield from sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+def _images(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if files.is_image(p.name)) if folder.is_dir() else []

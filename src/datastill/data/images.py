@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -21,21 +22,36 @@ class Batch(NamedTuple):
     y: Tensor
 
 
+class Lazy(ABC):
+    """Pixels that are read when they are drawn, in place of the tensor of ``Images``. ``shape`` is (N, C, H, W)."""
+
+    shape: tuple[int, int, int, int]
+    device: ClassVar[torch.device] = torch.device("cpu")  # where what was read is
+
+    @abstractmethod
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """The images at these indices (B,), (B, C, H, W) uint8."""
+
+    @abstractmethod
+    def identity(self, indices: Tensor) -> bytes:
+        """What the fingerprint is taken of in place of these images, so that they need not be read for it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """One split: ``pixels`` (N, C, H, W) uint8, ``targets`` (N,) int64, ``classes`` in order, mean and std per channel.
 
-    Pixels may be memory-mapped; then they stay on disk and only what is drawn comes to ``device``.
+    Pixels may be memory-mapped or ``Lazy``; then they stay on disk and only what is drawn comes to ``device``.
     """
 
-    pixels: Tensor
+    pixels: Tensor | Lazy
     targets: Tensor
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     mapped: bool = False
-    rows: Tensor | None = None  # of a part of a mapped set: which images it has, so that they need not be read
+    rows: Tensor | None = None  # of a part of a set on disk: which images it has, so that they need not be read
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -60,8 +76,12 @@ class Images:
 
     def raw(self, indices: Tensor) -> Tensor:
         """The stored pixels at these indices, (B, C, H, W) uint8, where they are kept."""
+        return self.pixels[self._places(indices)]
+
+    def _places(self, indices: Tensor) -> Tensor:
+        """Where these images are among the pixels."""
         indices = indices.to(self.pixels.device)
-        return self.pixels[indices if self.rows is None else self.rows[indices]]
+        return indices if self.rows is None else self.rows[indices]
 
     def sample(self, n: int, rng: RNG, of_class: int | None = None) -> Batch:
         """``n`` random images without replacement, of one class if asked; all there are where there are fewer."""
@@ -69,14 +89,15 @@ class Images:
         return self.batch(pool[rng.permutation(len(pool))[:n]])
 
     def subset(self, indices: Tensor) -> Images:
-        """The split reduced to these indices, in this order; of a memory-mapped one nothing is read."""
-        if self.mapped:
-            return replace(self, rows=indices if self.rows is None else self.rows[indices], targets=self.targets[indices])
+        """The split reduced to these indices, in this order; of one on disk nothing is read."""
+        if self.mapped or isinstance(self.pixels, Lazy):
+            return replace(self, rows=self._places(indices), targets=self.targets[indices])
         return replace(self, pixels=self.pixels[indices], targets=self.targets[indices])
 
     def to(self, device: torch.device) -> Images:
-        """The same split drawn on another device; pixels move there unless they are memory-mapped."""
-        return replace(self, device=device, pixels=self.pixels if self.mapped else self.pixels.to(device))
+        """The same split drawn on another device; pixels move there unless they are on disk."""
+        stay = self.mapped or isinstance(self.pixels, Lazy)
+        return replace(self, device=device, pixels=self.pixels if stay else self.pixels.to(device))
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, H, W) -> float32 with the mean and std of the data set."""
@@ -84,11 +105,12 @@ class Images:
 
     @cached_property
     def fingerprint(self) -> str:
-        """12 hex digits of the content: pixels, targets, class names. Ten classes of a set are another set."""
+        """12 hex digits of the content: pixels (or what a ``Lazy`` has for them), targets, class names, in their order."""
         sha = hashlib.sha256(repr((self.classes, (len(self), *self.shape))).encode())
         sha.update(self.targets.cpu().numpy().tobytes())
         for rows in torch.arange(len(self)).split(4096):
-            sha.update(np.ascontiguousarray(self.raw(rows).cpu().numpy()).data)
+            sha.update(self.pixels.identity(self._places(rows)) if isinstance(self.pixels, Lazy) else
+                       np.ascontiguousarray(self.raw(rows).cpu().numpy()).data)
         return sha.hexdigest()[:12]
 
 

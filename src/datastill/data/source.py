@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from datastill.config import Family
+from datastill.data.images import Lazy
 from datastill.errors import InputError
 
 
@@ -17,12 +18,13 @@ from datastill.errors import InputError
 class Arrays:
     """What a source read: images (N, H, W, C) uint8 and targets (N,) of both splits.
 
+    In place of an array of images there may be a ``Lazy``, already of the size and channels asked for.
     ``test`` is None where the source has no split of its own: a part of the training images is then kept for testing.
     ``mean`` and ``std`` are the field's usual ones where there are any, else they are measured on the training images.
     """
 
-    train: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray] | None
+    train: tuple[np.ndarray | Lazy, np.ndarray]
+    test: tuple[np.ndarray | Lazy, np.ndarray] | None
     classes: tuple[str, ...]
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -48,24 +50,35 @@ def check(arrays: Arrays, name: str) -> Arrays:
     if len(set(arrays.classes)) < len(arrays.classes):
         raise InputError(f"{name}: class names are not unique: {', '.join(arrays.classes)}")
     for split, pair in (("training", arrays.train), ("test", arrays.test)):
-        if pair is None:
-            continue
-        images, targets = pair
-        if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
-            raise InputError(f"{name}: {split} images are {images.dtype} of shape {images.shape}; "
-                             "expected uint8 (N, H, W, C) with 1 or 3 channels")
-        if len(images) != len(targets):
-            raise InputError(f"{name}: {len(images)} {split} images but {len(targets)} targets")
-        if len(targets) and (targets.min() < 0 or targets.max() >= len(arrays.classes)):
-            raise InputError(f"{name}: {split} targets run from {targets.min()} to {targets.max()}; "
-                             f"expected 0 to {len(arrays.classes) - 1} for {len(arrays.classes)} classes")
-        counts = np.bincount(targets.astype(np.int64), minlength=len(arrays.classes))
-        if split == "training" and (counts == 0).any():
-            raise InputError(f"{name}: class {arrays.classes[int(counts.argmin())]!r} has no {split} image; "
-                             "add some or leave the class out")
-        if split == "test" and not len(targets):
-            raise InputError(f"{name}: the test split is empty")
-    if arrays.test is not None and arrays.test[0].shape[1:] != arrays.train[0].shape[1:]:
-        raise InputError(f"{name}: training images are {arrays.train[0].shape[1:]} (H, W, C), "
-                         f"test images {arrays.test[0].shape[1:]}; they must agree")
+        if pair is not None:
+            _check_split(*pair, split, arrays.classes, name)
+    train, test = (_form(pair[0])[0][1:] if pair else None for pair in (arrays.train, arrays.test))
+    if test is not None and test != train:
+        raise InputError(f"{name}: training images are {train} (H, W, C), test images {test}; they must agree")
     return arrays
+
+
+def _check_split(images: np.ndarray | Lazy, targets: np.ndarray, split: str, classes: tuple[str, ...], name: str) -> None:
+    shape, dtype = _form(images)
+    if len(shape) != 4 or shape[3] not in (1, 3) or dtype != np.uint8:
+        raise InputError(f"{name}: {split} images are {dtype} of shape {shape}; "
+                         "expected uint8 (N, H, W, C) with 1 or 3 channels")
+    if shape[0] != len(targets):
+        raise InputError(f"{name}: {shape[0]} {split} images but {len(targets)} targets")
+    if len(targets) and (targets.min() < 0 or targets.max() >= len(classes)):
+        raise InputError(f"{name}: {split} targets run from {targets.min()} to {targets.max()}; "
+                         f"expected 0 to {len(classes) - 1} for {len(classes)} classes")
+    counts = np.bincount(targets.astype(np.int64), minlength=len(classes))
+    if split == "training" and (counts == 0).any():
+        raise InputError(f"{name}: class {classes[int(counts.argmin())]!r} has no {split} image; "
+                         "add some or leave the class out")
+    if split == "test" and not len(targets):
+        raise InputError(f"{name}: the test split is empty")
+
+
+def _form(images: np.ndarray | Lazy) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape (N, H, W, C) and type of the images."""
+    if isinstance(images, Lazy):
+        count, channels, height, width = images.shape
+        return (count, height, width, channels), np.dtype(np.uint8)
+    return images.shape, images.dtype
