@@ -30,7 +30,7 @@ check: $(READY)
 	$(BIN)/python -m pytest tests/test_imports.py
 
 bench: $(READY)
-	$(BIN)/python benchmarks/dm.py
+	$(BIN)/python benchmarks/bench.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
