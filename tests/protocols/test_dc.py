@@ -37,5 +37,5 @@ def test_full_data_has_its_own_number_of_epochs() -> None:
 
 
 def test_unknown_strategy_is_refused_when_read() -> None:
-    with pytest.raises(InputError, match=r"strategy: unknown augmentation 'blur'"):
-        load(Protocol, {"kind": "dc", "strategy": "blur"})
+    with pytest.raises(InputError, match=r"augment: unknown augmentation 'blur'"):
+        load(Protocol, {"kind": "dc", "augment": "blur"})

@@ -62,11 +62,11 @@ def augment_images(x: Tensor, rng: RNG, strategy: str = STRATEGY) -> Tensor:
 
 
 def split_strategy(strategy: str) -> list[str]:
-    """``"crop_flip"`` -> ``["crop", "flip"]``. Raises ValueError for an unknown operation or none."""
-    operations = strategy.split("_")
+    """``"crop_flip"`` -> ``["crop", "flip"]``; "dsa" stands for all. Raises ValueError for an unknown operation or none."""
+    operations = (STRATEGY if strategy == "dsa" else strategy).split("_")
     if unknown := [name for name in operations if name not in OPERATIONS]:
         raise ValueError(f"unknown augmentation {unknown[0]!r} in {strategy!r}; expected some of "
-                         f"{', '.join(OPERATIONS)} joined by _, or none")
+                         f"{', '.join(OPERATIONS)} joined by _, or dsa, or none")
     return operations
 
 

@@ -24,7 +24,7 @@ class DistributionMatching(Method):
     features of ``batch_real`` real images and of all synthetic ones. Both see the same augmentation, drawn for each class.
     The step size is 1 in the paper's code, and 10 from ipc 100 on.
 
-    augment: a DSA strategy (leave out ``flip`` for digits), or "none".
+    augment: a DSA strategy (leave out ``flip`` for digits), "dsa" for all operations, or "none".
     init: start from random real images, or from standard normal noise.
     """
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
-
 from pydantic import Field
 from torch import nn
 
 from datastill.core import Protocol
-from datastill.functional.augment import STRATEGY, Strategy, augment_images
+from datastill.functional.augment import Strategy, augment_images
 from datastill.rng import RNG
 from datastill.train import Examples, Watch, fit
 
@@ -21,7 +19,8 @@ class DC(Protocol):
     epoch index E // 2 + 1 the step size is multiplied by 0.1 once, and the optimiser is made anew then, so its momentum is
     forgotten. The score is of the last weights.
 
-    augment: "none", or "dsa": one operation of ``strategy`` a batch with parameters for each image.
+    augment: a DSA strategy (leave out ``flip`` for digits), one operation a batch with parameters for each image; "dsa" for all
+        of them; "none".
     epochs: 0 takes the papers' number: 300 without augmentation, 1000 with.
     full_epochs: E when the full data are trained on as an upper bound (ours; the papers' bounds come
         from other recipes).
@@ -32,8 +31,7 @@ class DC(Protocol):
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=5e-4, ge=0.0)
     batch_size: int = Field(default=256, ge=1)
-    augment: Literal["none", "dsa"] = "dsa"
-    strategy: Strategy = STRATEGY
+    augment: Strategy = "dsa"
     full_epochs: int = Field(default=60, ge=1)
 
     def schedule(self) -> tuple[list[float], list[int]]:
@@ -46,7 +44,7 @@ class DC(Protocol):
         rates, restarts = self.schedule()
         fit(network, examples, rates, rng, batch_size=self.batch_size, momentum=self.momentum,
             weight_decay=self.weight_decay, restarts=restarts,
-            augment=partial(augment_images, strategy=self.strategy) if self.augment == "dsa" else None,
+            augment=None if self.augment == "none" else partial(augment_images, strategy=self.augment),
             watch=watch)
 
     def for_full_data(self) -> DC:
