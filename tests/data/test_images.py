@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from datastill.data import Images
+from datastill.data import Images, Lazy
 from datastill.data.images import denormalise
 from datastill.rng import RNG
 from kit import changed_pixel, quick, toy_images
@@ -145,3 +145,58 @@ def test_the_fingerprint_is_of_the_content() -> None:
     assert replace(images, pixels=transposed).fingerprint == images.fingerprint
     assert toy_images().fingerprint == images.fingerprint
     assert len(images.fingerprint) == 12
+
+
+# --- lazy pixels ------------------------------------------------------------------------------------------------------
+
+
+class Counted(Lazy):
+    """The pixels of other images; says which were read."""
+
+    def __init__(self, pixels: Tensor, name: str = "mine") -> None:
+        self.pixels, self.name = pixels, name
+        self.shape = tuple(pixels.shape)
+        self.read: list[int] = []
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        self.read += indices.tolist()
+        return self.pixels[indices]
+
+    def identity(self, indices: Tensor) -> bytes:
+        return f"{self.name}{indices.tolist()}".encode()
+
+
+def lazy(images: Images, name: str = "mine") -> tuple[Images, Counted]:
+    pixels = Counted(images.pixels, name)
+    return replace(images, pixels=pixels), pixels
+
+
+@pytest.mark.parametrize("rows", [None, [5, 2, 8, 0, 1]])
+def test_lazy_images_are_drawn_as_those_in_memory(rows: list[int] | None) -> None:
+    images = toy_images(shape=(3, 4, 5))
+    same, _ = lazy(images)
+    if rows is not None:
+        images, same = images.subset(torch.tensor(rows)), same.subset(torch.tensor(rows))
+    assert (len(same), same.shape) == (len(images), images.shape)
+    for label in (None, 0):
+        ours, theirs = (part.sample(3, RNG(4), label) for part in (same, images))
+        assert torch.equal(ours.x, theirs.x)
+        assert torch.equal(ours.y, theirs.y)
+
+
+def test_lazy_images_are_read_when_drawn_and_only_then() -> None:
+    images, pixels = lazy(toy_images())
+    part = images.subset(torch.tensor([9, 4, 7])).subset(torch.tensor([2, 0])).to(torch.device("cpu"))
+    assert len(part.of_class[1]) == 1
+    assert len(part.fingerprint) == 12
+    assert pixels.read == []
+    part.batch(torch.tensor([1]))
+    assert pixels.read == [9]
+
+
+def test_the_fingerprint_of_lazy_images_is_of_their_identity() -> None:
+    images, _ = lazy(toy_images())
+    others = [lazy(toy_images(), "yours")[0], images.subset(torch.tensor([0, 1])), images.subset(torch.tensor([1, 0])),
+              replace(images, classes=("b", "a", "c"))]
+    assert lazy(toy_images(seed=1))[0].fingerprint == images.fingerprint
+    assert len({images.fingerprint, *(other.fingerprint for other in others)}) == 5

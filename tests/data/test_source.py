@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from datastill.data import Lazy
 from datastill.data.source import Arrays, check
 from kit import input_error
 
@@ -51,3 +53,27 @@ def test_an_unfit_set_is_explained(changes: dict[str, Any], parts: tuple[str, ..
 
 def test_a_class_may_be_missing_in_the_test_split() -> None:
     check(arrays(test=(grey(1, channels=3), np.array([1]))), "mine")
+
+
+class Unread(Lazy):
+    """Images that the checks have no business to read."""
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape  # (N, C, H, W)
+
+    def __getitem__(self, indices: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("read")
+
+    identity = __getitem__
+
+
+def test_lazy_images_are_checked_without_reading() -> None:
+    labels = np.array([0, 1])
+    sound = arrays(train=(Unread(2, 3, 5, 6), labels))
+    assert check(sound, "mine") is sound
+    with input_error("(2, 5, 6, 2)", "1 or 3 channels"):
+        check(arrays(train=(Unread(2, 2, 5, 6), labels)), "mine")
+    with input_error("3 test images but 2 targets"):
+        check(arrays(test=(Unread(3, 3, 5, 6), labels)), "mine")
+    with input_error("(6, 5, 3)", "(5, 6, 3)", "must agree"):
+        check(arrays(train=(Unread(2, 3, 6, 5), labels)), "mine")

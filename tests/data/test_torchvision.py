@@ -13,7 +13,7 @@ from datastill.data import Data
 from datastill.rng import RNG
 from kit import input_error
 
-NAMES = ["mnist", "fashion_mnist", "cifar10", "cifar100"]
+NAMES = ["mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"]
 each = pytest.mark.parametrize("published", NAMES, indirect=True)
 
 

@@ -30,7 +30,8 @@ class Data(Description):
     """A data set by name, with what is done to it once, before anything is drawn.
 
     name: a source (``datastill list data``) or ``package.module:Class``.
-    path: where a source of your own files (``folder``, ``npz``) finds them, relative to the data root.
+    path: where a source of your own files (``folder``, ``npz``) or one of many files (``imagenet``) finds them, relative
+        to the data root.
     size: images are resized to size x size; needed where a folder holds images of several sizes.
     channels: 1 or 3; converts, and is needed where a folder mixes grey and colour images.
     validation: share of the training images kept apart to choose hyper-parameters on, the same in each class.

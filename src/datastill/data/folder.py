@@ -98,7 +98,8 @@ class _Reader:
         if self.channels is None:
             if image.mode not in files.PLAIN:
                 raise InputError(f"{path} has mode {image.mode}; expected 8-bit grey (L) or RGB; " + (
-                    "set data.channels to 1 or 3 to convert" if image.mode in files.CONVERTIBLE else "convert it first"))
+                    "set data.channels to 1 or 3 to convert" if image.mode in files.CONVERTIBLE
+                    else "convert it first"))
             self.channels = files.PLAIN[image.mode]
         if not self.asked and image.mode in files.PLAIN and files.PLAIN[image.mode] != self.channels:
             raise InputError(f"{path} has mode {image.mode}, images before it had {self.channels} channel(s); "

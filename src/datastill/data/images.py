@@ -1,4 +1,4 @@
-"""One split of a data set in memory: uint8 images, normalised when drawn, sampled by class."""
+"""One split of a data set, in memory or on disk: uint8 images, normalised when drawn, sampled by class."""
 
 from __future__ import annotations
 
@@ -96,8 +96,9 @@ class Images:
 
     def to(self, device: torch.device) -> Images:
         """The same split drawn on another device; pixels move there unless they are on disk."""
-        stay = self.mapped or isinstance(self.pixels, Lazy)
-        return replace(self, device=device, pixels=self.pixels if stay else self.pixels.to(device))
+        if self.mapped or isinstance(self.pixels, Lazy):
+            return replace(self, device=device)
+        return replace(self, device=device, pixels=self.pixels.to(device))
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, H, W) -> float32 with the mean and std of the data set."""
@@ -105,7 +106,7 @@ class Images:
 
     @cached_property
     def fingerprint(self) -> str:
-        """12 hex digits of the content: pixels (or what a ``Lazy`` has for them), targets, class names, in their order."""
+        """12 hex digits of the content: pixels (or what a ``Lazy`` has for them), targets, class names, in order."""
         sha = hashlib.sha256(repr((self.classes, (len(self), *self.shape))).encode())
         sha.update(self.targets.cpu().numpy().tobytes())
         for rows in torch.arange(len(self)).split(4096):

@@ -58,7 +58,8 @@ def check(arrays: Arrays, name: str) -> Arrays:
     return arrays
 
 
-def _check_split(images: np.ndarray | Lazy, targets: np.ndarray, split: str, classes: tuple[str, ...], name: str) -> None:
+def _check_split(images: np.ndarray | Lazy, targets: np.ndarray, split: str,
+                 classes: tuple[str, ...], name: str) -> None:
     shape, dtype = _form(images)
     if len(shape) != 4 or shape[3] not in (1, 3) or dtype != np.uint8:
         raise InputError(f"{name}: {split} images are {dtype} of shape {shape}; "

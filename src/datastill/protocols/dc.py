@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+
 from pydantic import Field
 from torch import nn
 
@@ -19,8 +20,8 @@ class DC(Protocol):
     epoch index E // 2 + 1 the step size is multiplied by 0.1 once, and the optimiser is made anew then, so its momentum is
     forgotten. The score is of the last weights.
 
-    augment: a DSA strategy (leave out ``flip`` for digits), one operation a batch with parameters for each image; "dsa" for all
-        of them; "none".
+    augment: a DSA strategy (leave out ``flip`` for digits): one operation a batch, with parameters for each image; "dsa"
+        for all operations; "none".
     epochs: 0 takes the papers' number: 300 without augmentation, 1000 with.
     full_epochs: E when the full data are trained on as an upper bound (ours; the papers' bounds come
         from other recipes).

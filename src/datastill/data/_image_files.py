@@ -1,0 +1,103 @@
+"""Image files: which are there, decoding in threads, and pixels that are decoded only when drawn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from datastill.data.images import Lazy
+from datastill.errors import InputError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+PLAIN = {"L": 1, "RGB": 3}  # modes that are taken as they are
+CONVERTIBLE = {"1", "P", "LA", "PA", "RGBA", "CMYK", "YCbCr"}  # modes that become 8-bit grey or RGB without guessing
+
+Decoder = Callable[[Path], np.ndarray]  # a file -> (H, W, C) uint8
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image: by its suffix, and not hidden."""
+    return name.lower().endswith(tuple(SUFFIXES)) and not name.startswith(".")
+
+
+def image_names(folder: Path) -> list[str]:
+    """Names of the image files directly in ``folder``, in order; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:  # a million files: no Path and no stat of each
+        return sorted(entry.name for entry in entries if is_image(entry.name))
+
+
+def class_folders(train: Path, test: Path | None) -> list[str]:
+    """Names of the folders in ``train``, in order: the classes. Raises InputError: none, or others in ``test``."""
+    classes = _folders(train)
+    if test is not None and (odd := sorted(set(_folders(test)) ^ set(classes))):
+        more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
+        raise InputError(f"{test} and {train} hold different classes: {', '.join(odd[:5])}{more}; "
+                         "they must be the same")
+    return classes
+
+
+def _folders(split: Path) -> list[str]:
+    found = sorted(p.name for p in split.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not found:
+        raise InputError(f"{split} holds no folders; expected one folder a class")
+    return found
+
+
+def decode(path: Path, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+    """One image, brought to grey or RGB and to its size by ``change``: (H, W, C) uint8. Raises InputError."""
+    try:
+        with Image.open(path) as image:
+            array = np.asarray(change(image))
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as an image: {error}") from None
+    return array[..., None] if array.ndim == 2 else array
+
+
+def convert(image: Image.Image, path: Path, channels: int) -> Image.Image:
+    """The image in ``channels`` channels, 1 or 3. Raises InputError for a mode that does not fit into 8 bits."""
+    if PLAIN.get(image.mode) == channels:
+        return image
+    if image.mode not in CONVERTIBLE | set(PLAIN):
+        raise InputError(f"{path} has mode {image.mode}, which cannot be brought to 8 bits safely; convert it first")
+    return image.convert("RGB").convert("L" if channels == 1 else "RGB")
+
+
+def fill(images: np.ndarray, paths: Sequence[Path], decoder: Decoder) -> np.ndarray:
+    """``images`` (N, H, W, C), each row decoded from its path, in threads. An error of ``decoder`` ends it."""
+    with ThreadPoolExecutor() as threads:
+        for row, image in enumerate(threads.map(decoder, paths)):
+            images[row] = image
+    return images
+
+
+class LazyFiles(Lazy):
+    """Images of files, decoded when drawn; nothing is kept. ``shape`` is (C, H, W) of what ``decoder`` gives.
+
+    ``names`` are relative to ``folder``. They and the sizes of the files identify the images; the place does not.
+    """
+
+    def __init__(self, folder: Path, names: list[str], shape: tuple[int, int, int], decoder: Decoder) -> None:
+        self.folder, self.names, self.decoder = folder, names, decoder
+        self.shape = (len(names), *shape)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        channels, height, width = self.shape[1:]
+        images = np.empty((len(indices), height, width, channels), dtype=np.uint8)
+        fill(images, [self.folder / self.names[i] for i in indices.tolist()], self.decoder)
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+    def identity(self, indices: Tensor) -> bytes:
+        try:
+            names = [self.names[i] for i in indices.tolist()]
+            return repr([(name, (self.folder / name).stat().st_size) for name in names]).encode()
+        except OSError as error:
+            raise InputError(f"{error.filename} cannot be read: {error.strerror}; put it back or remove it") from None
