@@ -171,7 +171,7 @@ def test_every_recipe_is_valid_and_named_for_what_it_does(name: str) -> None:
     recipe = read_recipe(name)
     method, _, cell = name.partition("/")
     assert cell == f"{recipe.run.data.name}-ipc{recipe.run.ipc}"
-    assert {"dm": "DistributionMatching", "random": "Coreset", "dc": "GradientMatching", "dsa": "GradientMatching"}[method] == type(recipe.run.method).__name__
+    assert {"dm": "DistributionMatching", "random": "Coreset", "herding": "Coreset", "k_center": "Coreset", "dc": "GradientMatching", "dsa": "GradientMatching"}[method] == type(recipe.run.method).__name__
     assert recipe.published is None or recipe.published.source
 
 

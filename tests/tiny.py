@@ -17,7 +17,7 @@ from datastill.core import Method, Plugin
 from datastill.synthetic import Parametrization
 
 NETWORK = "convnet:width=4,depth=2"
-CHEAP = {"iterations": 3, "batch_real": 8, "outer": 2, "inner": 1}  # taken by those methods that have such a field
+CHEAP = {"iterations": 3, "batch_real": 8, "outer": 2, "inner": 1, "epochs": 1}  # taken by those methods that have such a field
 
 METHODS, PLUGINS, PARAMETRIZATIONS = names(Method), names(Plugin), names(Parametrization)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 import datastill as ds
@@ -32,3 +33,22 @@ def test_every_image_can_be_drawn() -> None:
     drawn = task.random_real(counts, ds.RNG(0))
     assert len({tuple(x.flatten().tolist()) for x in drawn.x[drawn.y.argmax(1) == 3]}) == len(
         {tuple(x.flatten().tolist()) for x in task.real.batch(task.real.of_class[3]).x})
+
+
+@pytest.mark.parametrize("choose", ["herding", "k_center"])
+def test_chosen_by_features_images_are_real_and_better_spread_than_by_chance(choose: str, tmp_path: Path) -> None:
+    """Herding: the mean image of a class is closer to the true one; k-center: no image is far from a chosen one."""
+    run = tiny.run("coreset", ipc=10, method_options={"choose": choose}, network="mlp:width=16")
+    chosen, real = tiny.distill(run, tmp_path / "a").batch(), tiny.splits().train.batch(torch.arange(len(tiny.splits().train)))
+    drawn = tiny.distill(tiny.run("coreset", ipc=10), tmp_path / "b").batch()
+
+    def spread(batch: ds.Batch) -> float:
+        total = 0.0
+        for c in range(10):
+            mine, pool = batch.x[batch.y.argmax(1) == c].flatten(1), real.x[real.y.argmax(1) == c].flatten(1)
+            distances = torch.cdist(mine, pool, compute_mode="donot_use_mm_for_euclid_dist")
+            assert (distances.min(1).values < 1e-3).all()
+            total += float((mine.mean(0) - pool.mean(0)).norm() if choose == "herding" else distances.min(0).values.max())
+        return total
+
+    assert spread(chosen) < spread(drawn)

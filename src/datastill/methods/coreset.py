@@ -1,25 +1,53 @@
-"""Real images chosen without any optimisation: the baseline every method has to beat."""
+"""Real images chosen without any optimisation: the baselines every method has to beat."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Literal
 
+import torch
 from pydantic import Field
+from torch import Tensor, nn
 
 from datastill.core import Method, Step, Task
+from datastill.functional.coresets import herding, k_center
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
+from datastill.train import fit
 
 
 class Coreset(Method):
-    """``ipc`` real images of each class. ``choose`` "random": uniformly, without replacement."""
+    """``ipc`` real images of each class.
 
-    choose: Literal["random"] = "random"
+    choose: "random": uniformly, without replacement. "herding": so that their mean feature stays close to that of the
+        class. "k_center": so that every image of the class is near one of them.
+    epochs: passes over the training images with which the run's network is trained for its features (SGD, step size 0.01,
+        momentum 0.9, weight decay 5e-4, batches of 256, a tenth of the step size after half; the recipe is ours).
+    """
+
+    choose: Literal["random", "herding", "k_center"] = "random"
+    epochs: int = Field(default=20, ge=1)
     iterations: int = Field(default=0, ge=0, le=0)
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
-        return task.synthetic(task.random_real(ipc, rng("random")))
+        if self.choose == "random":
+            return task.synthetic(task.random_real(ipc, rng("random")))
+        pick = herding if self.choose == "herding" else k_center
+        net = self._trained(task, rng)
+        rows = [pool[pick(_features(net, task, pool), ipc)] for pool in task.real.of_class]
+        return task.synthetic(task.real.batch(torch.cat(rows)))
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         yield from ()
+
+    def _trained(self, task: Task, rng: RNG) -> nn.Module:
+        net = task.fresh(rng("network"))
+        rates = [0.01 if epoch < (self.epochs + 1) // 2 else 0.001 for epoch in range(self.epochs)]
+        fit(net, task.real, rates, rng("train"), batch_size=256)
+        return net.eval()
+
+
+@torch.no_grad()
+def _features(net: nn.Module, task: Task, rows: Tensor) -> Tensor:
+    """Features (N, D) of these training images."""
+    return torch.cat([task.features(net, task.real.batch(part).x).cpu() for part in rows.split(1024)])

@@ -1,0 +1,41 @@
+"""Choosing real examples by their features, one class at a time. Ties go to the lowest index."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def herding(features: Tensor, count: int) -> Tensor:
+    """Indices (count,) of the examples whose running mean stays closest to the mean of ``features`` (N, D), in order.
+
+    Each pick minimises the distance of (k + 1) means to the sum of the chosen ones and itself (Welling 2009; the distance
+    form, which differs from the inner-product form where feature norms differ).
+    """
+    features = features.double()
+    mean, total = features.mean(0), torch.zeros_like(features[0])
+    free = torch.ones(len(features), dtype=torch.bool, device=features.device)
+    chosen = []
+    for k in range(count):
+        distance = ((k + 1) * mean - total - features).norm(dim=1).masked_fill(~free, torch.inf)
+        chosen.append(int(distance.argmin()))
+        free[chosen[-1]] = False
+        total = total + features[chosen[-1]]
+    return torch.tensor(chosen)
+
+
+def k_center(features: Tensor, count: int) -> Tensor:
+    """Indices (count,) of examples that cover ``features`` (N, D), in order.
+
+    First the one nearest to the mean, then again and again the one farthest from all chosen (the greedy 2-approximation of
+    Gonzalez 1985; Sener & Savarese 2018).
+    """
+    features = features.double()
+    chosen = [int((features - features.mean(0)).norm(dim=1).argmin())]
+    nearest = (features - features[chosen[0]]).norm(dim=1)
+    for _ in range(count - 1):
+        nearest[chosen[-1]] = -1.0  # never twice, also among equal examples
+        chosen.append(int(nearest.argmax()))
+        distance = (features - features[chosen[-1]]).norm(dim=1)
+        nearest = torch.where(nearest < 0, nearest, torch.minimum(nearest, distance))
+    return torch.tensor(chosen)
