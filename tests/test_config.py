@@ -495,7 +495,7 @@ def test_to_toml_is_what_read_toml_reads(tmp_path: Path) -> None:
 
 VALUES: dict[object, list[Any]] = {
     bool: [True, False], int: [0, 1, 2, 3, 5, 8, 64], float: [0.0, 0.25, 0.5, 2.0], types.NoneType: [None],
-    str: ["crop", "mnist", "0.5", "other"]}
+    str: ["crop", "mnist", "0.5", "other", "resnet34"]}
 
 Place = tuple[str | int, ...]
 

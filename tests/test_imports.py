@@ -13,7 +13,7 @@ ORDER = [["errors"], ["config", "rng", "files"], ["functional"], ["data"], ["net
          ["recipes", "scoring", "export", "plan"], ["report", "console"], ["cli"], ["__main__"]]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 FAMILIES = {"data", "nets", "parametrizations", "methods", "plugins", "protocols"}
-SHARED = {"data": {"source", "images", "description", "_torchvision", "_image_files"}, "nets": {"network", "_pool", "_wrapped"}}  # a family's base, not a member
+SHARED = {"data": {"source", "images", "description", "_torchvision", "_image_files"}, "nets": {"network", "_pool", "_foreign"}}  # a family's base, not a member
 
 
 def imports(path: Path) -> list[str]:

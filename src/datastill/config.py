@@ -42,9 +42,11 @@ class Description(BaseModel):
 
 
 class Family(Description):
-    """A description whose class is chosen by name (``kind``). ``home`` is the package its members are found in."""
+    """A description whose class is chosen by name (``kind``). ``home`` is the package its members are found in;
+    ``bare`` the field that may stand behind the name without its own: ``torchvision:resnet50``."""
 
     home: ClassVar[str] = ""
+    bare: ClassVar[str] = ""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -69,18 +71,22 @@ def find(family: type[Family], name: str) -> type[Family]:
     """
     if ":" in name:
         return _outside(family, name)
-    if name.isidentifier() and not name.startswith("_"):
-        try:
-            member = _member_of(family, importlib.import_module(f"{family.home}.{name}"))
-        except ModuleNotFoundError as error:
-            if error.name != f"{family.home}.{name}":
-                raise
-            member = None
-        if member is not None:
-            return member
+    if (member := _inside(family, name)) is not None:
+        return member
     for entry in entry_points(group=family.home, name=name):
         return _check_member(family, entry.load(), name)
     raise InputError(f"unknown {_noun(family)} {name!r}{nearest(name, names(family))}")
+
+
+def _inside(family: type[Family], name: str) -> type[Family] | None:
+    if not name.isidentifier() or name.startswith("_"):
+        return None
+    try:
+        return _member_of(family, importlib.import_module(f"{family.home}.{name}"))
+    except ModuleNotFoundError as error:
+        if error.name != f"{family.home}.{name}":
+            raise
+        return None
 
 
 def names(family: type[Family]) -> list[str]:
@@ -224,6 +230,10 @@ def _choose(cls: type[Family], given: dict[str, Any], path: str, base: Any) -> A
         return cls
     if not isinstance(name, str):
         raise InputError(f"{_join(path, 'kind')}: expected a name, got {name!r}")
+    head, _, bare = name.partition(":")
+    if bare and (member := _inside(cls, head)) is not None and member.bare:
+        given.setdefault(member.bare, bare)
+        return member
     try:
         return find(cls, name)
     except InputError as error:

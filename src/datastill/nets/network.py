@@ -23,10 +23,11 @@ Pooling = Literal["none", "avg", "max"]
 class Network(nn.Module):
     """``features`` in named stages, then a linear ``classifier`` on their flattened output.
 
-    ``taps`` names the feature maps: tap -> the stage whose output it is, in order.
+    ``taps`` names the feature maps: tap -> the stage whose output it is, in order. ``features`` is an ``nn.Sequential``;
+    a subclass with a ``maps`` of its own may have any module there.
     """
 
-    def __init__(self, features: nn.Sequential, classifier: nn.Module, taps: Mapping[str, str]) -> None:
+    def __init__(self, features: nn.Module, classifier: nn.Module, taps: Mapping[str, str]) -> None:
         super().__init__()
         self.features = features
         self.classifier = classifier
@@ -91,7 +92,7 @@ def chunk_size(architecture: Architecture, shape: Shape, classes: int, device: t
     """How many images to send through a network at once for speed.
 
     On a CPU so few that the largest feature map stays in the cache: a forward in such chunks takes about half the time
-    of one over everything (``benchmarks/dm.py``). Only for networks that treat each image by itself.
+    of one over everything (``benchmarks/bench.py``). Only for networks that treat each image by itself.
     """
     key = (digest(architecture), shape, device.type)
     if key not in _chunk_sizes:

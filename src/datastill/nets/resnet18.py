@@ -3,60 +3,87 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from datastill.nets.network import Architecture, Network, Norm, Shape, does_not_fit, norm_layer
 
+Downsample = Literal["stride", "pool"]
+
 
 class ResNet18(Architecture):
     """Four stages of two basic blocks (He et al. 2016) behind a 3x3 stem without pooling; average over the last map.
 
     ``width`` is the number of channels of the first stage; the others have 2, 4 and 8 times as many.
-    Feature maps: ``stem``, ``layer1`` ... ``layer4``.
+    ``downsample`` halves the side of stages 2, 3 and 4: "stride" by strided convolutions; "pool" by 2x2 average pooling
+    behind convolutions of stride 1, with all of the last map as features, (B, 8 width * H/8 * W/8): the ResNet18_AP of
+    Zhao et al. 2021 (with norm "batch", ResNet18BN_AP). Feature maps: ``stem``, ``layer1`` ... ``layer4``.
     """
 
     width: int = Field(default=64, ge=1)
     norm: Norm = "instance"
+    downsample: Downsample = "stride"
 
     def build(self, shape: Shape, classes: int) -> Network:
         channels, height, width = shape
-        smallest = -(-min(height, width) // 8)
-        if self.norm in ("instance", "layer", "group") and smallest < 2:
-            raise does_not_fit("resnet18", shape, f"the last map is a single pixel, which {self.norm} normalisation "
-                               "sets to a constant; it needs more than 8 pixels a side, or norm=batch")
+        self._check(shape)
         layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=_conv3(channels, self.width, 1))
         _add_norm(layers, "norm1", self.norm, self.width, height, width)
         layers["act1"] = nn.ReLU()
         before = self.width
-        for stage in range(4):
-            stride, after = (1 if stage == 0 else 2), self.width * 2**stage
-            height, width = -(-height // stride), -(-width // stride)
-            layers[f"layer{stage + 1}"] = nn.Sequential(
-                BasicBlock(before, after, stride, self.norm, height, width),
-                BasicBlock(after, after, 1, self.norm, height, width))
+        for stage in range(1, 5):
+            after = self.width * 2 ** (stage - 1)
+            block = BasicBlock(before, after, height, width, self.norm, None if stage == 1 else self.downsample)
+            height, width = block.out
+            layers[f"layer{stage}"] = nn.Sequential(block, BasicBlock(after, after, height, width, self.norm))
             before = after
-        layers["pool"] = nn.AdaptiveAvgPool2d(1)
+        if self.downsample == "stride":
+            layers["pool"] = nn.AdaptiveAvgPool2d(1)
+            height = width = 1
         taps = {"stem": "act1", **{f"layer{i}": f"layer{i}" for i in range(1, 5)}}
-        return Network(nn.Sequential(layers), nn.Linear(before, classes), taps)
+        return Network(nn.Sequential(layers), nn.Linear(before * height * width, classes), taps)
+
+    def _check(self, shape: Shape) -> None:
+        """Raises InputError where the last map has no pixel, or a single one that normalisation sets to a constant."""
+        pooled, normed = self.downsample == "pool", self.norm in ("instance", "layer", "group")
+        last = min(side // 8 if pooled else -(-side // 8) for side in shape[1:])
+        if last < 1:
+            raise does_not_fit("resnet18", shape, "it needs at least 8 pixels a side, or downsample=stride")
+        if normed and last < 2:
+            least = "at least 16" if pooled else "more than 8"
+            raise does_not_fit("resnet18", shape, f"the last map is a single pixel, which {self.norm} normalisation "
+                               f"sets to a constant; it needs {least} pixels a side, or norm=batch")
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes.
 
-    def __init__(self, before: int, after: int, stride: int, norm: Norm, height: int, width: int) -> None:
+    (B, before, height, width) -> (B, after, *out), where ``downsample`` halves the sides.
+    """
+
+    def __init__(self, before: int, after: int, height: int, width: int, norm: Norm,
+                 downsample: Downsample | None = None) -> None:
         super().__init__()
+        stride, pooled = 2 if downsample == "stride" else 1, downsample == "pool"
+        inner = (-(-height // stride), -(-width // stride))
+        self.out = (height // 2, width // 2) if pooled else inner
         layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=_conv3(before, after, stride))
-        _add_norm(layers, "norm1", norm, after, height, width)
+        _add_norm(layers, "norm1", norm, after, *inner)
         layers["act1"] = nn.ReLU()
+        if pooled:
+            layers["pool"] = nn.AvgPool2d(2)
         layers["conv2"] = _conv3(after, after, 1)
-        _add_norm(layers, "norm2", norm, after, height, width)
+        _add_norm(layers, "norm2", norm, after, *self.out)
         self.residual = nn.Sequential(layers)
         shortcut: OrderedDict[str, nn.Module] = OrderedDict()
-        if stride != 1 or before != after:
+        if pooled:
+            # before the convolution, not behind it as in the original: the same numbers for a quarter of the work
+            shortcut["pool"] = nn.AvgPool2d(2)
+        if downsample is not None or before != after:
             shortcut["conv"] = nn.Conv2d(before, after, 1, stride=stride, bias=False)
-            _add_norm(shortcut, "norm", norm, after, height, width)
+            _add_norm(shortcut, "norm", norm, after, *self.out)
         self.shortcut = nn.Sequential(shortcut)
         self.act = nn.ReLU()
 

@@ -1,0 +1,104 @@
+"""The networks of timm (PyTorch Image Models), by name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from datastill.errors import InputError
+from datastill.nets import _foreign
+from datastill.nets.network import Architecture, Network, Shape
+
+POOLS = ("maxpool", "stem.pool", "features.pool0", "features.conv1_pool")  # where timm has the pooling behind the stem
+
+
+class Timm(Architecture):
+    """``timm:model=resnet50``: a network of timm (Wightman 2019) with timm's random initialisation and a linear classifier.
+
+    Needs timm: ``pip install datastill[timm]``. Weights are never loaded, so a tag behind the name changes nothing. Any
+    number of channels; no dropout and no stochastic depth, so that an iteration stays a function of its stream. ``stem``:
+    "small" gives a network whose first convolution strides by two (ResNet and its kin, DenseNet, RegNet, EfficientNet,
+    MobileNet, NFNet, RepVGG, ...) stride 1 there, 3x3 instead of a plain 7x7, and no max pooling behind it; "auto" does so
+    up to 64 px. Networks that cut patches (ViT, Swin, ConvNeXt, mixers, ...) keep their stem, and those made for one image
+    size are made for this one. Feature maps are those of timm's ``forward_intermediates``, named after its modules:
+    ``act1``, ``layer1`` ... ``layer4`` of a ResNet.
+    """
+
+    bare: ClassVar[str] = "model"
+
+    model: str = "resnet18"
+    stem: _foreign.Stem = "auto"
+
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        timm = _library()
+        if timm is not None and not timm.is_model(self.model):  # a description can be read where timm is not installed
+            near = difflib.get_close_matches(self.model, timm.list_models(), n=3)
+            advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "timm.list_models() lists them"
+            raise ValueError(f"timm has no network model={self.model!r}; {advice}")
+        return self
+
+    def build(self, shape: Shape, classes: int) -> Network:
+        if _library() is None:
+            raise InputError(f"network timm:model={self.model} needs timm, which is not installed; "
+                             "pip install datastill[timm]")
+        return _foreign.fitted(f"timm:model={self.model}", shape, lambda size: self._made(size, classes))
+
+    def _made(self, shape: Shape, classes: int) -> Network:
+        timm = _library()
+        config = timm.get_pretrained_cfg(self.model) or timm.models.PretrainedCfg()
+        sized = {"img_size": shape[1:]} if config.fixed_input_size else {}
+        model = _foreign.settle(timm.create_model(self.model, pretrained=False, num_classes=0, in_chans=shape[0], **sized))
+        shrunk = not sized and _foreign.wants_small(self.stem, shape) and _shrink_stem(model, config.first_conv)
+        if self.stem == "small" and not shrunk:
+            raise InputError(f"network timm:model={self.model} has no stem that could be made smaller; use stem=auto")
+        taps = {info["module"]: info["module"] for info in model.feature_info}  # type: ignore[union-attr]
+        network = TimmNetwork(model, nn.Identity(), taps)
+        network.classifier = nn.Linear(_foreign.count_features(self, network, shape), classes)
+        return network
+
+
+class TimmNetwork(_foreign.ForeignNetwork):
+    """A ForeignNetwork whose feature maps are what timm says they are."""
+
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Feature maps by tap name in order of depth, each (B, C, H, W)."""
+        with sdpa_kernel(SDPBackend.MATH):
+            found = self.features.forward_intermediates(x, intermediates_only=True)  # type: ignore[operator]
+        if len(found) != len(self.taps):
+            raise InputError(f"timm's {type(self.features).__name__} names {len(self.taps)} feature maps and gives "
+                             f"{len(found)}; choose another network")
+        return dict(zip(self.taps, found, strict=True))
+
+
+def _library() -> Any:
+    """timm, or None where it is not installed."""
+    try:
+        return importlib.import_module("timm")
+    except ModuleNotFoundError:
+        return None
+
+
+def _shrink_stem(model: nn.Module, first: Any) -> bool:
+    """Stride 1 in the stem's ``first`` convolutions (a path, or several side by side) and no pooling behind them.
+
+    Only where they stride by two; returns whether they do.
+    """
+    paths = [first] if isinstance(first, str) else list(first or [])
+    convs = {path: model.get_submodule(path) for path in paths}
+    if not convs or any(getattr(conv, "stride", None) != (2, 2) for conv in convs.values()):
+        return False
+    for path, conv in convs.items():
+        conv.stride = (1, 1)  # type: ignore[assignment]
+        if type(conv) is nn.Conv2d and conv.kernel_size == (7, 7):
+            smaller = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1, bias=conv.bias is not None)
+            model.set_submodule(path, smaller)
+    names = dict(model.named_modules())
+    for path in set(POOLS) & set(names):
+        model.set_submodule(path, nn.Identity())
+    return True

@@ -1,0 +1,133 @@
+"""The classification networks of torchvision, by name."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Self
+
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from datastill.config import nearest
+from datastill.nets import _foreign
+from datastill.nets.network import Architecture, Network, Shape
+
+
+def _tokens_as_grid(tokens: Tensor) -> Tensor:
+    """(B, 1 + rows * columns, C) -> (B, C, rows, columns) for square images."""
+    return tokens[:, 1:].transpose(1, 2).unflatten(2, (math.isqrt(tokens.shape[1] - 1), -1))
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2)
+
+
+class Series(NamedTuple):
+    """What the networks whose names start alike have in common.
+
+    maps, of: feature maps are the outputs of the modules whose path is this pattern and whose class is this one.
+    arrange: makes such an output a map (B, C, H, W).
+    small: whether the stem is made smaller for small images; pool: the max pooling behind the stem, then dropped.
+    """
+
+    maps: str
+    of: type[nn.Module] = nn.Module
+    arrange: Callable[[Tensor], Tensor] | None = None
+    small: bool = False
+    pool: str = ""
+
+
+RESNET = Series(r"layer\d", small=True, pool="maxpool")
+SERIES = {
+    "resnet": RESNET, "resnext": RESNET, "wide_resnet": RESNET,
+    "densenet": Series(r"features\.denseblock\d", small=True, pool="features.pool0"),
+    "shufflenet": Series(r"stage\d|conv5", small=True, pool="maxpool"),
+    "googlenet": Series(r"inception\w+", small=True, pool="maxpool1"),
+    "regnet": Series(r"trunk_output\.block\d", small=True),
+    "mobilenet": Series(r"features\.\d+", small=True),
+    "efficientnet": Series(r"features\.\d+", small=True),
+    "mnasnet": Series(r"layers\.\d+", of=nn.Sequential, small=True),
+    "alexnet": Series(r"features\.\d+", of=nn.ReLU),
+    "vgg": Series(r"features\.\d+", of=nn.ReLU),
+    "inception": Series(r"Mixed_\w+"),
+    "maxvit": Series(r"blocks\.\d"),
+    "convnext": Series(r"features\.[1357]"),
+    "swin": Series(r"features\.[1357]", arrange=_channels_first),
+    "vit": Series(r"encoder\.layers\.\w+", arrange=_tokens_as_grid),
+}
+
+
+class Torchvision(Architecture):
+    """``torchvision:model=resnet50``: a classification network of torchvision, with torchvision's random initialisation.
+
+    Weights are never loaded. Any number of channels; no dropout and no stochastic depth, so that an iteration stays a
+    function of its stream. ``stem``: torchvision's networks are made for 224 px, and most halve the side twice at once;
+    "small" makes the first convolution 3x3 with stride 1 and drops the max pooling behind it, in ResNet, ResNeXt,
+    Wide ResNet, DenseNet, ShuffleNet, GoogLeNet, RegNet, MobileNet, EfficientNet and MNASNet; "auto" does so up to 64 px.
+    AlexNet, VGG, Inception, ConvNeXt, Swin, ViT and MaxViT are always as they are, and fit fewer sizes. SqueezeNet, which
+    has no linear classifier, is not offered. Feature maps are named after torchvision's modules: ``layer1`` ... ``layer4``
+    of a ResNet.
+    """
+
+    bare: ClassVar[str] = "model"
+
+    model: str = "resnet18"
+    stem: _foreign.Stem = "auto"
+
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        from torchvision import models
+
+        known = [name for name in models.list_models(module=models) if _series(name)]
+        if self.model not in known:
+            raise ValueError(f"torchvision has no classification network model={self.model!r}{nearest(self.model, known)}")
+        if self.stem == "small" and not SERIES[_series(self.model)].small:
+            raise ValueError(f"stem=small is not known for model={self.model}; use stem=auto")
+        return self
+
+    def build(self, shape: Shape, classes: int) -> Network:
+        return _foreign.fitted(f"torchvision:model={self.model}", shape, lambda size: self._made(size, classes))
+
+    def _made(self, shape: Shape, classes: int) -> Network:
+        from torchvision import models
+
+        series = SERIES[_series(self.model)]
+        model = _foreign.settle(models.get_model(self.model, weights=None, num_classes=classes, **self._options(shape)))
+        small = series.small and _foreign.wants_small(self.stem, shape)
+        _change_stem(model, shape[0], small)
+        if small and series.pool:
+            model.set_submodule(series.pool, nn.Identity())
+        path, classifier = [item for item in model.named_modules() if isinstance(item[1], nn.Linear)][-1]
+        model.set_submodule(path, nn.Identity())
+        taps = {name: name for name, module in model.named_modules()
+                if re.fullmatch(series.maps, name) and isinstance(module, series.of)}
+        network = _foreign.ForeignNetwork(model, classifier, taps, series.arrange)
+        _foreign.count_features(self, network, shape)  # raises where the image does not fit
+        return network
+
+    def _options(self, shape: Shape) -> dict[str, Any]:
+        """What the constructor must be told."""
+        match _series(self.model):
+            case "googlenet" | "inception":
+                return {"aux_logits": False, "init_weights": True}
+            case "vit":
+                return {"image_size": shape[1]}
+            case "maxvit":
+                return {"input_size": shape[1:]}
+        return {}
+
+
+def _series(name: str) -> str:
+    """The key of SERIES this name starts with, or ""."""
+    return next((start for start in SERIES if name.startswith(start)), "")
+
+
+def _change_stem(model: nn.Module, channels: int, small: bool) -> None:
+    """The first convolution anew: for this number of channels, and 3x3 with stride 1 if ``small``."""
+    path, conv = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    if small or conv.in_channels != channels:
+        kernel, stride, padding = (3, 1, 1) if small else (conv.kernel_size, conv.stride, conv.padding)
+        model.set_submodule(path, nn.Conv2d(channels, conv.out_channels, kernel, stride, padding,  # type: ignore[arg-type]
+                                            bias=conv.bias is not None))
