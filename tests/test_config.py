@@ -49,7 +49,7 @@ from datastill.nets.convnet import ConvNet
 from datastill.nets.mlp import MLP
 from datastill.parametrizations.pixels import Pixels
 from datastill.plugins.total_variation import TotalVariation
-from datastill.run import Run, label
+from datastill.run import RESERVED, Run, label
 from datastill.synthetic import Parametrization
 from kit import changed_pixel, input_error, quick, toy_images
 
@@ -213,13 +213,13 @@ optims = st.builds(Optim, name=st.sampled_from(["sgd", "adam"]), images=groups, 
 methods = st.builds(Coreset) | st.builds(DistributionMatching, iterations=st.integers(0, 10**9),
                                          augment=st.sampled_from(["none", "crop_flip"]), optim=optims)
 plugins = st.lists(st.builds(TotalVariation, weight=rates, balance=st.sampled_from(["fixed", "gradient"]),
-                             label=st.text(max_size=6).filter(lambda text: text != "method")),
+                             label=st.text(max_size=6).filter(lambda text: text not in RESERVED and not text.startswith("share."))),
                    max_size=3, unique_by=label).map(tuple)
 datas = st.builds(Data, name=st.text(max_size=5), path=st.none() | st.text(max_size=5),
                   size=st.none() | st.integers(4, 99), validation=st.floats(0, 0.99))
-networks = st.builds(ConvNet, width=st.integers(1, 10**6), norm=st.sampled_from(["batch", "none"])) | st.builds(MLP)
+networks = st.builds(ConvNet, width=st.integers(1, 16384), norm=st.sampled_from(["batch", "none"])) | st.builds(MLP)
 runs = st.builds(Run, method=methods, plugins=plugins, data=datas, network=networks, ipc=st.integers(1, 10**6),
-                 seed=st.integers(0, 2**80))
+                 seed=st.integers(0, 2**63 - 1))
 
 
 @quick

@@ -12,7 +12,7 @@ import datastill as ds
 import tiny
 from datastill.checkpoint import read_log
 from datastill.core import Group, Optim
-from datastill.errors import RunError
+from datastill.errors import InputError, RunError
 from datastill.loop import Loop
 from datastill.plugins.total_variation import TotalVariation
 
@@ -142,3 +142,48 @@ def test_exploding_step_size_is_caught() -> None:
     one = loop(Optim(images=Group(lr=1e30, momentum=0.0)), iterations=9)
     with pytest.raises(RunError, match=r"method\.optim\.images\.lr is 1e\+30"):
         list(one.advance() for _ in range(9))
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    (lambda task: task.random_real(1, ds.RNG(0)), "start returned Batch; expected task.synthetic"),
+    (lambda task: task.synthetic(task.random_real(5, ds.RNG(0))), "gave 50 images; expected 1 of each class, in class order"),
+    (lambda task: task.synthetic(ds.Batch(*(t.flip(0) for t in task.random_real(1, ds.RNG(0))))), "in class order"),
+    (lambda task: task.synthetic(ds.Batch(torch.zeros(10, 1, 4, 8), torch.eye(10))), r"shape \(1, 4, 8\); the data set has \(1, 8, 8\)"),
+])
+def test_start_must_give_what_the_run_asks_for(given: Any, message: str) -> None:
+    class Wrong(tiny.Pull):
+        def start(self, task: ds.Task, ipc: int, rng: ds.RNG) -> Any:
+            return given(task)
+
+    with pytest.raises(InputError, match=message):
+        Loop(Wrong(), {}, ds.Task(tiny.splits().train, ds.find(ds.Architecture, "mlp")()), ds.RNG(0), 1)
+
+
+@pytest.mark.parametrize(("optim", "message"), [
+    (Optim(labels=Group(lr=0.5)), "hard labels; set it to 0"), (Optim(lr=Group(lr=0.5)), "learns no step size"),
+    (Optim(parameters={"pixel": Group(lr=1.0)}), "did you mean 'pixels'")])
+def test_settings_that_have_nothing_to_learn_are_refused(optim: Optim, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        loop(optim)
+
+
+@pytest.mark.parametrize(("term", "message"), [
+    (lambda x: x.mean((1, 2, 3)), r"returned a tensor of shape \(10,\)"), (lambda x: 1.0, "returned float"),
+    (lambda x: None, "returned NoneType")])
+def test_plugin_must_return_a_scalar(term: Any, message: str) -> None:
+    class Wrong(ds.Plugin):
+        def loss(self, step: ds.Step, task: ds.Task, rng: ds.RNG) -> Any:
+            return term(step.batch.x)
+
+    with pytest.raises(InputError, match=f"plug-in wrong {message}; expected a scalar tensor"):
+        loop(wrong=Wrong()).advance()
+
+
+def test_iterate_must_yield() -> None:
+    class Returns(tiny.Pull):
+        def iterate(self, iteration: int, synthetic: Any, task: ds.Task, rng: ds.RNG) -> Any:
+            return None
+
+    one = Loop(Returns(), {}, ds.Task(tiny.splits().train, ds.find(ds.Architecture, "mlp")()), ds.RNG(0), 1)
+    with pytest.raises(InputError, match="iterate returned NoneType; it must yield steps"):
+        one.advance()

@@ -19,6 +19,7 @@ import tiny
 from datastill import checkpoint, files
 from datastill.config import load
 from datastill.errors import InputError, RunError
+from datastill.recipes import read_recipe
 from datastill.run import read_run
 
 
@@ -210,3 +211,57 @@ def test_killed_again_and_again_the_result_is_the_same(tmp_path: Path) -> None:
     for name in ("synthetic.safetensors", "card.json", "preview.png"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert [line["iteration"] for line in checkpoint.read_log(tmp_path / "run")] == list(range(1, 41))
+
+
+def test_refused_folder_is_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError):
+        tiny.distill(tiny.run(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("line", [b"5\n", b"[1]\n", b'{"iteration": "x"}\n', b'{"iteration": null}\n', b"\xff\n"])
+def test_damaged_log_never_stops_a_resume(line: bytes, tmp_path: Path) -> None:
+    run = tiny.run()
+    stopped(tmp_path, run)
+    with (tmp_path / "log.jsonl").open("ab") as log:
+        log.write(line)
+    tiny.distill(run, tmp_path)
+    assert [line["iteration"] for line in checkpoint.read_log(tmp_path)] == [1, 2, 3]
+
+
+def test_what_killed_processes_leave_is_cleared_away(tmp_path: Path) -> None:
+    run = tiny.run()
+    stopped(tmp_path, run)
+    state = (tmp_path / "state.pt").read_bytes()
+    (tmp_path / ".datastill-x1").write_bytes(b"half")
+    tiny.distill(run, tmp_path)
+    (tmp_path / "state.pt").write_bytes(state)  # as if killed between the card and the removal
+    tiny.distill(run, tmp_path)
+    assert not (tmp_path / "state.pt").exists()
+    assert not (tmp_path / ".datastill-x1").exists()
+
+
+@pytest.mark.parametrize("name", ["method", "iteration", "loss", "time", "share.x"])
+def test_names_of_the_log_are_no_labels(name: str) -> None:
+    with pytest.raises(InputError, match="is taken"):
+        load(ds.Run, {"method": "distribution", "plugins": (tiny.Poison(label=name),)})
+
+
+def test_run_file_keeps_protocol_and_published_number(tmp_path: Path) -> None:
+    about = {"protocol": {"kind": "dc", "augment": "none"}, "published": {"accuracy": 1.0, "source": "x"}}
+    tiny.distill(tiny.run(), tmp_path, about=about)
+    assert read_run(tmp_path) == tiny.run()
+    recipe = read_recipe(str(tmp_path / "run.toml"))
+    assert recipe.run == tiny.run()
+    assert recipe.protocol == load(ds.Protocol, about["protocol"])
+    assert recipe.published is not None
+
+
+def test_network_with_another_number_of_outputs(tmp_path: Path) -> None:
+    class Narrow(ds.Architecture):
+        def build(self, shape: Any, classes: int) -> Any:
+            return load(ds.Architecture, "mlp").build(shape, 3)
+
+    with pytest.raises(InputError, match=r"an output of shape \(3,\) for an image; expected \(10,\)"):
+        tiny.distill(tiny.run(network=Narrow()), tmp_path / "run")

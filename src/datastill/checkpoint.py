@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
 import time
 from pathlib import Path
 from types import TracebackType
@@ -30,11 +29,13 @@ def restore(folder: Path, loop: Loop, digest: str) -> None:
             raise InputError(f"{path} is damaged: its checksum does not fit; delete it to start the run over")
         try:
             state = torch.load(io.BytesIO(content[SUM:]), map_location=loop.task.device, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError):
-            raise InputError(f"{path} is no checkpoint of tensors and plain values; it was not opened. Delete it") from None
-        if state["digest"] != digest:
+            other = state["digest"] != digest
+            if not other:
+                loop.restore(state["loop"])
+        except Exception:  # anything may stand in a file that is not ours: torch raises a dozen kinds
+            raise InputError(f"{path} is no checkpoint of this run; delete it to start the run over") from None
+        if other:
             raise InputError(f"{path} is the checkpoint of another run; delete it to start over, or choose another --out")
-        loop.restore(state["loop"])
     _cut_log(folder / LOG, loop.iteration)
 
 
@@ -53,9 +54,10 @@ def _cut_log(path: Path, iteration: int) -> None:
 
 def _number(line: bytes) -> float:
     try:
-        return json.loads(line)["iteration"] if line.endswith(b"\n") else float("inf")
-    except (ValueError, KeyError):
-        return float("inf")
+        number = json.loads(line)["iteration"] if line.endswith(b"\n") else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        number = None
+    return number if isinstance(number, int) else float("inf")
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

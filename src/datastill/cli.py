@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -20,6 +22,33 @@ app = typer.Typer(
     help="Distill a data set into a few images per class, and say honestly how good they are.\n\n"
          "Begin with `datastill quickstart`. Then: `datastill list recipes`, `datastill distill RECIPE`, "
          "`datastill evaluate DIR`, `datastill report DIR`.")
+
+
+def _command(**options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command; Ctrl-C in it ends in one line and exit code 130, before typer makes something else of it."""
+    def register(work: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(work)
+        def guarded(*arguments: Any, **keywords: Any) -> None:
+            try:
+                work(*arguments, **keywords)
+            except KeyboardInterrupt:
+                raise _Stopped("stopped at once; what was finished is kept", 130) from None
+        app.command(**options)(guarded)
+        return work
+    return register
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+        print(version("datastill"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
+                                                   help="Print the version.")] = False) -> None:
+    pass
 
 
 def _complete_recipe(incomplete: str) -> list[str]:
@@ -41,13 +70,15 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finishe
 DATA_ROOT, ROOT = Path("data"), Path("outputs")
 
 
-@app.command()
-def quickstart(out: Annotated[Path, typer.Option(help="Folder for the run and the page.")] = ROOT / "quickstart",
-               device: Device = None) -> None:
+@_command()
+def quickstart(out: Annotated[Path | None, typer.Option(
+        help="Folder for the run and the page; ROOT/quickstart unless given.")] = None,
+        root: Root = ROOT, device: Device = None) -> None:
     """Distill handwritten digits to one image a class, score them beside random real ones, and make the page.
 
     Takes about half a minute on two cores; needs neither files nor a network.
     """
+    out = out or root / "quickstart"
     run_folder = out / "dm-digits-ipc1"
     distill("dm/digits-ipc1", [], run_folder, DATA_ROOT, ROOT, device)
     evaluate(run_folder, ["convnet:width=32", "mlp"], None, 5, "test", 0, False, DATA_ROOT, out, device)
@@ -56,9 +87,9 @@ def quickstart(out: Annotated[Path, typer.Option(help="Folder for the run and th
          "`datastill distill dm/digits-ipc1 data.name=folder data.path=PATH data.size=32`")
 
 
-@app.command()
+@_command()
 def distill(recipe: RecipeName, changes: Changes = None,
-            out: Annotated[Path | None, typer.Option(help="Folder; <root>/runs/<name>-<digest> unless given.")] = None,
+            out: Annotated[Path | None, typer.Option(help="Folder; ROOT/runs/NAME-DIGEST unless given.")] = None,
             data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None,
             every: Annotated[float, typer.Option(min=0.0, help="Seconds between checkpoints.")] = 30.0,
             keep: Annotated[str, typer.Option(help="Iterations to keep snapshots of: 100,1000.")] = "") -> None:
@@ -94,7 +125,7 @@ def distill(recipe: RecipeName, changes: Changes = None,
     _say(f"{'Finished before' if finished else 'Distilled'}: {folder}")
 
 
-@app.command()
+@_command()
 def evaluate(folder: Folder,
              network: Annotated[list[str] | None, typer.Option(help="Students to train, e.g. convnet:width=32; "
                                 "the run's network unless given. May be repeated.")] = None,
@@ -115,18 +146,19 @@ def evaluate(folder: Folder,
     from datastill.config import load as describe
     from datastill.config import spec
     from datastill.core import Protocol
+    from datastill.data import Data
     from datastill.nets import Architecture
     from datastill.protocols.dc import DC
-    from datastill.run import Run
     from datastill.scoring import score
 
     distilled = load(folder).to(_device(device))
-    run = describe(Run, distilled.card["run"])
+    made_by = distilled.card["run"]  # its method is not needed, so it need not be importable here
+    data = describe(Data, made_by["data"])
     how = describe(Protocol, protocol or distilled.card.get("protocol", DC()))  # type: ignore[type-abstract]
-    students = [describe(Architecture, name) for name in network or []] or [run.network]  # type: ignore[type-abstract]
-    splits = run.data.load(data_root)
+    students = [describe(Architecture, name) for name in network or [made_by["network"]]]  # type: ignore[type-abstract]
+    splits = data.load(data_root)
     if splits.train.fingerprint != distilled.card["data"]["fingerprint"]:
-        raise InputError(f"{run.data.name} under {data_root} is not the data {folder} was distilled from (fingerprint "
+        raise InputError(f"{data.name} under {data_root} is not the data {folder} was distilled from (fingerprint "
                          f"{splits.train.fingerprint}, expected {distilled.card['data']['fingerprint']})")
     images = _split(splits, split)
     train, images = splits.train.to(distilled.device), images.to(distilled.device)
@@ -138,7 +170,7 @@ def evaluate(folder: Folder,
         console.show_sheet(sheet)
 
 
-@app.command()
+@_command()
 def report(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs.")],
            out: Annotated[Path | None, typer.Option(
                help="The page; DIR/report.html for one run, else report.html.")] = None) -> None:
@@ -148,7 +180,7 @@ def report(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help=
     _say(f"Report: {make(folders, target)}")
 
 
-@app.command()
+@_command()
 def plan(recipe: RecipeName, changes: Changes = None, trials: Annotated[int, typer.Option(min=1)] = 5,
          data_root: DataRoot = DATA_ROOT, device: Device = None) -> None:
     """Say what a run will do and what it will take, from a few rehearsed iterations; nothing is written."""
@@ -161,7 +193,7 @@ def plan(recipe: RecipeName, changes: Changes = None, trials: Annotated[int, typ
     console.show_plan(read, splits, rehearse(read.run, task, read.protocol, read.run.network), trials, str(task.device))
 
 
-@app.command(name="list")
+@_command(name="list")
 def list_(what: Annotated[str, typer.Argument(
         metavar="WHAT", help="methods, plugins, data, networks, parametrizations, protocols or recipes",
         autocompletion=lambda: [*_families(), "recipes"])]) -> None:
@@ -176,9 +208,10 @@ def list_(what: Annotated[str, typer.Argument(
         raise InputError(f"cannot list {what!r}{nearest(what, [*_families(), 'recipes'])}")
 
 
-@app.command()
+@_command()
 def show(name: Annotated[str, typer.Argument(
-        metavar="NAME", help="A recipe, method, plug-in, network, data set, protocol, or package.module:Class.")]) -> None:
+        metavar="NAME", help="A recipe, method, plug-in, network, data set, protocol, module:Class, or run, data, optim.",
+        )]) -> None:
     """Show what a name means: its settings with their defaults, or the recipe's text."""
     from datastill import console
     from datastill.config import find, names, nearest
@@ -190,14 +223,18 @@ def show(name: Annotated[str, typer.Argument(
     members = [find(family, name) for family in families.values() if ":" not in name and name in names(family)]
     if ":" in name:
         members = [_outside(name)]
+    if name in ("run", "data", "optim"):
+        members = [_parts()[name]]
     if not members:
-        known = [*recipe_names(), *(n for family in families.values() for n in names(family))]
-        raise InputError(f"unknown name {name!r}{nearest(name, known)}")
+        known = [*_parts(), *recipe_names(), *(n for family in families.values() for n in names(family))]
+        hint = nearest(name, known) if difflib.get_close_matches(name, known) else \
+            "; see datastill list recipes, methods, plugins, data, networks, protocols; a class of yours is module:Class"
+        raise InputError(f"unknown name {name!r}{hint}")
     for member in members:
         console.show_member(member)
 
 
-@app.command()
+@_command()
 def export(folder: Folder, out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or a file.npz.")],
            to: Annotated[str, typer.Option(help="images or npz; npz where OUT ends in .npz.")] = "") -> None:
     """Export a distilled set to an image folder (PNG by class, labels.csv) or to one .npz file."""
@@ -222,6 +259,14 @@ def _families() -> dict[str, Any]:
             "parametrizations": Parametrization, "protocols": Protocol}
 
 
+def _parts() -> dict[str, Any]:
+    """What every run has, by the name of its table."""
+    from datastill.core import Optim
+    from datastill.data import Data
+    from datastill.run import Run
+    return {"run": Run, "data": Data, "optim": Optim}
+
+
 def _outside(name: str) -> Any:
     """The class ``package.module:Class`` names, of whatever family."""
     from datastill.config import Family, find
@@ -239,6 +284,8 @@ def _split(splits: Any, name: str) -> Any:
 def _device(name: str | None) -> Any:
     """The device asked for, or the best there is. Raises InputError where there is no such device."""
     import torch
+    if name is not None and name.partition(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
+        raise InputError(f"--device {name}: expected cpu, cuda, cuda:1 or mps")
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -263,7 +310,7 @@ class _Stopped(Exception):
 
 
 class _Interrupt:
-    """While entered, the first Ctrl-C or SIGTERM asks to stop after the iteration; a second one stops at once."""
+    """While entered, the first Ctrl-C, SIGTERM or SIGHUP asks to stop after the iteration; a second one stops at once."""
 
     def __init__(self) -> None:
         self.wanted, self.code = False, 130
@@ -271,7 +318,8 @@ class _Interrupt:
 
     def __enter__(self) -> _Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+            numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            self.before = {number: signal.signal(number, self._take) for number in numbers}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -291,6 +339,9 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a run that cannot go on, 2 bad input, 128 + signal when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without a letter of a path is no reason to fail
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # so that module:Class of the working folder is found
     try:
@@ -307,7 +358,7 @@ def main() -> None:
         from datastill.files import reason
         _fail(f"{error.filename or 'input or output'}: {reason(error)}", 1)
     except KeyboardInterrupt:
-        _fail("stopped at once; the last checkpoint is kept", 130)
+        _fail("stopped at once; what was finished is kept", 130)
 
 
 def _fail(text: str, code: int) -> None:

@@ -79,7 +79,7 @@ def find(family: type[Family], name: str) -> type[Family]:
 
 
 def _inside(family: type[Family], name: str) -> type[Family] | None:
-    if not name.isidentifier() or name.startswith("_"):
+    if not family.home or not name.isidentifier() or name.startswith("_"):
         return None
     try:
         return _member_of(family, importlib.import_module(f"{family.home}.{name}"))
@@ -126,6 +126,8 @@ def _check_member(family: type[Family], value: object, name: str) -> type[Family
 
 def _outside(family: type[Family], name: str) -> type[Family]:
     module_name, _, class_name = name.partition(":")
+    if _inside(family, module_name) is not None:
+        raise InputError(f"{name}: option {class_name!r} needs a value, as in {module_name}:{class_name}=...")
     if not all(part.isidentifier() for part in (*module_name.split("."), *class_name.split("."))):
         raise InputError(f"{name}: expected package.module:Class, or name:option=value")
     try:
@@ -135,8 +137,8 @@ def _outside(family: type[Family], name: str) -> type[Family]:
             raise InputError(f"{name}: importing {module_name} failed: {error}") from error
         raise InputError(f"{name}: no module {module_name!r}; it must be importable "
                          "(the working folder and PYTHONPATH are searched)") from None
-    except (ImportError, SyntaxError) as error:
-        raise InputError(f"{name}: importing {module_name} failed: {error}") from error
+    except Exception as error:  # the module is the user's: whatever it raises is bad input
+        raise InputError(f"{name}: importing {module_name} failed: {type(error).__name__}: {_one_line(error)}") from error
     found: Any = module
     for part in class_name.split("."):
         if not hasattr(found, part):
@@ -164,9 +166,10 @@ def parse_spec(text: str) -> dict[str, Any]:
 def parse_value(text: str) -> Any:
     """A TOML value where the text is one, else the text itself."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        table = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
+    return table["value"] if len(table) == 1 else text
 
 
 def override(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
@@ -268,6 +271,10 @@ def _is_description(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Description)
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
 def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
@@ -292,7 +299,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no file {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}") from None
     if (schema := table.pop("schema", SCHEMA)) != SCHEMA:
         raise InputError(f"{path} is of schema {schema!r}, this version reads {SCHEMA}; use the version that wrote it")
@@ -324,7 +331,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def to_toml(description: Description, **header: str) -> str:
+def to_toml(description: Description, **header: Any) -> str:
     """The description as a TOML text that ``load`` reads back to an equal one (once ``header`` is taken off again)."""
     return tomli_w.dumps({"schema": SCHEMA, **header, **dump(description)})
 

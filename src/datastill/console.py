@@ -64,7 +64,10 @@ def duration(seconds: float) -> str:
 
 def size(count: int) -> str:
     """Bytes in words."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+    for unit, one in (("GiB", 2**30), ("MiB", 2**20)):
+        if count >= one:
+            return f"{count / one:.1f} {unit}"
+    return f"{count / 2**10:.1f} KiB"
 
 
 def show_sheet(sheet: Mapping[str, Any]) -> None:
@@ -76,7 +79,8 @@ def show_sheet(sheet: Mapping[str, Any]) -> None:
     words = {"synthetic": "distilled images", "random": "random real images", "full": "all training images"}
     for subject, word in words.items():
         if found := sheet["summary"].get(subject):
-            table.add_row(word, f"{100 * found['mean']:.1f}", f"{100 * found['std']:.1f}", str(found["n"]))
+            std = "-" if found["std"] is None else f"{100 * found['std']:.1f}"
+            table.add_row(word, f"{100 * found['mean']:.1f}", std, str(found["n"]))
     table.add_row("chance", f"{100 * sheet['chance']:.1f}", "", "")
     out.print(table)
     if gain := sheet["summary"].get("gain"):
@@ -130,10 +134,15 @@ def show_family(family: type[Family]) -> None:
     out.print(table)
 
 
-def show_member(member: type[Family]) -> None:
-    """Documentation and settings of one member of a family."""
+def show_member(member: type[Description]) -> None:
+    """Documentation and settings of one member of a family, or of another description."""
     import inspect
-    out.print(f"[bold]{escape(kind(member))}[/]\n\n{escape(inspect.getdoc(member) or '')}\n", highlight=False)
+    name = kind(member) if issubclass(member, Family) else member.__name__.lower()
+    inherited = [base for base in member.__mro__[1:] if issubclass(base, Family) and base is not Family
+                 and base.model_fields and base.__doc__ != member.__doc__]
+    documents = [inspect.getdoc(cls) or "" for cls in (member, *inherited)]
+    text = "\n\n".join(documents).replace("``", "")
+    out.print(f"[bold]{escape(name)}[/]\n\n{escape(text)}\n", highlight=False)
     if not member.model_fields:
         return
     table = Table("setting", "default", "type")
@@ -158,4 +167,4 @@ def _type_name(annotation: Any) -> str:
 
 def _first_line(member: type[Family]) -> str:
     import inspect
-    return (inspect.getdoc(member) or "").split("\n\n")[0].replace("\n", " ")
+    return (inspect.getdoc(member) or "").split("\n\n")[0].replace("\n", " ").replace("``", "")

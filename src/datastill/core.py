@@ -92,7 +92,7 @@ class Step:
 class Group(Description):
     """Step size (0: not learned) and momentum of one group of what is learned; momentum is beta1 for Adam."""
 
-    lr: float = Field(default=0.0, ge=0.0)
+    lr: float = Field(default=0.0, ge=0.0, le=1e30)
     momentum: float = Field(default=0.5, ge=0.0, lt=1.0)
 
 
@@ -133,7 +133,7 @@ class Method(Family):
 
     home: ClassVar[str] = "datastill.methods"
 
-    iterations: int = Field(default=1000, ge=0)
+    iterations: int = Field(default=1000, ge=0, le=10**9)
     optim: Optim = Optim()
 
     @abstractmethod

@@ -16,10 +16,12 @@ import filelock
 
 from datastill.errors import InputError
 
+LEFTOVER = ".datastill-"  # how temporary files begin; a kill leaves them behind
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, also after a crash: temporary, fsync, rename."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=LEFTOVER)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -58,6 +60,12 @@ def make_folder(folder: Path) -> None:
         (folder / ".writable").unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {reason(error)}; choose another place (--out, --root)") from None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes left half written in a folder this process holds, and in the folders inside."""
+    for path in folder.rglob(f"{LEFTOVER}*"):
+        path.unlink(missing_ok=True)
 
 
 def reason(error: OSError) -> str:

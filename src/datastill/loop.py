@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from datastill.config import kind, nearest
 from datastill.core import Method, Plugin, Step, Task
-from datastill.errors import RunError
+from datastill.errors import InputError, RunError
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
 
@@ -27,7 +28,7 @@ class Loop:
 
     def __init__(self, method: Method, plugins: Mapping[str, Plugin], task: Task, rng: RNG, ipc: int) -> None:
         self.method, self.plugins, self.task, self.rng = method, plugins, task, rng
-        self.synthetic = method.start(task, ipc, rng("start"))
+        self.synthetic = _checked(method.start(task, ipc, rng("start")), method, task, ipc)
         self.learned = {name: parameter.requires_grad_() for name, parameter in self.synthetic.groups().items()
                         if method.optim.group(name).lr > 0}
         self.optimiser = self._optimiser() if self.learned and method.iterations else None
@@ -52,7 +53,10 @@ class Loop:
         """
         rng = self.rng("iteration", self.iteration)
         lines: list[dict[str, float]] = []
-        for number, step in enumerate(self.method.iterate(self.iteration, self.synthetic, self.task, rng("method"))):
+        steps = self.method.iterate(self.iteration, self.synthetic, self.task, rng("method"))
+        if not isinstance(steps, Iterator):
+            raise InputError(f"{kind(self.method)}.iterate returned {type(steps).__name__}; it must yield steps")
+        for number, step in enumerate(steps):
             lines.append(self._apply(step, rng("step", number), measure=number == 0 and self.iteration % MEASURE == 0))
         self.iteration += 1
         keys = dict.fromkeys(key for line in lines for key in line)
@@ -64,7 +68,7 @@ class Loop:
         losses = {"method": step.loss}
         for name, plugin in self.plugins.items():
             if plugin.weight > 0:
-                losses[name] = plugin.loss(step, self.task, rng("plugin", name))
+                losses[name] = _scalar(plugin.loss(step, self.task, rng("plugin", name)), name)
         values = {name: float(loss.detach()) for name, loss in losses.items()}
         self._see_finite(values)
         line = {**values, **step.log, "method": values["method"] if step.value is None else step.value}
@@ -154,6 +158,36 @@ class Loop:
         self.mean = {name: mean.to(self.task.device) for name, mean in state["mean"].items()}
         if self.optimiser is not None:
             self.optimiser.load_state_dict(state["optimiser"])
+
+
+def _scalar(loss: object, name: str) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.dim():
+        what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise InputError(f"plug-in {name} returned {what}; expected a scalar tensor")
+    return loss
+
+
+def _checked(synthetic: object, method: Method, task: Task, ipc: int) -> SyntheticSet:
+    """What the method starts from, if it is what the run asks for. Raises InputError otherwise."""
+    who = f"{kind(method)}.start"
+    if not isinstance(synthetic, SyntheticSet):
+        raise InputError(f"{who} returned {type(synthetic).__name__}; expected task.synthetic(images)")
+    with torch.no_grad():
+        x, y = synthetic.batch()
+    if x.shape[1:] != task.real.shape:
+        raise InputError(f"{who} gave images of shape {tuple(x.shape[1:])}; the data set has {task.real.shape}")
+    wanted = torch.arange(task.classes).repeat_interleave(ipc)
+    if y.shape != (len(wanted), task.classes) or not torch.equal(y.argmax(1).cpu(), wanted):
+        raise InputError(f"{who} gave {len(y)} images; expected {ipc} of each class, in class order ({len(wanted)} in all)")
+    optim, groups = method.optim, synthetic.groups()
+    if optim.labels.lr > 0 and not synthetic.soft:
+        raise InputError(f"method.optim.labels.lr is {optim.labels.lr:g}, but {kind(method)} has hard labels; set it to 0")
+    if optim.lr.lr > 0 and synthetic.lr is None:
+        raise InputError(f"method.optim.lr.lr is {optim.lr.lr:g}, but {kind(method)} learns no step size; set it to 0")
+    for name in optim.parameters:
+        if f"images.{name}" not in groups:
+            raise InputError(f"method.optim.parameters.{name}: no such parameter{nearest(name, synthetic.images)}")
+    return synthetic
 
 
 def _shares(norms: Mapping[str, float]) -> dict[str, float]:

@@ -11,7 +11,7 @@ import torch
 
 from datastill.artefact import tensors_of
 from datastill.core import Protocol, Task
-from datastill.loop import Loop
+from datastill.loop import MEASURE, Loop
 from datastill.nets import Architecture, fresh
 from datastill.rng import RNG
 from datastill.run import Run, check, label
@@ -46,7 +46,7 @@ def plan(run: Run, task: Task, protocol: Protocol, network: Architecture) -> Pla
     disk = sum(t.numel() * t.element_size() for t in tensors_of(loop.result()).values())
     measured, plain = _rehearse(loop)
     student = _rehearse_student(task, protocol, network, run.ipc)
-    every = sum(1 for i in range(run.method.iterations) if i % 100 == 0)
+    every = -(-run.method.iterations // MEASURE)
     total = plain * (run.method.iterations - every) + measured * every
     return Plan(run.method.iterations, plain, total, student, _peak(task.device), disk)
 

@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from datastill import artefact, checkpoint
-from datastill.config import Description, digest, dump, kind, load, read_toml, to_toml
+from datastill.config import Description, digest, dump, kind, load, read_toml, spec, to_toml
 from datastill.core import Method, Plugin, Task
 from datastill.data import Data, Images
 from datastill.errors import InputError, RunError
-from datastill.files import locked, make_folder, reason, write_atomically
+from datastill.files import locked, make_folder, reason, remove_leftovers, write_atomically
 from datastill.loop import Loop
 from datastill.nets import Architecture
 from datastill.nets.convnet import ConvNet
@@ -23,6 +23,10 @@ from datastill.rng import RNG
 from datastill.synthetic import Parametrization, SyntheticSet
 
 Watch = Callable[[int, int, Mapping[str, Any]], bool]  # (iterations done, of how many, last log line) -> whether to stop
+
+
+BESIDE = ("protocol", "published")  # what run.toml keeps beside the run
+RESERVED = {"method", "iteration", "loss", "time"}  # names the log uses itself
 
 
 class Run(Description):
@@ -37,13 +41,13 @@ class Run(Description):
     data: Data = Data()
     network: Architecture = ConvNet()
     ipc: int = Field(default=10, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Run:
         labels = [label(plugin) for plugin in self.plugins]
         for name in labels:
-            if labels.count(name) > 1 or name == "method":
+            if labels.count(name) > 1 or name in RESERVED or name.startswith("share."):
                 raise ValueError(f"plugins: the name {name!r} is taken; give the plug-in another label")
         return self
 
@@ -76,7 +80,10 @@ def check(run: Run, task: Task) -> None:
         raise InputError(f"ipc {run.ipc} is more than the {there} training images of class "
                          f"{real.classes[smallest]!r}; use ipc={there} or less")
     probe = task.fresh(RNG("check"))
-    probe.eval()(task.real.batch(real.of_class[0][:1]).x)
+    logits = probe.eval()(task.real.batch(real.of_class[0][:1]).x)
+    if logits.shape != (1, task.classes):
+        raise InputError(f"network {spec(run.network)} gives an output of shape {tuple(logits.shape[1:])} for an image; "
+                         f"expected ({task.classes},), one number a class")
 
 
 def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, keep: Collection[int] = (),
@@ -95,11 +102,14 @@ def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, ke
     """
     folder = Path(folder)
     check(run, task)
+    _see_foreign(folder)
     make_folder(folder)
     with locked(folder):
+        remove_leftovers(folder)
         name = run.digest(task.real)
-        _claim(folder, run, name)
+        _claim(folder, run, name, about or {})
         if (folder / artefact.CARD).exists():
+            checkpoint.remove(folder)
             return _finished(folder, run, task)
         (folder / "snapshots").mkdir(exist_ok=True)
         loop = Loop(run.method, {label(p): p for p in run.plugins}, task, RNG(run.seed), run.ipc)
@@ -107,8 +117,8 @@ def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, ke
         try:
             _carry_out(loop, folder, name, every, {*keep, 0, run.method.iterations}, watch)
             artefact.write(folder, loop.result(), {
-                "run": dump(run), "digest": name, "ipc": run.ipc,
-                "data": {"name": run.data.name, "fingerprint": task.real.fingerprint}, **(about or {})})
+                **(about or {}), "run": dump(run), "digest": name, "ipc": run.ipc,
+                "data": {"name": run.data.name, "fingerprint": task.real.fingerprint}})
         except OSError as error:
             raise RunError(f"stopped at iteration {loop.iteration}: cannot write to {folder}: {reason(error)}; the last "
                            "checkpoint is kept, make room and run the same command to go on") from error
@@ -116,16 +126,26 @@ def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, ke
         return loop.result()
 
 
-def _claim(folder: Path, run: Run, name: str) -> None:
-    """Put run.toml into a new folder, or see that the folder is of this run."""
+def _see_foreign(folder: Path) -> None:
+    """Refuse a folder that holds other things, before anything is written there."""
+    if folder.is_dir() and not (folder / "run.toml").exists() and \
+            (others := sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))):
+        raise InputError(f"{folder} is not empty and no run folder (it holds {others[0]!r}); choose another --out")
+
+
+def _claim(folder: Path, run: Run, name: str, about: Mapping[str, Any]) -> None:
+    """Put run.toml into a new folder, or see that the folder is of this run.
+
+    The file is a recipe too: it keeps the protocol and the published number beside the run.
+    """
     path = folder / "run.toml"
     if not path.exists():
-        if others := [p.name for p in folder.iterdir() if not p.name.startswith(".")]:
-            raise InputError(f"{folder} is not empty and no run folder (it holds {others[0]!r}); choose another --out")
-        write_atomically(path, to_toml(run, digest=name).encode())
+        beside = {key: about[key] for key in BESIDE if key in about}
+        write_atomically(path, to_toml(run, digest=name, **beside).encode())
         return
     there = read_toml(path)
-    if there.pop("digest", None) != name:
+    beside = {key: there.pop(key, None) for key in ("digest", *BESIDE)}
+    if beside["digest"] != name:
         raise InputError(f"{folder} holds another run ({_difference(there, dump(run))}); choose another --out, or "
                          "delete the folder")
 
@@ -182,5 +202,4 @@ def _snapshot(loop: Loop, folder: Path, keep: Collection[int]) -> None:
 def read_run(folder: Path) -> Run:
     """The run a folder was made by. Raises InputError."""
     table = read_toml(folder / "run.toml")
-    table.pop("digest", None)
-    return load(Run, table)
+    return load(Run, {key: value for key, value in table.items() if key not in ("digest", *BESIDE)})

@@ -28,7 +28,7 @@ class DistributionMatching(Method):
     init: start from random real images, or from standard normal noise.
     """
 
-    iterations: int = Field(default=20_000, ge=0)
+    iterations: int = Field(default=20_000, ge=0, le=10**9)
     batch_real: int = Field(default=256, ge=1)
     augment: Strategy = STRATEGY
     init: Literal["real", "noise"] = "real"

@@ -38,7 +38,7 @@ class GradientMatching(Method):
     init: DC starts from noise, DSA from real images.
     """
 
-    iterations: int = Field(default=1000, ge=0)
+    iterations: int = Field(default=1000, ge=0, le=10**9)
     batch_real: int = Field(default=256, ge=1)
     outer: int = Field(default=0, ge=0)
     inner: int = Field(default=0, ge=0)

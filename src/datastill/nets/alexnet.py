@@ -23,7 +23,7 @@ class AlexNet(Architecture):
     after the activation, before pooling.
     """
 
-    width: int = Field(default=128, ge=1)
+    width: int = Field(default=128, ge=1, le=16384)
     norm: Norm = "none"
 
     def build(self, shape: Shape, classes: int) -> Network:

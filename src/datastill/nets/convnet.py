@@ -29,7 +29,7 @@ class ConvNet(Architecture):
     Feature maps: ``block1`` ... after the activation, before pooling.
     """
 
-    width: int = Field(default=128, ge=1)
+    width: int = Field(default=128, ge=1, le=16384)
     depth: int = Field(default=0, ge=0, le=8)
     norm: Norm = "instance"
     activation: Activation = "relu"

@@ -17,7 +17,7 @@ class LeNet(Architecture):
     With one channel the first convolution pads by 2. Feature maps: ``block1``, ``block2`` before pooling.
     """
 
-    width: int = Field(default=6, ge=1)
+    width: int = Field(default=6, ge=1, le=16384)
 
     def build(self, shape: Shape, classes: int) -> Network:
         channels, *sides = shape

@@ -22,7 +22,7 @@ class ResNet18(Architecture):
     Zhao et al. 2021 (with norm "batch", ResNet18BN_AP). Feature maps: ``stem``, ``layer1`` ... ``layer4``.
     """
 
-    width: int = Field(default=64, ge=1)
+    width: int = Field(default=64, ge=1, le=16384)
     norm: Norm = "instance"
     downsample: Downsample = "stride"
 

@@ -20,7 +20,7 @@ class VGG11(Architecture):
     pads by 3, which brings 28 px to 32. Feature maps: ``stage1`` ... ``stage5`` after the activation, before pooling.
     """
 
-    width: int = Field(default=64, ge=1)
+    width: int = Field(default=64, ge=1, le=16384)
     norm: Norm = "instance"
 
     def build(self, shape: Shape, classes: int) -> Network:

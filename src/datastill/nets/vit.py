@@ -24,7 +24,7 @@ class ViT(Architecture):
     mean of all tokens, (B, width). Feature maps: ``block1`` ..., the grids of tokens (B, width, H / patch, W / patch).
     """
 
-    width: int = Field(default=192, ge=1)
+    width: int = Field(default=192, ge=1, le=16384)
     depth: int = Field(default=6, ge=1)
     heads: int = Field(default=0, ge=0)
     patch: int = Field(default=0, ge=0)

@@ -27,13 +27,13 @@ class DC(Protocol):
         from other recipes).
     """
 
-    epochs: int = Field(default=0, ge=0)
-    lr: float = Field(default=0.01, gt=0.0)
+    epochs: int = Field(default=0, ge=0, le=10**6)
+    lr: float = Field(default=0.01, gt=0.0, le=1e30)
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=5e-4, ge=0.0)
     batch_size: int = Field(default=256, ge=1)
     augment: Strategy = "dsa"
-    full_epochs: int = Field(default=60, ge=1)
+    full_epochs: int = Field(default=60, ge=1, le=10**6)
 
     def schedule(self) -> tuple[list[float], list[int]]:
         """(step size of each epoch, epochs that begin with a new optimiser)."""

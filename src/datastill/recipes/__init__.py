@@ -70,7 +70,7 @@ def read_recipe(name: str, assignments: Iterable[str] = ()) -> Recipe:
     changes = list(assignments)
     table = override(table, changes)
     beside = {key: table.pop(key) for key in ("protocol", "published") if key in table}
-    if changes and "published" in beside and any(not c.startswith(("seed=", "protocol.")) for c in changes):
+    if changes and "published" in beside and any(not c.startswith("seed=") for c in changes):
         del beside["published"]  # the number belongs to the recipe as written
     return load(Recipe, {"name": _shown(name, path), "run": load(Run, table), **beside})
 
