@@ -342,6 +342,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without a letter of a path is no reason to fail
+    # Before torch is loaded: a waiting thread of GNU OpenMP spins briefly, then sleeps. On quiet cores that costs little;
+    # on cores shared with other work long spinning keeps the working threads from running, ten times slower at worst.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # so that module:Class of the working folder is found
     try:
