@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from scipy import stats
 
 import datastill as ds
@@ -163,3 +164,70 @@ def test_sheet_is_json_anyone_can_read(folder: Path, tmp_path: Path) -> None:
         made = json.loads(path.read_text())
         assert {"protocol", "network", "split", "seed", "ipc", "data", "chance", "synthetic", "random", "summary"} <= set(made)
         assert load(ds.Protocol, made["protocol"])
+
+
+def test_nothing_ever_measured_is_dropped(folder: Path, tmp_path: Path) -> None:
+    protocol = DC(epochs=2, full_epochs=2, lr=0.03, augment="none")
+    more = sheet(folder, tmp_path, protocol=protocol, trials=2, full=True)
+    less = sheet(folder, tmp_path, protocol=protocol, trials=1)
+    assert less == more
+    assert len(less["synthetic"]) == 2
+    assert "full" in less
+
+
+def test_sheets_of_another_set_are_left_out(folder: Path, tmp_path: Path) -> None:
+    sheet(folder, tmp_path)
+    tiny.distill(tiny.run(seed=5), tmp_path / "other")
+    (tmp_path / "other" / "scores").mkdir()
+    for path in (folder / "scores").glob("*.json"):
+        (tmp_path / "other" / "scores" / path.name).write_bytes(path.read_bytes())
+    assert scoring.read_sheets(folder)
+    assert not scoring.read_sheets(tmp_path / "other")
+
+
+def test_baseline_files_say_what_they_are_of(folder: Path, tmp_path: Path) -> None:
+    protocol = DC(epochs=1, full_epochs=3, lr=0.04, augment="none")
+    sheet(folder, tmp_path, protocol=protocol, trials=1, full=True)
+    for path in tmp_path.glob("*.json"):
+        made = json.loads(path.read_text())
+        name = path.name.split("-")[0]
+        assert made["subject"] == name
+        assert not {"random", "full", "synthetic"} - {name} & set(made)
+        assert made["protocol"]["epochs"] == (3 if name == "full" else 1)
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "null", '{"synthetic": 5}', '{"synthetic": [{"x": 1}]}',
+                                  '{"synthetic": [{"trial": 0, "accuracy": 7, "per_class": [], "seconds": 1}]}'])
+def test_score_file_of_another_form_is_named(folder: Path, tmp_path: Path, text: str) -> None:
+    protocol = DC(epochs=1, lr=0.05, augment="none")
+    before = set((folder / "scores").glob("*.json"))
+    sheet(folder, tmp_path, protocol=protocol, trials=1)
+    paths = set((folder / "scores").glob("*.json"))
+    (path,) = paths - before if paths - before else [next(p for p in paths if json.loads(p.read_text())["protocol"]["lr"] == 0.05)]
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"is no readable score file .*delete it to score again"):
+        sheet(folder, tmp_path, protocol=protocol, trials=1)
+    path.unlink()
+
+
+def test_other_shape_and_no_images_are_refused(folder: Path) -> None:
+    test = tiny.splits().test
+    with pytest.raises(InputError, match="differ in shape"):
+        ds.evaluate(ds.load(folder), PROTOCOL, replace(test, pixels=test.pixels.repeat(1, 1, 2, 2)), network=NETWORK)
+    with pytest.raises(InputError, match="no images to score on"):
+        ds.evaluate(ds.load(folder), PROTOCOL, test.subset(torch.tensor([], dtype=torch.long)), network=NETWORK)
+
+
+def test_student_with_another_number_of_outputs(folder: Path) -> None:
+    class Narrow(ds.Architecture):
+        def build(self, shape: Any, classes: int) -> Any:
+            return MLP().build(shape, 3)
+
+    with pytest.raises(InputError, match=r"an output of shape \(3,\)"):
+        ds.evaluate(ds.load(folder), PROTOCOL, tiny.splits().test, network=Narrow())
+
+
+def test_weights_lost_in_the_very_last_step_are_no_score(folder: Path) -> None:
+    with pytest.raises(RunError, match="diverged"):
+        ds.evaluate(ds.load(folder), DC(epochs=1, lr=1e20, augment="none"), tiny.splits().test, network="convnet:width=4,depth=2",
+                    trials=1)

@@ -149,7 +149,7 @@ def evaluate(folder: Folder,
     from datastill.data import Data
     from datastill.nets import Architecture
     from datastill.protocols.dc import DC
-    from datastill.scoring import score
+    from datastill.scoring import check, score
 
     distilled = load(folder).to(_device(device))
     made_by = distilled.card["run"]  # its method is not needed, so it need not be importable here
@@ -162,6 +162,8 @@ def evaluate(folder: Folder,
                          f"{splits.train.fingerprint}, expected {distilled.card['data']['fingerprint']})")
     images = _split(splits, split)
     train, images = splits.train.to(distilled.device), images.to(distilled.device)
+    for student in students:
+        check(student, images)
     for student in students:
         with console.progress("score", spec(student)) as bar:
             sheet = score(folder, distilled, how, student, train, images, split=split, trials=trials, seed=seed,  # type: ignore[arg-type]

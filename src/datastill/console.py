@@ -79,7 +79,7 @@ def show_sheet(sheet: Mapping[str, Any]) -> None:
     words = {"synthetic": "distilled images", "random": "random real images", "full": "all training images"}
     for subject, word in words.items():
         if found := sheet["summary"].get(subject):
-            std = "-" if found["std"] is None else f"{100 * found['std']:.1f}"
+            std = "-" if found["n"] == 1 else f"{100 * found['std']:.1f}"
             table.add_row(word, f"{100 * found['mean']:.1f}", std, str(found["n"]))
     table.add_row("chance", f"{100 * sheet['chance']:.1f}", "", "")
     out.print(table)

@@ -6,11 +6,12 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from scipy import stats
 
 from datastill.artefact import TENSORS, Distilled
@@ -51,7 +52,20 @@ def evaluate(synthetic: SyntheticSet | Distilled | Images, protocol: Protocol | 
     protocol, network = load(Protocol, protocol), load(Architecture, network)  # type: ignore[type-abstract]
     examples = synthetic.to(images.device)
     _check_alike(examples, images)
+    check(network, images)
     return [student(examples, protocol, network, images, trial, seed) for trial in range(trials)]
+
+
+def check(network: Architecture, images: Images) -> None:
+    """See that students of this kind can be scored on these images. Raises InputError, before anything is trained."""
+    if not len(images):
+        raise InputError("there are no images to score on")
+    probe = fresh(network, images.shape, len(images.classes), RNG("check"), images.device).eval()
+    with torch.no_grad():
+        logits = probe(images.batch(torch.tensor([0])).x)
+    if logits.shape != (1, len(images.classes)):
+        raise InputError(f"network {spec(network)} gives an output of shape {tuple(logits.shape[1:])} for an image; "
+                         f"expected ({len(images.classes)},), one number a class")
 
 
 def student(examples: Any, protocol: Protocol, network: Architecture, images: Images, trial: int, seed: int,
@@ -82,6 +96,9 @@ def _check_alike(examples: SyntheticSet | Distilled | Images, images: Images) ->
         if mine != theirs:
             raise InputError(f"the set and the images to score it on differ in {what}: {mine[:6]} and {theirs[:6]}; "
                              "load the data set it was distilled from")
+    shape = examples.shape if isinstance(examples, Images) else tuple(examples.batch().x.shape[1:])
+    if shape != images.shape:
+        raise InputError(f"the set and the images to score it on differ in shape: {shape} and {images.shape}")
 
 
 # --- the score sheet: a file beside the artefact, with the baselines ----------------------------------------------------
@@ -108,33 +125,51 @@ def score(folder: Path, distilled: Distilled, protocol: Protocol, network: Archi
     """Score an artefact beside random real images (drawn anew each trial) and, if asked, the full training data.
 
     Each trial is written when it is done, to ``folder/scores/<digest>.json`` and, for the baselines, to ``baselines``, where
-    they are shared by all sets of that data, ipc and protocol; a second call runs only what is missing. Returns the sheet.
+    they are shared by all sets of that data, ipc and protocol; a second call runs only what is missing, and nothing that was
+    ever measured is dropped. Returns the sheet, of all finished trials. Raises InputError as ``evaluate``.
     """
     _check_alike(distilled, images)
+    check(network, images)
     sheet = Sheet(subject=sha256(folder / TENSORS), protocol=protocol, network=network, split=split, seed=seed,
                   fingerprint=f"{train.fingerprint}-{images.fingerprint}", ipc=int(distilled.card["ipc"]))
-    task = Task(train, network)
     for place in (folder / "scores", baselines):
         make_folder(place)
-    wanted: list[Subject] = ["synthetic", "random", *(["full"] if full else [])]  # type: ignore[list-item]
     path = folder / "scores" / f"{digest(sheet)}.json"
-    result: dict[str, Any] = {
-        "schema": 1, "subject": sheet.subject, "protocol": dump(protocol), "network": spec(network),
-        "split": split, "seed": seed, "ipc": sheet.ipc, "data": distilled.card["data"],
-        "images": len(images), "chance": 1 / len(images.classes)}
-    for subject in wanted:
-        place, used = path, protocol
-        if subject != "synthetic":
-            used = protocol.for_full_data() if subject == "full" else protocol
-            plain = sheet.model_copy(update={"subject": subject, "protocol": used,
-                                             "ipc": 0 if subject == "full" else sheet.ipc})
-            place = baselines / f"{subject}-{digest(plain)}.json"
-        done = _trials(place, 1 if subject == "full" else trials, lambda trial, s=subject, u=used: student(  # type: ignore[misc]
-            _examples(s, distilled, task, sheet.ipc, trial, seed), u, network, images, trial, seed,
-            None if follow is None else lambda epoch, epochs: follow(s, trial, epoch, epochs)), result, subject)
-        result[subject] = [one.model_dump(mode="json") for one in done]
+    about = {"data": distilled.card["data"], "images": len(images), "chance": 1 / len(images.classes)}
+    result: dict[str, Any] = {**_facts(sheet), **about}
+    for subject in SUBJECTS:
+        own = _of(subject, sheet)
+        place = path if subject == "synthetic" else baselines / f"{subject}-{digest(own)}.json"
+        count = (1 if full else 0) if subject == "full" else trials
+        run = partial(_run, subject, own, distilled, Task(train, network), images, follow)
+        done = _trials(place, count, run, {**_facts(own), **about}, subject)
+        if done and (subject != "full" or full or "full" in _read(path)):
+            result[subject] = [one.model_dump(mode="json") for one in done]
     write_json(path, {**result, "summary": summary(result)})
     return {**result, "summary": summary(result)}
+
+
+def _of(subject: Subject, sheet: Sheet) -> Sheet:
+    """The description of a baseline: shared by all sets of the same data and, for random images, of the same ipc."""
+    if subject == "synthetic":
+        return sheet
+    if subject == "random":
+        return sheet.model_copy(update={"subject": subject})
+    return sheet.model_copy(update={"subject": subject, "ipc": 0, "protocol": sheet.protocol.for_full_data()})
+
+
+def _facts(sheet: Sheet) -> dict[str, Any]:
+    """What a score file says of itself."""
+    return {"schema": 1, "subject": sheet.subject, "protocol": dump(sheet.protocol), "network": spec(sheet.network),
+            "split": sheet.split, "seed": sheet.seed, "ipc": sheet.ipc}
+
+
+def _run(subject: Subject, sheet: Sheet, distilled: Distilled, task: Task, images: Images, follow: Follow | None,
+         trial: int) -> Score:
+    """One student of one subject."""
+    examples = _examples(subject, distilled, task, sheet.ipc, trial, sheet.seed)
+    watch = None if follow is None else partial(follow, subject, trial)
+    return student(examples, sheet.protocol, sheet.network, images, trial, sheet.seed, watch)
 
 
 def _examples(subject: Subject, distilled: Distilled, task: Task, ipc: int, trial: int, seed: int) -> Any:
@@ -144,29 +179,60 @@ def _examples(subject: Subject, distilled: Distilled, task: Task, ipc: int, tria
 
 
 def _trials(path: Path, count: int, run: Callable[[int], Score], header: Mapping[str, Any], subject: Subject) -> list[Score]:
-    """The first ``count`` trials, those in the file at ``path`` taken from there, each new one added to it at once."""
+    """All finished trials of the file at ``path``, at least ``count``: each missing one is run and added to it at once."""
     content = _read(path)
-    done = [Score(**one) for one in content.get(subject, [])]
+    done = _stored(path, content, subject)
     for trial in range(len(done), count):
         done.append(run(trial))
-        content = {**header, **content, subject: [one.model_dump(mode="json") for one in done]}
+        content = {**content, **header, subject: [one.model_dump(mode="json") for one in done]}
         write_json(path, content)
-    return done[:count]
+    return done
+
+
+def _stored(path: Path, content: Mapping[str, Any], subject: str) -> list[Score]:
+    """The trials of one subject in a score file. Raises InputError when they are no trials."""
+    try:
+        done = [Score(**one) for one in content.get(subject, [])]
+    except (TypeError, ValidationError) as error:
+        raise _unreadable(path, error) from None
+    if [one.trial for one in done] != list(range(len(done))):
+        raise _unreadable(path, "its trials are not numbered 0, 1, 2, ...")
+    return done
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} is no readable score file ({error}); delete it to score again") from None
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise _unreadable(path, error) from None
+    if not isinstance(content, dict):
+        raise _unreadable(path, "expected a table")
+    return content
+
+
+def _unreadable(path: Path, why: object) -> InputError:
+    return InputError(f"{path} is no readable score file ({' '.join(str(why).split())}); delete it to score again")
 
 
 def read_sheets(folder: Path) -> list[dict[str, Any]]:
-    """All finished score sheets of an artefact, by network and protocol. Raises InputError for a damaged one."""
-    sheets = [_read(path) for path in sorted((folder / "scores").glob("*.json"))]
-    return sorted((s for s in sheets if "summary" in s), key=lambda s: (s["split"], s["network"], json.dumps(s["protocol"])))
+    """All finished score sheets of the set that lies in the folder now, by split, network and protocol.
+
+    Sheets of another set (left from before, or copied there) are left out. Raises InputError for a damaged one.
+    """
+    subject = sha256(folder / TENSORS)
+    found = []
+    for path in sorted((folder / "scores").glob("*.json")):
+        sheet = _read(path)
+        if "summary" not in sheet or sheet.get("subject") != subject:
+            continue
+        if missing := [key for key in ("split", "network", "protocol", "chance", "synthetic") if key not in sheet]:
+            raise _unreadable(path, f"{missing[0]} is missing")
+        for name in SUBJECTS:
+            _stored(path, sheet, name)
+        found.append({**sheet, "summary": summary(sheet)})
+    return sorted(found, key=lambda s: (s["split"], s["network"], json.dumps(s["protocol"])))
 
 
 def summary(sheet: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -68,15 +68,23 @@ def fit(network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG
                            "lower the protocol's lr")
         if watch is not None:
             watch(epoch + 1, len(rates))
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters()):
+        raise RunError(f"training diverged in the last epoch at step size {rates[-1]:g}; lower the protocol's lr")
 
 
 @torch.no_grad()
 def accuracies(network: nn.Module, images: Images, chunk: int = 1000) -> Tensor:
-    """Share of right predictions in each class, (K,) float64, in evaluation mode; NaN for a class without images."""
+    """Share of right predictions in each class, (K,) float64, in evaluation mode; NaN for a class without images.
+
+    Raises RunError when the network's outputs are not finite: that is no accuracy.
+    """
     network.eval()
     right = torch.zeros(len(images.classes), dtype=torch.float64)
     for rows in torch.arange(len(images)).split(chunk):
         batch = images.batch(rows)
-        hit = network(batch.x).argmax(1) == batch.y.argmax(1)
+        logits = network(batch.x)
+        if not bool(torch.isfinite(logits).all()):
+            raise RunError("training diverged: the student's outputs are not finite; lower the protocol's lr")
+        hit = logits.argmax(1) == batch.y.argmax(1)
         right += batch.y[hit].sum(0).cpu().double()
     return right / torch.bincount(images.targets.cpu(), minlength=len(images.classes))

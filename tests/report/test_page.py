@@ -212,7 +212,7 @@ def test_page_is_a_function_of_the_folders(made: Path, tmp_path: Path) -> None:
 def edit_sheet(folder: Path) -> None:
     (path,) = (folder / "scores").glob("*.json")
     sheet = json.loads(path.read_text())
-    del sheet["summary"]["synthetic"]
+    del sheet["protocol"]
     path.write_text(json.dumps(sheet))
 
 
@@ -226,7 +226,7 @@ DAMAGE = {
     "no card": (lambda folder: (folder / "card.json").unlink(), "has not finished"),
     "card": (lambda folder: (folder / "card.json").write_text("{}"), "card.json is damaged"),
     "scores": (lambda folder: next((folder / "scores").glob("*.json")).write_text("{"), "no readable score file"),
-    "sheet": (edit_sheet, "scores is damaged or was edited"),
+    "sheet": (edit_sheet, "no readable score file"),
     "snapshot": (lambda folder: (folder / "snapshots/000000.safetensors").write_bytes(b"x"), "000000.safetensors is no"),
     "tensor": (other_tensors, "000000.safetensors is damaged or was edited"),
     "log": (lambda folder: (folder / "log.jsonl").write_text('{"iteration": 1, "loss": "x"}\n'), "log.jsonl is damaged"),
