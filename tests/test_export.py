@@ -13,6 +13,7 @@ import datastill as ds
 import tiny
 from datastill.errors import InputError
 from datastill.export import _folder_names, to_folder, to_npz
+from kit import input_error
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_class_names_become_safe_folders_in_class_order() -> None:
     assert sorted(_folder_names(tuple("ba" * 6))) == _folder_names(tuple("ba" * 6))
 
 
-def test_npz_is_a_data_set_again(distilled: ds.artefact.Distilled, tmp_path: Path) -> None:
+def test_npz_of_two_images_a_class_is_a_data_set_again(distilled: ds.artefact.Distilled, tmp_path: Path) -> None:
     path = to_npz(distilled, tmp_path / "set")
     assert path.name == "set.npz"
     with np.load(path) as file:
@@ -50,3 +51,13 @@ def test_npz_is_a_data_set_again(distilled: ds.artefact.Distilled, tmp_path: Pat
     again = ds.Data(name="npz", path="set.npz", test=0.5).load(tmp_path)
     assert len(again.train) + len(again.test) == 20
     assert again.train.classes == distilled.classes
+
+
+def test_npz_of_one_image_a_class_needs_test_images_of_your_own(tmp_path: Path) -> None:
+    tiny.distill(tiny.run(ipc=1), tmp_path / "run")
+    path = to_npz(ds.load(tmp_path / "run"), tmp_path / "set")
+    with input_error("has 1 images, too few"):
+        ds.Data(name="npz", path="set.npz").load(tmp_path)
+    with np.load(path) as file:
+        np.savez(path, **file, x_test=file["x_train"], y_test=file["y_train"])
+    assert len(ds.Data(name="npz", path="set.npz").load(tmp_path).train) == 10

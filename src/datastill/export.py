@@ -40,7 +40,8 @@ def to_npz(distilled: Distilled, out: Path) -> Path:
     """One .npz: images (N, C, H, W) float32 normalised, labels (N, K) float32, x_train (N, H, W, C) uint8 for viewing,
     y_train (N,) int64 (the largest label), classes, mean, std, and lr where one was learned.
 
-    ``data.name=npz`` reads it as a data set.
+    The names are those of ``data.name=npz``, but there are no test images in it: to be read back as a data set it needs
+    two images of each class at least (a part of them is then kept for testing), or an x_test and y_test of your own.
     """
     out = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")
     arrays = {"images": distilled.x.numpy(), "labels": distilled.y.numpy(), "x_train": distilled.view.numpy(),

@@ -141,6 +141,26 @@ def test_keep_may_not_lose_a_class(npz: Npz, tmp_path: Path) -> None:
         npz({"keep": "keep.npy"}, **numbered(9), **TEST).load(tmp_path)
 
 
+def test_images_that_are_not_kept_do_not_count(npz: Npz, tmp_path: Path) -> None:
+    np.save(tmp_path / "keep.npy", np.arange(6))
+    loaded = []
+    for level in (0, 255):
+        arrays = numbered(9)
+        arrays["x_train"][6:] = level
+        loaded.append(npz({"keep": "keep.npy"}, **arrays, **TEST).load(tmp_path))
+    first, second = loaded
+    assert first.train.fingerprint == second.train.fingerprint
+    assert first.train.mean == first.test.mean == second.train.mean == (round(2.5 / 255, 4),)
+    assert first.train.std == first.test.std == second.train.std
+
+
+def test_validation_images_do_not_count_in_the_statistics(npz: Npz, tmp_path: Path) -> None:
+    train, validation, test = npz({"validation": 0.4}, **numbered(30), **TEST).load(tmp_path)
+    assert validation is not None
+    assert train.mean == validation.mean == test.mean == (round(float(train.pixels.double().mean()) / 255, 4),)
+    assert train.std == validation.std == test.std
+
+
 # --- size and channels ------------------------------------------------------------------------------------------------
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
@@ -198,6 +218,14 @@ def test_images_of_one_colour_stay_finite(npz: Npz, tmp_path: Path) -> None:
     assert torch.isfinite(train.sample(9, RNG(0)).x).all()
 
 
+def test_splits_of_two_sizes_are_brought_to_the_form_asked_for(npz: Npz, tmp_path: Path) -> None:
+    odd = {"x_train": COLOURS, "y_train": LABELS, "x_test": COLOURS[:, :5, :, :1], "y_test": LABELS}
+    train, _, test = npz({"size": 6, "channels": 3}, **odd).load(tmp_path)
+    assert train.shape == test.shape == (3, 6, 6)
+    with input_error("must agree"):
+        npz({"size": 6}, **odd).load(tmp_path)
+
+
 def test_two_channels_are_refused(npz: Npz, tmp_path: Path) -> None:
     with pytest.raises((InputError, ValidationError), match="expected 1 or 3"):
         npz({"channels": 2}).load(tmp_path)
@@ -210,6 +238,37 @@ def test_a_path_is_relative_to_the_root_or_absolute(npz: Npz, tmp_path: Path) ->
     data = npz()
     absolute = Data(name="npz", path=str(tmp_path / "set.npz"))
     assert data.load(tmp_path).train.fingerprint == absolute.load(tmp_path / "elsewhere").train.fingerprint
+
+
+def test_a_path_may_start_at_home(npz: Npz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    there = npz().load(tmp_path).train.fingerprint
+    assert Data(name="npz", path="~/set.npz").load(tmp_path / "elsewhere").train.fingerprint == there
+
+
+def test_a_path_of_nobodys_home_is_refused(tmp_path: Path) -> None:
+    with input_error("data.path", "~nobody-of-this-name"):
+        Data(name="npz", path="~nobody-of-this-name/set.npz").load(tmp_path)
+
+
+def test_a_path_is_tried_under_the_root_first_and_then_here(
+        npz: Npz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = npz()
+    here = data.load(tmp_path).train.fingerprint
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "root").mkdir()
+    assert data.load(tmp_path / "root").train.fingerprint == here
+    np.savez(tmp_path / "root" / "set.npz", **numbered(9))
+    assert data.load(tmp_path / "root").train.fingerprint != here
+
+
+@pytest.mark.parametrize("name", ["npz", "folder"])
+def test_a_path_that_is_nowhere_is_named_in_both_places(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with input_error(str(tmp_path / "gone"), str(tmp_path / "here" / "gone")):
+        Data(name=name, path="gone").load(tmp_path)
 
 
 def test_an_unknown_set_is_answered_with_the_nearest(tmp_path: Path) -> None:

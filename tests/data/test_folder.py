@@ -48,7 +48,7 @@ def pixels(images: list[Image.Image]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize("second", ["test", "val"])
+@pytest.mark.parametrize("second", ["test", "val", "valid", "validation"])
 def test_train_and_test_folders(tree: Tree, tmp_path: Path, mode: str, second: str) -> None:
     ours, theirs = both(3, "train/", mode=mode), {f"{second}/{name}": pictures(1, 5, mode=mode) for name in CLASSES}
     train, _, test = tree({**ours, **theirs}).load(tmp_path)
@@ -99,6 +99,22 @@ def test_file_formats_beside_png(tree: Tree, tmp_path: Path) -> None:
     assert len(train) + len(test) == 10
 
 
+@pytest.mark.parametrize("place", ["", "train", "train/ant", "test"])
+def test_what_a_mac_puts_into_archives_is_left_alone(tree: Tree, tmp_path: Path, place: str) -> None:
+    data = tree({**both(3, "train/"), **both(1, "test/")})
+    (tmp_path / "tree" / place / "__MACOSX").mkdir()
+    (tmp_path / "tree" / place / "__MACOSX" / "._00.png").write_bytes(b"junk")
+    train, _, test = data.load(tmp_path)
+    assert (train.classes, len(train), len(test)) == (CLASSES, 6, 2)
+
+
+def test_a_fifo_is_not_opened(tree: Tree, tmp_path: Path) -> None:
+    data = tree(both(3))
+    os.mkfifo(tmp_path / "tree" / "ant" / "q.png")
+    train, _, test = data.load(tmp_path)
+    assert len(train) + len(test) == 6
+
+
 # --- wrong trees ------------------------------------------------------------------------------------------------------
 
 
@@ -120,11 +136,27 @@ def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     ({**both(2, "train/"), **both(1, "test/"), "test/cow": [picture()]}, ("different classes: cow",)),
     ({**both(2, "train/"), "test/ant": [], "test/bee": []}, ("test holds no images",)),
     ({"ant": [picture()], "bee": pictures(4)}, ("'ant'", "too few")),
+    ({**both(2, "train/"), **both(1, "dev/"), **both(1, "extra/")}, ("dev, extra", "rename", "test/")),
+    ({**both(2, "train/"), **both(1, "Test/")}, ("Test", "rename", "test/")),
+    ({"train": pictures(2), **both(2)}, ("ant, bee", "rename")),
 ])
 def test_a_wrong_tree_is_explained(
         tree: Tree, tmp_path: Path, folders: dict[str, list[Image.Image]], parts: tuple[str, ...]) -> None:
     with input_error(*parts):
         tree(folders).load(tmp_path)
+
+
+@pytest.mark.parametrize("under", ["", "test/"])
+def test_a_folder_whose_name_is_not_unicode_is_named(tree: Tree, tmp_path: Path, under: str) -> None:
+    data = tree(both(3, "train/" if under else "") | (both(3, "test/") if under else {}))
+    odd = os.fsencode(tmp_path / "tree" / under) + b"/\xff\xfe"
+    try:
+        os.mkdir(odd)  # noqa: PTH102
+    except OSError:
+        pytest.skip("a file system of Unicode names")
+    picture().save(Path(os.fsdecode(odd)) / "0.png")
+    with input_error("\\udcff\\udcfe"):
+        data.load(tmp_path)
 
 
 # --- sizes and modes --------------------------------------------------------------------------------------------------
@@ -208,7 +240,9 @@ def same(images: Images, others: Images) -> bool:
     return (torch.equal(images.raw(everything), others.raw(everything)) and torch.equal(images.targets, others.targets)
             and (images.classes, images.mean, images.std) == (others.classes, others.mean, others.std)
             and images.fingerprint == others.fingerprint
-            and torch.equal(images.sample(3, RNG(0), 1).x, others.sample(3, RNG(0), 1).x))
+            and torch.equal(images.sample(3, RNG(0), 1).x, others.sample(3, RNG(0), 1).x)
+            and images.batch(everything).x.stride() == others.batch(everything).x.stride()
+            == torch.empty(len(images), *images.shape).stride())
 
 
 @pytest.mark.parametrize("options", [{}, {"validation": 0.4}, {"size": 8, "channels": 3}, {"channels": 1}])
@@ -269,6 +303,26 @@ def test_a_damaged_image_leaves_no_cache(tree: Tree, tmp_path: Path, small_memor
         with input_error("01.png cannot be read as an image"):
             data.load(tmp_path)
     assert list(small_memory.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b"junk" * 99, lambda b: b[:-1], lambda b: b"PK\x03\x04",
+                                    lambda b: b.replace(b"|u1", b"|i1"), lambda b: b[:20] + b"(" + b[21:]])
+def test_a_damaged_cache_is_decoded_anew(
+        tree: Tree, tmp_path: Path, small_memory: Path, damage: Callable[[bytes], bytes]) -> None:
+    data = tree({**both(3, "train/"), **both(3, "test/")})
+    before = data.load(tmp_path).train.fingerprint
+    caches = {path: path.read_bytes() for path in small_memory.iterdir()}
+    for path, content in caches.items():
+        path.write_bytes(damage(content))
+    assert data.load(tmp_path).train.fingerprint == before
+    assert {path: path.read_bytes() for path in small_memory.iterdir()} == caches
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+        tree: Tree, tmp_path: Path, small_memory: Path) -> None:
+    small_memory.write_bytes(b"a file")
+    with input_error(str(small_memory), "cannot be written", "DATASTILL_CACHE"):
+        tree(both(3)).load(tmp_path)
 
 
 def test_a_part_of_a_mapped_set_is_not_read(tree: Tree, tmp_path: Path, small_memory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,24 @@ def test_images_are_known_by_their_names(tmp_path: Path, name: str, taken: bool)
     (tmp_path / name).touch()
     assert files.is_image(name) == taken
     assert files.image_names(tmp_path) == [name] * taken
+
+
+def test_only_regular_files_are_taken(tmp_path: Path) -> None:
+    numbered(tmp_path / "x", 2)
+    os.mkfifo(tmp_path / "x" / "q.png")
+    (tmp_path / "x" / "d.png").mkdir()
+    (tmp_path / "x" / "l.png").symlink_to("00.png")
+    (tmp_path / "x" / "gone.png").symlink_to("nothing.png")
+    assert files.image_names(tmp_path / "x") == ["00.png", "01.png", "l.png"]
+    assert files.image_tree(tmp_path / "x") == [tmp_path / "x" / name for name in ("00.png", "01.png", "l.png")]
+
+
+def test_a_tree_is_in_order_of_its_folders(tmp_path: Path) -> None:
+    for name in ("b/2.png", "b/1.png", "b!.png", "a/c/3.png", "a/n.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert files.image_tree(tmp_path) == sorted(p for p in tmp_path.rglob("*.png"))
+    assert files.image_tree(tmp_path / "nowhere") == []
 
 
 def test_no_folder_holds_no_images(tmp_path: Path) -> None:

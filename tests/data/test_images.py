@@ -94,6 +94,27 @@ def test_denormalise_undoes_normalise(channels: int) -> None:
     assert denormalise(x * 100, images.mean, images.std).max() <= 1
 
 
+def layouts(channels: int) -> dict[str, Images]:
+    """The same images in several layouts in memory, and lazy."""
+    images = toy_images(shape=(channels, 4, 5))
+    last = images.pixels.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    return {"plain": images, "channels last": replace(images, pixels=last),
+            "mapped": replace(images, pixels=last, mapped=True).subset(torch.arange(len(images))),
+            "lazy": lazy(replace(images, pixels=last))[0],
+            "batch last": replace(images, pixels=images.pixels.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2))}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_batches_lie_in_memory_as_a_new_tensor_does(channels: int, count: int) -> None:
+    rows = torch.arange(count)
+    wanted = toy_images(shape=(channels, 4, 5)).batch(rows).x
+    for name, images in layouts(channels).items():
+        x = images.batch(rows).x
+        assert x.stride() == images.raw(rows).stride() == torch.empty(x.shape).stride(), name
+        assert torch.equal(x, wanted), name
+
+
 def test_a_subset_keeps_order_and_everything_else() -> None:
     images = toy_images()
     part = images.subset(torch.tensor([5, 2, 8]))
@@ -131,6 +152,8 @@ def variants() -> dict[str, Images]:
             "other order of classes": replace(images, classes=("b", "a", "c")),
             "one image less": images.subset(torch.arange(len(images) - 1)),
             "another order": images.subset(torch.arange(len(images)).flip(0)),
+            "another mean": replace(images, mean=(0.25,)),
+            "another std": replace(images, std=(0.75,)),
             "another shape": replace(images, pixels=images.pixels.view(-1, 1, 2, 8))}
 
 

@@ -106,6 +106,23 @@ def test_a_missing_file_says_what_is_expected(tmp_path: Path) -> None:
         Data(name="npz", path="nothing.npz").load(tmp_path)
 
 
+@pytest.mark.parametrize("split", ["y_train", "y_test"])
+@pytest.mark.parametrize(("label", "dtype"), [(2_000_000_000, np.int64), (2**63 + 5, np.uint64), (9, np.uint8)])
+def test_a_label_beyond_the_number_of_images_is_refused(
+        npz: Npz, tmp_path: Path, split: str, label: int, dtype: type) -> None:
+    odd = LABELS.astype(dtype)
+    odd[-1] = label
+    sound = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS}
+    with input_error("set.npz", f"targets run to {label} but there are only 9 training images", "give 0 to K - 1"):
+        npz(**{**sound, split: odd}).load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["\udcff", ""])
+def test_an_unwritable_class_name_is_refused(npz: Npz, tmp_path: Path, name: str) -> None:
+    with input_error("npz", repr(name)):
+        npz(classes=np.array(["a", "b", name])).load(tmp_path)
+
+
 def test_no_path_is_explained(tmp_path: Path) -> None:
     with input_error("data.path"):
         Data(name="npz").load(tmp_path)

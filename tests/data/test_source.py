@@ -51,6 +51,30 @@ def test_an_unfit_set_is_explained(changes: dict[str, Any], parts: tuple[str, ..
         check(arrays(**changes), "mine")
 
 
+@pytest.mark.parametrize("name", ["\udcff", "a\ud800", "", " "])
+def test_a_class_name_that_cannot_be_written_is_refused(name: str) -> None:
+    with input_error("mine", "class", repr(name)):
+        check(arrays(classes=("a", name)), "mine")
+
+
+@pytest.mark.parametrize(("height", "width"), [(0, 5), (5, 0), (3, 4), (4, 3)])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_images_without_pixels_are_refused(height: int, width: int, split: str) -> None:
+    images = np.zeros((2, height, width, 3), dtype=np.uint8)
+    with input_error("mine", f"{width}x{height}", "at least 4x4"):
+        check(arrays(**{split: (images, np.array([0, 1]))}), "mine")
+
+
+def test_splits_of_two_forms_pass_where_one_form_is_asked_for() -> None:
+    odd = arrays(test=(np.zeros((2, 8, 9, 1), dtype=np.uint8), np.array([0, 1])))
+    assert check(odd, "mine", size=7, channels=3) is odd
+    for size, channels in ((7, None), (None, 3)):
+        with input_error("must agree"):
+            check(odd, "mine", size, channels)
+    with input_error("must agree"):  # a Lazy is of the form asked for, or it is wrong
+        check(arrays(test=(Unread(2, 3, 8, 9), np.array([0, 1]))), "mine", size=7)
+
+
 def test_a_class_may_be_missing_in_the_test_split() -> None:
     check(arrays(test=(grey(1, channels=3), np.array([1]))), "mine")
 

@@ -220,6 +220,7 @@ def test_a_missing_set_without_a_network_is_explained(tmp_path: Path, site: Any)
     site.close()
     with input_error(f"looked for {tmp_path / 'data' / 'tiny-imagenet-200'}", "--data-root", tiny_imagenet.URL):
         DATA.load(tmp_path / "data")
+    assert not (tmp_path / "data").exists()
 
 
 # --- the real set -----------------------------------------------------------------------------------------------------

@@ -54,6 +54,18 @@ def test_a_missing_set_without_a_network_is_explained(published: Any, root: Path
 
 
 @each
+@pytest.mark.parametrize("there", [False, True])
+def test_a_missing_set_leaves_nothing_behind(published: Any, root: Path, there: bool) -> None:
+    published.site.close()
+    if there:
+        root.mkdir()
+    with input_error("download failed"):
+        Data(name=published.name).load(root / "a" / "b")
+    assert root.exists() == there
+    assert not there or list(root.iterdir()) == []
+
+
+@each
 def test_one_missing_file_without_a_network_is_named(published: Any, root: Path) -> None:
     published.unpack(root)
     published.site.close()

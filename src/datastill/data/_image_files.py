@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,24 +32,46 @@ def image_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:  # a million files: no Path and no stat of each
-        return sorted(entry.name for entry in entries if is_image(entry.name))
+        return sorted(entry.name for entry in entries if is_image(entry.name) and entry.is_file())
+
+
+def image_tree(folder: Path) -> list[Path]:
+    """The image files in ``folder`` and in the folders in it, in order; none where there is no such folder."""
+    try:
+        return sorted(map(Path, _walk(folder))) if folder.is_dir() else []
+    except OSError as error:
+        raise InputError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
+
+
+def _walk(folder: Path | str) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path)
+            elif is_image(entry.name) and entry.is_file():  # a FIFO would never end
+                yield entry.path
 
 
 def class_folders(train: Path, test: Path | None) -> list[str]:
     """Names of the folders in ``train``, in order: the classes. Raises InputError: none, or others in ``test``."""
-    classes = _folders(train)
-    if test is not None and (odd := sorted(set(_folders(test)) ^ set(classes))):
+    classes = _some_folders(train)
+    if test is not None and (odd := sorted(set(_some_folders(test)) ^ set(classes))):
         more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
-        raise InputError(f"{test} and {train} hold different classes: {', '.join(odd[:5])}{more}; "
+        names = ", ".join(odd[:5]).encode(errors="backslashreplace").decode()  # a file name need not be Unicode
+        raise InputError(f"{test} and {train} hold different classes: {names}{more}; "
                          "they must be the same")
     return classes
 
 
-def _folders(split: Path) -> list[str]:
-    found = sorted(p.name for p in split.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not found:
+def _some_folders(split: Path) -> list[str]:
+    if not (found := folder_names(split)):
         raise InputError(f"{split} holds no folders; expected one folder a class")
     return found
+
+
+def folder_names(folder: Path) -> list[str]:
+    """Names of the folders in ``folder``, in order, but for hidden ones and those that a Mac puts into archives."""
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
 
 
 def decode(path: Path, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:

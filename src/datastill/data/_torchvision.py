@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -91,11 +92,11 @@ def ensure(name: str, folder: Path, files: dict[str, str], fetch: Callable[[list
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
 
-        def prepare_and_fetch() -> None:
-            folder.mkdir(parents=True, exist_ok=True)
-            fetch(missing)
+        def fetch_into_folder() -> None:
+            with made(folder):
+                fetch(missing)
 
-        attempt(name, f"{folder / missing[0]}{others}", prepare_and_fetch)
+        attempt(name, f"{folder / missing[0]}{others}", fetch_into_folder)
         if missing := _missing(folder, files):
             raise InputError(f"data set {name}: the download left no {folder / missing[0]}; try again")
 
@@ -108,6 +109,20 @@ def attempt(name: str, wanted: str, fetch: Callable[[], object]) -> None:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"data set {name} is not there: looked for {wanted}, and the download failed ({cause}); "
                          "point --data-root or DATASTILL_DATA at a folder that holds it") from None
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Makes ``folder``; what of it was new and is still empty goes again where the block fails."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):  # there, never made, or with something in it
+            for path in new:
+                path.rmdir()
+        raise
 
 
 def _missing(folder: Path, files: dict[str, str]) -> list[str]:

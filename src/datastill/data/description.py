@@ -30,8 +30,8 @@ class Data(Description):
     """A data set by name, with what is done to it once, before anything is drawn.
 
     name: a source (``datastill list data``) or ``package.module:Class``.
-    path: where a source of your own files (``folder``, ``npz``) or one of many files (``imagenet``) finds them, relative
-        to the data root.
+    path: where a source of your own files (``folder``, ``npz``) or one of many files (``imagenet``) finds them:
+        absolute, from ~, or relative to the data root or, where that has no such path, to the working folder.
     size: images are resized to size x size; needed where a folder holds images of several sizes.
     channels: 1 or 3; converts, and is needed where a folder mixes grey and colour images.
     validation: share of the training images kept apart to choose hyper-parameters on, the same in each class.
@@ -52,25 +52,47 @@ class Data(Description):
         root = Path(root)
         if self.channels == 2:
             raise InputError("data.channels: expected 1 or 3, got 2")
+        arrays = check(self._read(root), self.name, self.size, self.channels)
+        train, test = self._apart(arrays)
+        if self.keep:
+            train = train.subset(self._read_keep(root / self.keep, len(train)))
+            _check_no_class_lost(train, f"data.keep {self.keep}")
+        held, rest = stratified(train.targets.numpy(), self.validation, RNG("data", "validation"), train.classes)
+        validation = train.subset(torch.from_numpy(held)) if len(held) else None
+        train = train if validation is None else train.subset(torch.from_numpy(rest))
+        mean, std = _statistics(arrays, train)  # of what is left for training, and of nothing else
+        if validation is not None:
+            validation = replace(validation, mean=mean, std=std)
+        return Splits(replace(train, mean=mean, std=std), validation, replace(test, mean=mean, std=std))
+
+    def _read(self, root: Path) -> Arrays:
+        """What the source finds at ``path``, under the root or else under the working folder."""
         source = find(Source, self.name)()
         assert isinstance(source, Source)
-        place = root / self.path if self.path else root
-        arrays = check(source.read(place, self.size, self.channels), self.name)
-        whole = self._images(arrays, arrays.train)
-        if arrays.test is None:
-            held, rest = stratified(arrays.train[1], self.test, RNG("data", "test"), arrays.classes)
-            test, whole = whole.subset(torch.from_numpy(held)), whole.subset(torch.from_numpy(rest))
-        else:
-            test = self._images(arrays, arrays.test)
-        mean, std = _statistics(arrays, whole)
-        test, whole = replace(test, mean=mean, std=std), replace(whole, mean=mean, std=std)
-        if self.keep:
-            whole = whole.subset(self._read_keep(root / self.keep, len(whole)))
-            _check_no_class_lost(whole, f"data.keep {self.keep}")
-        held, rest = stratified(whole.targets.numpy(), self.validation, RNG("data", "validation"), whole.classes)
-        if not len(held):
-            return Splits(whole, None, test)
-        return Splits(whole.subset(torch.from_numpy(rest)), whole.subset(torch.from_numpy(held)), test)
+        try:
+            path = Path(self.path or "").expanduser()
+        except RuntimeError as error:  # ~ of somebody unknown
+            raise InputError(f"data.path: {self.path} leads nowhere: {error}") from None
+        place = root / path
+        if place.exists() or not self.path:
+            return source.read(place, self.size, self.channels)
+        here = Path.cwd() / path
+        if here.exists():
+            return source.read(here, self.size, self.channels)
+        try:
+            return source.read(place, self.size, self.channels)  # which may fetch it
+        except InputError as error:
+            if here == place.absolute():
+                raise
+            raise InputError(f"{error}; nor is there {here}") from None
+
+    def _apart(self, arrays: Arrays) -> tuple[Images, Images]:
+        """Training and test images; the latter are a part of the former where the source has none of its own."""
+        train = self._images(arrays, arrays.train)
+        if arrays.test is not None:
+            return train, self._images(arrays, arrays.test)
+        held, rest = stratified(arrays.train[1], self.test, RNG("data", "test"), arrays.classes)
+        return train.subset(torch.from_numpy(rest)), train.subset(torch.from_numpy(held))
 
     def _images(self, arrays: Arrays, pair: tuple[np.ndarray | Lazy, np.ndarray]) -> Images:
         """One split, (N, H, W, C) -> (N, C, H, W), converted and resized as asked; mean and std are still to come."""

@@ -17,8 +17,13 @@ from datastill.errors import InputError
 MEMORY_LIMIT = 4 * 2**30  # bytes of decoded images; a larger set is decoded once into a file and memory-mapped
 
 
+TESTS = ("test", "val", "valid", "validation")  # names of the folder of test images, the best first
+
+
 class Folder(Source):
-    """Images in ``train/<class>/...`` with ``test/<class>/...`` (or ``val/``), or simply ``<class>/...``.
+    """Images in ``train/<class>/...`` with ``test/<class>/...``, or simply ``<class>/...``.
+
+    In place of ``test/`` there may be ``val/``, ``valid/`` or ``validation/``; the first of the four is taken.
 
     Classes are the folder names in alphabetical order. Images of several sizes need ``data.size``; files that are neither
     8-bit grey nor RGB, and folders that mix the two, need ``data.channels``. Without a test folder a part of the images
@@ -31,12 +36,23 @@ class Folder(Source):
             raise InputError(f"data set folder: no folder {place}; set data.path to a folder with one folder a class")
         train, test = place, None
         if (place / "train").is_dir():
-            train = place / "train"
-            test = next((place / name for name in ("test", "val") if (place / name).is_dir()), None)
+            train, test = place / "train", _test_folder(place)
         classes = files.class_folders(train, test)
         reader = _Reader(size, channels)
         pairs = [reader.read(split, classes) for split in (train, test) if split is not None]
         return Arrays(pairs[0], pairs[1] if test is not None else None, tuple(classes), mapped=reader.mapped)
+
+
+def _test_folder(place: Path) -> Path | None:
+    """The folder of test images beside train/. Raises InputError where there are only folders of other names."""
+    for name in TESTS:
+        if (place / name).is_dir():
+            return place / name
+    if others := [name for name in files.folder_names(place) if name != "train"]:
+        shown = ", ".join(others[:5]).encode(errors="backslashreplace").decode()
+        raise InputError(f"{place} holds train and {shown}{' and more' if len(others) > 5 else ''}; rename the folder "
+                         "of test images to test/, or move all but train away to keep a part of train for testing")
+    return None
 
 
 class _Reader:
@@ -50,7 +66,7 @@ class _Reader:
 
     def read(self, split: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """(images (N, H, W, C) uint8, targets (N,)) of one split."""
-        found = [(path, label) for label, name in enumerate(classes) for path in _images(split / name)]
+        found = [(path, label) for label, name in enumerate(classes) for path in files.image_tree(split / name)]
         if not found:
             raise InputError(f"{split} holds no images (looked for {', '.join(sorted(files.SUFFIXES))})")
         if self.shape is None:
@@ -69,19 +85,30 @@ class _Reader:
         listing = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
         name = hashlib.sha256(repr((listing, self.size, self.channels)).encode()).hexdigest()[:24]
         cache = Path(os.environ.get("DATASTILL_CACHE", Path(tempfile.gettempdir()) / "datastill"))
-        cache.mkdir(parents=True, exist_ok=True)
-        target = cache / f"{name}.npy"
-        if not target.exists():
-            temporary = cache / f".{name}.{os.getpid()}"
-            assert self.shape is not None
+        assert self.shape is not None
+        target, shape = cache / f"{name}.npy", (len(paths), *self.shape)
+        if (images := _cached(target, shape)) is None:
             try:
-                images = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), *self.shape))
-                files.fill(images, paths, self._decode)
-                images.flush()
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
-        return np.load(target, mmap_mode="c")
+                self._write(target, shape, paths)
+            except OSError as error:
+                raise InputError(f"{target} cannot be written: {error.strerror or error}; set DATASTILL_CACHE to a "
+                                 "folder with room") from None
+            images = _cached(target, shape)
+        if images is None:
+            raise InputError(f"{target} cannot be read back; set DATASTILL_CACHE to another folder")
+        return images
+
+    def _write(self, target: Path, shape: tuple[int, ...], paths: list[Path]) -> None:
+        """Decode the images into a file, written aside and moved to ``target`` when it is whole."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.stem}.{os.getpid()}")
+        try:
+            images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            files.fill(images, paths, self._decode)
+            images.flush()
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _decode(self, path: Path) -> np.ndarray:
         """One image as (H, W, C) uint8. Raises InputError for a damaged file, an odd mode or an odd size."""
@@ -109,5 +136,11 @@ class _Reader:
         return files.convert(image, path, self.channels)
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if files.is_image(p.name)) if folder.is_dir() else []
+def _cached(target: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The memory-mapped array in a cache file; None where there is none or it is damaged."""
+    try:
+        images = np.load(target, mmap_mode="c")
+    except Exception:  # damage shows in many ways: ValueError, EOFError, BadZipFile, ...
+        return None
+    fits = isinstance(images, np.memmap) and images.shape == shape and images.dtype == np.uint8
+    return images if fits else None

@@ -75,8 +75,8 @@ class Images:
         return Batch(x, torch.nn.functional.one_hot(targets, len(self.classes)).to(x.dtype))
 
     def raw(self, indices: Tensor) -> Tensor:
-        """The stored pixels at these indices, (B, C, H, W) uint8, where they are kept."""
-        return self.pixels[self._places(indices)]
+        """The stored pixels at these indices, (B, C, H, W) uint8, where they are kept; in the plain layout."""
+        return _plain(self.pixels[self._places(indices)])
 
     def _places(self, indices: Tensor) -> Tensor:
         """Where these images are among the pixels."""
@@ -101,18 +101,27 @@ class Images:
         return replace(self, device=device, pixels=self.pixels.to(device))
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) -> float32 with the mean and std of the data set."""
-        return (pixels.float() / 255 - _channels(self.mean, pixels)) / _channels(self.std, pixels)
+        """uint8 (B, C, H, W) -> float32 with the mean and std of the data set; in the plain layout."""
+        return _plain((pixels.float() / 255 - _channels(self.mean, pixels)) / _channels(self.std, pixels))
 
     @cached_property
     def fingerprint(self) -> str:
-        """12 hex digits of the content: pixels (or what a ``Lazy`` has for them), targets, class names, in order."""
-        sha = hashlib.sha256(repr((self.classes, (len(self), *self.shape))).encode())
+        """12 hex digits of the content: pixels (or what a ``Lazy`` has for them), targets, class names, in order, and
+        the mean and std they are drawn with."""
+        sha = hashlib.sha256(repr((self.classes, (len(self), *self.shape), self.mean, self.std)).encode())
         sha.update(self.targets.cpu().numpy().tobytes())
         for rows in torch.arange(len(self)).split(4096):
             sha.update(self.pixels.identity(self._places(rows)) if isinstance(self.pixels, Lazy) else
                        np.ascontiguousarray(self.raw(rows).cpu().numpy()).data)
         return sha.hexdigest()[:12]
+
+
+def _plain(x: Tensor) -> Tensor:
+    """The same values with the strides of a new tensor, copied only where they lie in another order.
+
+    A convolution chooses its code, and so its rounding, by strides; ``contiguous()`` leaves those of a size of 1.
+    """
+    return x.reshape(-1).view(x.shape)
 
 
 def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:

@@ -36,9 +36,13 @@ class Npz(Source):
         test = self._pair(table, "test", place) if "x_test" in table else None
         if "classes" in table and table["classes"].ndim != 1:
             raise InputError(f"{place}: classes has shape {table['classes'].shape}; expected the names in order, (K,)")
-        highest = int(max(pair[1].max(initial=0) for pair in (train, test) if pair is not None))
-        classes = tuple(map(str, table["classes"])) if "classes" in table else tuple(map(str, range(highest + 1)))
-        return Arrays(train, test, classes)
+        if "classes" in table:
+            return Arrays(train, test, tuple(map(str, table["classes"])))
+        highest = max(int(pair[1].max(initial=0)) for pair in (train, test) if pair is not None)
+        if highest >= len(train[1]) > 0:  # before so many names are made
+            raise InputError(f"{place}: targets run to {highest} but there are only {len(train[1])} training images; "
+                             "give 0 to K - 1 for K classes")
+        return Arrays(train, test, tuple(map(str, range(highest + 1))))
 
     def _pair(self, table: dict[str, np.ndarray], split: str, place: Path) -> tuple[np.ndarray, np.ndarray]:
         images, targets = table[f"x_{split}"], table[f"y_{split}"]

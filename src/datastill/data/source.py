@@ -13,6 +13,8 @@ from datastill.config import Family
 from datastill.data.images import Lazy
 from datastill.errors import InputError
 
+SMALLEST = 4  # pixels of a side
+
 
 @dataclass(frozen=True)
 class Arrays:
@@ -43,8 +45,14 @@ class Source(Family):
         source of loose image files honours while decoding; others leave them to their caller."""
 
 
-def check(arrays: Arrays, name: str) -> Arrays:
-    """The same arrays, if they can be distilled. Raises InputError: an empty class, a single class, a wrong shape."""
+def check(arrays: Arrays, name: str, size: int | None = None, channels: int | None = None) -> Arrays:
+    """The same arrays, if they can be distilled once they are brought to ``size`` and ``channels``, where asked for.
+
+    Raises InputError: an empty class, a single class, a class name that cannot be written, a wrong shape.
+    """
+    for label, class_name in enumerate(arrays.classes):
+        if not class_name.strip() or not _writable(class_name):
+            raise InputError(f"{name}: class {label} is called {class_name!r}; expected a name of Unicode characters")
     if len(arrays.classes) < 2:
         raise InputError(f"{name}: {len(arrays.classes)} class; a classification set needs at least two")
     if len(set(arrays.classes)) < len(arrays.classes):
@@ -52,10 +60,19 @@ def check(arrays: Arrays, name: str) -> Arrays:
     for split, pair in (("training", arrays.train), ("test", arrays.test)):
         if pair is not None:
             _check_split(*pair, split, arrays.classes, name)
-    train, test = (_form(pair[0])[0][1:] if pair else None for pair in (arrays.train, arrays.test))
+    train, test = (_wanted(pair[0], size, channels) if pair else None for pair in (arrays.train, arrays.test))
     if test is not None and test != train:
         raise InputError(f"{name}: training images are {train} (H, W, C), test images {test}; they must agree")
     return arrays
+
+
+def _writable(text: str) -> bool:
+    """Whether it is valid Unicode; a file name or an array of text need not be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_split(images: np.ndarray | Lazy, targets: np.ndarray, split: str,
@@ -64,6 +81,9 @@ def _check_split(images: np.ndarray | Lazy, targets: np.ndarray, split: str,
     if len(shape) != 4 or shape[3] not in (1, 3) or dtype != np.uint8:
         raise InputError(f"{name}: {split} images are {dtype} of shape {shape}; "
                          "expected uint8 (N, H, W, C) with 1 or 3 channels")
+    if min(shape[1:3]) < SMALLEST:
+        raise InputError(f"{name}: {split} images are {shape[2]}x{shape[1]} pixels; "
+                         f"expected at least {SMALLEST}x{SMALLEST}")
     if shape[0] != len(targets):
         raise InputError(f"{name}: {shape[0]} {split} images but {len(targets)} targets")
     if len(targets) and (targets.min() < 0 or targets.max() >= len(classes)):
@@ -83,3 +103,9 @@ def _form(images: np.ndarray | Lazy) -> tuple[tuple[int, ...], np.dtype]:
         count, channels, height, width = images.shape
         return (count, height, width, channels), np.dtype(np.uint8)
     return images.shape, images.dtype
+
+
+def _wanted(images: np.ndarray | Lazy, size: int | None, channels: int | None) -> tuple[int, ...]:
+    """(H, W, C) of an image once it is brought to ``size`` and ``channels``; a ``Lazy`` is already."""
+    height, width, depth = _form(images)[0][1:]
+    return (height, width, depth) if isinstance(images, Lazy) else (size or height, size or width, channels or depth)

@@ -12,7 +12,7 @@ import numpy as np
 from torchvision.datasets.utils import download_and_extract_archive
 
 from datastill.data import _image_files as files
-from datastill.data._torchvision import attempt
+from datastill.data._torchvision import attempt, made
 from datastill.data.source import Arrays, Source
 from datastill.errors import InputError
 
@@ -58,8 +58,7 @@ class TinyImageNet(Source):
 
 def _fetch(place: Path, folder: Path) -> None:
     """The archive into ``place``, unpacked aside first: a folder that is there is a whole one."""
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{FOLDER}-", dir=place) as aside:
+    with made(place), tempfile.TemporaryDirectory(prefix=f".{FOLDER}-", dir=place) as aside:
         download_and_extract_archive(URL, str(place), aside, f"{FOLDER}.zip", MD5)
         (Path(aside) / FOLDER).rename(folder)
 
