@@ -117,6 +117,11 @@ def test_a_label_beyond_the_number_of_images_is_refused(
         npz(**{**sound, split: odd}).load(tmp_path)
 
 
+def test_a_label_beyond_no_images_at_all_is_refused(npz: Npz, tmp_path: Path) -> None:
+    with input_error("targets run to 2000000000 but there are only 0 training images"):
+        npz(x_train=IMAGES[:0], y_train=LABELS[:0], x_test=IMAGES[:1], y_test=LABELS[:1] + 2_000_000_000).load(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["\udcff", ""])
 def test_an_unwritable_class_name_is_refused(npz: Npz, tmp_path: Path, name: str) -> None:
     with input_error("npz", repr(name)):

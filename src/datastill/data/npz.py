@@ -39,7 +39,7 @@ class Npz(Source):
         if "classes" in table:
             return Arrays(train, test, tuple(map(str, table["classes"])))
         highest = max(int(pair[1].max(initial=0)) for pair in (train, test) if pair is not None)
-        if highest >= len(train[1]) > 0:  # before so many names are made
+        if highest >= max(1, len(train[1])):  # before so many names are made
             raise InputError(f"{place}: targets run to {highest} but there are only {len(train[1])} training images; "
                              "give 0 to K - 1 for K classes")
         return Arrays(train, test, tuple(map(str, range(highest + 1))))
