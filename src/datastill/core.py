@@ -60,6 +60,11 @@ class Task:
         parts = [self.real.sample(ipc, rng(c), of_class=c) for c in range(self.classes)]
         return Batch(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
 
+    def first_images(self, ipc: int, init: Literal["real", "noise"], rng: RNG) -> Batch:
+        """What a method starts from: random real images, or standard normal noise with their labels."""
+        start = self.random_real(ipc, rng("start"))
+        return start if init == "real" else Batch(rng("noise").normal(*start.x.shape).to(self.device), start.y)
+
     def synthetic(self, start: Batch, soft: bool = False, lr: float | None = None) -> SyntheticSet:
         """A synthetic set that starts from these images and labels, parametrized as the task says."""
         return SyntheticSet(start.x, start.y, self.real, self.parametrization, soft, lr)

@@ -50,10 +50,7 @@ class GradientMatching(Method):
     optim: Optim = Optim(images=Group(lr=0.1, momentum=0.5))
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
-        start = task.random_real(ipc, rng("start"))
-        if self.init == "noise":
-            start = Batch(rng("noise").normal(*start.x.shape).to(task.device), start.y)
-        return task.synthetic(start)
+        return task.synthetic(task.first_images(ipc, self.init, rng))
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         net = task.fresh(rng("network"))
