@@ -15,16 +15,20 @@ from torch import Tensor, nn
 
 from datastill.config import Description, Family
 from datastill.data import Batch, Images
-from datastill.nets import Architecture, chunk_size, couples_samples, fresh
+from datastill.nets import Architecture, chunk_size, fresh
 from datastill.parametrizations.pixels import Pixels
 from datastill.rng import RNG
 from datastill.synthetic import Parametrization, SyntheticSet
 from datastill.train import Examples, Watch
 
+Precision = Literal["float32", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class Task:
     """What a method may look at: real *training* images, fresh networks, and how images are parametrized.
+
+    precision: of the networks in ``features``; gradients that are matched are always float32.
 
     Test images are never in here. ``Run.task(images)`` makes the task of a run.
     """
@@ -32,6 +36,7 @@ class Task:
     real: Images
     network: Architecture
     parametrization: Parametrization = field(default_factory=Pixels)
+    precision: Precision = "float32"
 
     @property
     def device(self) -> torch.device:
@@ -48,12 +53,9 @@ class Task:
         return fresh(self.network, self.real.shape, self.classes, rng, self.device)
 
     def features(self, net: nn.Module, x: Tensor) -> Tensor:
-        """``net.embed(x)``, (B, D), in chunks of a good size; in one forward where the images of a batch are coupled."""
-        return torch.cat([net.embed(part) for part in x.split(self.chunk(net, len(x)))])  # type: ignore[operator]
-
-    def chunk(self, net: nn.Module, count: int) -> int:
-        """How many of ``count`` images to send through the network at once: all where they are coupled in a batch."""
-        return count if couples_samples(net) else chunk_size(self.network, self.real.shape, self.classes, self.device)
+        """``net.embed(x)``, (B, D) in the type of x; in chunks of a good size, or at once where images are coupled."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return torch.cat([net.embed(part).to(x.dtype) for part in x.split(chunk_size(net, x))])  # type: ignore[operator]
 
     def random_real(self, ipc: int, rng: RNG) -> Batch:
         """``ipc`` random training images of each class without replacement, in class order."""

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from datastill import artefact, checkpoint
 from datastill.config import Description, digest, dump, kind, load, read_toml, spec, to_toml
-from datastill.core import Method, Plugin, Task
+from datastill.core import Method, Plugin, Precision, Task
 from datastill.data import Data, Images
 from datastill.errors import InputError, RunError
 from datastill.files import locked, make_folder, reason, remove_leftovers, write_atomically
@@ -33,6 +33,8 @@ class Run(Description):
     """Everything that decides a distilled set: the same run on the same data gives the same set.
 
     ipc: synthetic images per class. plugins: a table by name in TOML, a tuple in Python.
+    precision: of the networks whose features are matched; "bfloat16" is faster where the processor has instructions for it,
+        and changes the result by rounding. Gradients that are matched, and students, stay float32.
     """
 
     method: Method
@@ -42,6 +44,7 @@ class Run(Description):
     network: Architecture = ConvNet()
     ipc: int = Field(default=10, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
+    precision: Precision = "float32"
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Run:
@@ -53,7 +56,7 @@ class Run(Description):
 
     def task(self, real: Images) -> Task:
         """What the method may look at, on these training images (and on their device)."""
-        return Task(real, self.network, self.parametrization)
+        return Task(real, self.network, self.parametrization, self.precision)
 
     def digest(self, real: Images) -> str:
         """Name of the result of this run on these training images."""

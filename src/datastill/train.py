@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from datastill.data import Batch, Images
 from datastill.errors import RunError
+from datastill.nets import chunk_size
 from datastill.rng import RNG
 
 
@@ -23,10 +24,10 @@ class Examples(Interface):
 
 
 class Fixed:
-    """A batch as examples."""
+    """A batch as examples, without the graph that leads to it: networks train on the images as they are."""
 
     def __init__(self, batch: Batch) -> None:
-        self.x, self.y = batch
+        self.x, self.y = batch.x.detach(), batch.y.detach()
 
     def __len__(self) -> int:
         return len(self.x)
@@ -49,7 +50,7 @@ def fit(network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG
     examples in a fresh order. Raises RunError when the loss is not finite.
     """
     network.train()
-    count = len(examples)
+    count, size = len(examples), 0
     for epoch, rate in enumerate(rates):
         if epoch == 0 or epoch in restarts:
             optimiser = torch.optim.SGD(network.parameters(), rate, momentum=momentum, weight_decay=weight_decay)
@@ -59,9 +60,9 @@ def fit(network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG
         for number, rows in enumerate(order.split(batch_size)):
             batch = examples.batch(rows)
             x = batch.x if augment is None else augment(batch.x, rng("augment", epoch, number))
-            loss = F.cross_entropy(network(x), batch.y)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            size = size or chunk_size(network, x)
+            loss = _accumulate(network, x, batch.y, size)
             optimiser.step()
         if not torch.isfinite(loss):
             raise RunError(f"training diverged: loss {loss.item()} in epoch {epoch} at step size {rate:g}; "
@@ -72,15 +73,26 @@ def fit(network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG
         raise RunError(f"training diverged in the last epoch at step size {rates[-1]:g}; lower the protocol's lr")
 
 
+def _accumulate(network: nn.Module, x: Tensor, y: Tensor, size: int) -> Tensor:
+    """Add the gradient of the mean cross-entropy to the parameters, ``size`` images at a time. Returns the loss."""
+    total = x.new_zeros(())
+    for images, labels in zip(x.split(size), y.split(size), strict=True):
+        loss = F.cross_entropy(network(images), labels, reduction="sum") / len(x)
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
 @torch.no_grad()
-def accuracies(network: nn.Module, images: Images, chunk: int = 1000) -> Tensor:
+def accuracies(network: nn.Module, images: Images) -> Tensor:
     """Share of right predictions in each class, (K,) float64, in evaluation mode; NaN for a class without images.
 
     Raises RunError when the network's outputs are not finite: that is no accuracy.
     """
     network.eval()
     right = torch.zeros(len(images.classes), dtype=torch.float64)
-    for rows in torch.arange(len(images)).split(chunk):
+    one = images.batch(torch.zeros(1, dtype=torch.long)).x
+    for rows in torch.arange(len(images)).split(chunk_size(network, one.expand(1000, -1, -1, -1))):
         batch = images.batch(rows)
         logits = network(batch.x)
         if not bool(torch.isfinite(logits).all()):

@@ -184,8 +184,28 @@ def test_a_network_without_what_methods_need_is_explained() -> None:
 
 @pytest.mark.parametrize("described", [*map(architecture, NAMES), Lists()], ids=[*NAMES, "outside"])
 def test_a_chunk_is_some_images_and_fewer_where_they_are_larger(described: Architecture) -> None:
-    small, large = (chunk_size(described, (3, side, side), 7, CPU) for side in (32, 64))
-    assert 1 <= large <= small
+    small, large = (chunk_size(fresh(described, (3, side, side), 7, RNG(0), CPU).eval(),
+                               torch.zeros(1, 3, side, side).expand(10**6, -1, -1, -1)) for side in (32, 64))
+    assert 1 <= large <= small < 10**6
+
+
+def test_a_chunk_is_never_more_than_the_images_and_the_look_leaves_no_trace() -> None:
+    net = made("convnet", (3, 16, 16), norm="batch")
+    x = torch.randn(5, 3, 16, 16)
+    assert chunk_size(net, x) == 5
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    net.eval()
+    net.features[1].training = False
+    modes = [m.training for m in net.modules()]
+    assert chunk_size(net, x) == 5
+    assert [m.training for m in net.modules()] == modes
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
+
+
+def test_batch_normalisation_couples_images_only_while_it_trains() -> None:
+    net = made("convnet", (3, 16, 16), norm="batch")
+    assert couples_samples(net)
+    assert not couples_samples(net.eval())
 
 
 def test_an_image_is_seen_as_it_is_normalised() -> None:

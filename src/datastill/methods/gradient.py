@@ -16,7 +16,7 @@ from datastill.core import Group, Method, Optim, Step, Task
 from datastill.data import Batch
 from datastill.functional.augment import Strategy, augment_groups, augment_images
 from datastill.functional.distances import GradientMetric, gradient_distance, gradient_norm
-from datastill.nets import couples_samples
+from datastill.nets import chunk_size, couples_samples
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
 from datastill.train import Fixed, fit
@@ -66,7 +66,7 @@ class GradientMatching(Method):
         return self.outer or ipc, self.inner or inner
 
     def _match(self, net: nn.Module, synthetic: SyntheticSet, task: Task, rng: RNG) -> Step:
-        if couples_samples(net):
+        if couples_samples(net.train()):
             _set_normalisation(net, task, rng("normalisation"))
         parameters = [p for p in net.parameters() if p.requires_grad]
         batch = synthetic.batch()
@@ -74,7 +74,7 @@ class GradientMatching(Method):
         fake = self._by_class(batch, rng)
         distances, norms = [], []
         for theirs, mine in zip(real, fake, strict=True):
-            wanted = _real_gradient(net, parameters, theirs, task.chunk(net, len(theirs.x)))
+            wanted = _real_gradient(net, parameters, theirs)
             found = torch.autograd.grad(F.cross_entropy(net(mine.x), mine.y), parameters, create_graph=True)
             distances.append(gradient_distance(found, wanted, self.metric))
             norms.append(gradient_norm(found))
@@ -88,13 +88,14 @@ class GradientMatching(Method):
 
     def _train(self, net: nn.Module, synthetic: SyntheticSet, epochs: int, rng: RNG) -> None:
         with torch.no_grad():
-            examples = Fixed(synthetic.batch())
+            examples = Fixed(synthetic.batch())  # which may be the learned tensors themselves
         fit(net, examples, [self.lr_net] * epochs, rng, batch_size=self.batch_train, momentum=0.0, weight_decay=0.0,
             augment=None if self.augment == "none" else partial(augment_images, strategy=self.augment))
 
 
-def _real_gradient(net: nn.Module, parameters: list[nn.Parameter], batch: Batch, chunk: int) -> list[Tensor]:
+def _real_gradient(net: nn.Module, parameters: list[nn.Parameter], batch: Batch) -> list[Tensor]:
     """Gradient of the mean cross-entropy with respect to the parameters, summed over chunks of images."""
+    chunk = chunk_size(net, batch.x)
     total: list[Tensor] = []
     for x, y in zip(batch.x.split(chunk), batch.y.split(chunk), strict=True):
         loss = F.cross_entropy(net(x), y, reduction="sum") / len(batch.x)
@@ -105,7 +106,6 @@ def _real_gradient(net: nn.Module, parameters: list[nn.Parameter], batch: Batch,
 
 def _set_normalisation(net: nn.Module, task: Task, rng: RNG) -> None:
     """One forward of real images in training mode; then batch normalisation uses its running statistics."""
-    net.train()
     with torch.no_grad():
         net(task.random_real(WARM_UP, rng).x)
     for module in net.modules():

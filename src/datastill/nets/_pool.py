@@ -1,7 +1,10 @@
-"""2x2 average pooling that is fast on a CPU too."""
+"""2x2 average pooling that is fast on a CPU too, its first and second derivatives included."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,7 +17,46 @@ class AveragePool(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
-            return F.avg_pool2d(x, 2)
-        channels = x.shape[-3]
-        return F.conv2d(x, x.new_full((channels, 1, 2, 2), 0.25), stride=2, groups=channels)
+        return F.avg_pool2d(x, 2) if x.device.type != "cpu" else _Mean.apply(x)
+
+
+class _Mean(torch.autograd.Function):
+    """The means. Pooling is linear and its own derivative's derivative; torch would go through the channels one by one to
+    differentiate the convolution twice, which gradient matching needs."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return F.conv2d(x, _quarters(x), stride=2, groups=x.shape[-3])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.size = inputs[0].shape[-2:]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Spread.apply(gradient, *ctx.size)
+
+
+class _Spread(torch.autograd.Function):
+    """A quarter of each value to the four pixels of its square; a row or column left over gets 0."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, height: int, width: int) -> Tensor:
+        over = (height - 2 * x.shape[-2], width - 2 * x.shape[-1])
+        return F.conv_transpose2d(x, _quarters(x), stride=2, groups=x.shape[-3], output_padding=over)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int, int], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _Mean.apply(gradient), None, None
+
+
+def _quarters(x: Tensor) -> Tensor:
+    return x.new_full((x.shape[-3], 1, 2, 2), 0.25)

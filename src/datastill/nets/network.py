@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from datastill.config import Family, digest, spec
+from datastill.config import Family, spec
 from datastill.errors import InputError
 from datastill.rng import RNG
 
@@ -78,34 +79,40 @@ def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, devi
 
 def couples_samples(network: nn.Module) -> bool:
     """Whether the output for one image depends on the others in its batch (batch normalisation in training mode)."""
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and (m.training or m.running_mean is None)
+               for m in network.modules())
 
 
 CACHE, DEVICE_MEMORY = 8 * 2**20, 2**30  # bytes one forward's largest feature map may take, on a CPU and elsewhere
 
 
-GROUPS = 4  # of group normalisation
-_chunk_sizes: dict[tuple[str, Shape, str], int] = {}
+def chunk_size(network: nn.Module, x: Tensor) -> int:
+    """How many images such as ``x`` (B, C, H, W) to send through a network at once for speed; never more than B.
 
-
-def chunk_size(architecture: Architecture, shape: Shape, classes: int, device: torch.device) -> int:
-    """How many images to send through a network at once for speed.
-
-    On a CPU so few that the largest feature map stays in the cache: a forward in such chunks takes about half the time
-    of one over everything (``benchmarks/bench.py``). Only for networks that treat each image by itself.
+    On a CPU so few that the largest feature map stays in the cache: a pass in such chunks takes about half the time of one
+    over everything (``benchmarks/bench.py``). All where the images of a batch are coupled.
     """
-    key = (digest(architecture), shape, device.type)
-    if key not in _chunk_sizes:
-        _chunk_sizes[key] = _measure_chunk(architecture, shape, classes, device)
-    return _chunk_sizes[key]
+    if couples_samples(network) or not hasattr(network, "maps"):
+        return len(x)
+    with _probing(network), torch.no_grad():
+        maps = network.maps(x[:1].detach())  # type: ignore[operator]
+    largest = 4 * max([math.prod(x.shape[1:]), *(value.numel() for value in maps.values())])
+    return min(len(x), max(8, (CACHE if x.device.type == "cpu" else DEVICE_MEMORY) // largest))
 
 
-def _measure_chunk(architecture: Architecture, shape: Shape, classes: int, device: torch.device) -> int:
-    probe = fresh(architecture, shape, classes, RNG("chunk"), torch.device("cpu")).eval()
-    with torch.no_grad():
-        maps = probe.maps(torch.zeros(1, *shape))  # type: ignore[operator]
-    largest = 4 * max([math.prod(shape), *(value.numel() for value in maps.values())])
-    return max(8, (CACHE if device.type == "cpu" else DEVICE_MEMORY) // largest)
+@contextmanager
+def _probing(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode in between, so that a look at the network draws no dropout and counts nothing."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+GROUPS = 4  # of group normalisation
 
 
 def norm_layer(norm: Norm, channels: int, height: int, width: int) -> nn.Module | None:
