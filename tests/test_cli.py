@@ -17,6 +17,7 @@ import pytest
 
 import tiny
 from datastill import cli
+from datastill.config import kind
 from datastill.recipes import read_recipe, recipe_names
 
 SMALL = ["method.iterations=3", "method.batch_real=8", "network=convnet:width=4,depth=2"]
@@ -171,7 +172,8 @@ def test_every_recipe_is_valid_and_named_for_what_it_does(name: str) -> None:
     recipe = read_recipe(name)
     method, _, cell = name.partition("/")
     assert cell == f"{recipe.run.data.name}-ipc{recipe.run.ipc}"
-    assert {"dm": "DistributionMatching", "random": "Coreset", "herding": "Coreset", "k_center": "Coreset", "dc": "GradientMatching", "dsa": "GradientMatching"}[method] == type(recipe.run.method).__name__
+    assert {"dm": "distribution", "random": "coreset", "herding": "coreset", "k_center": "coreset", "dc": "gradient",
+            "dsa": "gradient", "datadam": "attention"}[method] == kind(recipe.run.method)
     assert recipe.published is None or recipe.published.source
 
 

@@ -231,3 +231,35 @@ def test_weights_lost_in_the_very_last_step_are_no_score(folder: Path) -> None:
     with pytest.raises(RunError, match="diverged"):
         ds.evaluate(ds.load(folder), DC(epochs=1, lr=1e20, augment="none"), tiny.splits().test, network="convnet:width=4,depth=2",
                     trials=1)
+
+
+def flagged(synthetic: list[float], random: list[float], images: int = 10_000, chance: float = 0.1) -> list[str]:
+    sheet = {"synthetic": [{"accuracy": a} for a in synthetic], "random": [{"accuracy": a} for a in random],
+             "chance": chance, "images": images}
+    return scoring.flags({**sheet, "summary": scoring.summary(sheet)})
+
+
+def test_the_sanity_floor() -> None:
+    assert flagged([0.3, 0.31], [0.2, 0.21]) == []
+    assert flagged([0.3, 0.31], [0.4, 0.41]) == ["below random real images"]
+    assert flagged([0.3, 0.5], [0.4, 0.45]) == ["below random real images, but the interval includes 0"]
+    assert flagged([0.105, 0.1], [0.08, 0.09]) == ["no better than guessing", "random real images no better than guessing: "
+                                                   "this protocol does not train this network"]
+    assert flagged([0.11], [0.111])[0] == "no better than guessing"  # a tenth above chance is chance
+    assert flagged([0.12], [0.1])[0].startswith("random real")
+    assert flagged([0.04], [0.03], chance=0.01) == []
+    assert flagged([0.13], [0.2], images=100)[0] == "no better than guessing"  # so few images say little
+
+
+def test_flags_stand_in_the_sheet(folder: Path, tmp_path: Path) -> None:
+    found = sheet(folder, tmp_path, protocol=DC(epochs=1, lr=1e-9, augment="none"))
+    assert "no better than guessing" in found["flags"]
+    (read,) = [s for s in scoring.read_sheets(folder) if s["protocol"] == found["protocol"]]
+    assert read["flags"] == found["flags"]
+
+
+def test_a_protocol_that_follows_the_network_is_kept_as_it_was_carried_out(folder: Path, tmp_path: Path) -> None:
+    found = sheet(folder, tmp_path, protocol=load(ds.Protocol, "tuned:epochs=2"), trials=1)
+    assert found["protocol"]["lr"] > 0
+    (one,) = ds.evaluate(ds.load(folder), "tuned:epochs=2", tiny.splits().test, network=NETWORK, trials=1)
+    assert one.accuracy == found["synthetic"][0]["accuracy"]

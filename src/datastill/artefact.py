@@ -21,28 +21,31 @@ from torch.utils.data import Dataset
 
 from datastill.data import Batch
 from datastill.data.images import denormalise
+from datastill.data.whitening import Whitening, from_tensors
 from datastill.errors import InputError
 from datastill.files import sha256, write_atomically, write_json
 from datastill.synthetic import SyntheticSet
 
 SCHEMA = 1
-TENSORS, CARD, PREVIEW = "synthetic.safetensors", "card.json", "preview.png"
+TENSORS, CARD, PREVIEW, WHITENING = "synthetic.safetensors", "card.json", "preview.png", "whitening.safetensors"
 
 
 class Distilled(Dataset[tuple[Tensor, Any]]):
     """A distilled set read from its folder: a torch data set with its card.
 
     An item is (image (C, H, W) float, normalised; label): the class number for hard labels, probabilities (K,) for soft
-    ones. ``x`` (N, C, H, W), ``y`` (N, K), ``view`` (N, H, W, C) uint8, ``lr`` the learned step size or None.
+    ones. ``x`` (N, C, H, W), ``y`` (N, K), ``view`` (N, H, W, C) uint8, ``lr`` the learned step size or None,
+    ``whitening`` what images have to be whitened with before a network trained on these sees them, or None.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], card: Mapping[str, Any], whitening: Whitening | None = None) -> None:
         self.tensors = dict(tensors)
         self.card = dict(card)
         self.x, self.y, self.view = tensors["images"], tensors["labels"], tensors["view"]
         self.lr = float(tensors["lr"]) if "lr" in tensors else None
         self.classes = tuple(card["classes"])
         self.mean, self.std = tuple(card["mean"]), tuple(card["std"])
+        self.whitening = whitening
         self.device = self.x.device
 
     def __len__(self) -> int:
@@ -61,7 +64,8 @@ class Distilled(Dataset[tuple[Tensor, Any]]):
 
     def to(self, device: torch.device) -> Distilled:
         """The same set with its tensors on another device."""
-        return Distilled({name: value.to(device) for name, value in self.tensors.items()}, self.card)
+        return Distilled({name: value.to(device) for name, value in self.tensors.items()}, self.card,
+                         None if self.whitening is None else self.whitening.to(device))
 
 
 def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
@@ -69,7 +73,8 @@ def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
     ``parameters.<name>`` of a parametrization where they are not the images themselves."""
     with torch.no_grad():
         batch = synthetic.batch()
-        view = (denormalise(batch.x, synthetic.mean, synthetic.std) * 255).round().byte().permute(0, 2, 3, 1)
+        seen = denormalise(batch.x, synthetic.mean, synthetic.std, synthetic.whitening)
+        view = (seen * 255).round().byte().permute(0, 2, 3, 1)
         tensors = {"images": batch.x, "view": view, "labels": batch.y}
         if synthetic.lr is not None:
             tensors["lr"] = synthetic.lr
@@ -92,6 +97,12 @@ def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> No
     write_tensors(folder / TENSORS, synthetic)
     tensors = load_tensors((folder / TENSORS).read_bytes())
     write_atomically(folder / PREVIEW, png(picture(tensors["view"], tensors["labels"])))
+    names = [TENSORS, PREVIEW]
+    if synthetic.whitening is not None:
+        write_atomically(folder / WHITENING, save_tensors({
+            name: value.cpu() for name, value in synthetic.whitening.tensors().items()}))
+        names.append(WHITENING)
+        about = {**about, "whitening": synthetic.whitening.identity}
     hard = bool(((tensors["labels"] == 0) | (tensors["labels"] == 1)).all())
     card = {
         "schema": SCHEMA, "kind": "datastill.synthetic", **about,
@@ -100,7 +111,7 @@ def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> No
         "step_size": float(tensors["lr"]) if "lr" in tensors else None,
         "versions": {"datastill": version("datastill"), "torch": torch.__version__,
                      "torchvision": torchvision.__version__},
-        "files": {name: sha256(folder / name) for name in (TENSORS, PREVIEW)},
+        "files": {name: sha256(folder / name) for name in names},
     }
     write_json(folder / CARD, {**card, "checksum": _checksum(card)})
 
@@ -143,7 +154,8 @@ def load(folder: Path | str) -> Distilled:
         if sha256(folder / name) != expected:
             raise InputError(f"{folder / name} is damaged: its checksum does not fit the card; restore it from a copy, or "
                              "delete the folder and distill again")
-    return Distilled(read_tensors(folder / TENSORS), card)
+    whitening = from_tensors(read_tensors(folder / WHITENING), card["whitening"]) if WHITENING in card["files"] else None
+    return Distilled(read_tensors(folder / TENSORS), card, whitening)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -195,6 +195,45 @@ def plan(recipe: RecipeName, changes: Changes = None, trials: Annotated[int, typ
     console.show_plan(read, splits, rehearse(read.run, task, read.protocol, read.run.network), trials, str(task.device))
 
 
+@_command()
+def tune(recipe: RecipeName, changes: Changes = None,
+         network: Annotated[list[str] | None, typer.Option(help="Kinds of students, e.g. resnet18:width=16; the recipe's "
+                            "network unless given. May be repeated.")] = None,
+         protocol: Annotated[str, typer.Option(help="What is varied.")] = "tuned",
+         vary: Annotated[list[str] | None, typer.Option("--try", help="A setting of the protocol and the values to try: "
+                         "lr=0.003,0.01,0.03. May be repeated; all combinations are tried.")] = None,
+         trials: Annotated[int, typer.Option(min=1, help="Students under each.")] = 3,
+         seed: Annotated[int, typer.Option(min=0)] = 0,
+         data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+    """Find how to train a kind of student on few images: on random real images of a recipe's data and ipc.
+
+    Measured on validation images (a tenth of the training images unless data.validation says otherwise), never on the test
+    set. The same command goes on with what was interrupted. Then: `datastill evaluate DIR --protocol tuned:lr=...`.
+    """
+    from datastill import console
+    from datastill.config import load as describe
+    from datastill.config import spec
+    from datastill.core import Protocol
+    from datastill.nets import Architecture
+    from datastill.recipes import read_recipe
+    from datastill.tuning import grid
+    from datastill.tuning import tune as find
+
+    run = read_recipe(recipe, changes or []).run
+    data = run.data if run.data.validation else run.data.model_copy(update={"validation": 0.1})
+    protocols = grid(describe(Protocol, protocol), vary or [])  # type: ignore[type-abstract]
+    students = [describe(Architecture, name) for name in network or [spec(run.network)]]  # type: ignore[type-abstract]
+    splits = data.load(data_root)
+    where = _device(device)
+    splits = splits._replace(train=splits.train.to(where), validation=None if splits.validation is None
+                             else splits.validation.to(where))
+    for student in students:
+        with console.progress("tune", spec(student)) as bar:
+            tried = find(protocols, student, splits, run.ipc, baselines=root / "baselines", trials=trials, seed=seed,
+                         follow=bar.tell)
+        console.show_tried(tried, spec(student), 1 / len(splits.train.classes), f"{data.name}, ipc {run.ipc}")
+
+
 @_command(name="list")
 def list_(what: Annotated[str, typer.Argument(
         metavar="WHAT", help="methods, plugins, data, networks, parametrizations, protocols or recipes",

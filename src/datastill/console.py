@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from datastill.config import Description, Family, find, kind, names, spec
+from datastill.scoring import statistics
 
 out = Console(soft_wrap=False)
 err = Console(stderr=True)
@@ -86,8 +87,27 @@ def show_sheet(sheet: Mapping[str, Any]) -> None:
     if gain := sheet["summary"].get("gain"):
         interval = f", 95 % interval {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}" if "low" in gain else ""
         out.print(f"gain over random real images, paired: {100 * gain['mean']:+.1f} points{interval}", highlight=False)
-        if gain["mean"] < 0:
-            out.print("[yellow]below random real images: look at the run before you use this set[/]")
+    for flag in sheet["flags"]:
+        out.print(f"[yellow]Caution: {flag}[/]", highlight=False)
+    if sheet["flags"] and sheet["protocol"]["kind"] == "dc":
+        out.print("[dim]dc uses one recipe for every network; --protocol tuned has one for each family[/]")
+
+
+def show_tried(tried: Sequence[Any], network: str, chance: float, what: str) -> None:
+    """Protocols and how students did under them, the best first."""
+    table = Table(title=f"{network} on random real images of {what}; validation accuracy, chance {100 * chance:.1f} %",
+                  title_justify="left")
+    table.add_column("protocol", overflow="fold")
+    for column in ("accuracy %", "std", "trials"):
+        table.add_column(column, justify="right")
+    for one in tried:
+        if one.failed:
+            table.add_row(spec(one.protocol), "-", "", escape(one.failed))
+            continue
+        found = statistics(one.accuracies)
+        table.add_row(spec(one.protocol), f"{100 * found['mean']:.1f}",
+                      f"{100 * found['std']:.1f}" if found["n"] > 1 else "-", str(found["n"]))
+    out.print(table)
 
 
 def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> None:

@@ -28,7 +28,7 @@ Precision = Literal["float32", "bfloat16"]
 class Task:
     """What a method may look at: real *training* images, fresh networks, and how images are parametrized.
 
-    precision: of the networks in ``features``; gradients that are matched are always float32.
+    precision: of the networks whose features are matched; gradients that are matched are always float32.
 
     Test images are never in here. ``Run.task(images)`` makes the task of a run.
     """
@@ -54,8 +54,12 @@ class Task:
 
     def features(self, net: nn.Module, x: Tensor) -> Tensor:
         """``net.embed(x)``, (B, D) in the type of x; in chunks of a good size, or at once where images are coupled."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with self.autocast():
             return torch.cat([net.embed(part).to(x.dtype) for part in x.split(chunk_size(net, x))])  # type: ignore[operator]
+
+    def autocast(self) -> torch.autocast:
+        """A context in which networks compute in the task's ``precision``."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def random_real(self, ipc: int, rng: RNG) -> Batch:
         """``ipc`` random training images of each class without replacement, in class order."""
@@ -188,6 +192,10 @@ class Protocol(Family):
     @abstractmethod
     def train(self, network: nn.Module, examples: Examples, rng: RNG, watch: Watch | None = None) -> None:
         """Train a fresh network in place; its last weights are what is scored. ``watch`` is told of every epoch."""
+
+    def for_network(self, network: Architecture) -> Protocol:
+        """The protocol with what it prescribes for students of this kind filled in; scores are kept under that."""
+        return self
 
     def for_full_data(self) -> Protocol:
         """The protocol to train on the full data with, where the small set's would take too long."""

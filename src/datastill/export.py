@@ -38,7 +38,8 @@ def to_folder(distilled: Distilled, out: Path) -> Path:
 
 def to_npz(distilled: Distilled, out: Path) -> Path:
     """One .npz: images (N, C, H, W) float32 normalised, labels (N, K) float32, x_train (N, H, W, C) uint8 for viewing,
-    y_train (N,) int64 (the largest label), classes, mean, std, and lr where one was learned.
+    y_train (N,) int64 (the largest label), classes, mean, std, and lr where one was learned. Where images are whitened,
+    zca_mean (D,) and zca_matrix (D, D): normalised images x, flattened, are whitened by (x - zca_mean) @ zca_matrix.
 
     The names are those of ``data.name=npz``, but there are no test images in it: to be read back as a data set it needs
     two images of each class at least (a part of them is then kept for testing), or an x_test and y_test of your own.
@@ -47,6 +48,9 @@ def to_npz(distilled: Distilled, out: Path) -> Path:
     arrays = {"images": distilled.x.numpy(), "labels": distilled.y.numpy(), "x_train": distilled.view.numpy(),
               "y_train": distilled.y.argmax(1).numpy(), "classes": np.array(distilled.classes),
               "mean": np.array(distilled.mean), "std": np.array(distilled.std)}
+    if distilled.whitening is not None:  # x_train is not whitened, images are
+        arrays["zca_mean"] = distilled.whitening.mean.numpy()
+        arrays["zca_matrix"] = distilled.whitening.matrix.numpy()
     if distilled.lr is not None:
         arrays["lr"] = np.array(distilled.lr)
     buffer = io.BytesIO()

@@ -50,7 +50,7 @@ def evaluate(synthetic: SyntheticSet | Distilled | Images, protocol: Protocol | 
     if trials < 1:
         raise InputError(f"trials: expected 1 or more, got {trials}")
     protocol, network = load(Protocol, protocol), load(Architecture, network)  # type: ignore[type-abstract]
-    examples = synthetic.to(images.device)
+    protocol, examples = protocol.for_network(network), synthetic.to(images.device)
     _check_alike(examples, images)
     check(network, images)
     return [student(examples, protocol, network, images, trial, seed) for trial in range(trials)]
@@ -96,6 +96,10 @@ def _check_alike(examples: SyntheticSet | Distilled | Images, images: Images) ->
         if mine != theirs:
             raise InputError(f"the set and the images to score it on differ in {what}: {mine[:6]} and {theirs[:6]}; "
                              "load the data set it was distilled from")
+    ours, others = ("none" if w is None else w.identity for w in (examples.whitening, images.whitening))
+    if ours != others:
+        raise InputError(f"the set and the images to score it on differ in ZCA whitening: {ours} and {others}; load the "
+                         f"data it was distilled from, with data.zca={'false' if ours == 'none' else 'true'}")
     shape = examples.shape if isinstance(examples, Images) else tuple(examples.batch().x.shape[1:])
     if shape != images.shape:
         raise InputError(f"the set and the images to score it on differ in shape: {shape} and {images.shape}")
@@ -130,6 +134,7 @@ def score(folder: Path, distilled: Distilled, protocol: Protocol, network: Archi
     """
     _check_alike(distilled, images)
     check(network, images)
+    protocol = protocol.for_network(network)
     sheet = Sheet(subject=sha256(folder / TENSORS), protocol=protocol, network=network, split=split, seed=seed,
                   fingerprint=f"{train.fingerprint}-{images.fingerprint}", ipc=int(distilled.card["ipc"]))
     for place in (folder / "scores", baselines):
@@ -145,8 +150,31 @@ def score(folder: Path, distilled: Distilled, protocol: Protocol, network: Archi
         done = _trials(place, count, run, {**_facts(own), **about}, subject)
         if done and (subject != "full" or full or "full" in _read(path)):
             result[subject] = [one.model_dump(mode="json") for one in done]
-    write_json(path, {**result, "summary": summary(result)})
-    return {**result, "summary": summary(result)}
+    result |= {"summary": summary(result)}
+    result |= {"flags": flags(result)}
+    write_json(path, result)
+    return result
+
+
+def random_real(protocol: Protocol, network: Architecture, train: Images, images: Images, ipc: int, *,
+                split: Literal["test", "validation"], baselines: Path, trials: int = 5, seed: int = 0,
+                follow: Follow | None = None) -> list[Score]:
+    """Score random real training images alone, drawn anew each trial: the baseline every sheet has, kept in the same file.
+
+    Raises InputError as ``evaluate``, RunError where a student diverges; the trials before that are kept.
+    """
+    check(network, images)
+    make_folder(baselines)
+    sheet = Sheet(subject="random", protocol=protocol.for_network(network), network=network, split=split, seed=seed, ipc=ipc,
+                  fingerprint=f"{train.fingerprint}-{images.fingerprint}")
+    task = Task(train, network)
+
+    def run(trial: int) -> Score:
+        watch = None if follow is None else partial(follow, "random", trial)
+        return student(_random(task, ipc, trial, seed), sheet.protocol, network, images, trial, seed, watch)
+
+    about = {"images": len(images), "chance": 1 / len(images.classes)}
+    return _trials(baselines / f"random-{digest(sheet)}.json", trials, run, {**_facts(sheet), **about}, "random")[:trials]
 
 
 def _of(subject: Subject, sheet: Sheet) -> Sheet:
@@ -175,7 +203,11 @@ def _run(subject: Subject, sheet: Sheet, distilled: Distilled, task: Task, image
 def _examples(subject: Subject, distilled: Distilled, task: Task, ipc: int, trial: int, seed: int) -> Any:
     if subject == "synthetic":
         return distilled
-    return task.real if subject == "full" else task.random_real(ipc, RNG(seed)("random", trial))
+    return task.real if subject == "full" else _random(task, ipc, trial, seed)
+
+
+def _random(task: Task, ipc: int, trial: int, seed: int) -> Batch:
+    return task.random_real(ipc, RNG(seed)("random", trial))
 
 
 def _trials(path: Path, count: int, run: Callable[[int], Score], header: Mapping[str, Any], subject: Subject) -> list[Score]:
@@ -231,7 +263,8 @@ def read_sheets(folder: Path) -> list[dict[str, Any]]:
             raise _unreadable(path, f"{missing[0]} is missing")
         for name in SUBJECTS:
             _stored(path, sheet, name)
-        found.append({**sheet, "summary": summary(sheet)})
+        sheet |= {"summary": summary(sheet)}
+        found.append({**sheet, "flags": flags(sheet)})
     return sorted(found, key=lambda s: (s["split"], s["network"], json.dumps(s["protocol"])))
 
 
@@ -244,6 +277,27 @@ def summary(sheet: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     if pairs:
         found["gain"] = statistics([a - b for a, b in pairs])
     return found
+
+
+def flags(sheet: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a score, in words, best known first: the sanity floor. An empty list where nothing is.
+
+    At chance: the mean is within two standard deviations of what guessing gives on so many images, or less than a tenth
+    above chance. Below random real images: the mean paired gain is negative. (Both thresholds are ours.)
+    """
+    found, chance = sheet["summary"], sheet["chance"]
+    floor = chance + max(2 * math.sqrt(chance * (1 - chance) / max(1, sheet["images"])), 0.1 * chance)
+    flagged = []
+    if found["synthetic"]["mean"] <= floor:
+        flagged.append("no better than guessing")
+    if "random" in found and found["random"]["mean"] <= floor:
+        flagged.append("random real images no better than guessing: this protocol does not train this network")
+    gain = found.get("gain")
+    if gain and gain["mean"] < 0:
+        undecided = gain["n"] == 1 or gain["high"] >= 0
+        flagged.append("below random real images" + (
+            "" if not undecided else " in a single trial" if gain["n"] == 1 else ", but the interval includes 0"))
+    return flagged
 
 
 def statistics(values: Sequence[float]) -> dict[str, float]:

@@ -32,7 +32,7 @@ class SyntheticSet(nn.Module):
 
     images: start, normalised, (N, C, H, W); kept as the parameters the parametrization makes of them.
     labels: (N, K), probabilities; or logits to be learned where ``soft`` is set (then their softmax is the label).
-    like: the real images they stand for: class names in order, mean and std.
+    like: the real images they stand for: class names in order, mean and std, whitening.
     lr: step size for training on them, where the method learns one.
     """
 
@@ -47,7 +47,7 @@ class SyntheticSet(nn.Module):
         self.labels = nn.Parameter(labels.detach().clone(), requires_grad=False)
         self.lr = None if lr is None else nn.Parameter(torch.tensor(lr, device=images.device), requires_grad=False)
         self.soft = soft
-        self.classes, self.mean, self.std = like.classes, like.mean, like.std
+        self.classes, self.mean, self.std, self.whitening = like.classes, like.mean, like.std, like.whitening
 
     def __len__(self) -> int:
         return len(self.labels)

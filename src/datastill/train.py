@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 from typing import Protocol as Interface
 
 import torch
@@ -37,14 +39,23 @@ class Fixed:
         return Batch(self.x[rows], self.y[rows])
 
 
+Optimiser = Literal["sgd", "adamw"]
 Augment = Callable[[Tensor, RNG], Tensor]
 Watch = Callable[[int, int], None]  # (epochs done, of how many)
 
 
+def half_cosine(lr: float, epochs: int, warmup: float) -> list[float]:
+    """Step size of each epoch: a linear rise to ``lr`` in the first ``warmup`` share of them, then a cosine towards 0."""
+    rise = round(warmup * epochs)
+    fall = max(1, epochs - rise)
+    return [lr * (epoch + 1) / (rise + 1) if epoch < rise else
+            lr * 0.5 * (1 + math.cos(math.pi * (epoch - rise) / fall)) for epoch in range(epochs)]
+
+
 def fit(network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG, *, batch_size: int,
-        momentum: float = 0.9, weight_decay: float = 5e-4, restarts: Sequence[int] = (),
+        optimiser: Optimiser = "sgd", momentum: float = 0.9, weight_decay: float = 5e-4, restarts: Sequence[int] = (),
         augment: Augment | None = None, watch: Watch | None = None) -> None:
-    """Train in place with SGD and cross-entropy, one epoch per entry of ``rates`` (its step size).
+    """Train in place with cross-entropy, one epoch per entry of ``rates`` (its step size); momentum is AdamW's beta1.
 
     The optimiser is made anew (momentum forgotten) before each epoch in ``restarts``. Every epoch goes through all
     examples in a fresh order. Raises RunError when the loss is not finite.
@@ -53,17 +64,17 @@ def fit(network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG
     count, size = len(examples), 0
     for epoch, rate in enumerate(rates):
         if epoch == 0 or epoch in restarts:
-            optimiser = torch.optim.SGD(network.parameters(), rate, momentum=momentum, weight_decay=weight_decay)
-        for group in optimiser.param_groups:
+            updates = _optimiser(optimiser, network, rate, momentum, weight_decay)
+        for group in updates.param_groups:
             group["lr"] = rate
         order = rng("order", epoch).permutation(count)
         for number, rows in enumerate(order.split(batch_size)):
             batch = examples.batch(rows)
             x = batch.x if augment is None else augment(batch.x, rng("augment", epoch, number))
-            optimiser.zero_grad(set_to_none=True)
+            updates.zero_grad(set_to_none=True)
             size = size or chunk_size(network, x)
             loss = _accumulate(network, x, batch.y, size)
-            optimiser.step()
+            updates.step()
         if not torch.isfinite(loss):
             raise RunError(f"training diverged: loss {loss.item()} in epoch {epoch} at step size {rate:g}; "
                            "lower the protocol's lr")
@@ -71,6 +82,12 @@ def fit(network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG
             watch(epoch + 1, len(rates))
     if not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters()):
         raise RunError(f"training diverged in the last epoch at step size {rates[-1]:g}; lower the protocol's lr")
+
+
+def _optimiser(name: Optimiser, network: nn.Module, lr: float, momentum: float, decay: float) -> torch.optim.Optimizer:
+    if name == "sgd":
+        return torch.optim.SGD(network.parameters(), lr, momentum=momentum, weight_decay=decay)
+    return torch.optim.AdamW(network.parameters(), lr, betas=(momentum, 0.999), weight_decay=decay)
 
 
 def _accumulate(network: nn.Module, x: Tensor, y: Tensor, size: int) -> Tensor:

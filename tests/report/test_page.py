@@ -16,7 +16,7 @@ from datastill.config import dump, load
 from datastill.data import Images
 from datastill.errors import InputError
 from datastill.protocols.dc import DC
-from datastill.report import report
+from datastill.report import report, words
 from datastill.rng import RNG
 
 CLASSES = ("<b>x</b>", "two", "three")
@@ -176,6 +176,16 @@ def test_several_runs_are_compared(made: Path, tmp_path: Path) -> None:
     assert "not all taken the same way" in checked.text
     assert "These are the images the run started from" in checked.text
     assert "Nothing was optimised" in checked.text
+
+
+def test_several_runs_and_students_make_a_matrix(made: Path, folder: Path, tmp_path: Path) -> None:
+    sheet = scoring.score(folder, ds.load(folder), PROTOCOL, load(ds.Architecture, "mlp:width=8"), images(0), images(1),  # type: ignore[type-abstract]
+                          trials=2, baselines=tmp_path / "baselines")
+    text, checked = page(folder, made / "chosen", out=tmp_path / "page.html")
+    assert "Other architectures: dc, test split" in checked.text
+    assert text.count(">distilled with<") == 1
+    assert words.row(sheet).synthetic in checked.text
+    assert "Other architectures" not in page(folder, out=tmp_path / "one.html")[1].text
 
 
 def test_works_without_scores_log_and_snapshots(folder: Path, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ def test_differences_are_told_apart() -> None:
     assert found["method"]["iterations"].default is None
     assert found["plug-in smooth"]["weight"] == Setting("weight", "2", "1")
     assert found["network"]["kind"] == Setting("kind", "mlp", "convnet")
-    assert found["run"] == {"ipc": Setting("ipc", "10", None), "seed": Setting("seed", "3", "0")}
+    assert found["run"] == {"ipc": Setting("ipc", "10", None), "seed": Setting("seed", "3", "0"),
+                            "precision": Setting("precision", "float32", None)}
     assert "path" not in found["data"]
 
 

@@ -57,3 +57,14 @@ def test_mean_per_class_skips_classes_without_images() -> None:
 
 def test_breakable_escapes() -> None:
     assert words.breakable("<b>.c,d") == "&lt;b&gt;.<wbr>c,<wbr>d"
+
+
+def test_matrices_are_of_one_protocol_and_split_and_at_least_two_students() -> None:
+    runs = [("a", "convnet", [sheet([0.5, 0.6], [0.3, 0.4]), sheet([0.1, 0.1], [0.3, 0.4], network="vgg11")]),
+            ("b", "mlp", [sheet([0.7, 0.6], [0.3, 0.4], network="vgg11"), sheet([0.5], [0.3], split="validation")])]
+    (found,) = words.matrices(runs)
+    assert (found.protocol, found.split, found.networks) == ("dc", "test", ["mlp", "vgg11"])
+    assert [(name, made_with, [cell and cell.synthetic for cell in cells]) for name, made_with, cells in found.rows] == [
+        ("a", "convnet", ["55.0 ± 7.1", "10.0 ± 0.0"]), ("b", "mlp", [None, "65.0 ± 7.1"])]
+    assert found.rows[0][2][1].warn  # type: ignore[union-attr]
+    assert words.matrices([("a", "mlp", [])]) == []

@@ -14,6 +14,7 @@ from pydantic import Field
 from datastill.config import NOT_DECISIVE, Description, find
 from datastill.data.images import Images, Lazy
 from datastill.data.source import Arrays, Source, check
+from datastill.data.whitening import check_memory, fit_once
 from datastill.errors import InputError
 from datastill.rng import RNG
 
@@ -37,6 +38,8 @@ class Data(Description):
     validation: share of the training images kept apart to choose hyper-parameters on, the same in each class.
     test: share of the images kept apart for testing where the source has no test split of its own.
     keep: a file of training indices (.npy, or text with one a line) to reduce the training images to.
+    zca: whiten all images by the covariance of the training images (MTT and later papers). Fitted once and kept beside the
+        data; what is distilled keeps it too, and is only of use with it.
     """
 
     name: str = "digits"
@@ -46,6 +49,7 @@ class Data(Description):
     validation: float = Field(default=0.0, ge=0.0, lt=1.0)
     test: float = Field(default=0.2, gt=0.0, lt=1.0)
     keep: Annotated[str | None, NOT_DECISIVE] = None
+    zca: bool = False
 
     def load(self, root: Path | str) -> Splits:
         """Read the set under the data root. Raises InputError for a missing, damaged or unfit set."""
@@ -63,7 +67,17 @@ class Data(Description):
         mean, std = _statistics(arrays, train)  # of what is left for training, and of nothing else
         if validation is not None:
             validation = replace(validation, mean=mean, std=std)
-        return Splits(replace(train, mean=mean, std=std), validation, replace(test, mean=mean, std=std))
+        splits = Splits(replace(train, mean=mean, std=std), validation, replace(test, mean=mean, std=std))
+        return self._whiten(splits, root) if self.zca else splits
+
+    def _whiten(self, splits: Splits, root: Path) -> Splits:
+        """All splits whitened by the training images; the fit is kept under the root where that can be written to."""
+        train = splits.train
+        check_memory(sum(len(split) for split in splits if split is not None), train.shape)
+        whitening = fit_once(root / f"zca-{train.fingerprint}.safetensors", train.fingerprint, lambda: [
+            train.batch(rows).x for rows in torch.arange(len(train)).split(4096)])
+        validation = None if splits.validation is None else splits.validation.whiten(whitening)
+        return Splits(train.whiten(whitening), validation, splits.test.whiten(whitening))
 
     def _read(self, root: Path) -> Arrays:
         """What the source finds at ``path``, under the root or else under the working folder."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datastill.data.whitening import Whitening
 from datastill.rng import RNG
 
 
@@ -52,6 +53,8 @@ class Images:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     mapped: bool = False
     rows: Tensor | None = None  # of a part of a set on disk: which images it has, so that they need not be read
+    whitening: Whitening | None = None
+    whitened: Tensor | None = None  # the images as they are drawn, (N, C, H, W) float, where they are whitened
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -69,9 +72,10 @@ class Images:
         return tuple(torch.split(order, torch.bincount(self.targets, minlength=len(self.classes)).tolist()))
 
     def batch(self, indices: Tensor) -> Batch:
-        """The images at these indices (B,), normalised, on the device."""
+        """The images at these indices (B,), normalised and whitened where that was asked for, on the device."""
         targets = self.targets[indices].to(self.device)
-        x = self.normalise(self.raw(indices).to(self.device))
+        x = self.normalise(self.raw(indices).to(self.device)) if self.whitened is None else \
+            _plain(self.whitened[indices.to(self.whitened.device)])
         return Batch(x, torch.nn.functional.one_hot(targets, len(self.classes)).to(x.dtype))
 
     def raw(self, indices: Tensor) -> Tensor:
@@ -90,15 +94,24 @@ class Images:
 
     def subset(self, indices: Tensor) -> Images:
         """The split reduced to these indices, in this order; of one on disk nothing is read."""
+        whitened = None if self.whitened is None else self.whitened[indices.to(self.whitened.device)]
+        part = replace(self, targets=self.targets[indices], whitened=whitened)
         if self.mapped or isinstance(self.pixels, Lazy):
-            return replace(self, rows=self._places(indices), targets=self.targets[indices])
-        return replace(self, pixels=self.pixels[indices], targets=self.targets[indices])
+            return replace(part, rows=self._places(indices))
+        return replace(part, pixels=self.pixels[indices])
 
     def to(self, device: torch.device) -> Images:
         """The same split drawn on another device; pixels move there unless they are on disk."""
+        moved = replace(self, device=device, whitened=None if self.whitened is None else self.whitened.to(device),
+                        whitening=None if self.whitening is None else self.whitening.to(device))
         if self.mapped or isinstance(self.pixels, Lazy):
-            return replace(self, device=device)
-        return replace(self, device=device, pixels=self.pixels.to(device))
+            return moved
+        return replace(moved, pixels=self.pixels.to(device))
+
+    def whiten(self, whitening: Whitening) -> Images:
+        """The split whitened, once and for all its draws; the stored pixels stay what they are."""
+        parts = [whitening.whiten(self.normalise(self.raw(rows))) for rows in torch.arange(len(self)).split(4096)]
+        return replace(self, whitening=whitening, whitened=torch.cat(parts) if parts else torch.zeros(0, *self.shape))
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, H, W) -> float32 with the mean and std of the data set; in the plain layout."""
@@ -107,8 +120,10 @@ class Images:
     @cached_property
     def fingerprint(self) -> str:
         """12 hex digits of the content: pixels (or what a ``Lazy`` has for them), targets, class names, in order, and
-        the mean and std they are drawn with."""
+        the mean and std they are drawn with, and the whitening."""
         sha = hashlib.sha256(repr((self.classes, (len(self), *self.shape), self.mean, self.std)).encode())
+        if self.whitening is not None:
+            sha.update(self.whitening.identity.encode())
         sha.update(self.targets.cpu().numpy().tobytes())
         for rows in torch.arange(len(self)).split(4096):
             sha.update(self.pixels.identity(self._places(rows)) if isinstance(self.pixels, Lazy) else
@@ -128,6 +143,7 @@ def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.tensor(values, device=like.device).view(1, -1, 1, 1)
 
 
-def denormalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Normalised (B, C, H, W) -> [0, 1], clamped, for viewing and export."""
+def denormalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...], whitening: Whitening | None = None) -> Tensor:
+    """Normalised (and whitened) images (B, C, H, W) -> [0, 1], clamped, for viewing and export."""
+    x = x if whitening is None else whitening.undo(x)
     return (x * _channels(std, x) + _channels(mean, x)).clamp(0, 1)

@@ -28,6 +28,15 @@ def mean_feature_distance(real: Tensor, synthetic: Tensor) -> Tensor:
     return (real - synthetic).square().sum()
 
 
+def attention(maps: Tensor) -> Tensor:
+    """Where a feature map (B, C, H, W) is active: sum of magnitudes over channels, flattened to length 1, (B, H W).
+
+    Of a fully connected stage (B, D) the magnitudes themselves (ours). Sajedi et al. 2023, eq. 2 with p = 1.
+    """
+    active = maps.abs().sum(1).flatten(1) if maps.dim() == 4 else maps.abs()
+    return torch.nn.functional.normalize(active, dim=1)
+
+
 def gradient_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor], metric: GradientMetric = "layerwise") -> Tensor:
     """Distance between two lists of gradients of the same network, scalar, differentiable in both.
 

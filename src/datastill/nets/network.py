@@ -44,13 +44,17 @@ class Network(nn.Module):
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         """Feature maps by tap name in order of depth, each (B, C, H, W), or (B, D) for a fully connected stage."""
+        return self.walk(x)[1]
+
+    def walk(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """``embed(x)`` and ``maps(x)`` in one pass."""
         found = {}
         tap_of = {stage: tap for tap, stage in self.taps.items()}
         for name, stage in self.features.named_children():
             x = stage(x)
             if name in tap_of:
                 found[tap_of[name]] = x
-        return found
+        return x.flatten(1), found
 
 
 class Architecture(Family):
@@ -75,6 +79,13 @@ def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, devi
             raise InputError(f"network {spec(architecture)} builds a {type(network).__name__} without {need}(x); "
                              "return a datastill.Network, or a module that defines it")
     return network.to(device)
+
+
+def look(network: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """``embed(x)`` and ``maps(x)``: in one pass where the network's maps are those of ``Network``, else in two."""
+    if isinstance(network, Network) and (type(network).maps, type(network).embed) == (Network.maps, Network.embed):
+        return network.walk(x)
+    return network.embed(x), network.maps(x)  # type: ignore[operator]
 
 
 def couples_samples(network: nn.Module) -> bool:

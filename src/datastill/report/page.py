@@ -16,6 +16,7 @@ from datastill.config import kind, spec
 from datastill.core import Protocol
 from datastill.errors import InputError
 from datastill.files import make_folder, write_atomically
+from datastill.nets import Architecture
 from datastill.report import figures, pictures, reproduce, settings, words
 from datastill.run import Run, label
 
@@ -29,6 +30,7 @@ class Section:
     card: dict[str, Any]
     columns: dict[str, tuple[str, str]]  # of the comparison table
     best: Mapping[str, Any] | None
+    sheets: list[dict[str, Any]]
     rows: list[words.Row]
     pictures: pictures.Pictures
     curves: list[figures.Curve]
@@ -63,7 +65,9 @@ def render(sections: Sequence[Section]) -> str:
                               trim_blocks=True, lstrip_blocks=True)
     scored = [s.best for s in sections if s.best is not None]
     alike = {(s["network"], settings.short_table(Protocol, s["protocol"]), s["split"]) for s in scored}
+    matrices = words.matrices([(s.name, network_of(s.card), s.sheets) for s in sections]) if len(sections) > 1 else []
     return environment.get_template("page.html.jinja").render(sections=sections, words=words, alike=sorted(alike),
+                                                              matrices=matrices,
                                                               version=datastill.__version__)
 
 
@@ -84,7 +88,7 @@ def collect(folder: Path, key: str) -> Section:
     with _expecting(folder / pictures.START):
         shown = pictures.pictures(distilled, pictures.read_start(folder), *shares)
     groups = settings.groups_of_table(card["run"]) if run is None else settings.groups(run)
-    return Section(name, title(card), card, _columns(card, run), best, rows, shown, curves, gradients, groups,
+    return Section(name, title(card), card, _columns(card, run), best, sheets, rows, shown, curves, gradients, groups,
                    run is not None, facts, reproduce.commands(name, card, run, sheets),
                    reproduce.python(name, distilled))
 
@@ -97,6 +101,12 @@ def _expecting(place: Path) -> Iterator[None]:
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{place} is damaged or was edited: what it holds is not of the form expected ({error!r}); "
                          "restore it from a copy, or delete it: the page is made without it") from error
+
+
+def network_of(card: dict[str, Any]) -> str:
+    """The network a set was distilled with, as ``name:option=value``."""
+    network = settings.read(Architecture, card["run"]["network"])
+    return str(card["run"]["network"]["kind"]) if network is None else spec(network)
 
 
 def title(card: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 from datastill.core import Protocol
 from datastill.report.settings import short_table
+from datastill.scoring import flags
 
 NBSP = "\u00a0"
 Sheet = Mapping[str, Any]
@@ -108,24 +109,43 @@ def row(sheet: Sheet) -> Row:
 
 
 def verdict(sheet: Sheet) -> tuple[str, bool]:
-    """What a sheet shows, in words, and whether it is a warning: at chance, or below random real images."""
-    found, chance = sheet["summary"], sheet["chance"]
-    guessing = 2 * math.sqrt(chance * (1 - chance) / sheet["images"])  # how far pure guessing strays on so many images
-    at_chance, gain = found["synthetic"]["mean"] <= chance + guessing, found.get("gain")
-    parts = ["no better than guessing"] * at_chance + ([_against_random(gain)] if gain else [])
-    return "; ".join(parts), at_chance or bool(gain and gain["mean"] < 0)
+    """What a sheet shows, in words, and whether it is a warning (scoring.flags)."""
+    flagged, gain = flags(sheet), sheet["summary"].get("gain")
+    below = any(flag.startswith("below") for flag in flagged)
+    return "; ".join([*flagged, *([_against_random(gain)] if gain and not below else [])]), bool(flagged)
 
 
 def _against_random(gain: Mapping[str, float]) -> str:
     if gain["n"] == 1:
-        side = "below" if gain["mean"] < 0 else "level with" if gain["mean"] == 0 else "above"
+        side = "level with" if gain["mean"] == 0 else "above"
         return f"{side} random real images in a single trial"
     if gain["low"] > 0:
         return "better than random real images"
-    if gain["high"] < 0:
-        return "below random real images"
-    return ("below random real images, but the interval includes 0" if gain["mean"] < 0
-            else "not shown to beat random real images: the interval includes 0")
+    return "not shown to beat random real images: the interval includes 0"
+
+
+class Matrix(NamedTuple):
+    """Trained on x distilled with: rows of (run, network it was distilled with, a Row for each student or None)."""
+
+    protocol: str
+    split: str
+    networks: list[str]
+    rows: list[tuple[str, str, list[Row | None]]]
+
+
+def matrices(runs: Sequence[tuple[str, str, Sequence[Sheet]]]) -> list[Matrix]:
+    """Cross-architecture tables of several runs (name, network distilled with, sheets): one for each kind of protocol and
+    split under which two kinds of students or more were scored. A protocol's settings may differ between students."""
+    found = []
+    for key in dict.fromkeys((s["protocol"]["kind"], s["split"]) for *_, sheets in runs for s in sheets):
+        of_run = [(name, made_with, {s["network"]: row(s) for s in reversed(sheets)
+                                     if (s["protocol"]["kind"], s["split"]) == key}) for name, made_with, sheets in runs]
+        networks = list(dict.fromkeys(s["network"] for *_, sheets in runs for s in sheets
+                                      if (s["protocol"]["kind"], s["split"]) == key))
+        if len(networks) > 1:
+            found.append(Matrix(*key, networks, [(name, made_with, [rows.get(n) for n in networks])
+                                                 for name, made_with, rows in of_run if rows]))
+    return found
 
 
 def choose(sheets: Sequence[Sheet], network: str, protocol: Mapping[str, Any] | None) -> Sheet | None:

@@ -1,0 +1,119 @@
+"""ZCA whitening: fitted once on the training images, kept with what is distilled from them, and undone for viewing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from datastill.errors import InputError
+from datastill.files import write_atomically
+
+EPS = 0.1  # added to every eigenvalue, as MTT, FTD, TESLA and DATM do
+SHARE = 0.7  # of the machine's memory that fitting may take
+
+
+@dataclass(frozen=True, eq=False)
+class Whitening:
+    """x -> (x - mean) W with W = U diag(s + eps)^-1/2 U', the eigenvectors U and eigenvalues s of the covariance.
+
+    Of flattened images normalised with mean and std, D = C H W numbers each: mean (D,), vectors (D, D) in columns, values
+    (D,). W is symmetric, so that whitened images still look like images. (Krizhevsky 2009; eps as in MTT's code.)
+
+    identity: names what it was fitted on, so that sets whitened differently are told apart.
+    """
+
+    mean: Tensor
+    vectors: Tensor
+    values: Tensor
+    identity: str = ""
+    eps: float = field(default=EPS)
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """W, (D, D)."""
+        return self._power(-0.5)
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """The inverse of W, (D, D)."""
+        return self._power(0.5)
+
+    def _power(self, exponent: float) -> Tensor:
+        return (self.vectors * (self.values + self.eps) ** exponent) @ self.vectors.T
+
+    def whiten(self, x: Tensor) -> Tensor:
+        """Normalised images (B, C, H, W), whitened; differentiable."""
+        return ((x.flatten(1) - self.mean) @ self.matrix).view(x.shape)
+
+    def undo(self, x: Tensor) -> Tensor:
+        """Whitened images (B, C, H, W) as normalised images; differentiable."""
+        return (x.flatten(1) @ self.inverse + self.mean).view(x.shape)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What it takes to keep it."""
+        return {"mean": self.mean, "vectors": self.vectors.contiguous(), "values": self.values}
+
+    def to(self, device: torch.device | torch.dtype) -> Whitening:
+        """The same on another device, or in another floating type."""
+        return replace(self, mean=self.mean.to(device), vectors=self.vectors.to(device), values=self.values.to(device))
+
+
+def fit(parts: Sequence[Tensor], identity: str = "", eps: float = EPS) -> Whitening:
+    """The whitening of normalised images, given in parts (B, C, H, W); computed and returned in float64.
+
+    The covariance is divided by N - 1, as in the original implementations.
+    """
+    count = sum(len(part) for part in parts)
+    mean = torch.stack([part.flatten(1).double().sum(0) for part in parts]).sum(0) / count
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for part in parts:
+        centred = part.flatten(1).double() - mean
+        covariance.addmm_(centred.T, centred)
+    values, vectors = torch.linalg.eigh(covariance / (count - 1))
+    return Whitening(mean, vectors, values.clamp_min(0.0), identity, eps)
+
+
+def fit_once(path: Path, identity: str, parts: Callable[[], Sequence[Tensor]]) -> Whitening:
+    """The whitening kept at ``path``, else fitted to these parts and kept there if that is possible; in float32."""
+    with contextlib.suppress(OSError, SafetensorError, KeyError):
+        return from_tensors(load(path.read_bytes()), identity)
+    fitted = fit(parts(), identity).to(torch.float32)
+    with contextlib.suppress(OSError):  # a root that is only to be read is no reason to stop
+        write_atomically(path, save(fitted.tensors()))
+    return fitted
+
+
+def from_tensors(tensors: Mapping[str, Tensor], identity: str) -> Whitening:
+    """What ``Whitening.tensors`` gave. Raises KeyError where a part is missing or does not fit the others."""
+    mean, vectors, values = (tensors[name] for name in ("mean", "vectors", "values"))
+    if vectors.shape != (len(mean), len(mean)) or values.shape != mean.shape:
+        raise KeyError("vectors")
+    return Whitening(mean, vectors, values, identity)
+
+
+def check_memory(count: int, shape: tuple[int, int, int]) -> None:
+    """See that so many images of this shape can be whitened here. Raises InputError that says the memory it takes."""
+    size = shape[0] * shape[1] * shape[2]
+    needed = 8 * 5 * size**2 + 2 * 4 * size * count  # covariance, its eigenvectors, what finding them takes; the images
+    there = _memory()
+    if needed > SHARE * there:
+        raise InputError(f"data.zca: whitening {count} images of shape {shape} takes about "
+                         f"{needed / 2**30:.0f} GiB, and this machine has {there / 2**30:.0f} GiB; choose a smaller "
+                         "data.size, or data.zca=false")
+
+
+def _memory() -> int:
+    """Bytes of memory of this machine; unlimited where it cannot be asked."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 2**63

@@ -1,0 +1,65 @@
+"""Find how to train students of a kind of network on few images: on random real images, measured on validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+from datastill.config import dump, load, override, spec
+from datastill.core import Protocol
+from datastill.data import Splits
+from datastill.errors import InputError, RunError
+from datastill.nets import Architecture
+from datastill.scoring import random_real, statistics
+
+Follow = Callable[[int, int, str], None]  # (students begun, of how many, the protocol in hand)
+
+
+class Tried(NamedTuple):
+    """One protocol and how students did under it: accuracies as fractions, or why they have none."""
+
+    protocol: Protocol
+    accuracies: tuple[float, ...]
+    failed: str = ""
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy; below every other where the students diverged."""
+        return statistics(self.accuracies)["mean"] if self.accuracies else -1.0
+
+
+def grid(protocol: Protocol, settings: Sequence[str]) -> list[Protocol]:
+    """Every combination of ``key=value,value,...``, laid over a protocol. Raises InputError for a wrong key or value."""
+    table = dump(protocol)
+    choices = []
+    for setting in settings:
+        key, equals, values = setting.partition("=")
+        if not equals or not key.strip() or not all(value.strip() for value in values.split(",")):
+            raise InputError(f"expected key=value,value,..., got {setting!r}")
+        choices.append([f"{key}={value.strip()}" for value in values.split(",")])
+    combinations = [override(table, chosen) for chosen in product(*choices)]
+    return [load(Protocol, combination) for combination in combinations]  # type: ignore[type-abstract]
+
+
+def tune(protocols: Sequence[Protocol], network: Architecture, splits: Splits, ipc: int, *, baselines: Path,
+         trials: int = 3, seed: int = 0, follow: Follow | None = None) -> list[Tried]:
+    """Train ``trials`` students under each protocol on ``ipc`` random real images a class; the best comes first.
+
+    Measured on the validation images, never on the test images. Every score is kept in ``baselines``, so that a second call
+    runs what is missing. Raises InputError where there are no validation images.
+    """
+    if splits.validation is None:
+        raise InputError("no validation images; keep some apart with data.validation=0.1, say")
+    tried = []
+    for number, protocol in enumerate(protocols):
+        if follow is not None:
+            follow(number * trials, len(protocols) * trials, spec(protocol))
+        try:
+            scores = random_real(protocol, network, splits.train, splits.validation, ipc, split="validation",
+                                 baselines=baselines, trials=trials, seed=seed)
+            tried.append(Tried(protocol.for_network(network), tuple(score.accuracy for score in scores)))
+        except RunError as error:
+            tried.append(Tried(protocol.for_network(network), (), str(error).partition(";")[0]))
+    return sorted(tried, key=lambda one: -one.mean)

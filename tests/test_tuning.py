@@ -1,0 +1,59 @@
+"""Finding a recipe: on random real images, on the validation split, resumed, divergence told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tiny
+from datastill import tuning
+from datastill.nets.mlp import MLP
+from datastill.protocols.dc import DC
+from datastill.tuning import grid, tune
+from kit import input_error
+
+NETWORK = MLP(width=8)
+
+
+def test_a_grid_is_every_combination() -> None:
+    protocols = grid(DC(epochs=3), ["lr=0.01,0.1", "momentum=0.0,0.5,0.9"])
+    assert [(p.lr, p.momentum, p.epochs) for p in protocols] == [  # type: ignore[attr-defined]
+        (lr, momentum, 3) for lr in (0.01, 0.1) for momentum in (0.0, 0.5, 0.9)]
+    assert grid(DC(), []) == [DC()]
+
+
+@pytest.mark.parametrize(("setting", "part"), [("lr", "key=value"), ("lr=", "key=value"), ("lr=1,,2", "key=value"),
+                                               ("learning=1", "learning"), ("lr=-1", "lr")])
+def test_a_wrong_setting_is_named(setting: str, part: str) -> None:
+    with input_error(part):
+        grid(DC(), [setting])
+
+
+def test_the_best_comes_first_and_nothing_is_run_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocols = grid(DC(epochs=20, augment="none"), ["lr=0.000001,0.2"])
+    told: list[tuple[int, int]] = []
+    tried = tune(protocols, NETWORK, tiny.splits(), 2, baselines=tmp_path, trials=2,
+                 follow=lambda done, of, name: told.append((done, of)))
+    assert [one.protocol.lr for one in tried] == [0.2, 0.000001]  # type: ignore[attr-defined]
+    assert tried[0].mean > tried[1].mean
+    assert told == [(0, 4), (2, 4)]
+    monkeypatch.setattr("datastill.scoring.student", None)  # would fail if it were called
+    assert tune(protocols, NETWORK, tiny.splits(), 2, baselines=tmp_path, trials=2) == tried
+
+
+def test_students_are_measured_on_validation_images_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = tuning.random_real
+    monkeypatch.setattr(tuning, "random_real", lambda protocol, network, train, images, ipc, **more: (
+        seen.append((images, more["split"])), real(protocol, network, train, images, ipc, **more))[1])
+    tune([DC(epochs=2, augment="none")], NETWORK, tiny.splits(), 1, baselines=tmp_path, trials=1)
+    assert seen == [(tiny.splits().validation, "validation")]
+    with input_error("data.validation"):
+        tune([DC()], NETWORK, tiny.splits()._replace(validation=None), 1, baselines=tmp_path)
+
+
+def test_a_recipe_that_diverges_comes_last_with_the_reason(tmp_path: Path) -> None:
+    tried = tune(grid(DC(epochs=5, augment="none"), ["lr=1e20,0.1"]), NETWORK, tiny.splits(), 1, baselines=tmp_path, trials=1)
+    assert [bool(one.failed) for one in tried] == [False, True]
+    assert "diverged" in tried[1].failed
