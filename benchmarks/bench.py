@@ -1,11 +1,15 @@
 """This library beside the plain loops of ``plain.py`` and the floor, on CIFAR-10 shape.
 
-usage: python benchmarks/bench.py [--widths 32,128] [--rounds 5] [--cases dm,dc,student] [--real 128] [--ipc 10]
+usage: python benchmarks/bench.py [--widths 32,128] [--rounds 5] [--cases dm,dm-bf16,dc,dsa,evaluation] [--real 128]
 
-Random pixels (the time does not depend on them). Results are compared before anything is timed (column "differ": the largest
-relative difference of losses, gradients or weights). The two are timed in turn, so that a machine whose speed drifts slows
-both: the ratio is the median of the pairs, with their range. The floor is what the convolutions alone need at the speed
-measured for the middle one. A DC iteration has 2 outer steps and 5 inner epochs here, a student 10 epochs.
+Random pixels (the time does not depend on them). Results are compared before anything is timed (column "differ": the
+largest relative difference of losses and gradients, or of accuracies). The two are timed in turn, so that a machine whose
+speed drifts slows both: the ratio is the median of the pairs, with their range. The floor is what the convolutions alone
+need at the speed measured for the middle one, in float32. "peak" is how far the memory of a fresh process rises. Nothing is
+compiled, so no time is hidden.
+
+dm-bf16 is DM with ``precision = "bfloat16"`` beside the plain loop in float32. A DC or DSA iteration has 2 outer steps and 5
+inner epochs here; an evaluation has 5 students of 20 epochs, each scored on 640 images.
 """
 
 from __future__ import annotations
@@ -13,8 +17,12 @@ from __future__ import annotations
 import argparse
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +33,12 @@ from datastill.data import Batch, Images
 from datastill.methods.distribution import DistributionMatching
 from datastill.methods.gradient import GradientMatching
 from datastill.nets.convnet import ConvNet
+from datastill.protocols.dc import DC
 from datastill.rng import RNG
-from datastill.train import Fixed, fit
+from datastill.scoring import evaluate
 
-CLASSES, SIDE, OUTER, INNER, EPOCHS = 10, 32, 2, 5, 10
+CLASSES, SIDE, OUTER, INNER, EPOCHS, TRIALS, SCORED = 10, 32, 2, 5, 20, 5, 640
+CASES = ("dm", "dm-bf16", "dc", "dsa", "evaluation")
 Work = Callable[[], tuple[Tensor, ...]]
 
 
@@ -47,28 +57,38 @@ def cases(task: Task, real: int, ipc: int) -> dict[str, tuple[Work, Work, float]
     pixels = synthetic.images["pixels"].requires_grad_()
     batch = Batch(pixels.detach(), synthetic.y().detach())
     count = CLASSES * ipc
+    scored = task.real.subset(torch.arange(SCORED) % len(task.real))
 
-    def dm() -> tuple[Tensor, ...]:
+    def dm(task: Task) -> tuple[Tensor, ...]:
         (step,) = DistributionMatching(batch_real=real, augment="none").iterate(0, synthetic, task, rng)
         return step.loss.detach(), torch.autograd.grad(step.loss, pixels)[0]
 
-    def dc() -> tuple[Tensor, ...]:
-        total, gradient = torch.zeros(()), pixels
-        for step in GradientMatching(batch_real=real, outer=OUTER, inner=INNER).iterate(0, synthetic, task, rng):
-            total, (gradient,) = total + step.loss.detach(), torch.autograd.grad(step.loss, pixels)
-        return total, gradient
+    def gradient(strategy: str) -> tuple[Tensor, ...]:
+        """The sum of losses and the first step's gradient: later ones follow training, which magnifies rounding."""
+        total, first = torch.zeros(()), None
+        method = GradientMatching(batch_real=real, outer=OUTER, inner=INNER, augment=strategy)
+        for step in method.iterate(0, synthetic, task, rng):
+            (found,) = torch.autograd.grad(step.loss, pixels)
+            total, first = total + step.loss.detach(), found if first is None else first
+        assert first is not None
+        return total, first
 
-    def student() -> tuple[Tensor, ...]:
-        net = task.fresh(rng("network"))
-        fit(net, Fixed(batch), [0.01] * EPOCHS, rng("train"), batch_size=256)
-        return (torch.cat([p.detach().flatten() for p in net.parameters()]),)
+    protocol = DC(epochs=EPOCHS - 1, augment="none")  # E means E + 1 passes
+
+    def evaluation() -> tuple[Tensor, ...]:
+        scores = evaluate(synthetic, protocol, scored, network=task.network, trials=TRIALS)
+        return (torch.tensor([one.accuracy for one in scores]),)
 
     # a forward costs 1, forward and backward 3, a backward through a gradient about 9
+    step = OUTER * (3 * CLASSES * real + 9 * count) + (OUTER - 1) * INNER * 3 * count
     return {
-        "dm": (dm, lambda: plain.dm(task, pixels, real, rng), CLASSES * real + 3 * count),
-        "dc": (dc, lambda: plain.dc(task, pixels, real, OUTER, INNER, rng),
-               OUTER * (3 * CLASSES * real + 9 * count) + (OUTER - 1) * INNER * 3 * count),
-        "student": (student, lambda: (plain.student(task, batch, EPOCHS, rng),), EPOCHS * 3 * count),
+        "dm": (lambda: dm(task), lambda: plain.dm(task, pixels, real, rng), CLASSES * real + 3 * count),
+        "dm-bf16": (lambda: dm(replace(task, precision="bfloat16")), lambda: plain.dm(task, pixels, real, rng),
+                    CLASSES * real + 3 * count),
+        "dc": (lambda: gradient("none"), lambda: plain.dc(task, pixels, real, OUTER, INNER, rng), step),
+        "dsa": (lambda: gradient("dsa"), lambda: plain.dc(task, pixels, real, OUTER, INNER, rng, "dsa"), step),
+        "evaluation": (evaluation, lambda: (plain.evaluation(task, batch, scored, protocol.schedule()[0], TRIALS),),
+                       TRIALS * (EPOCHS * 3 * count + SCORED)),
     }
 
 
@@ -90,17 +110,44 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def rise(name: str, width: int, real: int, ipc: int, side: int) -> float:
+    """MiB by which the memory of this process rises while one side works twice."""
+    work = cases(make_task(width, real), real, ipc)[name][side]
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    before = pages * resource.getpagesize() / 2**20
+    work()
+    work()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before
+
+
+def rises(name: str, width: int, options: argparse.Namespace) -> list[str]:
+    """``rise`` of ours and of the plain side, each in a process of its own; nothing where the system has no /proc."""
+    if not Path("/proc/self/statm").exists():
+        return ["", ""]
+    command = [sys.executable, __file__, "--widths", str(width), "--cases", name, "--real", str(options.real),
+               "--ipc", str(options.ipc), "--side"]
+    return [subprocess.run([*command, str(side)], capture_output=True, text=True, check=True).stdout.strip()
+            for side in (0, 1)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("widths", "32,128"), ("cases", "dm,dc,student")):
+    for name, default in (("widths", "32,128"), ("cases", ",".join(CASES))):
         parser.add_argument(f"--{name}", default=default)
     for name, number in (("ipc", 10), ("real", 128), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=number)
+    parser.add_argument("--side", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if unknown := [name for name in options.cases.split(",") if name not in CASES]:
+        parser.error(f"unknown case {unknown[0]!r}; expected some of {', '.join(CASES)}")
+    if options.side is not None:
+        print(f"{rise(options.cases, int(options.widths), options.real, options.ipc, options.side):.0f}")
+        return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.real} real and {options.ipc} synthetic "
           f"images a class, {options.rounds} rounds\n")
-    print("| case | width | differ | ours, s | plain, s | plain / ours (range) | floor, s | ours / floor |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| case | width | differ | ours, s | plain, s | plain / ours (range) | floor, s | ours / floor | ours, peak MiB | "
+          "plain, peak MiB |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for width in map(int, options.widths.split(",")):
         task = make_task(width, options.real)
         flop = 2.0 * 9 * (3 * width * 32**2 + width * width * 16**2 + width * width * 8**2)
@@ -112,9 +159,9 @@ def main() -> None:
             mine, other = (statistics.median(column) for column in zip(*pairs, strict=True))
             ratios = sorted(b / a for a, b in pairs)
             least = flop * forwards / peak(width)
+            memory = " | ".join(rises(name, width, options))
             print(f"| {name} | {width} | {difference:.0e} | {mine:.3f} | {other:.3f} | {statistics.median(ratios):.2f} "
-                  f"({ratios[0]:.2f} to {ratios[-1]:.2f}) | {least:.3f} | {mine / least:.1f} |", flush=True)
-    print(f"\npeak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+                  f"({ratios[0]:.2f} to {ratios[-1]:.2f}) | {least:.3f} | {mine / least:.1f} | {memory} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def test_time_is_iterations_times_the_measured(monkeypatch: pytest.MonkeyPatch) 
     run = tiny.run(method_options={"iterations": 1000})
     found = plan(run, tiny.task(run), DC(epochs=2, augment="none"), run.network)
     assert found.per_iteration == 1.0  # the clock goes one second a call
-    assert found.distill == 1000.0
+    assert found.distill == 1001.0  # with the start
     assert found.iterations == 1000
 
 
@@ -27,7 +27,18 @@ def test_long_students_are_extrapolated_from_their_first_epochs(monkeypatch: pyt
     run = tiny.run("coreset")
     found = plan(run, tiny.task(run), DC(epochs=499, augment="none"), run.network)
     assert found.student == pytest.approx(500.0)
-    assert (found.distill, found.iterations) == (0.0, 0)
+    assert (found.distill, found.iterations) == (1.0, 0)  # the start is all there is
+
+
+def test_an_iteration_that_takes_long_is_rehearsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10**6, 20))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(clock)))
+    calls = []
+    advance = module.Loop.advance
+    monkeypatch.setattr(module.Loop, "advance", lambda self: (calls.append(1), advance(self))[1])
+    run = tiny.run(method_options={"iterations": 1000})
+    assert plan(run, tiny.task(run), DC(epochs=2, augment="none"), run.network).distill == 20_020.0
+    assert len(calls) == 1
 
 
 def test_sizes() -> None:

@@ -38,16 +38,21 @@ class _Enough(Exception):
 
 
 def plan(run: Run, task: Task, protocol: Protocol, network: Architecture) -> Plan:
-    """Rehearse some iterations of a run and some epochs of a student, and extrapolate. Raises InputError as distill does."""
+    """Start a run, rehearse some iterations and some epochs of a student, and extrapolate.
+
+    Raises InputError as distill does.
+    """
     check(run, task)
     if task.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(task.device)
+    began = time.perf_counter()
     loop = Loop(run.method, {label(p): p for p in run.plugins}, task, RNG(run.seed), run.ipc)
+    start = time.perf_counter() - began  # choosing real images may be all there is to do
     disk = sum(t.numel() * t.element_size() for t in tensors_of(loop.result()).values())
     measured, plain = _rehearse(loop)
     student = _rehearse_student(task, protocol, network, run.ipc)
     every = -(-run.method.iterations // MEASURE)
-    total = plain * (run.method.iterations - every) + measured * every
+    total = start + plain * (run.method.iterations - every) + measured * every
     return Plan(run.method.iterations, plain, total, student, _peak(task.device), disk)
 
 
@@ -55,7 +60,9 @@ def _rehearse(loop: Loop) -> tuple[float, float]:
     """Seconds of an iteration that measures gradient shares, and of a plain one (the median of several)."""
     if not loop.method.iterations:
         return 0.0, 0.0
-    loop.advance()  # warm-up: allocations, lazy initialisation
+    warm = _timed(loop)  # allocations, lazy initialisation
+    if warm > REHEARSAL:
+        return warm, warm  # so long an iteration that the first one tells
     loop.iteration = 0
     measured = _timed(loop)
     plain: list[float] = []
