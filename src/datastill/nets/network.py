@@ -94,21 +94,22 @@ def couples_samples(network: nn.Module) -> bool:
                for m in network.modules())
 
 
-CACHE, DEVICE_MEMORY = 8 * 2**20, 2**30  # bytes one forward's largest feature map may take, on a CPU and elsewhere
+BLOCK, DEVICE_MEMORY = 8 * 2**20, 2**30  # bytes one forward's largest feature map may take, on a CPU and elsewhere
 
 
 def chunk_size(network: nn.Module, x: Tensor) -> int:
     """How many images such as ``x`` (B, C, H, W) to send through a network at once for speed; never more than B.
 
-    On a CPU so few that the largest feature map stays in the cache: a pass in such chunks takes about half the time of one
-    over everything (``benchmarks/bench.py``). All where the images of a batch are coupled.
+    On a CPU so few that the largest feature map is a small block of memory: blocks from 32 MiB on, glibc gives back after
+    each use and gets anew, page by page, which took more than half the time of a pass over everything
+    (``benchmarks/bench.py``; with that switched off, chunks of any size are as fast). All where images are coupled.
     """
     if couples_samples(network) or not hasattr(network, "maps"):
         return len(x)
     with _probing(network), torch.no_grad():
         maps = network.maps(x[:1].detach())  # type: ignore[operator]
     largest = 4 * max([math.prod(x.shape[1:]), *(value.numel() for value in maps.values())])
-    return min(len(x), max(8, (CACHE if x.device.type == "cpu" else DEVICE_MEMORY) // largest))
+    return min(len(x), max(8, (BLOCK if x.device.type == "cpu" else DEVICE_MEMORY) // largest))
 
 
 @contextmanager

@@ -26,7 +26,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "lenet": {"lr": 0.003},
     "alexnet": {"lr": 0.001},
     "vgg11": {"optimiser": "sgd", "lr": 0.03},
-    "resnet18": {"lr": 0.001},
+    "resnet18": {"lr": 0.003},
     "vit": {"lr": 0.001},
 }
 
