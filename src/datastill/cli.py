@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -112,12 +113,18 @@ def distill(recipe: RecipeName, changes: Changes = None,
     if not finished:
         print(f"Distilling {read.run.data.name} into {folder}", file=sys.stderr)
     with _Interrupt() as interrupt, console.progress("distill", str(folder)) as bar:
+        def prepare(done: int, of: int) -> None:
+            bar.tell(done, of, "preparing")
+            if interrupt.wanted:
+                raise _Stopped("stopped before the first iteration; the same command begins anew", interrupt.code)
+
         def watch(done: int, of: int, line: Mapping[str, Any]) -> bool:
             bar.tell(done, of, f"loss {line['loss']:.4g}" if "loss" in line else "")
             return interrupt.wanted
 
         try:
-            carry_out(read.run, task, folder, every=every, keep=snapshots, about=read.about(), watch=watch)
+            carry_out(read.run, replace(task, watch=prepare), folder, every=every, keep=snapshots, about=read.about(),
+                      watch=watch)
         except RunError as error:
             if interrupt.wanted:
                 raise _Stopped(str(error), interrupt.code) from None

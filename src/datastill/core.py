@@ -29,6 +29,7 @@ class Task:
     """What a method may look at: real *training* images, fresh networks, and how images are parametrized.
 
     precision: of the networks whose features are matched; gradients that are matched are always float32.
+    watch: told how far a long preparation of a method is (training the network whose features choose a coreset, say).
 
     Test images are never in here. ``Run.task(images)`` makes the task of a run.
     """
@@ -37,6 +38,7 @@ class Task:
     network: Architecture
     parametrization: Parametrization = field(default_factory=Pixels)
     precision: Precision = "float32"
+    watch: Watch | None = field(default=None, compare=False)
 
     @property
     def device(self) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,12 @@ def test_chosen_by_features_images_are_real_and_better_spread_than_by_chance(cho
         return total
 
     assert spread(chosen) < spread(drawn)
+
+
+def test_the_training_for_features_is_told_of() -> None:
+    told: list[tuple[int, int]] = []
+    run = tiny.run("coreset", method_options={"choose": "herding", "epochs": 2})
+    task = replace(tiny.task(run), watch=lambda done, of: told.append((done, of)))
+    run.method.start(task, 1, ds.RNG(0))
+    assert told == [(1, 2), (2, 2)]
+    assert task == tiny.task(run)  # the watch does not make it another task
