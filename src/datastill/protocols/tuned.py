@@ -21,7 +21,7 @@ from datastill.train import Examples, Optimiser, Watch, fit, half_cosine
 OTHERS: dict[str, Any] = {"optimiser": "adamw", "lr": 0.001, "warmup": 0.1, "statistics": "running"}
 RECIPES: dict[str, dict[str, Any]] = {
     "convnet": {"lr": 0.003},
-    "convnet, batch norm": {"lr": 0.003, "statistics": "running"},
+    "convnet, batch norm": {"lr": 0.003, "statistics": "recomputed"},
     "mlp": {"optimiser": "sgd", "lr": 0.03},
     "lenet": {"lr": 0.003},
     "alexnet": {"lr": 0.001},
