@@ -54,6 +54,12 @@ def augment_groups(x: Tensor, group: Tensor, groups: int, rng: RNG, strategy: st
     return _apply_each(x, [operations[i] for i in chosen.tolist()], parameters, group)
 
 
+def augment_classes(x: Tensor, y: Tensor, rng: RNG, strategy: str) -> Tensor:
+    """One draw per class of the labels ``y`` (B, K), by the largest; equal streams draw the same for another batch, as real
+    and synthetic images that are matched need. ``x`` itself for the strategy "none"."""
+    return x if strategy == "none" else augment_groups(x, y.argmax(1), y.shape[1], rng, strategy)
+
+
 def augment_images(x: Tensor, rng: RNG, strategy: str = STRATEGY) -> Tensor:
     """One operation for the call, its parameters drawn for every image of ``x`` (B, C, H, W) by itself."""
     operations = split_strategy(strategy)

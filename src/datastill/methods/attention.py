@@ -10,8 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from datastill.core import Group, Method, Optim, Step, Task
-from datastill.data import Batch
-from datastill.functional.augment import STRATEGY, Strategy, augment_groups
+from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import attention, class_means, mean_feature_distance
 from datastill.nets import chunk_size, look
 from datastill.rng import RNG
@@ -47,16 +46,10 @@ class AttentionMatching(Method):
         real = task.random_real(self.batch_real, rng("real"))
         batch = synthetic.batch()
         with torch.no_grad():
-            wanted = _means(task, net, self._augmented(real, rng), real.y)
-        found = _means(task, net, self._augmented(batch, rng), batch.y)
+            wanted = _means(task, net, augment_classes(real.x, real.y, rng("augment"), self.augment), real.y)
+        found = _means(task, net, augment_classes(batch.x, batch.y, rng("augment"), self.augment), batch.y)
         *maps, features = (mean_feature_distance(a, b) for a, b in zip(wanted, found, strict=True))
         yield Step(SCALE * torch.stack([*maps, self.task_balance * features]).sum(), batch, net)
-
-    def _augmented(self, batch: Batch, rng: RNG) -> Tensor:
-        """The images, those of one class under one draw, which real and synthetic images share."""
-        if self.augment == "none":
-            return batch.x
-        return augment_groups(batch.x, batch.y.argmax(1), batch.y.shape[1], rng("augment"), self.augment)
 
 
 def _means(task: Task, net: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:

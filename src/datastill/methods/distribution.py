@@ -7,11 +7,9 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from datastill.core import Group, Method, Optim, Step, Task
-from datastill.data import Batch
-from datastill.functional.augment import STRATEGY, Strategy, augment_groups
+from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import class_means, mean_feature_distance
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
@@ -42,12 +40,6 @@ class DistributionMatching(Method):
         real = task.random_real(self.batch_real, rng("real"))
         batch = synthetic.batch()
         with torch.no_grad():
-            wanted = class_means(task.features(net, self._augmented(real, rng)), real.y)
-        found = class_means(task.features(net, self._augmented(batch, rng)), batch.y)
+            wanted = class_means(task.features(net, augment_classes(real.x, real.y, rng("augment"), self.augment)), real.y)
+        found = class_means(task.features(net, augment_classes(batch.x, batch.y, rng("augment"), self.augment)), batch.y)
         yield Step(mean_feature_distance(wanted, found), batch, net)
-
-    def _augmented(self, batch: Batch, rng: RNG) -> Tensor:
-        """The images, those of one class under one draw, which real and synthetic images share."""
-        if self.augment == "none":
-            return batch.x
-        return augment_groups(batch.x, batch.y.argmax(1), batch.y.shape[1], rng("augment"), self.augment)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from datastill.core import Group, Method, Optim, Step, Task
 from datastill.data import Batch
-from datastill.functional.augment import Strategy, augment_groups, augment_images
+from datastill.functional.augment import Strategy, augment_classes, augment_images
 from datastill.functional.distances import GradientMetric, gradient_distance, gradient_norm
 from datastill.nets import chunk_size, couples_samples
 from datastill.rng import RNG
@@ -83,7 +83,7 @@ class GradientMatching(Method):
     def _by_class(self, batch: Batch, rng: RNG) -> list[Batch]:
         """The batch in one part a class, each augmented by its own draw, which real and synthetic images share."""
         label, classes = batch.y.argmax(1), batch.y.shape[1]
-        x = batch.x if self.augment == "none" else augment_groups(batch.x, label, classes, rng("augment"), self.augment)
+        x = augment_classes(batch.x, batch.y, rng("augment"), self.augment)
         return [Batch(x[rows], batch.y[rows]) for rows in (torch.nonzero(label == c).squeeze(1) for c in range(classes))]
 
     def _train(self, net: nn.Module, synthetic: SyntheticSet, epochs: int, rng: RNG) -> None:
