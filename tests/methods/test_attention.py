@@ -41,3 +41,9 @@ def test_bfloat16_differs_by_rounding(method: str) -> None:
         losses.append(float(step.loss))
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+def test_a_network_of_one_map_alone_leaves_nothing_to_match_without_task_balance() -> None:
+    run = tiny.run("attention", network="convnet:width=4,depth=1", method_options={"task_balance": 0.0})
+    with pytest.raises(ds.InputError, match="nothing is matched; choose a deeper network"):
+        run.method.start(tiny.task(run), 1, ds.RNG(0))

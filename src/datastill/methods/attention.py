@@ -9,7 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from datastill.config import spec
 from datastill.core import Group, Method, Optim, Step, Task
+from datastill.errors import InputError
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import attention, class_means, mean_feature_distance
 from datastill.nets import chunk_size, look
@@ -39,6 +41,11 @@ class AttentionMatching(Method):
     optim: Optim = Optim(images=Group(lr=1.0, momentum=0.5))
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
+        probe = task.fresh(rng("check")).eval()
+        maps = probe.maps(task.real.batch(torch.zeros(1, dtype=torch.long)).x)  # type: ignore[operator]
+        if len(maps) < 2 and not self.task_balance:
+            raise InputError(f"attention matches every feature map but the last, and {spec(task.network)} has one alone, so "
+                             "that with task_balance=0 nothing is matched; choose a deeper network")
         return task.synthetic(task.first_images(ipc, self.init, rng))
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:

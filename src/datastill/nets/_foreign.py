@@ -21,14 +21,16 @@ MISFITS = (RuntimeError, ValueError, AssertionError)  # how other libraries say 
 class ForeignNetwork(Network):
     """A Network around any module that turns images into features; ``taps`` names its submodules by dotted path.
 
+    ``classifier_path`` is where the library has the classifier, so that weights by the library's names can be loaded.
     ``arrange`` turns a submodule's output into a map (B, C, H, W), where it is none. Attention is computed in the plain
     form: the fused kernels cannot be differentiated twice, and gradient matching must.
     """
 
     def __init__(self, features: nn.Module, classifier: nn.Module, taps: Mapping[str, str],
-                 arrange: Callable[[Tensor], Tensor] | None = None) -> None:
+                 arrange: Callable[[Tensor], Tensor] | None = None, classifier_path: str = "") -> None:
         super().__init__(features, classifier, taps)
         self.arrange = arrange
+        self.classifier_path = classifier_path
 
     def embed(self, x: Tensor) -> Tensor:
         """Flattened features before the classifier, (B, D)."""

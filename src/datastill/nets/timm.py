@@ -20,8 +20,9 @@ POOLS = ("maxpool", "stem.pool", "features.pool0", "features.conv1_pool")  # whe
 class Timm(Architecture):
     """``timm:model=resnet50``: a network of timm (Wightman 2019) with timm's random initialisation and a linear classifier.
 
-    Needs timm: ``pip install datastill[timm]``. Weights are never loaded, so a tag behind the name changes nothing. Any
-    number of channels; no dropout and no stochastic depth, so that an iteration stays a function of its stream. ``stem``:
+    Needs timm: ``pip install datastill[timm]``. A tag behind the name chooses the weights of a pool of teachers
+    (``pretrained``) and changes nothing else. Any number of channels; no dropout and no stochastic depth, so that an
+    iteration stays a function of its stream. ``stem``:
     "small" gives a network whose first convolution strides by two (ResNet and its kin, DenseNet, RegNet, EfficientNet,
     MobileNet, NFNet, RepVGG, ...) stride 1 there, 3x3 instead of a plain 7x7, and no max pooling behind it; "auto" does so
     up to 64 px. Networks that cut patches (ViT, Swin, ConvNeXt, mixers, ...) keep their stem, and those made for one image
@@ -58,7 +59,7 @@ class Timm(Architecture):
         if self.stem == "small" and not shrunk:
             raise InputError(f"network timm:model={self.model} has no stem that could be made smaller; use stem=auto")
         taps = {info["module"]: info["module"] for info in model.feature_info}  # type: ignore[union-attr]
-        network = TimmNetwork(model, nn.Identity(), taps)
+        network = TimmNetwork(model, nn.Identity(), taps, classifier_path=str(config.classifier or ""))
         network.classifier = nn.Linear(_foreign.count_features(self, network, shape), classes)
         return network
 

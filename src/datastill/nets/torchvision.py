@@ -62,8 +62,8 @@ SERIES = {
 class Torchvision(Architecture):
     """``torchvision:model=resnet50``: a classification network of torchvision, with torchvision's random initialisation.
 
-    Weights are never loaded. Any number of channels; no dropout and no stochastic depth, so that an iteration stays a
-    function of its stream. ``stem``: torchvision's networks are made for 224 px, and most halve the side twice at once;
+    Weights are those of a pool of teachers (``pretrained``). Any number of channels; no dropout and no stochastic depth, so
+    that an iteration stays a function of its stream. ``stem``: they are made for 224 px, and most halve the side twice;
     "small" makes the first convolution 3x3 with stride 1 and drops the max pooling behind it, in ResNet, ResNeXt,
     Wide ResNet, DenseNet, ShuffleNet, GoogLeNet, RegNet, MobileNet, EfficientNet and MNASNet; "auto" does so up to 64 px.
     AlexNet, VGG, Inception, ConvNeXt, Swin, ViT and MaxViT are always as they are, and fit fewer sizes. SqueezeNet, which
@@ -103,7 +103,7 @@ class Torchvision(Architecture):
         model.set_submodule(path, nn.Identity())
         taps = {name: name for name, module in model.named_modules()
                 if re.fullmatch(series.maps, name) and isinstance(module, series.of)}
-        network = _foreign.ForeignNetwork(model, classifier, taps, series.arrange)
+        network = _foreign.ForeignNetwork(model, classifier, taps, series.arrange, path)
         _foreign.count_features(self, network, shape)  # raises where the image does not fit
         return network
 
