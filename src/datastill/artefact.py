@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +21,7 @@ from datastill.data import Batch
 from datastill.data.images import denormalise
 from datastill.data.whitening import Whitening, from_tensors
 from datastill.errors import InputError
-from datastill.files import sha256, write_atomically, write_json
+from datastill.files import read_sealed, seal, sha256, write_atomically, write_json
 from datastill.synthetic import SyntheticSet
 
 SCHEMA = 1
@@ -113,12 +111,7 @@ def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> No
                      "torchvision": torchvision.__version__},
         "files": {name: sha256(folder / name) for name in names},
     }
-    write_json(folder / CARD, {**card, "checksum": _checksum(card)})
-
-
-def _checksum(card: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in card.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    write_json(folder / CARD, seal(card))
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -128,12 +121,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         hint = "a run that has not finished; run it again to go on" if (folder / "run.toml").exists() else \
             f"no distilled set: expected {CARD} and {TENSORS}"
         raise InputError(f"{folder} holds {hint}")
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        whole = card["checksum"] == _checksum(card)
-    except (ValueError, KeyError, TypeError, OSError):
-        whole = False
-    if not whole:
+    if (card := read_sealed(path)) is None:
         raise InputError(f"{path} is damaged or was edited: its checksum does not fit; restore it from a copy, or delete "
                          "the folder and distill again")
     if card["schema"] != SCHEMA:

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
-
 from datastill.errors import InputError
 from datastill.files import write_atomically
 from datastill.loop import Loop
+from datastill.states import read_state, write_state
 
 STATE, LOG = "state.pt", "log.jsonl"
-SUM = 32  # bytes of SHA-256 in front of the checkpoint
 
 
 def restore(folder: Path, loop: Loop, digest: str) -> None:
     """Bring the loop to the folder's checkpoint, if there is one, and the log with it. Raises InputError: damaged."""
     path = folder / STATE
     if path.exists():
-        content = path.read_bytes()
-        if hashlib.sha256(content[SUM:]).digest() != content[:SUM]:
-            raise InputError(f"{path} is damaged: its checksum does not fit; delete it to start the run over")
+        state = read_state(path, loop.task.device, "run")
         try:
-            state = torch.load(io.BytesIO(content[SUM:]), map_location=loop.task.device, weights_only=True)
             other = state["digest"] != digest
             if not other:
                 loop.restore(state["loop"])
-        except Exception:  # anything may stand in a file that is not ours: torch raises a dozen kinds
+        except Exception:  # a state of another form: torch raises a dozen kinds
             raise InputError(f"{path} is no checkpoint of this run; delete it to start the run over") from None
         if other:
             raise InputError(f"{path} is the checkpoint of another run; delete it to start over, or choose another --out")
@@ -92,8 +85,5 @@ class Writer:
         if not now and time.monotonic() - self.last < self.every:
             return
         self.file.flush()
-        buffer = io.BytesIO()
-        torch.save({"digest": self.digest, "loop": self.loop.state()}, buffer)
-        content = buffer.getvalue()
-        write_atomically(self.folder / STATE, hashlib.sha256(content).digest() + content)
+        write_state(self.folder / STATE, {"digest": self.digest, "loop": self.loop.state()})
         self.last = time.monotonic()

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +77,32 @@ def reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+def seal(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The card with a checksum of itself."""
+    return {**card, "checksum": _checksum(card)}
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """A card that was sealed; None where the file is no such card, or was altered."""
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        return card if card["checksum"] == _checksum(card) else None
+    except (ValueError, KeyError, TypeError, OSError, RecursionError):
+        return None
+
+
+def _checksum(card: Mapping[str, Any]) -> str:
+    content = {key: value for key, value in card.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold a folder for this process; the lock ends with the process, however it ends.
 
-    Raises InputError when another process holds it.
+    Raises InputError when another process holds it, unless it is to ``wait`` for that.
     """
-    lock = filelock.FileLock(str(folder / ".lock"), timeout=0)
+    lock = filelock.FileLock(str(folder / ".lock"), timeout=-1 if wait else 0)
     try:
         lock.acquire()
     except filelock.Timeout:
