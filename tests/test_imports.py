@@ -8,12 +8,13 @@ from pathlib import Path
 import datastill
 
 SOURCE = Path(datastill.__file__).parent
-ORDER = [["errors"], ["config", "rng", "files"], ["functional"], ["data"], ["nets"], ["train"], ["synthetic"],
+ORDER = [["errors"], ["config", "rng", "files"], ["states", "jobs"], ["functional"], ["data"], ["nets"], ["train"], ["synthetic"], ["teachers"],
          ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artefact"], ["loop"], ["checkpoint"], ["run"],
-         ["recipes", "scoring", "export", "plan"], ["tuning"], ["report", "console"], ["cli"], ["__main__"]]
+         ["recipes", "scoring", "export", "plan"], ["tuning", "analysis"], ["study"], ["studies"], ["report", "console"], ["cli"], ["__main__"]]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
-FAMILIES = {"data", "nets", "parametrizations", "methods", "plugins", "protocols"}
-SHARED = {"data": {"source", "images", "description", "whitening", "_torchvision", "_image_files"}, "nets": {"network", "_pool", "_foreign"}}  # a family's base, not a member
+FAMILIES = {"data", "nets", "parametrizations", "methods", "plugins", "protocols", "teachers"}
+SHARED = {"data": {"source", "images", "description", "whitening", "domain", "_torchvision", "_image_files"}, "nets": {"network", "_pool", "_foreign"}, "teachers": {"pool", "making", "_snapshots", "_trained"},
+          "plugins": {"_guidance"}}  # a family's base, not a member
 
 
 def imports(path: Path) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 
 import tiny
 from datastill import tuning
+from datastill.nets.lenet import LeNet
 from datastill.nets.mlp import MLP
 from datastill.protocols.dc import DC
 from datastill.tuning import grid, tune
@@ -21,6 +22,17 @@ def test_a_grid_is_every_combination() -> None:
     assert [(p.lr, p.momentum, p.epochs) for p in protocols] == [  # type: ignore[attr-defined]
         (lr, momentum, 3) for lr in (0.01, 0.1) for momentum in (0.0, 0.5, 0.9)]
     assert grid(DC(), []) == [DC()]
+
+
+def test_a_key_given_twice_is_one_list_and_equal_protocols_are_tried_once() -> None:
+    assert [p.lr for p in grid(DC(), ["lr=0.01", "lr=0.1,0.01"])] == [0.01, 0.1]  # type: ignore[attr-defined]
+
+
+def test_what_cannot_be_tuned_is_refused_before_the_work(tmp_path: Path) -> None:
+    with input_error("ipc 500", "training images of class", "ipc="):
+        tune([DC()], NETWORK, tiny.splits(), 500, baselines=tmp_path)
+    with input_error("does not fit"):
+        tune([DC()], LeNet(), tiny.splits(), 1, baselines=tmp_path)
 
 
 @pytest.mark.parametrize(("setting", "part"), [("lr", "key=value"), ("lr=", "key=value"), ("lr=1,,2", "key=value"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,6 +21,10 @@ from datastill.synthetic import Parametrization
 
 NETWORK = "convnet:width=4,depth=2"
 CHEAP = {"iterations": 3, "batch_real": 8, "outer": 2, "inner": 1, "epochs": 1}  # taken by those methods that have such a field
+
+POOL = {"kind": "supervised", "networks": [NETWORK], "initialisations": 2, "epochs": 1, "batch_size": 512}
+ROOT = Path(tempfile.mkdtemp(prefix="datastill-tests-"))  # for teachers, made once for all tests
+atexit.register(shutil.rmtree, ROOT, ignore_errors=True)
 
 METHODS, PLUGINS, PARAMETRIZATIONS = names(Method), names(Plugin), names(Parametrization)
 
@@ -39,6 +46,17 @@ def method(name: str, **options: Any) -> Method:
         return cls(**{**cheap, **options})
 
 
+def plugin_options(name: str) -> dict[str, Any]:
+    """What makes a plug-in cheap."""
+    cheap: dict[str, Any] = {"pool": POOL, "batch_real": 32}
+    return {key: value for key, value in cheap.items() if key in find(Plugin, name).model_fields}
+
+
+def plugin(name: str, **options: Any) -> Plugin:
+    """A plug-in found by name, made cheap."""
+    return load(Plugin, {"kind": name, **plugin_options(name), **options})
+
+
 def run(method_name: str = "distribution", **fields: Any) -> ds.Run:
     """A cheap run on digits, one image a class."""
     options = fields.pop("method_options", {})
@@ -48,7 +66,7 @@ def run(method_name: str = "distribution", **fields: Any) -> ds.Run:
 
 def task(of: ds.Run) -> ds.Task:
     """The task of a run on the digits."""
-    return of.task(splits().train)
+    return of.task(splits().train, root=ROOT)
 
 
 def distill(of: ds.Run, folder: Path, **options: Any) -> ds.SyntheticSet:

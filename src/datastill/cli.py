@@ -25,7 +25,11 @@ app = typer.Typer(
          "`datastill evaluate DIR`, `datastill report DIR`.")
 
 
-def _command(**options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+analyse = typer.Typer(no_args_is_help=True, help="Measure teachers and distilled sets beside students' accuracy.")
+app.add_typer(analyse, name="analyse")
+
+
+def _command(group: typer.Typer = app, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command; Ctrl-C in it ends in one line and exit code 130, before typer makes something else of it."""
     def register(work: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(work)
@@ -34,7 +38,7 @@ def _command(**options: Any) -> Callable[[Callable[..., None]], Callable[..., No
                 work(*arguments, **keywords)
             except KeyboardInterrupt:
                 raise _Stopped("stopped at once; what was finished is kept", 130) from None
-        app.command(**options)(guarded)
+        group.command(**options)(guarded)
         return work
     return register
 
@@ -69,6 +73,7 @@ Root = Annotated[Path, typer.Option(envvar="DATASTILL_ROOT", help="Folder for re
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is unless given.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")]
 DATA_ROOT, ROOT = Path("data"), Path("outputs")
+JUDGES = ("pool.initialisations=1", "pool.seed=1000")  # teachers no run asks by itself
 
 
 @_command()
@@ -106,8 +111,8 @@ def distill(recipe: RecipeName, changes: Changes = None,
     read = read_recipe(recipe, changes or [])
     snapshots = _whole_numbers(keep)
     splits = read.run.data.load(data_root)
-    task = read.run.task(splits.train.to(_device(device)))
-    folder = out or root / "runs" / read.run.label(splits.train)
+    task = read.run.task(splits.train.to(_device(device)), root=root, data_root=data_root)
+    folder = out or root / "runs" / read.run.label(splits.train, data_root)
     finished = (folder / "card.json").exists()
     check(read.run, task)
     if not finished:
@@ -116,7 +121,7 @@ def distill(recipe: RecipeName, changes: Changes = None,
         def prepare(done: int, of: int) -> None:
             bar.tell(done, of, "preparing")
             if interrupt.wanted:
-                raise _Stopped("stopped before the first iteration; the same command begins anew", interrupt.code)
+                raise _Stopped("stopped before the first iteration; the same command goes on", interrupt.code)
 
         def watch(done: int, of: int, line: Mapping[str, Any]) -> bool:
             bar.tell(done, of, f"loss {line['loss']:.4g}" if "loss" in line else "")
@@ -162,6 +167,10 @@ def evaluate(folder: Folder,
     made_by = distilled.card["run"]  # its method is not needed, so it need not be importable here
     data = describe(Data, made_by["data"])
     how = describe(Protocol, protocol or distilled.card.get("protocol", DC()))  # type: ignore[type-abstract]
+    for name in network or []:
+        if "," in name.partition(":")[0]:
+            raise InputError(f"--network {name}: one kind of student each; repeat it: "
+                             f"{' '.join(f'--network {one}' for one in name.split(','))}")
     students = [describe(Architecture, name) for name in network or [made_by["network"]]]  # type: ignore[type-abstract]
     splits = data.load(data_root)
     if splits.train.fingerprint != distilled.card["data"]["fingerprint"]:
@@ -191,14 +200,14 @@ def report(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help=
 
 @_command()
 def plan(recipe: RecipeName, changes: Changes = None, trials: Annotated[int, typer.Option(min=1)] = 5,
-         data_root: DataRoot = DATA_ROOT, device: Device = None) -> None:
+         data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
     """Say what a run will do and what it will take, from a few rehearsed iterations; nothing is written."""
     from datastill import console
     from datastill.plan import plan as rehearse
     from datastill.recipes import read_recipe
     read = read_recipe(recipe, changes or [])
     splits = read.run.data.load(data_root)
-    task = read.run.task(splits.train.to(_device(device)))
+    task = read.run.task(splits.train.to(_device(device)), root=root, data_root=data_root)
     console.show_plan(read, splits, rehearse(read.run, task, read.protocol, read.run.network), trials, str(task.device))
 
 
@@ -223,7 +232,7 @@ def tune(recipe: RecipeName, changes: Changes = None,
     from datastill.core import Protocol
     from datastill.nets import Architecture
     from datastill.recipes import read_recipe
-    from datastill.tuning import grid
+    from datastill.tuning import check_tuning, grid
     from datastill.tuning import tune as find
 
     run = read_recipe(recipe, changes or []).run
@@ -235,25 +244,154 @@ def tune(recipe: RecipeName, changes: Changes = None,
     splits = splits._replace(train=splits.train.to(where), validation=None if splits.validation is None
                              else splits.validation.to(where))
     for student in students:
+        check_tuning(student, splits, run.ipc)
+    for student in students:
         with console.progress("tune", spec(student)) as bar:
             tried = find(protocols, student, splits, run.ipc, baselines=root / "baselines", trials=trials, seed=seed,
                          follow=bar.tell)
-        console.show_tried(tried, spec(student), 1 / len(splits.train.classes), f"{data.name}, ipc {run.ipc}")
+        assert splits.validation is not None
+        console.show_tried(tried, [one.partition("=")[0].strip() for one in vary or []], spec(student),
+                           1 / len(splits.train.classes), len(splits.validation), f"{data.name}, ipc {run.ipc}")
+
+
+@_command()
+def teach(pool: Annotated[str, typer.Argument(
+              metavar="POOL", help="A recipe whose plug-ins ask teachers, a TOML file with a table [pool], or a kind of "
+              "pool (`datastill list pools`).")],
+          changes: Annotated[list[str] | None, typer.Argument(
+              metavar="[KEY=VALUE]...", help="Changes: to the recipe; or to pool and data: `pool.initialisations=5 "
+              "data.name=cifar10`.")] = None,
+          jobs: Annotated[int, typer.Option(min=1, help="Teachers trained at once, each with its share of the cores.")] = 1,
+          retrain: Annotated[bool, typer.Option("--retrain", help="Make damaged teachers again.")] = False,
+          data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+    """Make the teachers of a pool ahead of time; the same command goes on with what was interrupted.
+
+    Example: `datastill teach supervised 'pool.networks=["convnet:width=32"]' pool.epochs=10 data.name=cifar10`
+    """
+    from datastill import console
+    from datastill.recipes import read_pools
+    from datastill.teachers import Context
+    from datastill.teachers.making import make
+
+    pools, data = read_pools(pool, changes or [])
+    images, where = data.load(data_root).train, _device(device)
+    for one in pools:
+        context = Context(images.to(where), root, data_root)
+        one.check(context)
+        if retrain:
+            one.mend(context)
+        with console.progress("teach", data.name) as bar, _Interrupt() as interrupt:
+            def watch(done: int, of: int) -> None:
+                bar.tell(done, of, "")
+                if interrupt.wanted:
+                    raise _Stopped("stopped; the same command goes on", interrupt.code)
+            make(one, data, root, data_root, where, jobs, watch)
+        console.show_teachers(one, context)
+
+
+@_command(analyse, name="teachers")
+def analyse_teachers(pool: Annotated[str, typer.Argument(metavar="POOL", help="As for `datastill teach`.")],
+                     changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+                     count: Annotated[int, typer.Option(min=2, help="Images to compare them on.")] = 1000,
+                     data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+    """How different the teachers of a pool are: accuracy, share of images predicted differently, linear CKA of features.
+
+    On validation images where the data keep some apart (data.validation=0.1), else on training images. Teachers that are
+    missing are made.
+    """
+    from datastill import console
+    from datastill.analysis.diversity import diversity
+    from datastill.recipes import read_pools
+    from datastill.teachers import Context, Teachers
+
+    pools, data = read_pools(pool, changes or [])
+    splits, where = data.load(data_root), _device(device)
+    images = splits.train if splits.validation is None else splits.validation
+    for one in pools:
+        context = Context(splits.train.to(where), root, data_root)
+        one.check(context)
+        one.prepare(context)
+        console.show_diversity(diversity(Teachers(one, context), images.to(where), count),
+                               "training" if splits.validation is None else "validation")
+
+
+@_command(analyse, name="sets")
+def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs.")],
+                 pool: Annotated[str | None, typer.Option(help="Teachers that judge, as POOL of `datastill teach`; one of "
+                                 "kind supervised with seed 1000 unless given.")] = None,
+                 settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the "
+                                     "pool, such as pool.initialisations=2. May be repeated.")] = None,
+                 data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+    """How well teachers recognise distilled sets while they are made, and how that goes with the scores.
+
+    The snapshots of a run are judged (`distill --keep` keeps more than the first and the last). Over several runs the rank
+    correlation with test accuracy is given. Choose teachers that took no part, or they judge their own work.
+    """
+    from datastill import artefact, console, scoring
+    from datastill.analysis.judging import judge, rank_correlation
+    from datastill.recipes import read_pools
+    from datastill.run import read_run
+
+    pools, _ = read_pools(pool or "supervised", [*(() if pool else JUDGES), *(settings or [])])
+    judges = pools[0]
+    rows, last, scores = [], [], []
+    for folder in folders:
+        artefact.read_card(folder)
+        run = read_run(folder)
+        task = run.task(run.data.load(data_root).train.to(_device(device)), root=root, data_root=data_root)
+        judges.check(task.context)
+        judges.prepare(task.context)
+        judged = judge(folder, run, task.teachers(judges))
+        rows += [(folder.name, one) for one in judged]
+        sheets = [sheet for sheet in scoring.read_sheets(folder) if sheet["split"] == "test"]
+        if sheets:
+            last.append(judged[-1].cross_entropy)
+            scores.append(sheets[0]["summary"]["synthetic"]["mean"])
+    console.show_judged(rows, rank_correlation(last, scores))
+
+
+@_command()
+def study(name: Annotated[str, typer.Argument(metavar="STUDY", help="A study (`datastill list studies`), or a TOML file.")],
+          edition: Annotated[str, typer.Option(help="small or paper, say; the study as it stands unless given.")] = "",
+          jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each with its share of the cores.")] = 1,
+          plan: Annotated[bool, typer.Option("--plan", help="Say what would run and how long, and stop.")] = False,
+          data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+    """Answer a question by runs compared in pairs: teachers, runs and students that are missing, then tables and figures.
+
+    The same command goes on with what was interrupted; runs are shared by all studies under the same root.
+    """
+    from datastill import console
+    from datastill.report.study import write
+    from datastill.studies import load_study
+    from datastill.study import Place, carry_out, foresee
+
+    read, title = load_study(name, edition)
+    place = Place(root, data_root, _device(device))
+    folder = root / "studies" / title
+    if plan:
+        console.show_foreseen(foresee(read, place), jobs)
+        return
+    with console.progress("study", title) as bar:
+        results = carry_out(read, place, folder, jobs=jobs, follow=lambda stage, done, of: bar.tell(done, of, stage))
+    console.show_results(results)
+    _say(f"Report: {write(results, folder)}")
 
 
 @_command(name="list")
 def list_(what: Annotated[str, typer.Argument(
-        metavar="WHAT", help="methods, plugins, data, networks, parametrizations, protocols or recipes",
-        autocompletion=lambda: [*_families(), "recipes"])]) -> None:
-    """List what can be named: methods, plugins, data, networks, parametrizations, protocols, recipes."""
+        metavar="WHAT", help="methods, plugins, data, networks, pools, parametrizations, protocols, recipes or studies",
+        autocompletion=lambda: [*_families(), "recipes", "studies"])]) -> None:
+    """List what can be named: methods, plugins, data, networks, pools, parametrizations, protocols, recipes, studies."""
     from datastill import console
     from datastill.config import nearest
     if what == "recipes":
         console.show_recipes()
+    elif what == "studies":
+        console.show_studies()
     elif what in _families():
         console.show_family(_families()[what])
     else:
-        raise InputError(f"cannot list {what!r}{nearest(what, [*_families(), 'recipes'])}")
+        raise InputError(f"cannot list {what!r}{nearest(what, [*_families(), 'recipes', 'studies'])}")
 
 
 @_command()
@@ -264,8 +402,12 @@ def show(name: Annotated[str, typer.Argument(
     from datastill import console
     from datastill.config import find, names, nearest
     from datastill.recipes import recipe_names, recipe_path
+    from datastill.studies import study_names, study_path
     if name in recipe_names():
         _say(recipe_path(name).read_text(encoding="utf-8").rstrip())
+        return
+    if name in study_names():
+        _say(study_path(name).read_text(encoding="utf-8").rstrip())
         return
     families = _families()
     members = [find(family, name) for family in families.values() if ":" not in name and name in names(family)]
@@ -274,9 +416,9 @@ def show(name: Annotated[str, typer.Argument(
     if name in ("run", "data", "optim"):
         members = [_parts()[name]]
     if not members:
-        known = [*_parts(), *recipe_names(), *(n for family in families.values() for n in names(family))]
+        known = [*_parts(), *recipe_names(), *study_names(), *(n for family in families.values() for n in names(family))]
         hint = nearest(name, known) if difflib.get_close_matches(name, known) else \
-            "; see datastill list recipes, methods, plugins, data, networks, protocols; a class of yours is module:Class"
+            "; see datastill list recipes, methods, plugins, data, networks, pools, studies; a class of yours: module:Class"
         raise InputError(f"unknown name {name!r}{hint}")
     for member in members:
         console.show_member(member)
@@ -303,8 +445,9 @@ def _families() -> dict[str, Any]:
     from datastill.data import Source
     from datastill.nets import Architecture
     from datastill.synthetic import Parametrization
+    from datastill.teachers import Pool
     return {"methods": Method, "plugins": Plugin, "data": Source, "networks": Architecture,
-            "parametrizations": Parametrization, "protocols": Protocol}
+            "parametrizations": Parametrization, "protocols": Protocol, "pools": Pool}
 
 
 def _parts() -> dict[str, Any]:

@@ -174,23 +174,39 @@ def parse_value(text: str) -> Any:
 
 def override(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
     """The table with dotted ``key=value`` assignments applied, on a copy. Raises InputError for a malformed one."""
-    table = copy.deepcopy(table)
     for assignment in assignments:
         path, equals, value = assignment.partition("=")
-        keys = path.strip().split(".")
-        if not equals or not all(keys):
+        if not equals or not all(path.strip().split(".")):
             raise InputError(f"expected key=value with dots between keys, got {assignment!r}")
-        place = table
-        for key in keys[:-1]:
+        table = changed(table, {path.strip(): parse_value(value)})
+    return table
+
+
+def changed(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with values set by dotted key, on a copy. Raises InputError where a key leads into a value."""
+    result = copy.deepcopy(dict(table))
+    for path, value in changes.items():
+        *way, last = path.split(".")
+        place = result
+        for key in way:
             inner = place.get(key, {})
             if isinstance(inner, str):
                 inner = parse_spec(inner)
             if not isinstance(inner, dict):
-                raise InputError(f"{assignment!r}: {key} is a value, not a table, so nothing can be set inside it")
+                raise InputError(f"'{path}={value}': {key} is a value, not a table, so nothing can be set inside it")
             place[key] = inner
             place = inner
-        place[keys[-1]] = parse_value(value)
-    return table
+        place[last] = value
+    return result
+
+
+def leaves(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """The values of nested tables by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        where = f"{path}.{key}" if path else key
+        found |= leaves(value, where) if isinstance(value, Mapping) else {where: value}
+    return found
 
 
 def load(cls: type[D], given: Any, path: str = "", base: Any = None) -> D:
@@ -252,10 +268,19 @@ def _resolve(annotation: Any, value: Any, path: str, usual: Any) -> Any:
         return _resolve(inner[0], value, path, usual) if inner and isinstance(value, (Mapping, str)) else value
     if _is_description(annotation):
         return load(annotation, value, path, usual)
-    if origin is tuple and _is_description(arguments[0]) and isinstance(value, Mapping):
-        return tuple(_labelled(arguments[0], label, table, _join(path, label)) for label, table in value.items())
+    if origin is tuple and _is_description(arguments[0]):
+        return _several(arguments[0], value, path)
     if origin is dict and _is_description(arguments[1]) and isinstance(value, Mapping):
         return {key: load(arguments[1], table, _join(path, key)) for key, table in value.items()}
+    return value
+
+
+def _several(cls: type[Any], value: Any, path: str) -> Any:
+    """Descriptions that stand in a table by label, or in a list where they have none."""
+    if _is_labelled(cls) and isinstance(value, Mapping):
+        return tuple(_labelled(cls, label, table, _join(path, label)) for label, table in value.items())
+    if not _is_labelled(cls) and isinstance(value, (list, tuple)):
+        return tuple(load(cls, one, f"{path}[{number}]") for number, one in enumerate(value))
     return value
 
 
@@ -269,6 +294,11 @@ def _labelled(cls: type[Family], label: str, table: Any, path: str) -> Family:
 
 def _is_description(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Description)
+
+
+def _is_labelled(annotation: Any) -> bool:
+    """Whether several of these stand in a table by label; others stand in a list."""
+    return _is_description(annotation) and "label" in annotation.model_fields
 
 
 def _one_line(error: Exception) -> str:
@@ -325,7 +355,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, tuple):
-        if value and isinstance(value[0], Family):
+        if value and _is_labelled(type(value[0])):
             return {member.label or kind(member): dump(member) for member in value}
         return [_plain(v) for v in value]
     return value
@@ -337,8 +367,11 @@ def to_toml(description: Description, **header: Any) -> str:
 
 
 def spec(member: Family) -> str:
-    """Short form, ``name:option=value`` with the plain options that differ from their defaults."""
-    options = {k: v for k, v in _essence(member).items() if k not in ("kind", "version") and not isinstance(v, dict)}
+    """Short form, ``name:option=value`` with the plain options that differ from their defaults, and ``bare`` in any case:
+    ``torchvision:model=resnet18``."""
+    always = {member.bare: getattr(member, member.bare)} if member.bare else {}
+    options = {**always, **{k: v for k, v in _essence(member).items()
+                            if k not in ("kind", "version") and not isinstance(v, (dict, list))}}
     return kind(member) + (":" + ",".join(f"{k}={v}" for k, v in options.items()) if options else "")
 
 

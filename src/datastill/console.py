@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from datastill.config import Description, Family, find, kind, names, spec
-from datastill.scoring import statistics
+from datastill.config import Description, Family, dump, find, kind, leaves, names, spec
+from datastill.scoring import guessing, statistics
 
 out = Console(soft_wrap=False)
 err = Console(stderr=True)
@@ -93,21 +94,28 @@ def show_sheet(sheet: Mapping[str, Any]) -> None:
         out.print("[dim]dc uses one recipe for every network; --protocol tuned has one for each family[/]")
 
 
-def show_tried(tried: Sequence[Any], network: str, chance: float, what: str) -> None:
-    """Protocols and how students did under them, the best first."""
-    table = Table(title=f"{network} on random real images of {what}; validation accuracy, chance {100 * chance:.1f} %",
-                  title_justify="left")
+def show_tried(tried: Sequence[Any], varied: Sequence[str], network: str, chance: float, images: int, what: str) -> None:
+    """Protocols, what was ``varied`` of them first, and how students did under them, the best first."""
+    keys = list(dict.fromkeys(varied))
+    table = Table(title=f"{network} on random real images of {what}; validation accuracy on {images} images, chance "
+                        f"{100 * chance:.1f} %", title_justify="left")
+    for key in keys:
+        table.add_column(key)
     table.add_column("protocol", overflow="fold")
     for column in ("accuracy %", "std", "trials"):
         table.add_column(column, justify="right")
     for one in tried:
+        values = leaves(dump(one.protocol))
+        tried_with = [str(values.get(key, "")) for key in keys]
         if one.failed:
-            table.add_row(spec(one.protocol), "-", "", escape(one.failed))
+            table.add_row(*tried_with, spec(one.protocol), "-", "", escape(one.failed))
             continue
         found = statistics(one.accuracies)
-        table.add_row(spec(one.protocol), f"{100 * found['mean']:.1f}",
+        table.add_row(*tried_with, spec(one.protocol), f"{100 * found['mean']:.1f}",
                       f"{100 * found['std']:.1f}" if found["n"] > 1 else "-", str(found["n"]))
     out.print(table)
+    if tried[0].mean <= guessing(chance, images):
+        out.print("[yellow]Caution: no better than guessing under any of these[/]", highlight=False)
 
 
 def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> None:
@@ -122,6 +130,7 @@ def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> 
         ("network", spec(run.network)), ("result", f"{run.ipc * len(splits.train.classes)} images, {size(plan.disk)}"),
         ("device", device),
         ("distill", f"{plan.iterations} iterations x {duration(plan.per_iteration)} = {duration(plan.distill)}"),
+        *([("teachers", f"{duration(plan.teachers)} to train those that are missing")] if plan.teachers else []),
         ("evaluate", f"{trials} trials x 2 (distilled, random real) x {duration(plan.student)} = "
                      f"{duration(2 * trials * plan.student)} with {spec(protocol)}"),
         ("peak memory", size(plan.memory)), ("folder", run.label(splits.train)),
@@ -131,6 +140,87 @@ def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> 
         table.add_row(f"[bold]{name}[/]", escape(text))
     out.print(table)
     out.print("Times are extrapolated from a few iterations on this machine as it is now.", style="dim")
+
+
+def show_teachers(pool: Any, context: Any) -> None:
+    """The teachers of a pool that is made."""
+    from datastill.teachers import Teachers
+    table = Table("teacher", "validation accuracy %", "folder")
+    for teacher in Teachers(pool, context):
+        accuracy = teacher.facts.get("accuracy")
+        table.add_row(teacher.name, "-" if accuracy is None else f"{100 * accuracy:.1f}", str(teacher.folder))
+    out.print(table)
+
+
+def show_diversity(found: Any, images: str) -> None:
+    """How different the teachers of a pool are, in pairs."""
+    table = Table(title=f"{len(found.names)} teachers on {images} images: above the diagonal the share predicted "
+                        "differently, below it the linear CKA of features", title_justify="left")
+    for column in ("", "teacher", "accuracy %", *map(str, range(1, len(found.names) + 1))):
+        table.add_column(column)
+    for a, name in enumerate(found.names):
+        accuracy = float(found.accuracy[a])
+        values = ["" if a == b else f"{float((found.disagreement if a < b else found.cka)[a, b]):.2f}"
+                  for b in range(len(found.names))]
+        table.add_row(str(a + 1), escape(name), "-" if math.isnan(accuracy) else f"{100 * accuracy:.1f}", *values)
+    out.print(table)
+    if len(found.names) > 1:
+        out.print(f"mean over pairs: predicted differently {found.mean(found.disagreement):.3f}, "
+                  f"CKA {found.mean(found.cka):.3f}", highlight=False)
+
+
+def show_judged(rows: Sequence[tuple[str, Any]], correlation: Mapping[str, Any]) -> None:
+    """What teachers say of sets over their runs."""
+    table = Table("run", "iteration", "cross-entropy", "accuracy %")
+    for name, one in rows:
+        table.add_row(escape(name), str(one.iteration), f"{one.cross_entropy:.3f}", f"{100 * one.accuracy:.1f}")
+    out.print(table)
+    for name in ("spearman", "kendall", "pearson"):
+        if name in correlation:
+            one = correlation[name]
+            out.print(f"final cross-entropy with test accuracy over {correlation['n']} runs, {name}: {one['value']:+.2f} "
+                      f"(p {one['p']:.2g})", highlight=False)
+
+
+def show_studies() -> None:
+    """All studies with their questions and editions."""
+    from datastill.config import read_toml
+    from datastill.studies import study_names, study_path
+    table = Table("study", "question", "editions")
+    for name in study_names():
+        content = read_toml(study_path(name))
+        table.add_row(name, escape(content["question"]), ", ".join(content.get("editions", {})))
+    out.print(table)
+
+
+def show_foreseen(foreseen: Any, jobs: int) -> None:
+    """What a study would run and how long that takes."""
+    table = Table("recipe", "arm", "runs", "missing", "one run with its students")
+    for recipe, arm, runs, missing, seconds in foreseen.arms:
+        table.add_row(recipe, escape(arm), str(runs), str(missing), duration(seconds) if missing else "-")
+    out.print(table)
+    total = sum(missing * seconds for *_, missing, seconds in foreseen.arms)
+    share = f" as {jobs} jobs, if that divides it" if jobs > 1 else ""
+    out.print(f"missing teachers: {duration(foreseen.teachers)}; missing runs: {duration(total)}; in all "
+              f"{duration((total + foreseen.teachers) / jobs)}{share}")
+    out.print("Times are extrapolated from a few iterations on this machine as it is now.", style="dim")
+
+
+def show_results(results: Mapping[str, Any]) -> None:
+    """The rows of a study."""
+    table = Table(title=results["question"], title_justify="left")
+    for column in ("recipe", "arm", "student"):
+        table.add_column(column, overflow="fold")
+    for column in ("accuracy %", "gain on random", f"against {results['against'] or '-'}", "95 % interval"):
+        table.add_column(column, justify="right")
+    for row in results["rows"]:
+        against, mean = row.get("difference"), row["mean"]
+        cells = [f"{100 * mean['mean']:.1f} ± {100 * mean['std']:.1f}", f"{100 * row['gain']['mean']:+.1f}"]
+        cells += [""] * 2 if against is None else [
+            f"{100 * against['mean']:+.1f}", f"{100 * against['low']:+.1f} to {100 * against['high']:+.1f}"
+            if "low" in against else "one seed"]
+        table.add_row(row["recipe"], escape(row["arm"]), row["student"], *cells)
+    out.print(table)
 
 
 def show_recipes() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -19,6 +20,7 @@ from datastill.nets import Architecture, chunk_size, fresh
 from datastill.parametrizations.pixels import Pixels
 from datastill.rng import RNG
 from datastill.synthetic import Parametrization, SyntheticSet
+from datastill.teachers import Context, Pool, Teachers
 from datastill.train import Examples, Watch
 
 Precision = Literal["float32", "bfloat16"]
@@ -29,7 +31,9 @@ class Task:
     """What a method may look at: real *training* images, fresh networks, and how images are parametrized.
 
     precision: of the networks whose features are matched; gradients that are matched are always float32.
-    watch: told how far a long preparation of a method is (training the network whose features choose a coreset, say).
+    watch: told how far a long preparation is (training teachers, or the network whose features choose a coreset).
+    root: folder for results, where teachers lie; data_root: where other data sets are. rehearsal: nothing is made, untrained
+        networks stand in for teachers (``datastill plan``).
 
     Test images are never in here. ``Run.task(images)`` makes the task of a run.
     """
@@ -39,6 +43,21 @@ class Task:
     parametrization: Parametrization = field(default_factory=Pixels)
     precision: Precision = "float32"
     watch: Watch | None = field(default=None, compare=False)
+    root: Path = field(default=Path("outputs"), compare=False)
+    data_root: Path = field(default=Path("data"), compare=False)
+    rehearsal: bool = field(default=False, compare=False)
+    _teachers: dict[Pool, Teachers] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    @property
+    def context(self) -> Context:
+        """What a pool of teachers has to know of this task."""
+        return Context(self.real, self.root, self.data_root, self.watch, self.rehearsal)
+
+    def teachers(self, pool: Pool) -> Teachers:
+        """The frozen networks of a pool, each made or loaded when it is first asked for. Raises InputError, RunError."""
+        if pool not in self._teachers:
+            self._teachers[pool] = Teachers(pool, self.context)
+        return self._teachers[pool]
 
     @property
     def device(self) -> torch.device:
@@ -174,6 +193,13 @@ class Plugin(Family):
     balance: Literal["fixed", "gradient"] = "fixed"
     schedule: Literal["constant", "linear", "log"] = "constant"
     label: str = ""
+
+    def check(self, task: Task) -> None:
+        """See that the plug-in fits the task, before any work. Raises InputError."""
+
+    def prepare(self, task: Task) -> Mapping[str, Any]:
+        """Make what is needed before the first iteration; returns what the card is to say of it."""
+        return {}
 
     @abstractmethod
     def loss(self, step: Step, task: Task, rng: RNG) -> Tensor:

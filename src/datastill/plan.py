@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -31,6 +31,7 @@ class Plan:
     student: float
     memory: int
     disk: int
+    teachers: float = 0.0  # seconds to train those that are missing
 
 
 class _Enough(Exception):
@@ -43,6 +44,8 @@ def plan(run: Run, task: Task, protocol: Protocol, network: Architecture) -> Pla
     Raises InputError as distill does.
     """
     check(run, task)
+    teachers = sum(pool.seconds(task.context) for pool in run.pools())
+    task = replace(task, rehearsal=True)  # untrained networks take the place of teachers
     if task.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(task.device)
     began = time.perf_counter()
@@ -53,7 +56,7 @@ def plan(run: Run, task: Task, protocol: Protocol, network: Architecture) -> Pla
     student = _rehearse_student(task, protocol, network, run.ipc)
     every = -(-run.method.iterations // MEASURE)
     total = start + plain * (run.method.iterations - every) + measured * every
-    return Plan(run.method.iterations, plain, total, student, _peak(task.device), disk)
+    return Plan(run.method.iterations, plain, total, student, _peak(task.device), disk, teachers)
 
 
 def _rehearse(loop: Loop) -> tuple[float, float]:

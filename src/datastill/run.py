@@ -21,6 +21,7 @@ from datastill.nets.convnet import ConvNet
 from datastill.parametrizations.pixels import Pixels
 from datastill.rng import RNG
 from datastill.synthetic import Parametrization, SyntheticSet
+from datastill.teachers import Pool
 
 Watch = Callable[[int, int, Mapping[str, Any]], bool]  # (iterations done, of how many, last log line) -> whether to stop
 
@@ -54,18 +55,27 @@ class Run(Description):
                 raise ValueError(f"plugins: the name {name!r} is taken; give the plug-in another label")
         return self
 
-    def task(self, real: Images) -> Task:
-        """What the method may look at, on these training images (and on their device)."""
-        return Task(real, self.network, self.parametrization, self.precision)
+    def task(self, real: Images, *, root: Path | str = "outputs", data_root: Path | str = "data") -> Task:
+        """What the method may look at, on these training images (and on their device).
 
-    def digest(self, real: Images) -> str:
-        """Name of the result of this run on these training images."""
-        return digest(self, real.fingerprint)
+        root: folder for results; teachers are made and found in ``root/teachers``. data_root: of other data sets.
+        """
+        return Task(real, self.network, self.parametrization, self.precision, root=Path(root), data_root=Path(data_root))
 
-    def label(self, real: Images) -> str:
+    def pools(self) -> tuple[Pool, ...]:
+        """The pools of teachers its plug-ins ask, those of weight 0 left out."""
+        values = [value for plugin in self.plugins if plugin.weight > 0 for _, value in plugin]
+        return tuple(value for value in values if isinstance(value, Pool))
+
+    def digest(self, real: Images, data_root: Path | str = "data") -> str:
+        """Name of the result of this run on these training images (other data its teachers know are in ``data_root``)."""
+        known = [name for pool in self.pools() for name in pool.identity(Path(data_root))]
+        return digest(self, real.fingerprint, *known)
+
+    def label(self, real: Images, data_root: Path | str = "data") -> str:
         """Folder name: method, data, ipc and the digest."""
         method, data = (name.rpartition(":")[2] for name in (kind(self.method), self.data.name))
-        return f"{method}-{data}-ipc{self.ipc}-{self.digest(real)}"
+        return f"{method}-{data}-ipc{self.ipc}-{self.digest(real, data_root)}"
 
 
 def label(plugin: Plugin) -> str:
@@ -87,6 +97,19 @@ def check(run: Run, task: Task) -> None:
     if logits.shape != (1, task.classes):
         raise InputError(f"network {spec(run.network)} gives an output of shape {tuple(logits.shape[1:])} for an image; "
                          f"expected ({task.classes},), one number a class")
+    for plugin in _asked(run):
+        plugin.check(task)
+
+
+def _asked(run: Run) -> list[Plugin]:
+    """The plug-ins that are called at all."""
+    return [plugin for plugin in run.plugins if plugin.weight > 0]
+
+
+def prepare(run: Run, task: Task) -> dict[str, Any]:
+    """Make what the plug-ins need; returns what the card is to say of it, by label. Raises InputError, RunError."""
+    made = {label(plugin): plugin.prepare(task) for plugin in _asked(run)}
+    return {name: facts for name, facts in made.items() if facts}
 
 
 def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, keep: Collection[int] = (),
@@ -109,19 +132,21 @@ def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, ke
     make_folder(folder)
     with locked(folder):
         remove_leftovers(folder)
-        name = run.digest(task.real)
+        name = run.digest(task.real, task.data_root)
         _claim(folder, run, name, about or {})
         if (folder / artefact.CARD).exists():
             checkpoint.remove(folder)
             return _finished(folder, run, task)
         (folder / "snapshots").mkdir(exist_ok=True)
+        made = prepare(run, task)
         loop = Loop(run.method, {label(p): p for p in run.plugins}, task, RNG(run.seed), run.ipc)
         checkpoint.restore(folder, loop, name)
         try:
             _carry_out(loop, folder, name, every, {*keep, 0, run.method.iterations}, watch)
             artefact.write(folder, loop.result(), {
                 **(about or {}), "run": dump(run), "digest": name, "ipc": run.ipc,
-                "data": {"name": run.data.name, "fingerprint": task.real.fingerprint}})
+                "data": {"name": run.data.name, "fingerprint": task.real.fingerprint},
+                **({"prepared": made} if made else {})})
         except OSError as error:
             raise RunError(f"stopped at iteration {loop.iteration}: cannot write to {folder}: {reason(error)}; the last "
                            "checkpoint is kept, make room and run the same command to go on") from error

@@ -68,6 +68,14 @@ def check(network: Architecture, images: Images) -> None:
                          f"expected ({len(images.classes)},), one number a class")
 
 
+def check_ipc(real: Images, ipc: int) -> None:
+    """See that every class has so many images. Raises InputError."""
+    smallest = min(range(len(real.classes)), key=lambda c: len(real.of_class[c]))
+    if (there := len(real.of_class[smallest])) < ipc:
+        raise InputError(f"ipc {ipc} is more than the {there} training images of class {real.classes[smallest]!r}; "
+                         f"use ipc={there} or less")
+
+
 def student(examples: Any, protocol: Protocol, network: Architecture, images: Images, trial: int, seed: int,
             watch: Watch | None = None) -> Score:
     """Train one student and measure it. All randomness is a function of (seed, trial)."""
@@ -279,14 +287,18 @@ def summary(sheet: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return found
 
 
+def guessing(chance: float, images: int) -> float:
+    """The accuracy up to which a student is no better than guessing on so many images."""
+    return chance + max(2 * math.sqrt(chance * (1 - chance) / max(1, images)), 0.1 * chance)
+
+
 def flags(sheet: Mapping[str, Any]) -> list[str]:
     """What is wrong with a score, in words, best known first: the sanity floor. An empty list where nothing is.
 
     At chance: the mean is within two standard deviations of what guessing gives on so many images, or less than a tenth
     above chance. Below random real images: the mean paired gain is negative. (Both thresholds are ours.)
     """
-    found, chance = sheet["summary"], sheet["chance"]
-    floor = chance + max(2 * math.sqrt(chance * (1 - chance) / max(1, sheet["images"])), 0.1 * chance)
+    found, floor = sheet["summary"], guessing(sheet["chance"], sheet["images"])
     flagged = []
     if found["synthetic"]["mean"] <= floor:
         flagged.append("no better than guessing")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
 from typing import Protocol as Interface
 
 import torch
@@ -52,36 +53,74 @@ def half_cosine(lr: float, epochs: int, warmup: float) -> list[float]:
             lr * 0.5 * (1 + math.cos(math.pi * (epoch - rise) / fall)) for epoch in range(epochs)]
 
 
-def fit(network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG, *, batch_size: int,
-        optimiser: Optimiser = "sgd", momentum: float = 0.9, weight_decay: float = 5e-4, restarts: Sequence[int] = (),
-        augment: Augment | None = None, watch: Watch | None = None) -> None:
-    """Train in place with cross-entropy, one epoch per entry of ``rates`` (its step size); momentum is AdamW's beta1.
+class Training:
+    """A network being trained in place with cross-entropy, one epoch per entry of ``rates`` (its step size).
 
-    The optimiser is made anew (momentum forgotten) before each epoch in ``restarts``. Every epoch goes through all
-    examples in a fresh order. Raises RunError when the loss is not finite.
+    Momentum is AdamW's beta1. The optimiser is made anew (momentum forgotten) before each epoch in ``restarts``. Every epoch
+    goes through all examples in a fresh order. An epoch is a function of the network, the optimiser and its number: with
+    ``state`` and ``restore`` training goes on as if it had never stopped.
     """
-    network.train()
-    count, size = len(examples), 0
-    for epoch, rate in enumerate(rates):
-        if epoch == 0 or epoch in restarts:
-            updates = _optimiser(optimiser, network, rate, momentum, weight_decay)
-        for group in updates.param_groups:
+
+    def __init__(self, network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG, *, batch_size: int,
+                 optimiser: Optimiser = "sgd", momentum: float = 0.9, weight_decay: float = 5e-4,
+                 restarts: Sequence[int] = (), augment: Augment | None = None) -> None:
+        self.network, self.examples, self.rates, self.rng = network, examples, rates, rng
+        self.batch_size, self.restarts, self.augment = batch_size, restarts, augment
+        self._new_optimiser = partial(_optimiser, optimiser, network, momentum=momentum, decay=weight_decay)
+        self.updates = self._new_optimiser(rates[0] if rates else 0.0)
+        self.epoch = 0  # epochs done
+        self._size = 0
+
+    def advance(self) -> float:
+        """One more epoch. Returns the mean loss over its batches; raises RunError when it is not finite."""
+        epoch, rate = self.epoch, self.rates[self.epoch]
+        self.network.train()
+        if epoch in self.restarts:
+            self.updates = self._new_optimiser(rate)
+        for group in self.updates.param_groups:
             group["lr"] = rate
-        order = rng("order", epoch).permutation(count)
-        for number, rows in enumerate(order.split(batch_size)):
-            batch = examples.batch(rows)
-            x = batch.x if augment is None else augment(batch.x, rng("augment", epoch, number))
-            updates.zero_grad(set_to_none=True)
-            size = size or chunk_size(network, x)
-            loss = _accumulate(network, x, batch.y, size)
-            updates.step()
-        if not torch.isfinite(loss):
-            raise RunError(f"training diverged: loss {loss.item()} in epoch {epoch} at step size {rate:g}; "
-                           "lower the protocol's lr")
+        losses = []
+        for number, rows in enumerate(self.rng("order", epoch).permutation(len(self.examples)).split(self.batch_size)):
+            batch = self.examples.batch(rows)
+            x = batch.x if self.augment is None else self.augment(batch.x, self.rng("augment", epoch, number))
+            self.updates.zero_grad(set_to_none=True)
+            self._size = self._size or chunk_size(self.network, x)
+            losses.append(_accumulate(self.network, x, batch.y, self._size))
+            self.updates.step()
+        mean = float(torch.stack(losses).mean())
+        if not math.isfinite(mean):
+            raise RunError(f"training diverged: loss {mean} in epoch {epoch} at step size {rate:g}; lower the lr it is "
+                           "trained with")
+        self.epoch += 1
+        return mean
+
+    def check(self) -> None:
+        """See that the last update left finite weights. Raises RunError."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.network.parameters()):
+            raise RunError(f"training diverged in the last epoch at step size {self.rates[-1]:g}; lower the lr it is "
+                           "trained with")
+
+    def state(self) -> dict[str, Any]:
+        """All that changes, as tensors and plain values."""
+        return {"epoch": self.epoch, "network": self.network.state_dict(), "updates": self.updates.state_dict()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.epoch = state["epoch"]
+        self.network.load_state_dict(state["network"])
+        self.updates.load_state_dict(state["updates"])
+
+
+def fit(network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG, *, watch: Watch | None = None,
+        **how: Any) -> None:
+    """Train to the end, as ``Training`` says, whose options these are. Raises RunError when it diverges."""
+    training = Training(network, examples, rates, rng, **how)
+    for epoch in range(len(rates)):
+        training.advance()
         if watch is not None:
             watch(epoch + 1, len(rates))
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters()):
-        raise RunError(f"training diverged in the last epoch at step size {rates[-1]:g}; lower the protocol's lr")
+    if rates:
+        training.check()
 
 
 def _optimiser(name: Optimiser, network: nn.Module, lr: float, momentum: float, decay: float) -> torch.optim.Optimizer:

@@ -7,12 +7,12 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from datastill.config import dump, load, override, spec
+from datastill.config import digest, dump, load, override, spec
 from datastill.core import Protocol
 from datastill.data import Splits
 from datastill.errors import InputError, RunError
 from datastill.nets import Architecture
-from datastill.scoring import random_real, statistics
+from datastill.scoring import check, check_ipc, random_real, statistics
 
 Follow = Callable[[int, int, str], None]  # (students begun, of how many, the protocol in hand)
 
@@ -31,16 +31,27 @@ class Tried(NamedTuple):
 
 
 def grid(protocol: Protocol, settings: Sequence[str]) -> list[Protocol]:
-    """Every combination of ``key=value,value,...``, laid over a protocol. Raises InputError for a wrong key or value."""
+    """Every different combination of ``key=value,value,...``, laid over a protocol; a key may stand twice.
+
+    Raises InputError for a wrong key or value.
+    """
     table = dump(protocol)
-    choices = []
+    choices: dict[str, list[str]] = {}
     for setting in settings:
         key, equals, values = setting.partition("=")
         if not equals or not key.strip() or not all(value.strip() for value in values.split(",")):
             raise InputError(f"expected key=value,value,..., got {setting!r}")
-        choices.append([f"{key}={value.strip()}" for value in values.split(",")])
-    combinations = [override(table, chosen) for chosen in product(*choices)]
-    return [load(Protocol, combination) for combination in combinations]  # type: ignore[type-abstract]
+        choices.setdefault(key.strip(), []).extend(f"{key.strip()}={value.strip()}" for value in values.split(","))
+    combinations = [override(table, chosen) for chosen in product(*choices.values())]
+    return list({digest(one): one for one in (load(Protocol, table) for table in combinations)}.values())  # type: ignore[type-abstract]
+
+
+def check_tuning(network: Architecture, splits: Splits, ipc: int) -> None:
+    """See that students of this kind can be tuned on these images. Raises InputError, before anything is trained."""
+    if splits.validation is None:
+        raise InputError("no validation images; keep some apart with data.validation=0.1, say")
+    check_ipc(splits.train, ipc)
+    check(network, splits.validation)
 
 
 def tune(protocols: Sequence[Protocol], network: Architecture, splits: Splits, ipc: int, *, baselines: Path,
@@ -50,8 +61,8 @@ def tune(protocols: Sequence[Protocol], network: Architecture, splits: Splits, i
     Measured on the validation images, never on the test images. Every score is kept in ``baselines``, so that a second call
     runs what is missing. Raises InputError where there are no validation images.
     """
-    if splits.validation is None:
-        raise InputError("no validation images; keep some apart with data.validation=0.1, say")
+    check_tuning(network, splits, ipc)
+    assert splits.validation is not None
     tried = []
     for number, protocol in enumerate(protocols):
         if follow is not None:

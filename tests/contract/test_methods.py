@@ -19,8 +19,9 @@ from datastill.loop import Loop
 from datastill.nets import Architecture
 from datastill.rng import RNG
 from datastill.synthetic import Parametrization
+from datastill.teachers import Pool
 
-FAMILIES: list[Any] = [Method, Plugin, Parametrization, Architecture, Protocol, Source]
+FAMILIES: list[Any] = [Method, Plugin, Parametrization, Architecture, Protocol, Source, Pool]
 MEMBERS = [(family, name) for family in FAMILIES for name in names(family)]
 
 
@@ -30,7 +31,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def with_plugin(name: str, **options: Any) -> dict[str, Any]:
-    return {"plugins": {name: {"weight": 0.5, **options}}}
+    return {"plugins": {name: {"weight": 0.5, **tiny.plugin_options(name), **options}}}
 
 
 @pytest.mark.parametrize("parametrization", tiny.PARAMETRIZATIONS)
@@ -75,7 +76,7 @@ def test_plugin_is_pure(method: str, plugin: str) -> None:
     step = next(iter(run.method.iterate(0, synthetic, task, RNG(0, "iteration"))))
     before = [v.clone() for v in (*step.net.state_dict().values(), *synthetic.state_dict().values())]
     generator, mode = torch.random.get_rng_state(), step.net.training
-    first, second = (find(Plugin, plugin)().loss(step, task, RNG(1)) for _ in range(2))
+    first, second = (tiny.plugin(plugin).loss(step, task, RNG(1)) for _ in range(2))
     after = [*step.net.state_dict().values(), *synthetic.state_dict().values()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert torch.equal(torch.random.get_rng_state(), generator)

@@ -115,7 +115,7 @@ class Images:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, H, W) -> float32 with the mean and std of the data set; in the plain layout."""
-        return _plain((pixels.float() / 255 - _channels(self.mean, pixels)) / _channels(self.std, pixels))
+        return _plain((pixels.float() / 255 - channels(self.mean, pixels)) / channels(self.std, pixels))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -139,11 +139,12 @@ def _plain(x: Tensor) -> Tensor:
     return x.reshape(-1).view(x.shape)
 
 
-def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
+def channels(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """A value for each channel, (1, C, 1, 1)."""
     return torch.tensor(values, device=like.device).view(1, -1, 1, 1)
 
 
 def denormalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...], whitening: Whitening | None = None) -> Tensor:
     """Normalised (and whitened) images (B, C, H, W) -> [0, 1], clamped, for viewing and export."""
     x = x if whitening is None else whitening.undo(x)
-    return (x * _channels(std, x) + _channels(mean, x)).clamp(0, 1)
+    return (x * channels(std, x) + channels(mean, x)).clamp(0, 1)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from datastill.config import Description, load, nearest, override, read_toml
+from datastill.config import Description, changed, load, names, nearest, override, parse_spec, read_toml
 from datastill.core import Protocol
+from datastill.data import Data
 from datastill.errors import InputError
 from datastill.protocols.dc import DC
 from datastill.run import Run
+from datastill.teachers import Pool
 
 
 class Published(Description):
@@ -62,17 +64,47 @@ def recipe_path(name: str) -> Path:
     raise InputError(f"unknown recipe {name!r}{nearest(name, recipe_names())}; or give the path of a .toml file")
 
 
-def read_recipe(name: str, assignments: Iterable[str] = ()) -> Recipe:
-    """A recipe by name or path with dotted ``key=value`` changes. Raises InputError naming the wrong key or value."""
+def read_recipe(name: str, assignments: Iterable[str] = (), changes: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe by name or path with changes by dotted key: a table of them, then ``key=value`` texts.
+
+    Raises InputError naming the wrong key or value.
+    """
     path = recipe_path(name)
     table = read_toml(path)
     table.pop("digest", None)  # a run.toml is a recipe too
-    changes = list(assignments)
-    table = override(table, changes)
+    assignments = list(assignments)
+    table = override(changed(table, changes or {}), assignments)
     beside = {key: table.pop(key) for key in ("protocol", "published") if key in table}
-    if changes and "published" in beside and any(not c.startswith("seed=") for c in changes):
+    keys = [*(changes or {}), *(one.partition("=")[0].strip() for one in assignments)]
+    if "published" in beside and any(key != "seed" for key in keys):
         del beside["published"]  # the number belongs to the recipe as written
     return load(Recipe, {"name": _shown(name, path), "run": load(Run, table), **beside})
+
+
+class Teaching(Description):
+    """What ``datastill teach`` takes beside a recipe: a pool and the data of the runs it is for."""
+
+    pool: Pool
+    data: Data = Data()
+
+
+def read_pools(name: str, assignments: Iterable[str] = ()) -> tuple[tuple[Pool, ...], Data]:
+    """The pools of a recipe (by name or path), or one of a kind or a file with a table [pool], and the data they are for.
+
+    Raises InputError: unknown name or key, a recipe that asks no teachers.
+    """
+    if name.partition(":")[0] in names(Pool):
+        table = changed({"pool": parse_spec(name)}, {})
+    elif name not in recipe_names() and "pool" in (content := read_toml(recipe_path(name))):
+        table = content
+    else:
+        run = read_recipe(name, assignments).run
+        if not run.pools():
+            raise InputError(f"no plug-in of {name} asks teachers; add one, as in plugins.clom.weight=1000, or name a kind "
+                             f"of pool: {', '.join(names(Pool))}")
+        return run.pools(), run.data
+    teaching = load(Teaching, override(table, assignments))
+    return (teaching.pool,), teaching.data
 
 
 def _shown(name: str, path: Path) -> str:

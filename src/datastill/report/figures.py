@@ -55,7 +55,7 @@ def curves(log: Sequence[Mapping[str, Any]], key: str) -> list[Curve]:
 
 def curve(title: str, x: np.ndarray, y: np.ndarray, key: str) -> Curve:
     """One term over the iterations: every value light, a running mean strong; a log scale where all are positive."""
-    figure, axes = _axes()
+    figure, axes = new_axes()
     window = smoothing(len(x))
     axes.plot(*thin(x, y), color="#000001", linewidth=0.8, alpha=0.4 if window > 1 else 1.0,
               marker="o" if len(x) < 3 else "")
@@ -69,7 +69,7 @@ def curve(title: str, x: np.ndarray, y: np.ndarray, key: str) -> Curve:
     note = f"light: {every}, strong: mean over {window} of them" if window > 1 else every
     alt = f"{title} over iterations {x[0]:.0f} to {x[-1]:.0f}: begins at {y[0]:.4g}, ends at {y[-1]:.4g}, " \
           f"least {y.min():.4g}, greatest {y.max():.4g}"
-    return Curve(title, alt, note, _inline(figure, key))
+    return Curve(title, alt, note, inline(figure, key))
 
 
 def _log_scale(axes: Any, range_: float) -> None:
@@ -93,12 +93,12 @@ def shares(log: Sequence[Mapping[str, Any]], key: str) -> Shares | None:
     alt = f"gradient shares at iteration {x[-1]:.0f}: {last}"
     if len(x) < 2:
         return Shares(terms, alt, None)
-    figure, axes = _axes()
+    figure, axes = new_axes()
     some = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).astype(int))
     axes.stackplot(x[some], parts[:, some], colors=[f"#00010{colour}" for _, colour, _ in terms], linewidth=0)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    return Shares(terms, alt, _inline(figure, key))
+    return Shares(terms, alt, inline(figure, key))
 
 
 def smoothing(count: int) -> int:
@@ -123,7 +123,8 @@ def thin(x: np.ndarray, y: np.ndarray, limit: int = POINTS) -> tuple[np.ndarray,
     return x[keep], y[keep]
 
 
-def _axes() -> tuple[Figure, Any]:
+def new_axes() -> tuple[Figure, Any]:
+    """An empty figure over iterations, in the page's manner."""
     figure = Figure(figsize=(5.2, 2.7), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -137,7 +138,7 @@ def _axes() -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _inline(figure: Figure, key: str) -> Markup:
+def inline(figure: Figure, key: str) -> Markup:
     """The figure as an ``<svg>`` for an HTML page: loads nothing, shares no ids or styles with the rest of the page."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "datastill"}):

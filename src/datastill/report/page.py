@@ -17,7 +17,7 @@ from datastill.core import Protocol
 from datastill.errors import InputError
 from datastill.files import make_folder, write_atomically
 from datastill.nets import Architecture
-from datastill.report import figures, pictures, reproduce, settings, words
+from datastill.report import figures, guided, pictures, reproduce, settings, words
 from datastill.run import Run, label
 
 
@@ -65,9 +65,10 @@ def render(sections: Sequence[Section]) -> str:
                               trim_blocks=True, lstrip_blocks=True)
     scored = [s.best for s in sections if s.best is not None]
     alike = {(s["network"], settings.short_table(Protocol, s["protocol"]), s["split"]) for s in scored}
+    gains = guided.gains([(s.card, s.sheets) for s in sections])
     matrices = words.matrices([(s.name, network_of(s.card), s.sheets) for s in sections]) if len(sections) > 1 else []
     return environment.get_template("page.html.jinja").render(sections=sections, words=words, alike=sorted(alike),
-                                                              matrices=matrices,
+                                                              matrices=matrices, gains=gains,
                                                               version=datastill.__version__)
 
 
@@ -129,8 +130,10 @@ def _columns(card: dict[str, Any], run: Run | None) -> dict[str, tuple[str, str]
         parts = {"method": (kind(run.method), ", ".join(settings.options(run.method))),
                  "plug-ins": (", ".join(map(label, run.plugins)) or "none", ", ".join(options)),
                  "network": (kind(run.network), ", ".join(settings.options(run.network)))}
-    return {**parts, "data": (settings.name_of(card["data"]["name"]), ""),
-            "ipc": (str(card["ipc"]), ""), "seed": (str(table["seed"]), "")}
+    data, precision = table["data"], table.get("precision", "float32")
+    more = [] if precision == "float32" else [precision]
+    return {**parts, "data": (settings.name_of(card["data"]["name"]), "ZCA" if data.get("zca") else ""),
+            "ipc": (str(card["ipc"]), ", ".join(more)), "seed": (str(table["seed"]), "")}
 
 
 def _facts(card: dict[str, Any], log: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:

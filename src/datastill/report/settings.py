@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import PydanticUndefined
 
-from datastill.config import Description, Family, kind, load
+from datastill.config import Description, Family, kind, leaves, load
 
 NOT_SET = "not set"
 
@@ -44,7 +44,10 @@ def options(description: Description) -> list[str]:
 
 def short(description: Family) -> str:
     """``name:option=value,option=value``, as it can be typed."""
-    return ":".join(filter(None, (kind(description), ",".join(options(description)))))
+    shown = options(description)
+    if (bare := description.bare) and not any(option.startswith(f"{bare}=") for option in shown):
+        shown.insert(0, f"{bare}={getattr(description, bare)}")
+    return ":".join(filter(None, (kind(description), ",".join(shown))))
 
 
 def short_table(cls: type[Family], table: Mapping[str, Any]) -> str:
@@ -102,15 +105,6 @@ def _rows(path: str, value: Any, usual: Any) -> list[Setting]:
     if value == usual:
         return [] if text(value) == NOT_SET else [Setting(path, text(value))]
     return [Setting(path, text(value), "" if usual is PydanticUndefined else text(usual))]
-
-
-def leaves(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """The values of nested tables by dotted key."""
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        where = f"{path}.{key}" if path else key
-        found |= leaves(value, where) if isinstance(value, Mapping) else {where: value}
-    return found
 
 
 def text(value: Any) -> str:

@@ -1,0 +1,81 @@
+"""How well a pool of teachers recognises a synthetic set while it is being distilled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from scipy import stats
+
+from datastill import artefact
+from datastill.config import Description, digest
+from datastill.errors import InputError
+from datastill.files import read_sealed, seal, sha256, write_json
+from datastill.run import Run
+from datastill.teachers import Pool, Teacher, Teachers
+
+
+class Judged(NamedTuple):
+    """Mean over a pool's teachers at an iteration: cross-entropy (nats) and accuracy (a fraction) of the synthetic set."""
+
+    iteration: int
+    cross_entropy: float
+    accuracy: float
+
+
+class Judgement(Description):
+    """What decides a judgement: the snapshots by checksum, the pool, and the digests of its teachers."""
+
+    subject: tuple[str, ...]
+    pool: Pool
+    teachers: tuple[str, ...]
+
+
+def judge(folder: Path, run: Run, teachers: Teachers) -> list[Judged]:
+    """Show a run's snapshots (its start, its end, and those that were kept) to every teacher of a pool.
+
+    Kept in ``folder/analysis``, so that it is measured once. Raises InputError: a run without snapshots, teachers of other
+    classes.
+    """
+    paths = sorted((folder / "snapshots").glob("*.safetensors"))
+    if not paths:
+        raise InputError(f"{folder} has no snapshots to judge; they lie in its folder snapshots unless deleted")
+    members = list(teachers)
+    judgement = Judgement(subject=tuple(sha256(path) for path in paths), pool=teachers.pool,
+                          teachers=tuple(str(teacher.facts.get("digest", teacher.name)) for teacher in members))
+    place = folder / "analysis" / f"judged-{digest(judgement)}.json"
+    if (known := read_sealed(place)) is not None:
+        return [Judged(**one) for one in known["judged"]]
+    judged = [_one(int(path.stem), artefact.read_tensors(path), members) for path in paths]
+    place.parent.mkdir(exist_ok=True)
+    write_json(place, seal({"teachers": [teacher.name for teacher in members], "judged": [j._asdict() for j in judged]}))
+    return judged
+
+
+@torch.no_grad()
+def _one(iteration: int, tensors: dict[str, torch.Tensor], members: Sequence[Teacher]) -> Judged:
+    entropies, accuracies = [], []
+    for teacher in members:
+        device = next(teacher.network.parameters()).device
+        x, y = tensors["images"].to(device), tensors["labels"].to(device)
+        if teacher.domain.classes != teacher.home.classes:
+            raise InputError(f"{teacher.name} knows {len(teacher.domain.classes)} other classes, so that it cannot judge "
+                             "this set; choose teachers of the run's data")
+        logits = torch.cat([teacher.logits(part) for part in x.split(teacher.chunk(x))])
+        entropies.append(float(F.cross_entropy(logits, y)))
+        accuracies.append(float((logits.argmax(1) == y.argmax(1)).double().mean()))
+    return Judged(iteration, sum(entropies) / len(entropies), sum(accuracies) / len(accuracies))
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
+    """Pearson's, Spearman's and Kendall's correlation of two lists of numbers, with p values; empty below three pairs, or
+    where one of them is constant."""
+    if len(first) < 3 or len(set(first)) < 2 or len(set(second)) < 2:
+        return {}
+    found = {"pearson": stats.pearsonr(first, second), "spearman": stats.spearmanr(first, second),
+             "kendall": stats.kendalltau(first, second)}
+    measured = {name: {"value": float(one.statistic), "p": float(one.pvalue)} for name, one in found.items()}
+    return {"n": len(first), **measured}

@@ -1,0 +1,59 @@
+"""What images a network knows (size, channels, normalisation, whitening, classes), and how images come from one such domain
+into another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from datastill.data.images import Images, channels
+from datastill.data.whitening import Whitening
+
+LUMA = (0.299, 0.587, 0.114)  # of ITU-R 601, as PIL converts to grey
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """The images a network was trained on: shape (C, H, W), mean and std per channel, whitening; its classes in order."""
+
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+    whitening: Whitening | None = None
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """Images of this domain (B, C, H, W) as pixels, 0 to 1 where they are real images; not clamped, differentiable."""
+        x = x if self.whitening is None else self.whitening.undo(x)
+        return x * channels(self.std, x) + channels(self.mean, x)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, C, H, W) of this size as images of this domain."""
+        x = (pixels - channels(self.mean, pixels)) / channels(self.std, pixels)
+        return x if self.whitening is None else self.whitening.whiten(x)
+
+    def looks_like(self, other: Domain) -> bool:
+        """Whether images need not be changed between the two."""
+        ours, theirs = ("" if d.whitening is None else d.whitening.identity for d in (self, other))
+        return (self.shape, self.mean, self.std, ours) == (other.shape, other.mean, other.std, theirs)
+
+
+def domain_of(images: Images) -> Domain:
+    """The domain of networks trained on these images."""
+    return Domain(images.shape, images.mean, images.std, images.classes, images.whitening)
+
+
+def bring(x: Tensor, here: Domain, there: Domain) -> Tensor:
+    """Images of one domain (B, C, H, W) as the other's: back to pixels, channels converted, resized (bilinear, antialiased),
+    normalised and whitened; differentiable. The very same tensor where nothing is to be done."""
+    if here.looks_like(there):
+        return x
+    pixels = here.pixels(x)
+    if pixels.shape[1] != there.shape[0]:
+        pixels = pixels.expand(-1, there.shape[0], -1, -1) if pixels.shape[1] == 1 else \
+            torch.einsum("bchw,c->bhw", pixels, pixels.new_tensor(LUMA))[:, None]
+    if pixels.shape[2:] != there.shape[1:]:
+        pixels = torch.nn.functional.interpolate(pixels, size=there.shape[1:], mode="bilinear", antialias=True)
+    return there.normalise(pixels)

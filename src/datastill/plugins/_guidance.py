@@ -1,0 +1,57 @@
+"""What plug-ins that are guided by a pool of teachers have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from datastill.core import Plugin, Step, Task
+from datastill.rng import RNG
+from datastill.teachers import Pool, Teacher
+from datastill.teachers.supervised import Supervised
+
+
+class Guidance(Plugin):
+    """Asks the teachers of a pool.
+
+    pool: a kind of pool with its settings; ``datastill teach`` makes it ahead of time, a run what is missing.
+    draw: "one": a teacher drawn for every step, its network first (the paper); "mean": the mean over all of them.
+    factors: multiplies the weight for each of the pool's networks; 1 unless given.
+    """
+
+    weight: float = Field(default=1000.0, ge=0.0)
+    pool: Pool = Supervised()
+    draw: Literal["one", "mean"] = "one"
+    factors: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _a_factor_each(self) -> Self:
+        if self.factors and (len(self.factors) != len(self.pool.networks) or min(self.factors) < 0):
+            raise ValueError(f"factors: expected a number of at least 0 for each of the {len(self.pool.networks)} networks "
+                             f"of the pool, got {list(self.factors)}")
+        return self
+
+    @abstractmethod
+    def term(self, teacher: Teacher, step: Step, task: Task, rng: RNG) -> Tensor:
+        """What one teacher says, a scalar."""
+
+    def check(self, task: Task) -> None:
+        self.pool.check(task.context)
+
+    def prepare(self, task: Task) -> Mapping[str, Any]:
+        self.pool.prepare(task.context)
+        return {"teachers": [dict(teacher.facts) for teacher in task.teachers(self.pool)]}
+
+    def loss(self, step: Step, task: Task, rng: RNG) -> Tensor:
+        teachers = task.teachers(self.pool)
+        asked = [teachers.draw(rng("teacher"))] if self.draw == "one" else list(teachers)
+        terms = [self._factor(teacher) * self.term(teacher, step, task, rng("real")) for teacher in asked]
+        return torch.stack(terms).mean()
+
+    def _factor(self, teacher: Teacher) -> float:
+        return self.factors[teacher.group] if self.factors else 1.0

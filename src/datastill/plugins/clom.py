@@ -1,0 +1,38 @@
+"""CLoM: synthetic images that pre-trained models of the same classes recognise."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from datastill.core import Step, Task
+from datastill.errors import InputError
+from datastill.functional.chunks import sum_over
+from datastill.plugins._guidance import Guidance
+from datastill.rng import RNG
+from datastill.teachers import Teacher
+
+
+class CLoM(Guidance):
+    """Classification loss of a pre-trained model (Lu et al. 2023, "Can Pre-Trained Models Assist in Dataset Distillation?"):
+    mean cross-entropy of a frozen teacher on all synthetic images in play, without augmentation.
+
+    The teachers must know the run's classes; for others there is ``cclom``. The authors' weights (their tables of May 2023):
+    2000 for DM, 1000 for DC, 5000 for DSA on CIFAR-10 at 10 images a class, 100 on Fashion-MNIST.
+    """
+
+    def check(self, task: Task) -> None:
+        super().check(task)
+        theirs, ours = self.pool.domain(task.context).classes, task.real.classes
+        if theirs != ours:
+            raise InputError(f"clom needs teachers of the same classes in the same order: they know {_shown(theirs)}, the "
+                             f"run has {_shown(ours)}; use cclom, which compares features instead")
+
+    def term(self, teacher: Teacher, step: Step, task: Task, rng: RNG) -> Tensor:
+        x, y = step.batch
+        return sum_over(lambda part, rows: F.cross_entropy(teacher.logits(part), y[rows], reduction="sum") / len(x), x,
+                        teacher.chunk(x))
+
+
+def _shown(classes: tuple[str, ...]) -> str:
+    return f"{len(classes)} ({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})"

@@ -1,0 +1,100 @@
+"""Figures of a study as inline SVG: lines over an axis, bars by arm, heat and matrix tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from datastill.report.figures import COLOURS, inline, new_axes
+from datastill.report.words import number
+
+Row = Mapping[str, Any]
+INK, MUTED = "#000001", "#000002"
+
+
+def lines(results: Mapping[str, Any], student: str, key: str, teachers: Mapping[str, float] | None = None) -> Markup:
+    """Mean accuracy over the values of the axis with its 95 % interval over seeds, a line for each recipe; the arm it is
+    compared with as a broken line; the teachers' accuracy on a second axis where given (by value of the axis)."""
+    values = results["axes"]
+    figure, axes = new_axes()
+    places = {label: place for place, label in enumerate(values)}
+    for colour, recipe in enumerate(dict.fromkeys(row["recipe"] for row in results["rows"])):
+        rows = {row["arm"]: row for row in results["rows"] if (row["recipe"], row["student"]) == (recipe, student)}
+        shown = [(places[label], rows[label]["mean"]) for label in values if label in rows]
+        x, mean = [place for place, _ in shown], np.array([100 * one["mean"] for _, one in shown])
+        half = np.array([100 * (one["high"] - one["mean"]) if "high" in one else 0.0 for _, one in shown])
+        tone = f"#00010{colour % COLOURS}"
+        axes.errorbar(x, mean, yerr=half, color=tone, marker="o", markersize=4, linewidth=1.6, capsize=3)
+        if (plain := rows.get(results["against"])) is not None:
+            axes.axhline(100 * plain["mean"]["mean"], color=tone, linestyle="--", linewidth=1)
+    axes.set_xticks(list(places.values()), [_tick(value) for value in values.values()])
+    axes.set_xlabel("")
+    axes.set_ylabel("accuracy %", color=MUTED)
+    axes.margins(x=0.05)
+    if teachers:
+        beside = axes.twinx()
+        known = [(places[label], 100 * teachers[label]) for label in values if label in teachers]
+        beside.plot(*zip(*known, strict=True), color=MUTED, linestyle=":", marker="s", markersize=3, linewidth=1.2)
+        beside.set_ylabel("teachers' accuracy %", color=MUTED)
+        beside.tick_params(colors=MUTED, labelsize=10.5)
+        beside.spines[["top"]].set_visible(False)
+    return inline(figure, key)
+
+
+def bars(results: Mapping[str, Any], student: str, key: str) -> Markup:
+    """Mean accuracy of every arm with its 95 % interval over seeds, recipes side by side."""
+    figure, axes = new_axes()
+    recipes = list(dict.fromkeys(row["recipe"] for row in results["rows"]))
+    arms = list(dict.fromkeys(row["arm"] for row in results["rows"]))
+    width = 0.8 / len(recipes)
+    for colour, recipe in enumerate(recipes):
+        rows = {row["arm"]: row["mean"] for row in results["rows"] if (row["recipe"], row["student"]) == (recipe, student)}
+        x = [place - 0.4 + width * (colour + 0.5) for place, arm in enumerate(arms) if arm in rows]
+        found = [rows[arm] for arm in arms if arm in rows]
+        half = [100 * (one["high"] - one["mean"]) if "high" in one else 0.0 for one in found]
+        axes.bar(x, [100 * one["mean"] for one in found], width * 0.92, color=f"#00010{colour % COLOURS}")
+        axes.errorbar(x, [100 * one["mean"] for one in found], yerr=half, fmt="none", ecolor=MUTED, capsize=3)
+    low = min(100 * row["mean"]["mean"] for row in results["rows"] if row["student"] == student)
+    axes.set_ylim(bottom=max(0.0, low - 8))
+    axes.set_xticks(range(len(arms)), [_wrapped(arm) for arm in arms])
+    axes.set_xlabel("")
+    axes.set_ylabel("accuracy %", color=MUTED)
+    return inline(figure, key)
+
+
+def table(rows: Sequence[str], columns: Sequence[str], values: np.ndarray, key: str) -> Markup:
+    """Numbers (R, C) as a heat map, in per cent or points; NaN where there is none."""
+    figure, axes = new_axes()
+    figure.set_size_inches(5.2, 0.9 + 0.42 * len(rows))
+    spread = max(float(np.nanmax(values) - np.nanmin(values)), 1e-9)
+    for r, c in np.ndindex(values.shape):
+        if np.isnan(values[r, c]):
+            continue
+        strength = 0.08 + 0.5 * (values[r, c] - np.nanmin(values)) / spread
+        axes.add_patch(_square(c, r, strength))
+        axes.text(c, r, number(float(values[r, c])), ha="center", va="center", color=MUTED, fontsize=10.5)
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xticks(range(len(columns)), [_wrapped(column) for column in columns])
+    axes.set_yticks(range(len(rows)), [_wrapped(row) for row in rows])
+    axes.grid(visible=False)
+    axes.set_xlabel("")
+    return inline(figure, key)
+
+
+def _square(x: float, y: float, strength: float) -> Any:
+    from matplotlib.patches import Rectangle
+    return Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor="#000100", alpha=strength, linewidth=0)
+
+
+def _tick(value: Any) -> str:
+    return str(len(value)) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _wrapped(text: str, width: int = 14) -> str:
+    """The text in lines, so that neighbours do not run into each other."""
+    import textwrap
+    return "\n".join(textwrap.wrap(text.replace(":", ": ").replace(",", ", "), width)) or text

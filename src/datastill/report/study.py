@@ -1,0 +1,168 @@
+"""The page of a study, and its table as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+import datastill
+from datastill.files import make_folder, write_atomically
+from datastill.report import plots, words
+
+PAGE, TABLE = "index.html", "table.md"
+
+
+Row = Mapping[str, Any]
+
+
+class Picture(NamedTuple):
+    """A figure and what it shows."""
+
+    title: str
+    note: str
+    svg: Markup
+
+
+def write(results: Mapping[str, Any], folder: Path) -> Path:
+    """Write the page and the Markdown table of a study into ``folder``; returns the page. Raises InputError."""
+    make_folder(folder)
+    write_atomically(folder / TABLE, markdown(results).encode())
+    write_atomically(folder / PAGE, render(results).encode())
+    return folder / PAGE
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """The page as HTML; it needs nothing but itself."""
+    environment = Environment(loader=PackageLoader("datastill.report", "."), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("study.html.jinja").render(
+        results=results, words=words, pictures=list(pictures(results)), cells=cells, verdict=verdict,
+        teachers=teachers(results), judged=judged(results), correlations=list(correlations(results)),
+        version=datastill.__version__)
+
+
+def cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """(accuracy, gain over random real images, difference, its interval) of a row, in per cent and points."""
+    mean, against = row["mean"], row.get("difference")
+    accuracy = words.number(100 * mean["mean"]) + (f" ± {words.number(100 * mean['std'])}" if mean["n"] > 1 else "")
+    if against is None:
+        return accuracy, words.points(row["gain"]["mean"]), "", ""
+    return accuracy, words.points(row["gain"]["mean"]), words.points(against["mean"]), words.interval(against)
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """What the paired difference of a row decides, in words."""
+    against = row.get("difference")
+    if against is None:
+        return ""
+    if against["decided"]:
+        return "higher" if against["mean"] > 0 else "lower"
+    needed = against["seeds_needed"]
+    return "not decided" + (f" ({needed} seeds)" if needed else " (more seeds than can be run)")
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The rows as a Markdown table."""
+    against = results["against"]
+    head = ["recipe", "arm", "student", "accuracy", "random real", "gain on random"]
+    head += [f"against {against}", "95 % interval", "by seed", "verdict"] if against else ["by seed"]
+    text = [f"**{results['question']}**", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for row in results["rows"]:
+        accuracy, gain, difference, interval = cells(row)
+        random = words.number(100 * sum(row["random"]) / len(row["random"]))
+        line = [row["recipe"], row["arm"], row["student"], accuracy, random, gain]
+        if against:
+            values = row.get("difference", {}).get("values", [])
+            line += [difference, interval, ", ".join(words.points(v) for v in values), verdict(row)]
+        else:
+            line.append(", ".join(words.number(100 * v) for v in row["accuracy"]))
+        text.append(f"| {' | '.join(line)} |")
+    if seen := judged(results):
+        text += ["", "| recipe | arm | cross-entropy under the judges: start | end | accuracy: start | end |",
+                 "|" + "---|" * 6]
+        text += [f"| {' | '.join(one)} |" for one in seen]
+    for sentence in correlations(results):
+        text += ["", sentence]
+    return "\n".join(text) + "\n"
+
+
+def judged(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """(recipe, arm, cross-entropy at the start and the end, accuracy at both) under the judges, means over seeds."""
+    found: list[tuple[str, ...]] = []
+    for recipe, arm in dict.fromkeys((run["recipe"], run["arm"]) for run in results["runs"]):
+        runs = [run["run"] for run in results["runs"] if (run["recipe"], run["arm"]) == (recipe, arm) and run["run"]]
+        if runs:
+            def mean(what: str, at: int, of: list[Any] = runs) -> float:
+                return float(np.mean([run[at][what] for run in of]))
+            found.append((recipe, arm, f"{mean('cross_entropy', 0):.2f}", f"{mean('cross_entropy', -1):.2f}",
+                          words.number(100 * mean("accuracy", 0)), words.number(100 * mean("accuracy", -1))))
+    return found
+
+
+def correlations(results: Mapping[str, Any]) -> Iterator[str]:
+    """Rank correlation of the judges' cross-entropy with accuracy, a sentence for each recipe and student."""
+    for recipe, students in results["correlation"].items():
+        for student, found in students.items():
+            one = found.get("cross_entropy")
+            if one:
+                yield (f"{recipe}, {student}: over {one['n']} runs the rank correlation of final cross-entropy under the "
+                       f"judges with accuracy is {one['spearman']['value']:+.2f} (Spearman, p {one['spearman']['p']:.2g}), "
+                       f"{one['kendall']['value']:+.2f} (Kendall).")
+
+
+def teachers(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every teacher asked in the study, by name."""
+    found = {}
+    for run in results["runs"]:
+        for one in run["teachers"]:
+            seed = f", seed {one['seed']}" if "seed" in one else ""
+            found[f"{one['network']}{seed}, epoch {one['epoch']}, {one['digest']}"] = one
+    return found
+
+
+def pictures(results: Mapping[str, Any]) -> Iterator[Picture]:
+    """The study's figures, one for each kind of student."""
+    students = list(dict.fromkeys(row["student"] for row in results["rows"]))
+    recipes = list(dict.fromkeys(row["recipe"] for row in results["rows"]))
+    arms = list(dict.fromkeys(row["arm"] for row in results["rows"]))
+    if results["figure"] == "matrix":
+        for i, recipe in enumerate(recipes):
+            values = np.array([[_mean(results, recipe, arm, student) for student in students] for arm in arms])
+            yield Picture(recipe, "mean accuracy in %, arm by student", plots.table(arms, students, values, f"m{i}"))
+        return
+    for i, student in enumerate(students):
+        if results["figure"] == "heat":
+            values = np.array([[_mean(results, recipe, arm, student, "difference" if results["against"] else "gain")
+                                for arm in arms if arm != results["against"]] for recipe in recipes])
+            note = f"difference to {results['against']} in points" if results["against"] else "gain over random real images"
+            yield Picture(student, note, plots.table(recipes, [a for a in arms if a != results["against"]], values, f"h{i}"))
+        elif results["figure"] in ("line", "epochs") and results["axes"]:
+            known = _teacher_accuracy(results) if results["figure"] == "epochs" else None
+            note = "mean and 95 % interval over seeds"
+            note += f"; broken: {results['against']}" if results["against"] else ""
+            note += "; dotted: teachers' accuracy on images held apart" if known else ""
+            yield Picture(student, note, plots.lines(results, student, f"l{i}", known))
+        else:
+            yield Picture(student, "mean and 95 % interval over seeds", plots.bars(results, student, f"b{i}"))
+
+
+def _mean(results: Mapping[str, Any], recipe: str, arm: str, student: str, what: str = "mean") -> float:
+    rows = [row for row in results["rows"] if (row["recipe"], row["arm"], row["student"]) == (recipe, arm, student)]
+    row: Row = rows[0] if rows else {}
+    return 100 * row[what]["mean"] if what in row else float("nan")
+
+
+def _teacher_accuracy(results: Mapping[str, Any]) -> dict[str, float]:
+    """Mean accuracy of the teachers of each arm on the axis, where it was measured."""
+    found = {}
+    for label in results["axes"]:
+        known = [one["accuracy"] for run in results["runs"] if run["arm"] == label for one in run["teachers"]
+                 if one.get("accuracy") is not None]
+        if known:
+            found[label] = float(np.mean(known))
+    return found

@@ -1,0 +1,51 @@
+"""Studies that come with the package, one TOML file each, with a small edition for two cores and the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from datastill.config import leaves, load, nearest, read_toml
+from datastill.errors import InputError
+from datastill.study import Study
+
+LAID_OVER = ("changes", "along")  # tables of a study that an edition adds to; it replaces all else it names
+
+
+def study_names() -> list[str]:
+    """All studies that come with the package."""
+    return sorted(path.stem for path in _root().glob("*.toml"))
+
+
+def study_path(name: str) -> Path:
+    """The file of a study by name, or the file ``name`` itself. Raises InputError with the nearest names."""
+    if name in study_names():
+        return _root() / f"{name}.toml"
+    if Path(name).is_file():
+        return Path(name)
+    raise InputError(f"unknown study {name!r}{nearest(name, study_names())}; or give the path of a .toml file")
+
+
+def load_study(name: str, edition: str = "") -> tuple[Study, str]:
+    """A study by name or path, in one of its editions, and a name for its folder. Raises InputError."""
+    path = study_path(name)
+    study = read_study(read_toml(path), edition)
+    return study, "-".join(filter(None, (path.stem, edition)))
+
+
+def read_study(table: Mapping[str, Any], edition: str = "") -> Study:
+    """A study from its table. Raises InputError for an edition that is not there, an unknown key or value."""
+    table = dict(table)
+    editions = table.pop("editions", {})
+    if edition and edition not in editions:
+        raise InputError(f"no edition {edition!r}; known: {', '.join(editions) or 'none'}")
+    for key, value in editions.get(edition, {}).items():
+        laid = key in LAID_OVER and isinstance(value, Mapping)
+        table[key] = {**leaves(table.get(key, {})), **leaves(value)} if laid else value
+    return load(Study, table)
+
+
+def _root() -> Path:
+    return Path(str(resources.files(__name__)))

@@ -1,0 +1,101 @@
+"""One teacher's file: its weights at several epochs, a row each, and the card that says what they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from datastill.errors import InputError
+from datastill.files import read_sealed, seal, write_json
+
+SNAPSHOTS, CARD = "snapshots.npy", "card.json"
+SCHEMA = 1
+
+
+class Writer:
+    """Writes rows (parameters and buffers, flattened, float32) into a .npy file of known size, one at a time.
+
+    Ordinary writes, not a memory map: a full disk is then an error and not a crash.
+    """
+
+    def __init__(self, path: Path, rows: int, columns: int) -> None:
+        new = not path.exists()
+        self.file = path.open("wb" if new else "r+b")
+        np.lib.format.write_array_header_1_0(self.file, {
+            "descr": "<f4", "fortran_order": False, "shape": (rows, columns)})
+        self.start, self.size = self.file.tell(), 4 * columns
+
+    def write(self, row: int, network: nn.Module) -> str:
+        """Store the network as it is now; returns the row's checksum."""
+        content = flat(network).numpy().astype("<f4").tobytes()
+        self.file.seek(self.start + row * self.size)
+        self.file.write(content)
+        self.file.flush()
+        return hashlib.sha256(content).hexdigest()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def flat(network: nn.Module) -> Tensor:
+    """Parameters and buffers in ``state_dict`` order as one float32 vector on the CPU."""
+    values = [value.detach().float().cpu().flatten() for value in network.state_dict().values()]
+    return torch.cat(values) if values else torch.zeros(0)
+
+
+def layout(network: nn.Module) -> list[list[Any]]:
+    """[name, shape] of what a row holds, in order."""
+    return [[name, list(value.shape)] for name, value in network.state_dict().items()]
+
+
+def write_card(folder: Path, network: nn.Module, epochs: Sequence[int], sums: Sequence[str],
+               about: Mapping[str, Any]) -> None:
+    """The card; it comes last, so that a folder with a card is complete."""
+    write_json(folder / CARD, seal({"schema": SCHEMA, "kind": "datastill.teacher", **about, "tensors": layout(network),
+                                    "epochs": list(epochs), "rows": list(sums)}))
+
+
+def read_card(folder: Path, again: str) -> dict[str, Any]:
+    """The card of a finished teacher; ``again`` says how to make it anew. Raises InputError where it was altered."""
+    if (card := read_sealed(folder / CARD)) is None:
+        raise InputError(f"{folder / CARD} is damaged or was edited: its checksum does not fit; {again}")
+    return card
+
+
+def read_into(network: nn.Module, folder: Path, epoch: int, again: str) -> dict[str, Any]:
+    """Give the network the weights of an epoch, straight from the memory-mapped file. Returns the card.
+
+    Raises InputError: no such epoch, another network, a damaged file (named).
+    """
+    card, path = read_card(folder, again), folder / SNAPSHOTS
+    if epoch not in card["epochs"]:
+        raise InputError(f"{path} holds no epoch {epoch}; it holds {', '.join(map(str, card['epochs']))}")
+    there, wanted = card["tensors"], layout(network)
+    if there != wanted:
+        mine, theirs = next((a, b) for a, b in zip([*wanted, None], [*there, None], strict=False) if a != b)
+        raise InputError(f"{path} is of another network: it has {theirs} where {mine} is expected; {again}")
+    row = card["epochs"].index(epoch)
+    try:
+        values = np.load(path, mmap_mode="c")[row]
+    except (OSError, ValueError, IndexError, EOFError) as error:
+        raise InputError(f"{path} is damaged: {error}; {again}") from None
+    if hashlib.sha256(values.astype("<f4").tobytes()).hexdigest() != card["rows"][row]:
+        raise InputError(f"{path} is damaged: epoch {epoch} does not fit its checksum; {again}")
+    assign(network, torch.from_numpy(values))
+    return card
+
+
+def assign(network: nn.Module, values: Tensor) -> None:
+    """Make a row the network's parameters and buffers, without a copy where type and device allow."""
+    state, start = {}, 0
+    for name, like in network.state_dict().items():
+        state[name] = values[start:start + like.numel()].view(like.shape).to(like.device, like.dtype)
+        start += like.numel()
+    network.load_state_dict(state, assign=True)

@@ -1,0 +1,298 @@
+"""Pools of networks trained by ourselves: how one is trained, kept at several epochs, and found again."""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from datastill.config import digest, dump, kind, spec
+from datastill.data import Data, Images, stratified
+from datastill.data.domain import Domain, domain_of
+from datastill.errors import InputError, RunError
+from datastill.files import locked, make_folder, reason, remove_leftovers
+from datastill.functional.augment import Strategy, augment_images
+from datastill.nets import Architecture, fresh
+from datastill.rng import RNG
+from datastill.states import read_state, write_state
+from datastill.teachers._snapshots import CARD, SNAPSHOTS, Writer, flat, read_card, read_into, write_card
+from datastill.teachers.pool import Context, Pool, Teacher, frozen
+from datastill.train import Training, accuracies
+
+GRID = (0, 1, 2, 4, 6, 10, 20, 50, 100, 150)  # epochs that are kept unless told otherwise
+EVERY = 30.0  # seconds between checkpoints
+STATE = "state.pt"
+
+
+class Trained(Pool):
+    """Networks trained with cross-entropy on the run's training images or on another set.
+
+    networks: one kind of network or several. initialisations: members of each kind; ``seed`` is that of the first, the
+        others follow it.
+    data: the set they are trained on; the run's own training images unless given.
+    epoch: which snapshot is used: "last", or one of those kept (0: before any training).
+    epochs, lr, momentum, weight_decay, batch_size: of training by SGD; drops: shares of the epochs after which the step size
+        is divided by 10. augment: a DSA strategy, each image with its own draw, or "none".
+    snapshots: epochs whose weights are kept beside the last: 0, 1, 2, 4, 6, 10, 20, 50, 100, 150 unless given; "every".
+    validation: share of the training images that the teacher is measured on after every epoch and not trained on (ours; 0
+        trains on all of them and measures nothing).
+    """
+
+    initialisations: int = Field(default=10, ge=1, le=10_000)
+    seed: int = Field(default=0, ge=0, lt=2**62)
+    data: Data | None = None
+    epoch: int | Literal["last"] = "last"
+    epochs: int = Field(default=150, ge=0, le=100_000)
+    lr: float = Field(default=0.01, gt=0.0, le=1e30)
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    weight_decay: float = Field(default=5e-3, ge=0.0)
+    batch_size: int = Field(default=256, ge=1)
+    drops: tuple[float, ...] = (1 / 3, 2 / 3)
+    augment: Strategy = "none"
+    snapshots: tuple[int, ...] | Literal["every"] = ()
+    validation: float = Field(default=0.1, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _is_kept(self) -> Self:
+        if outside := [e for e in self.snapshots if not (isinstance(e, int) and 0 <= e <= self.epochs)] \
+                if self.snapshots != "every" else []:
+            raise ValueError(f"snapshots: expected epochs from 0 to {self.epochs}, got {outside[0]}")
+        if self.epoch != "last" and self.epoch not in self.kept:
+            advice = f"add it to snapshots ({', '.join(map(str, self.kept))} are kept)" if 0 <= self.epoch <= self.epochs \
+                else f"teachers are trained for {self.epochs} epochs"
+            raise ValueError(f"epoch {self.epoch} is never stored; {advice}")
+        return self
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The epochs whose weights are kept, ascending; the last always is."""
+        if self.snapshots == "every":
+            return tuple(range(self.epochs + 1))
+        return tuple(sorted({e for e in self.snapshots or GRID if e <= self.epochs} | {self.epochs}))
+
+    @property
+    def size(self) -> int:
+        return self.initialisations
+
+    @property
+    def rates(self) -> list[float]:
+        """Step size of each epoch."""
+        ends = [round(share * self.epochs) for share in self.drops]
+        return [self.lr * 0.1 ** sum(epoch >= end for end in ends) for epoch in range(self.epochs)]
+
+    def domain(self, context: Context) -> Domain:
+        return domain_of(self._images(context))
+
+    def identity(self, data_root: Path) -> tuple[str, ...]:
+        return () if self.data is None else (_loaded(self.data, data_root).fingerprint,)
+
+    def check(self, context: Context) -> None:
+        super().check(context)
+        _apart(self._images(context), self.validation)
+
+    def missing(self, context: Context) -> int:
+        return sum(not (self._folder(context, *member) / CARD).exists() for member in self._members())
+
+    def prepare(self, context: Context) -> None:
+        """Train the teachers that are not there yet; one that another process is at is waited for."""
+        members = list(self._members())
+        for done, member in enumerate(members):
+            self._make(context, *member, done, len(members))
+        for member in members:
+            self.load(context, *member)  # which finds what is damaged before the work starts
+
+    def seconds(self, context: Context) -> float:
+        images, total = self._images(context), 0.0
+        for group, number in self._members():
+            if not (self._folder(context, group, number) / CARD).exists():
+                total += self.epochs * _epoch_seconds(self.networks[group], self.batch_size, images)
+        return total
+
+    def mend(self, context: Context) -> None:
+        for member in self._members():
+            folder = self._folder(context, *member)
+            if not folder.exists():
+                continue
+            domain = self.domain(context)
+            network = fresh(self.networks[member[0]], domain.shape, len(domain.classes), RNG("mend"), torch.device("cpu"))
+            try:
+                if (folder / CARD).exists():
+                    for epoch in self.kept:
+                        read_into(network, folder, epoch, "")
+                elif (folder / STATE).exists():
+                    read_state(folder / STATE, torch.device("cpu"), "teacher")
+            except InputError:
+                with locked(folder):
+                    for path in folder.glob("*"):
+                        path.unlink()
+
+    def load(self, context: Context, group: int, number: int) -> Teacher:
+        folder, one = self._folder(context, group, number), self._one(group, number)
+        if not (folder / CARD).exists():
+            self._make(context, group, number, 0, 1)
+        domain = self.domain(context)
+        network = fresh(one.networks[0], domain.shape, len(domain.classes), RNG("load"), context.real.device)
+        epoch = self.epochs if self.epoch == "last" else self.epoch
+        card = read_into(network, folder, epoch, again(folder))
+        measured = card["accuracy"][epoch] if card["accuracy"] else None
+        facts = {"network": spec(one.networks[0]), "seed": one.seed, "epoch": epoch, "trained on": card["data"],
+                 "accuracy": measured, "digest": card["digest"]}
+        return Teacher(f"{spec(one.networks[0])}, seed {one.seed}, epoch {epoch}", group, frozen(network), domain,
+                       domain_of(context.real), folder, facts)
+
+    def accuracy(self, context: Context, group: int, number: int) -> list[float]:
+        """Validation accuracy (a fraction) of a finished teacher before training and after each epoch; empty where none was
+        measured. Raises InputError."""
+        folder = self._folder(context, group, number)
+        return list(read_card(folder, again(folder))["accuracy"])
+
+    def _members(self) -> list[tuple[int, int]]:
+        return [(group, number) for group in range(len(self.networks)) for number in range(self.size)]
+
+    def _images(self, context: Context) -> Images:
+        """What they are trained on."""
+        return context.real if self.data is None else _loaded(self.data, context.data_root).to(context.real.device)
+
+    def alone(self, group: int, number: int) -> Self:
+        return self.model_copy(update={"networks": (self.networks[group],), "initialisations": 1,
+                                       "seed": self.seed + number})
+
+    def _one(self, group: int, number: int) -> Self:
+        """What decides this teacher's weights and nothing else; the data come into its digest by their content."""
+        return self.alone(group, number).model_copy(update={"epoch": "last", "data": None})
+
+    def _folder(self, context: Context, group: int, number: int) -> Path:
+        one = self._one(group, number)
+        name = kind(one.networks[0]).rpartition(":")[2]
+        return context.root / "teachers" / f"{name}-{digest(one, self._images(context).fingerprint)}"
+
+    def _make(self, context: Context, group: int, number: int, before: int, of: int) -> None:
+        """Train one teacher, if it is not there; ``before`` of ``of`` teachers are done."""
+        folder = self._folder(context, group, number)
+        if (folder / CARD).exists():
+            return
+        make_folder(folder)
+        with locked(folder, wait=True):
+            if (folder / CARD).exists():  # another process made it while this one waited
+                return
+            remove_leftovers(folder)
+            lesson = Lesson(self._one(group, number), self._images(context), folder)
+            try:
+                lesson.carry_out(lambda done, epochs: context.watch is None or context.watch(
+                    before * epochs + done, of * epochs))
+            except OSError as error:
+                raise RunError(f"stopped: cannot write to {folder}: {reason(error)}; make room and run the same command to "
+                               "go on") from error
+
+
+class Lesson:
+    """One teacher in training, in its folder; goes on from the last checkpoint there."""
+
+    def __init__(self, pool: Trained, images: Images, folder: Path) -> None:
+        self.pool, self.folder = pool, folder
+        self.taught, self.held = _apart(images, pool.validation)
+        rng = RNG("teacher", pool.seed)
+        self.network = fresh(pool.networks[0], images.shape, len(images.classes), rng("network"), images.device)
+        self.digest, self.fingerprint = digest(pool, images.fingerprint), images.fingerprint
+        self.training = Training(self.network, self.taught, pool.rates, rng("train"), batch_size=pool.batch_size,
+                                 momentum=pool.momentum, weight_decay=pool.weight_decay, augment=None if
+                                 pool.augment == "none" else partial(augment_images, strategy=pool.augment))
+        self.accuracy: list[float] = []  # on the images held apart, before training and after each epoch
+        self.losses: list[float] = []
+        self.sums: dict[int, str] = {}  # of the snapshots written, by epoch
+        self._restore()
+
+    @cached_property
+    def path(self) -> Path:
+        """Of the checkpoint."""
+        return self.folder / STATE
+
+    def carry_out(self, watch: Any) -> None:
+        """Train to the end and write the card. Raises RunError when training diverges."""
+        pool, saved = self.pool, time.monotonic()
+        writer = Writer(self.folder / SNAPSHOTS, len(pool.kept), len(flat(self.network)))
+        try:
+            if not self.accuracy and not self.sums:
+                self._note(writer)
+            while self.training.epoch < pool.epochs:
+                self.losses.append(round(self.training.advance(), 6))
+                self._note(writer)
+                if time.monotonic() - saved > EVERY:
+                    self._save()
+                    saved = time.monotonic()
+                try:
+                    watch(self.training.epoch, pool.epochs)
+                except BaseException:  # asked to stop
+                    self._save()
+                    raise
+            if pool.epochs:
+                self.training.check()
+        finally:
+            writer.close()
+        write_card(self.folder, self.network, pool.kept, [self.sums[epoch] for epoch in pool.kept], {
+            "pool": dump(pool), "digest": self.digest, "data": self.fingerprint, "classes": list(self.taught.classes),
+            "mean": list(self.taught.mean), "std": list(self.taught.std), "shape": list(self.taught.shape),
+            "images": {"training": len(self.taught), "validation": 0 if self.held is None else len(self.held)},
+            "accuracy": self.accuracy, "loss": self.losses})
+        self.path.unlink(missing_ok=True)
+
+    def _note(self, writer: Writer) -> None:
+        """Measure the network, and store it if this epoch is one to keep."""
+        epoch = self.training.epoch
+        if self.held is not None:
+            shares = accuracies(self.network, self.held).nan_to_num()
+            counts = torch.bincount(self.held.targets.cpu(), minlength=len(shares))
+            self.accuracy.append(round(float((shares * counts).sum() / counts.sum()), 6))
+        if epoch in self.pool.kept:
+            self.sums[epoch] = writer.write(self.pool.kept.index(epoch), self.network)
+
+    def _save(self) -> None:
+        write_state(self.path, {"digest": self.digest, "training": self.training.state(), "accuracy": self.accuracy,
+                                "losses": self.losses, "sums": self.sums})
+
+    def _restore(self) -> None:
+        if not self.path.exists():
+            return
+        state = read_state(self.path, next(self.network.parameters()).device, "teacher")
+        if not isinstance(state, dict) or state.get("digest") != self.digest:
+            raise InputError(f"{self.path} is the checkpoint of another teacher; delete it to start this one over")
+        self.training.restore(state["training"])
+        self.accuracy, self.losses, self.sums = state["accuracy"], state["losses"], dict(state["sums"])
+
+
+def again(folder: Path) -> str:
+    """How to make a teacher anew: only when asked to."""
+    return f"to train it again, delete {folder} or use datastill teach --retrain"
+
+
+@lru_cache(maxsize=4)
+def _loaded(data: Data, root: Path) -> Images:
+    """The training images of another set, read once."""
+    return data.load(root).train
+
+
+@lru_cache(maxsize=16)
+def _epoch_seconds(network: Architecture, batch_size: int, images: Images) -> float:
+    """Seconds of an epoch over these images, from a few batches."""
+    part = images.subset(torch.arange(min(len(images), 4 * batch_size)))
+    net = fresh(network, images.shape, len(images.classes), RNG("rehearsal"), images.device)
+    training = Training(net, part, [0.0, 0.0], RNG("rehearsal"), batch_size=batch_size)
+    training.advance()
+    began = time.perf_counter()
+    training.advance()
+    return (time.perf_counter() - began) * len(images) / len(part)
+
+
+@lru_cache(maxsize=4)
+def _apart(images: Images, share: float) -> tuple[Images, Images | None]:
+    """(images to train on, images to measure on)."""
+    if not share:
+        return images, None
+    held, rest = stratified(images.targets.cpu().numpy(), share, RNG("teachers", "validation"), images.classes)
+    return images.subset(torch.from_numpy(rest)), images.subset(torch.from_numpy(held))
+
+

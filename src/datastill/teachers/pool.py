@@ -1,0 +1,204 @@
+"""What a pool of teachers is: its description, the networks it stands for, and one teacher with the images it knows."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from datastill.config import Family, spec
+from datastill.data import Images
+from datastill.data.domain import Domain, bring, domain_of
+from datastill.files import LEFTOVER, locked
+from datastill.nets import Architecture, chunk_size, fresh
+from datastill.nets.convnet import ConvNet
+from datastill.rng import RNG
+from datastill.train import Watch
+
+
+@dataclass(frozen=True)
+class Context:
+    """For whom teachers are made, and where they lie.
+
+    real: the run's training images. root: the folder for results; teachers lie in ``root/teachers``. data_root: where other
+    data sets are. watch: told of work done and to do, in epochs. rehearsal: networks stand in with random weights, nothing
+    is made or written (``datastill plan``).
+    """
+
+    real: Images
+    root: Path
+    data_root: Path
+    watch: Watch | None = None
+    rehearsal: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A frozen network in evaluation mode, and the images it knows.
+
+    name: for logs and pages. group: which of the pool's networks it is one of. domain: of the images it was trained on;
+    home: of the images it is shown. folder: its place on disk, where features of real images are kept too; None in a
+    rehearsal. facts: what a card says of it.
+    """
+
+    name: str
+    group: int
+    network: nn.Module
+    domain: Domain
+    home: Domain
+    folder: Path | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def see(self, x: Tensor) -> Tensor:
+        """The run's images (B, C, H, W) as images of the teacher's domain, differentiable."""
+        return bring(x, self.home, self.domain)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (B, K) of the teacher's classes for the run's images (B, C, H, W)."""
+        return self.network(self.see(x))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Features (B, D) before the classifier for the run's images (B, C, H, W)."""
+        return self.network.embed(self.see(x))  # type: ignore[operator]
+
+    def chunk(self, x: Tensor) -> int:
+        """How many images such as ``x`` to show it at once."""
+        one = self.see(x[:1].detach())
+        return chunk_size(self.network, one.expand(len(x), -1, -1, -1))
+
+    def directions(self, real: Images) -> np.ndarray:
+        """Features of these real images at length 1, (N, D) float32; computed once, then read from disk as drawn."""
+        if self.folder is None:
+            width = self.embed(real.batch(torch.zeros(1, dtype=torch.long)).x).shape[1]
+            return np.broadcast_to(np.float32(width**-0.5), (len(real), width))
+        if real.fingerprint not in self._known:
+            self._known[real.fingerprint] = self._read_directions(real)
+        return self._known[real.fingerprint]
+
+    @cached_property
+    def _known(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def _read_directions(self, real: Images) -> np.ndarray:
+        assert self.folder is not None
+        path = self.folder / f"features-{self.facts['epoch']}-{real.fingerprint}.npy"
+        if not path.exists():
+            with locked(self.folder, wait=True):
+                if not path.exists():  # another process may have made it while this one waited
+                    self._write_directions(real, path)
+        return np.load(path, mmap_mode="r")
+
+    @torch.no_grad()
+    def _write_directions(self, real: Images, path: Path) -> None:
+        temporary = path.with_name(f"{LEFTOVER}{path.name}")
+        target = None
+        for rows in torch.arange(len(real)).split(1024):
+            x = real.batch(rows).x
+            features = torch.cat([self.embed(part) for part in x.split(self.chunk(x))])
+            unit = torch.nn.functional.normalize(features, dim=1).cpu().numpy()
+            if target is None:
+                target = temporary.open("wb")
+                np.lib.format.write_array_header_1_0(target, {
+                    "descr": np.lib.format.dtype_to_descr(unit.dtype), "fortran_order": False,
+                    "shape": (len(real), unit.shape[1])})
+            target.write(unit.tobytes())
+        assert target is not None
+        target.close()
+        temporary.replace(path)
+
+
+class Pool(Family):
+    """Networks that know real data: ``networks``, each with as many members as ``size`` says.
+
+    Making them is shared: a teacher lies under the digest of what decides it alone, whatever pool it is asked for by. A new
+    kind of pool is a file in ``datastill/teachers``, or a class outside.
+    """
+
+    home: ClassVar[str] = "datastill.teachers"
+
+    networks: tuple[Architecture, ...] = Field(default=(ConvNet(),), min_length=1)
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Members of each network."""
+
+    @abstractmethod
+    def domain(self, context: Context) -> Domain:
+        """The images its teachers know. Raises InputError."""
+
+    @abstractmethod
+    def load(self, context: Context, group: int, number: int) -> Teacher:
+        """One teacher that is ready. Raises InputError: not there, damaged, of another shape."""
+
+    def alone(self, group: int, number: int) -> Self:
+        """The pool of one of its teachers."""
+        return self.model_copy(update={"networks": (self.networks[group],)})
+
+    def check(self, context: Context) -> None:
+        """See that there can be such teachers, before any work. Raises InputError."""
+        domain = self.domain(context)
+        for network in self.networks:
+            fresh(network, domain.shape, len(domain.classes), RNG("check"), context.real.device)
+
+    def prepare(self, context: Context) -> None:
+        """Make what is missing. Raises InputError, RunError."""
+
+    def missing(self, context: Context) -> int:
+        """How many teachers are still to be made."""
+        return 0
+
+    def seconds(self, context: Context) -> float:
+        """How long making what is missing will take, from a little of it; nothing is written."""
+        return 0.0
+
+    def mend(self, context: Context) -> None:
+        """Delete teachers that are damaged, so that they are made again."""
+
+    def identity(self, data_root: Path) -> tuple[str, ...]:
+        """What decides its teachers beside the description and the run's data: the content of other data, of files."""
+        return ()
+
+
+class Teachers:
+    """The teachers of a pool, each loaded when it is first asked for."""
+
+    def __init__(self, pool: Pool, context: Context) -> None:
+        self.pool, self.context = pool, context
+        self._loaded: dict[tuple[int, int], Teacher] = {}
+
+    def __len__(self) -> int:
+        return len(self.pool.networks) * self.pool.size
+
+    def __iter__(self) -> Iterator[Teacher]:
+        return (self.teacher(group, number) for group in range(len(self.pool.networks)) for number in range(self.pool.size))
+
+    def teacher(self, group: int, number: int) -> Teacher:
+        """Member ``number`` of the pool's network ``group``. Raises InputError."""
+        if (group, number) not in self._loaded:
+            self._loaded[group, number] = self._stand_in(group) if self.context.rehearsal else \
+                self.pool.load(self.context, group, number)
+        return self._loaded[group, number]
+
+    def draw(self, rng: RNG) -> Teacher:
+        """One at random: a network uniformly, then one of its members."""
+        pick = rng.numpy()
+        return self.teacher(int(pick.integers(len(self.pool.networks))), int(pick.integers(self.pool.size)))
+
+    def _stand_in(self, group: int) -> Teacher:
+        domain, network = self.pool.domain(self.context), self.pool.networks[group]
+        net = fresh(network, domain.shape, len(domain.classes), RNG("stand-in", group), self.context.real.device)
+        return Teacher(spec(network), group, frozen(net), domain, domain_of(self.context.real))
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """The network in evaluation mode, its weights without gradient."""
+    return network.eval().requires_grad_(False)

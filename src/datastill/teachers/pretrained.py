@@ -1,0 +1,249 @@
+"""Teachers somebody else trained: weights of torchvision or timm by name, or files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import torch
+from pydantic import Field, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+from datastill.config import NOT_DECISIVE, digest, spec
+from datastill.data.domain import Domain, domain_of
+from datastill.errors import InputError
+from datastill.files import make_folder, sha256
+from datastill.nets import Architecture, fresh
+from datastill.nets.timm import Timm
+from datastill.nets.torchvision import Torchvision
+from datastill.rng import RNG
+from datastill.teachers.pool import Context, Pool, Teacher, frozen
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")  # keys under which checkpoints hold the weights
+PREFIXES = ("module.", "_orig_mod.")  # of data-parallel and compiled networks
+
+
+class Pretrained(Pool):
+    """Networks with given weights: those of torchvision or timm by name, or files of your own.
+
+    networks: ``torchvision:model=resnet18``, ``timm:model=resnet18.a1_in1k``, or any other where ``files`` are given.
+    weights: of torchvision, by its name (IMAGENET1K_V1); with timm the tag behind the name says it.
+    files: a state dict (.safetensors, .pt, .pth) for each network, or several for a single one. Tensors are found by
+        our names, by the library's, or else by their order.
+    mean, std, shape, classes: of the images the networks know: per channel, (C, H, W), names in order. Unless given, those
+        that come with the weights, and for files those of the run's data.
+    """
+
+    networks: tuple[Architecture, ...] = Field(default=(Torchvision(),), min_length=1)
+    weights: str = "DEFAULT"
+    files: Annotated[tuple[str, ...], NOT_DECISIVE] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    shape: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.files and len(self.networks) not in (1, len(self.files)):
+            raise ValueError(f"files: expected one for each of the {len(self.networks)} networks, or several for a single "
+                             f"one, got {len(self.files)}")
+        named = [network for network in self.networks if not isinstance(network, (Torchvision, Timm))]
+        if named and not self.files:
+            raise ValueError(f"files: {spec(named[0])} has no weights to be had by name; name a file for each network")
+        if len(self.mean) != len(self.std) or (self.shape and len(self.shape) != 3):
+            raise ValueError("mean and std: expected one number a channel each; shape: expected [C, H, W]")
+        if any(value <= 0 for value in self.std):
+            raise ValueError("std: expected numbers above 0")
+        return self
+
+    @property
+    def size(self) -> int:
+        return len(self.files) if self.files and len(self.networks) == 1 else 1
+
+    def alone(self, group: int, number: int) -> Self:
+        files = self.files[group + number:][:1]
+        return self.model_copy(update={"networks": (self.networks[group],), "files": files})
+
+    def identity(self, data_root: Path) -> tuple[str, ...]:
+        return tuple(_checksum(name) for name in self.files)
+
+    def domain(self, context: Context) -> Domain:
+        """The images the first network knows; the others must know the same kind."""
+        return self._domain(context, 0)
+
+    def check(self, context: Context) -> None:
+        for name in self.files:
+            _checksum(name)
+        for group, network in enumerate(self.networks):
+            domain = self._domain(context, group)
+            fresh(network, domain.shape, len(domain.classes), RNG("check"), context.real.device)
+
+    def prepare(self, context: Context) -> None:
+        for group in range(len(self.networks)):
+            for number in range(self.size):
+                self.load(context, group, number)
+
+    def load(self, context: Context, group: int, number: int) -> Teacher:
+        domain, network = self._domain(context, group), self.networks[group]
+        net = fresh(network, domain.shape, len(domain.classes), RNG("load"), torch.device("cpu"))
+        if self.files:
+            path = self.files[group + number]
+            fill(net, read_weights(Path(path)), path)
+            name, identity = f"{spec(network)}, {Path(path).name}", _checksum(path)
+        else:
+            fill(net, _named(network, self.weights), f"{spec(network)} {self.weights}")
+            name = identity = f"{spec(network)}, {self.weights}"
+        one = self.model_copy(update={"networks": (network,), "files": ()})
+        folder = context.root / "teachers" / f"pretrained-{digest(one, identity)}"
+        make_folder(folder)
+        facts = {"network": spec(network), "weights": name, "epoch": 0, "digest": folder.name.rpartition("-")[2]}
+        return Teacher(name, group, frozen(net.to(context.real.device)), domain, domain_of(context.real), folder, facts)
+
+    def _domain(self, context: Context, group: int) -> Domain:
+        known = domain_of(context.real)
+        if self.files:
+            path = self.files[group if len(self.networks) > 1 else 0]
+            count = _outputs(_read(path, _checksum(path)))
+            names = known.classes if count in (None, len(known.classes)) else tuple(map(str, range(count or 0)))
+            found = Domain(known.shape, known.mean, known.std, names, known.whitening)
+        else:
+            found = _library_domain(self.networks[group], self.weights)
+        if not (self.mean or self.shape or self.classes):
+            return found
+        whitening = None if self.mean or self.shape else found.whitening
+        channels, height, width = self.shape or found.shape
+        return Domain((channels, height, width), self.mean or found.mean, self.std or found.std,
+                      self.classes or found.classes, whitening)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a state-dict file, wrappers and prefixes taken off; nothing pickled but tensors is opened.
+
+    Raises InputError.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_tensors(path.read_bytes())
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"no file {path}") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read as weights: {error}") from None
+    except Exception as error:  # torch raises a dozen kinds for a file that is not its own
+        first = str(error).partition("\n")[0]
+        raise InputError(f"{path} cannot be read as weights: {first}; expected a state dict of tensors, .safetensors or "
+                         "saved by torch.save") from None
+    for key in WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+        raise InputError(f"{path} holds no state dict: expected tensors by name")
+    weights = {str(name): value for name, value in found.items()}
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights
+
+
+def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Give a network these weights: by its own names, by its library's, or in order.
+
+    Raises InputError that names the first tensor that does not fit.
+    """
+    wanted = network.state_dict()
+    ways = (weights, _renamed(weights, getattr(network, "classifier_path", "")))
+    found = next((names for names in ways if set(wanted) <= set(names)), None) or _in_order(wanted, weights)
+    for name, like in wanted.items():
+        if name not in found:
+            raise InputError(f"{source}: no tensor {name} (shape {tuple(like.shape)}) for this network; its weights are of "
+                             f"another one, which has {', '.join(list(weights)[:3])}, ...")
+        if found[name].shape != like.shape:
+            raise InputError(f"{source}: tensor {name} has shape {tuple(found[name].shape)}, the network expects "
+                             f"{tuple(like.shape)}; the network's options, classes or image shape are not those it was "
+                             "trained with")
+    network.load_state_dict({name: found[name].to(like.dtype) for name, like in wanted.items()})
+
+
+def _renamed(weights: Mapping[str, Tensor], classifier: str) -> dict[str, Tensor]:
+    """Weights by a library's names under those of a ForeignNetwork."""
+    return {f"classifier.{name.removeprefix(classifier + '.')}" if classifier and name.startswith(f"{classifier}.") else
+            f"features.{name}": value for name, value in weights.items()}
+
+
+def _in_order(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Other people's networks of the same layers: tensor by tensor, where there are equally many."""
+    if len(wanted) != len(weights):
+        return dict(weights)
+    return dict(zip(wanted, weights.values(), strict=True))
+
+
+def _outputs(weights: Mapping[str, Tensor]) -> int | None:
+    """How many classes weights are for: the rows of the last matrix."""
+    rows = [len(value) for value in weights.values() if value.dim() == 2]
+    return rows[-1] if rows else None
+
+
+def _checksum(name: str) -> str:
+    path = Path(name).expanduser()
+    try:
+        return _checked(path, path.stat().st_mtime_ns)
+    except OSError:
+        raise InputError(f"no file {name}; expected weights: .safetensors, .pt or .pth") from None
+
+
+@lru_cache(maxsize=64)
+def _checked(path: Path, changed: int) -> str:
+    return sha256(path)
+
+
+@lru_cache(maxsize=2)
+def _read(name: str, checksum: str) -> dict[str, Tensor]:
+    return read_weights(Path(name).expanduser())
+
+
+def _library_domain(network: Architecture, weights: str) -> Domain:
+    """The images a library's weights were trained on."""
+    if isinstance(network, Timm):
+        import timm
+
+        config = timm.get_pretrained_cfg(network.model)
+        if config is None:
+            raise InputError(f"timm has no weights for {network.model}")
+        names = tuple(map(str, range(config.num_classes)))
+        channels, height, width = config.input_size
+        return Domain((channels, height, width), tuple(config.mean), tuple(config.std), names)
+    entry = _entry(network, weights)
+    how = entry.transforms()
+    side = int(how.crop_size[0])
+    return Domain((3, side, side), tuple(how.mean), tuple(how.std), tuple(entry.meta["categories"]))
+
+
+def _named(network: Architecture, weights: str) -> dict[str, Tensor]:
+    """A library's weights; fetched where they are not kept already. Raises InputError where that fails."""
+    try:
+        if isinstance(network, Timm):
+            import timm
+
+            return dict(timm.create_model(network.model, pretrained=True).state_dict())
+        return dict(_entry(network, weights).get_state_dict(progress=False, check_hash=True))
+    except (OSError, RuntimeError) as error:  # no network, a torn file, no such weights
+        first = str(error).partition("\n")[0]
+        raise InputError(f"the weights {weights} of {spec(network)} cannot be fetched: {first}; fetch them elsewhere and "
+                         "name the file in files") from None
+
+
+def _entry(network: Architecture, weights: str) -> Any:
+    from torchvision import models
+
+    assert isinstance(network, Torchvision)
+    known = models.get_model_weights(network.model)
+    try:
+        return known[weights]
+    except KeyError:
+        raise InputError(f"torchvision has no weights {weights!r} for {network.model}; known: "
+                         f"{', '.join(entry.name for entry in known)}, DEFAULT") from None

@@ -1,0 +1,68 @@
+"""Domains: pixels come out of one and go into another, and the way there is differentiable."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from datastill.data.domain import Domain, bring, domain_of
+from datastill.data.whitening import fit
+from datastill.rng import RNG
+from kit import toy_images
+
+GREY = Domain((1, 8, 8), (0.3,), (0.2,), ("a", "b"))
+COLOUR = Domain((3, 8, 8), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), ("a", "b"))
+SMALL = Domain((3, 4, 4), (0.5,) * 3, (0.5,) * 3, ("c",))
+
+
+def whitened(domain: Domain) -> Domain:
+    whitening = fit([RNG("fit").normal(300, *domain.shape)], "w").to(torch.float32)
+    return Domain(domain.shape, domain.mean, domain.std, domain.classes, whitening)
+
+
+def test_the_same_domain_changes_nothing() -> None:
+    x = RNG("x").normal(2, 3, 8, 8)
+    assert bring(x, COLOUR, Domain(COLOUR.shape, COLOUR.mean, COLOUR.std, ("other",))) is x
+
+
+@pytest.mark.parametrize("domain", [GREY, COLOUR, whitened(COLOUR)])
+def test_there_and_back(domain: Domain) -> None:
+    pixels = RNG("p").uniform(3, *domain.shape)
+    torch.testing.assert_close(domain.pixels(domain.normalise(pixels)), pixels, atol=1e-4, rtol=1e-4)
+
+
+def test_a_real_image_is_the_same_pixels_in_both() -> None:
+    images = toy_images(shape=(3, 8, 8))
+    other = Domain((3, 8, 8), (0.1, 0.2, 0.3), (1.0, 0.5, 0.25), images.classes)
+    x = images.batch(torch.arange(3)).x
+    seen = bring(x, domain_of(images), other)
+    torch.testing.assert_close(other.pixels(seen), images.raw(torch.arange(3)).float() / 255)
+
+
+def test_channels() -> None:
+    grey = RNG("g").uniform(2, 1, 8, 8)
+    colour = COLOUR.pixels(bring(GREY.normalise(grey), GREY, COLOUR))
+    torch.testing.assert_close(colour, grey.expand(-1, 3, -1, -1))
+    back = GREY.pixels(bring(COLOUR.normalise(colour), COLOUR, GREY))
+    torch.testing.assert_close(back, grey)  # the luma of grey is itself
+
+
+def test_size_keeps_flat_images_flat_and_the_mean() -> None:
+    pixels = torch.full((1, 3, 8, 8), 0.25)
+    seen = SMALL.pixels(bring(COLOUR.normalise(pixels), COLOUR, SMALL))
+    torch.testing.assert_close(seen, torch.full((1, 3, 4, 4), 0.25))
+    assert bring(COLOUR.normalise(pixels), COLOUR, whitened(SMALL)).shape == (1, 3, 4, 4)
+
+
+@pytest.mark.parametrize("there", [GREY, SMALL, whitened(COLOUR), whitened(SMALL)])
+def test_gradients_flow(there: Domain) -> None:
+    x = RNG("x").normal(1, 3, 8, 8).double().requires_grad_()
+    weights = RNG("w").normal(1, *there.shape).double()
+    whitening = there.whitening.to(torch.float64) if there.whitening else None
+    exact = Domain(there.shape, there.mean, there.std, there.classes, whitening)
+    assert torch.autograd.gradcheck(lambda v: (bring(v, COLOUR, exact) * weights).sum(), x)
+
+
+def test_nothing_is_clamped() -> None:
+    x = torch.full((1, 1, 8, 8), 40.0)
+    assert float(bring(x, GREY, COLOUR).max()) > 20

@@ -1,0 +1,337 @@
+"""Trained teachers: recipe, snapshots, sharing, resume inside a teacher, and what is said of damaged ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from datastill.config import load
+from datastill.data import Data
+from datastill.errors import InputError
+from datastill.nets import Architecture
+from datastill.rng import RNG
+from datastill.teachers import Context, Pool, Teachers
+from datastill.teachers._snapshots import flat
+from datastill.teachers.experts import Experts
+from datastill.teachers.making import make
+from datastill.teachers.supervised import Supervised
+from kit import input_error
+
+NET = tiny.NETWORK
+
+
+def pool(**options: Any) -> Supervised:
+    table = {"kind": "supervised", "networks": [NET], "initialisations": 1, "epochs": 3, "batch_size": 512, **options}
+    return load(Pool, table)  # type: ignore[type-abstract, return-value]
+
+
+def context(root: Path, **options: Any) -> Context:
+    return Context(tiny.splits().train, root, root, **options)
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file() and p.name != ".lock"}
+
+
+def weights(pool: Pool, where: Context, group: int = 0, number: int = 0) -> torch.Tensor:
+    return flat(pool.load(where, group, number).network).clone()
+
+
+def test_the_recipes_of_the_papers() -> None:
+    clom = Supervised()
+    assert [clom.rates[e] for e in (0, 49, 50, 99, 100, 149)] == pytest.approx([0.01, 0.01, 1e-3, 1e-3, 1e-4, 1e-4])
+    assert (clom.momentum, clom.weight_decay, clom.batch_size, clom.augment) == (0.9, 5e-3, 256, "none")
+    assert clom.kept == (0, 1, 2, 4, 6, 10, 20, 50, 100, 150)
+    mtt = Experts()
+    assert set(mtt.rates) == {0.01}
+    assert (mtt.momentum, mtt.weight_decay, mtt.epochs, mtt.kept) == (0.0, 0.0, 50, tuple(range(51)))
+    assert "color" in mtt.augment
+
+
+def test_they_learn_and_say_how_well(tmp_path: Path) -> None:
+    some, where = pool(networks=["convnet:width=8,depth=2"], epochs=8, batch_size=64), context(tmp_path)
+    some.prepare(where)
+    accuracy = some.accuracy(where, 0, 0)
+    assert len(accuracy) == 9
+    assert accuracy[-1] > accuracy[0] + 0.3
+    teacher = some.load(where, 0, 0)
+    assert teacher.facts["accuracy"] == accuracy[-1]
+    assert not teacher.network.training
+    assert not any(p.requires_grad for p in teacher.network.parameters())
+    held = some.model_copy(update={"validation": 0.0})
+    held.prepare(where)
+    assert held.accuracy(where, 0, 0) == []
+
+
+def test_every_epoch_kept_can_be_had(tmp_path: Path) -> None:
+    where = context(tmp_path)
+    stored = [weights(pool(epoch=e), where) for e in (0, 1, 2, 3)]
+    assert len({tuple(w[:5].tolist()) for w in stored}) == 4
+    assert torch.equal(stored[3], weights(pool(epoch="last"), where))
+    assert len(list((tmp_path / "teachers").iterdir())) == 1  # one training gives them all
+    untrained = tiny.run().network.build((1, 8, 8), 10)
+    assert flat(untrained).shape == stored[0].shape
+
+
+def test_teachers_are_shared_between_pools(tmp_path: Path) -> None:
+    where = context(tmp_path)
+    pool(initialisations=2).prepare(where)
+    before = content(tmp_path)
+    both = pool(networks=[NET, "mlp"], initialisations=3)
+    assert both.missing(where) == 4
+    assert pool(seed=1).missing(where) == 0
+    assert pool(lr=0.02).missing(where) == 1
+    assert pool(data=Data(name="digits", validation=0.1)).missing(where) == 0  # the very same images by another way
+    assert torch.equal(weights(pool(seed=1), where), weights(both, where, 0, 1))
+    assert before.items() <= content(tmp_path).items()
+
+
+def test_other_data_are_another_digest(tmp_path: Path) -> None:
+    plain = tiny.run(plugins={"cclom": {"pool": {"kind": "supervised"}}})
+    other = tiny.run(plugins={"cclom": {"pool": {"kind": "supervised", "data": {"name": "digits", "size": 16}}}})
+    real = tiny.splits().train
+    assert plain.digest(real) != other.digest(real)
+    assert len(other.pools()[0].identity(tmp_path)) == 1
+    assert tiny.run(plugins={"cclom": {"weight": 0.0}}).pools() == ()
+
+
+@pytest.mark.parametrize("every", [0.0, 1e9])
+def test_stop_and_resume_is_the_unbroken_training(every: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = pool(epochs=5, augment="flip_crop", networks=["convnet:width=4,depth=2,norm=batch"])
+    some.prepare(context(tmp_path / "whole"))
+    monkeypatch.setattr("datastill.teachers._trained.EVERY", every)
+
+    class Enough(Exception):
+        pass
+
+    def stop(done: int, of: int) -> None:
+        assert of == 5
+        if done in (1, 2, 4):
+            raise Enough
+
+    for _ in range(3):
+        with pytest.raises(Enough):
+            some.prepare(context(tmp_path / "broken", watch=stop))
+    some.prepare(context(tmp_path / "broken"))
+    assert content(tmp_path / "whole") == content(tmp_path / "broken")
+
+
+def test_killed_inside_a_teacher(tmp_path: Path) -> None:
+    code = """
+import sys, torch
+from pathlib import Path
+torch.set_num_threads(1)
+import datastill.teachers._trained as trained
+from datastill.data import Data
+from datastill.teachers import Context
+from datastill.teachers.supervised import Supervised
+from datastill.nets.convnet import ConvNet
+trained.EVERY = 0.0
+real = Data(name="digits").load(".").train
+pool = Supervised(networks=(ConvNet(width=4, depth=2),), initialisations=2, epochs=12, batch_size=64)
+root = Path(sys.argv[1])
+pool.prepare(Context(real, root, root, lambda done, of: print(done, flush=True)))
+"""
+    def start(root: Path) -> subprocess.Popen[str]:
+        return subprocess.Popen([sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE, text=True,
+                                env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    for at in (3, 15):  # in the first teacher, and in the second
+        process = start(tmp_path / "broken")
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= at:
+                break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert any((tmp_path / "broken").rglob("state.pt"))
+    for root in ("broken", "whole"):
+        assert start(tmp_path / root).wait() == 0
+    assert content(tmp_path / "whole") == content(tmp_path / "broken")
+
+
+def test_several_at_once_are_the_same(tmp_path: Path) -> None:
+    some, data = pool(initialisations=3), Data(name="digits", validation=0.1)
+    make(some, data, tmp_path / "one", tmp_path, torch.device("cpu"), 1, lambda *at: None)
+    make(some, data, tmp_path / "two", tmp_path, torch.device("cpu"), 2, lambda *at: None)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+def test_one_that_is_being_trained_is_waited_for(tmp_path: Path) -> None:
+    from datastill.files import locked
+    some, where = pool(), context(tmp_path)
+    folder = some._folder(where, 0, 0)
+    folder.mkdir(parents=True)
+    code = f"""
+import time
+from pathlib import Path
+from datastill.files import locked
+with locked(Path({str(folder)!r})):
+    print("held", flush=True)
+    time.sleep(1.5)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    with pytest.raises(InputError, match="in use"), locked(folder):
+        pass
+    began = time.monotonic()
+    some.prepare(where)
+    assert time.monotonic() - began > 0.5
+    assert some.missing(where) == 0
+    process.wait()
+
+
+def teacher_folder(root: Path) -> Path:
+    (folder,) = (root / "teachers").iterdir()
+    return folder
+
+
+def test_a_damaged_file_is_named_and_retrained_only_on_request(tmp_path: Path) -> None:
+    some, where = pool(), context(tmp_path)
+    some.prepare(where)
+    good = content(tmp_path)
+    path = teacher_folder(tmp_path) / "snapshots.npy"
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    with input_error(str(path), "damaged", "epoch 3", "--retrain"):
+        some.prepare(where)
+    assert path.read_bytes() == damaged
+    pool(epoch=1).load(where, 0, 0)  # the other epochs are whole
+    some.mend(where)
+    some.prepare(where)
+    assert content(tmp_path) == good
+    some.mend(where)  # nothing to mend: nothing is touched
+    assert content(tmp_path) == good
+
+
+@pytest.mark.parametrize("name", ["card.json", "snapshots.npy"])
+def test_torn_and_edited_files(name: str, tmp_path: Path) -> None:
+    some, where = pool(), context(tmp_path)
+    some.prepare(where)
+    path = teacher_folder(tmp_path) / name
+    path.write_bytes(path.read_bytes()[:-200])
+    with input_error(name, "damaged", "--retrain"):
+        some.prepare(where)
+    some.mend(where)
+    some.prepare(where)
+    assert some.missing(where) == 0
+
+
+def test_an_edited_card(tmp_path: Path) -> None:
+    some, where = pool(), context(tmp_path)
+    some.prepare(where)
+    path = teacher_folder(tmp_path) / "card.json"
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps({**card, "accuracy": [1.0]}))
+    with input_error("card.json", "edited"):
+        some.load(where, 0, 0)
+
+
+def test_a_damaged_checkpoint(tmp_path: Path) -> None:
+    some = pool()
+
+    def stop(done: int, of: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        some.prepare(context(tmp_path, watch=stop))
+    path = teacher_folder(tmp_path) / "state.pt"
+    path.write_bytes(path.read_bytes()[:-3])
+    with input_error("state.pt", "damaged", "start the teacher over"):
+        some.prepare(context(tmp_path))
+    some.mend(context(tmp_path))
+    some.prepare(context(tmp_path))
+
+
+@pytest.mark.parametrize(("options", "parts"), [
+    ({"epoch": 7, "epochs": 20}, ["epoch 7", "never stored", "0, 1, 2, 4, 6, 10, 20"]),
+    ({"epoch": 21, "epochs": 20}, ["epoch 21", "trained for 20 epochs"]),
+    ({"snapshots": [0, 30], "epochs": 20}, ["0 to 20", "30"]),
+    ({"networks": []}, ["networks"]),
+    ({"initialisations": 0}, ["initialisations"]),
+    ({"networks": ["convnt"]}, ["networks[0]", "convnet"]),
+    ({"lr": 0}, ["lr"]),
+])
+def test_bad_pools(options: dict[str, Any], parts: list[str]) -> None:
+    with input_error(*parts):
+        pool(**options)
+
+
+class Plain(Architecture):
+    """A network that has no features."""
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(shape[0] * shape[1] * shape[2], classes))
+
+
+def test_a_network_without_features() -> None:
+    with input_error("Plain", "without embed(x)"):
+        pool().model_copy(update={"networks": (Plain(),)}).check(context(Path()))
+
+
+def test_a_network_that_does_not_fit(tmp_path: Path) -> None:
+    with input_error("does not fit"):
+        pool(networks=["convnet:depth=6"]).check(context(tmp_path))
+
+
+def test_draws_take_networks_first(tmp_path: Path) -> None:
+    many = Teachers(pool(networks=[NET, "mlp:width=8"], initialisations=3), context(tmp_path, rehearsal=True))
+    drawn = [many.draw(RNG("draw", i)) for i in range(200)]
+    share = np.mean([one.group == 0 for one in drawn])
+    assert 0.4 < share < 0.6
+    assert many.draw(RNG("draw", 5)) is many.draw(RNG("draw", 5))
+    assert len(many) == 6
+    assert not (tmp_path / "teachers").exists()
+
+
+def test_directions_are_the_features_of_real_images(tmp_path: Path) -> None:
+    some, where = pool(), context(tmp_path)
+    teacher, real = some.load(where, 0, 0), tiny.splits().train
+    found = teacher.directions(real)
+    rows = torch.tensor([0, 5, 700])
+    with torch.no_grad():
+        wanted = torch.nn.functional.normalize(teacher.embed(real.batch(rows).x), dim=1)
+    torch.testing.assert_close(torch.from_numpy(np.array(found[rows.numpy()])), wanted)
+    (path,) = teacher_folder(tmp_path).glob("features-*.npy")
+    before = path.stat().st_mtime_ns
+    assert np.array_equal(some.load(where, 0, 0).directions(real), found)
+    assert path.stat().st_mtime_ns == before  # read, not made again
+    assert not np.array_equal(pool(epoch=0).load(where, 0, 0).directions(real), found)
+
+
+def test_another_domain(tmp_path: Path) -> None:
+    """A teacher of larger colour images looks at the run's digits."""
+    other = Data(name="digits", size=12, channels=3)
+    teacher = pool(data=other).load(context(tmp_path), 0, 0)
+    x = tiny.splits().train.batch(torch.arange(4)).x.requires_grad_()
+    assert teacher.see(x).shape == (4, 3, 12, 12)
+    assert teacher.logits(x).shape == (4, 10)
+    (gradient,) = torch.autograd.grad(teacher.logits(x).sum(), x)
+    assert gradient.abs().sum() > 0
+
+
+def test_a_full_disk_is_said_and_nothing_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datastill.errors import RunError
+    some = pool()
+
+    def full(*anything: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("datastill.teachers._trained.Writer.write", full)
+    with pytest.raises(RunError, match=r"the disk is full.*make room"):
+        some.prepare(context(tmp_path))
+    monkeypatch.undo()
+    some.prepare(context(tmp_path))
