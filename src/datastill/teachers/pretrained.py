@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
@@ -46,6 +46,11 @@ class Pretrained(Pool):
     shape: tuple[int, ...] = ()
     classes: tuple[str, ...] = ()
 
+    @field_validator("files", mode="before")
+    @classmethod
+    def _names(cls, files: Any) -> Any:
+        return [str(one) if isinstance(one, Path) else one for one in files] if isinstance(files, (list, tuple)) else files
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.files and len(self.networks) not in (1, len(self.files)):
@@ -58,6 +63,8 @@ class Pretrained(Pool):
             raise ValueError("mean and std: expected one number a channel each; shape: expected [C, H, W]")
         if any(value <= 0 for value in self.std):
             raise ValueError("std: expected numbers above 0")
+        if self.weights != "DEFAULT" and not self.files and any(isinstance(network, Timm) for network in self.networks):
+            raise ValueError(f"weights {self.weights!r}: with timm the tag behind the name says it, as in resnet18.a1_in1k")
         return self
 
     @property
@@ -116,8 +123,10 @@ class Pretrained(Pool):
             return found
         whitening = None if self.mean or self.shape else found.whitening
         channels, height, width = self.shape or found.shape
-        return Domain((channels, height, width), self.mean or found.mean, self.std or found.std,
-                      self.classes or found.classes, whitening)
+        mean, std = self.mean or found.mean, self.std or found.std
+        if len(mean) != channels:
+            raise InputError(f"mean and std: expected one number for each of {channels} channels, got {len(mean)}")
+        return Domain((channels, height, width), mean, std, self.classes or found.classes, whitening)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -166,7 +175,9 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None
             raise InputError(f"{source}: tensor {name} has shape {tuple(found[name].shape)}, the network expects "
                              f"{tuple(like.shape)}; the network's options, classes or image shape are not those it was "
                              "trained with")
-    network.load_state_dict({name: found[name].to(like.dtype) for name, like in wanted.items()})
+    with torch.no_grad():
+        for name, mine in wanted.items():  # not load_state_dict, whose hooks ask for metadata that other files do not have
+            mine.copy_(found[name])
 
 
 def _renamed(weights: Mapping[str, Tensor], classifier: str) -> dict[str, Tensor]:
@@ -230,10 +241,13 @@ def _named(network: Architecture, weights: str) -> dict[str, Tensor]:
             import timm
 
             return dict(timm.create_model(network.model, pretrained=True).state_dict())
-        return dict(_entry(network, weights).get_state_dict(progress=False, check_hash=True))
-    except (OSError, RuntimeError) as error:  # no network, a torn file, no such weights
-        first = str(error).partition("\n")[0]
-        raise InputError(f"the weights {weights} of {spec(network)} cannot be fetched: {first}; fetch them elsewhere and "
+        return dict(_entry(network, weights).get_state_dict(progress=False, check_hash=True, weights_only=True))
+    except InputError:
+        raise
+    except Exception as error:  # no network, a torn file, no such weights: the clients of hubs raise kinds of their own
+        first = str(error).partition("\n")[0] or type(error).__name__
+        which = "" if isinstance(network, Timm) else f" {weights}"
+        raise InputError(f"the weights{which} of {spec(network)} cannot be fetched: {first}; fetch them elsewhere and "
                          "name the file in files") from None
 
 
