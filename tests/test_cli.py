@@ -249,3 +249,117 @@ def test_recipes_and_commands_of_the_readme_exist() -> None:
         assert hasattr(cli, command) or command == "list"
     for recipe in re.findall(r"\b(?:dm|random)/[\w-]+", text):
         assert recipe in recipe_names()
+
+
+# --- teachers and studies ----------------------------------------------------------------------------------------------
+
+POOL = ["pool.networks=convnet:width=4,depth=2", "pool.initialisations=2", "pool.epochs=2", "pool.batch_size=256",
+        "data.name=digits", "data.validation=0.1"]
+GUIDED = ["data.validation=0.1", "plugins.clom.weight=1", "plugins.clom.pool.networks=convnet:width=4,depth=2",
+          "plugins.clom.pool.initialisations=2", "plugins.clom.pool.epochs=2", "plugins.clom.pool.batch_size=256"]
+
+
+def test_teach_then_distill_and_analyse(run_cli: Call, tmp_path: Path) -> None:
+    code, out, err = run_cli("teach", "supervised", *POOL)
+    assert code == 0, err
+    assert len(re.findall(r"seed [01]", out)) == 2
+    teachers = sorted((tmp_path / "outputs" / "teachers").iterdir())
+    before = [(path / "snapshots.npy").stat().st_mtime_ns for path in teachers]
+    assert run_cli("teach", "supervised", *POOL)[0] == 0
+    code, _, err = run_cli("distill", "dm/digits-ipc1", *SMALL, *GUIDED, "--out", "run")
+    assert code == 0, err
+    assert [(path / "snapshots.npy").stat().st_mtime_ns for path in teachers] == before  # made once, found by the run
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    assert {one["digest"] for one in card["prepared"]["clom"]["teachers"]} == {path.name.rpartition("-")[2] for path in teachers}
+    code, out, err = run_cli("teach", "dm/digits-ipc1", *SMALL, *GUIDED)
+    assert code == 0, err
+    assert "seed 1" in out
+    code, out, err = run_cli("analyse", "teachers", "supervised", *POOL, "--count", "50")
+    assert code == 0, err
+    assert re.search(r"predicted differently [01]\.\d+, CKA 0\.\d+", out)
+    code, out, err = run_cli("analyse", "sets", "run", "--set", "pool.networks=convnet:width=4,depth=2", "--set", "pool.epochs=1",
+                             "--set", "pool.seed=9")
+    assert code == 0, err
+    assert len(re.findall(r"run +\S +[03] +\S +\d", out)) == 2
+    code, out, err = run_cli("plan", "dm/digits-ipc1", *SMALL, *GUIDED, "plugins.clom.pool.seed=77")
+    assert code == 0, err
+    assert "to train those that are missing" in out
+    assert len(list((tmp_path / "outputs" / "teachers").iterdir())) == 3
+
+
+def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
+    (tmp_path / "pool.toml").write_text('[pool]\nkind = "supervised"\nnetworks = ["mlp:width=8"]\ninitialisations = 1\n'
+                                        'epochs = 1\n[data]\nname = "digits"\n')
+    code, out, err = run_cli("teach", "pool.toml")
+    assert code == 0, err
+    assert "mlp:width=8" in out
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (("teach", "dm/digits-ipc1"), "no plug-in of dm/digits-ipc1 asks teachers; add one"),
+    (("teach", "superwised"), "superwised"),
+    (("teach", "supervised", "pool.epochs=3", "pool.epoch=2", "pool.snapshots=[1]", "data.name=digits"), "epoch 2 is never stored; add it to snapshots (1, 3 are kept)"),
+    (("teach", "supervised", "pool.networks=[]", "data.name=digits"), "networks"),
+    (("teach", "pretrained", "pool.files=missing.pt", "pool.networks=mlp", "data.name=digits"), "no file missing.pt"),
+    (("analyse", "sets", "nowhere"), "nowhere"),
+    (("study", "ptm-weight"), "unknown study 'ptm-weight'; did you mean 'ptm-weights'"),
+    (("study", "ptm-weights", "--edition", "tiny"), "no edition 'tiny'; known: paper, small"),
+    (("distill", "dm/digits-ipc1", "plugins.clom.pool.data.name=mnist"), "data set MNIST is not there"),
+])
+def test_bad_input_about_teachers_and_studies(arguments: tuple[str, ...], says: str, run_cli: Call, tmp_path: Path) -> None:
+    code, _, err = run_cli(*arguments)
+    assert code == 2, err
+    assert err.count("\n") == 1
+    assert says in err
+    assert not (tmp_path / "outputs").exists()
+
+
+STUDY = """
+question = "Does it help?"
+recipes."dm/digits-ipc1" = {}
+against = "plain"
+figure = "bars"
+seeds = 2
+trials = 2
+[changes]
+method = { iterations = 3, batch_real = 8 }
+network = "convnet:width=4,depth=2"
+protocol = { epochs = 1, augment = "none" }
+plugins.clom.pool = { networks = ["convnet:width=4,depth=2"], initialisations = 1, epochs = 1 }
+[arms]
+plain = {}
+clom = { plugins.clom.weight = 1.0 }
+"""
+
+
+def test_study(run_cli: Call, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(STUDY)
+    code, out, err = run_cli("study", "own.toml", "--plan")
+    assert code == 0, err
+    assert "missing teachers:" in out
+    assert not (tmp_path / "outputs").exists()
+    code, out, err = run_cli("study", "own.toml")
+    assert code == 0, err
+    assert "Report: outputs/studies/own/index.html" in out
+    assert sorted(path.name for path in (tmp_path / "outputs/studies/own").iterdir()) == ["index.html", "results.json", "table.md"]
+    assert len(list((tmp_path / "outputs/runs").iterdir())) == 4
+    assert "Does it help?" in run_cli("study", "own.toml")[1]
+    code, out, _ = run_cli("study", "own.toml", "--plan")
+    assert re.search(r"missing runs: 0", out)
+    assert run_cli("list", "studies")[1].count("ptm-") == 7
+    assert "supervised" in run_cli("list", "pools")[1]
+    assert "question" in run_cli("show", "ptm-losses")[1]
+
+
+def test_a_damaged_teacher_is_made_again_only_on_request(run_cli: Call, tmp_path: Path) -> None:
+    run_cli("teach", "supervised", *POOL, "pool.initialisations=1")
+    (file,) = (tmp_path / "outputs" / "teachers").glob("*/snapshots.npy")
+    sound = file.read_bytes()
+    file.write_bytes(sound[:-4] + b"abcd")
+    code, _, err = run_cli("teach", "supervised", *POOL, "pool.initialisations=1")
+    assert code == 2
+    assert "snapshots.npy is damaged" in err
+    assert "--retrain" in err
+    assert file.read_bytes() != sound
+    assert run_cli("teach", "supervised", *POOL, "pool.initialisations=1", "--retrain")[0] == 0
+    assert file.read_bytes() == sound

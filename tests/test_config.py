@@ -638,3 +638,12 @@ def test_the_digest_is_the_same_in_another_process() -> None:
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                             env={**os.environ, "PYTHONHASHSEED": "7"})
     assert answer.stdout.strip() == digest(RUN)
+
+
+def test_a_list_of_one_may_be_given_as_that_one() -> None:
+    from datastill.teachers import Pool
+    one = load(Pool, "supervised:networks=mlp,epochs=3")  # type: ignore[type-abstract]
+    assert one == load(Pool, {"kind": "supervised", "networks": [{"kind": "mlp"}], "epochs": 3})  # type: ignore[type-abstract]
+    assert load(Pool, {"kind": "supervised", "snapshots": "every"}).snapshots == "every"  # type: ignore[type-abstract, attr-defined]
+    with input_error("networks[0]", "unknown network 'mpl'"):
+        load(Pool, {"kind": "supervised", "networks": "mpl"})  # type: ignore[type-abstract]

@@ -268,6 +268,8 @@ def _resolve(annotation: Any, value: Any, path: str, usual: Any) -> Any:
         return _resolve(inner[0], value, path, usual) if inner and isinstance(value, (Mapping, str)) else value
     if _is_description(annotation):
         return load(annotation, value, path, usual)
+    if origin is tuple and arguments[1:] == (...,) and isinstance(value, (str, int, float)):
+        value = (value,)  # a list of one may be given as that one
     if origin is tuple and _is_description(arguments[0]):
         return _several(arguments[0], value, path)
     if origin is dict and _is_description(arguments[1]) and isinstance(value, Mapping):

@@ -270,3 +270,20 @@ def test_unchanged_start_is_shown_once(folder: Path, tmp_path: Path) -> None:
     write_tensors(folder / "snapshots" / "000000.safetensors", same)
     once = Checked(report([folder], tmp_path / "page.html").read_text()).tags.count("img")
     assert (both, once) == (12, 6)
+
+
+def test_teachers_and_the_paired_gain_of_plugins(tmp_path: Path) -> None:
+    pool = {"networks": ["convnet:width=4,depth=1"], "initialisations": 2, "epochs": 1, "validation": 0.34}
+    for name, plugins in (("plain", {}), ("guided", {"clom": {"weight": 3.0, "pool": pool}})):
+        run = load(ds.Run, {"network": "convnet:width=4,depth=1", "ipc": 2, "method": METHOD, "plugins": plugins})
+        ds.distill(run, run.task(images(0), root=tmp_path), tmp_path / name)
+        scoring.score(tmp_path / name, ds.load(tmp_path / name), PROTOCOL, run.network, images(0), images(1), trials=3, seed=4,
+                      baselines=tmp_path / "baselines")
+    page = report([tmp_path / "guided"], tmp_path / "one.html").read_text()
+    facts = ds.load(tmp_path / "guided").card["prepared"]["clom"]["teachers"]
+    assert [one["digest"] in page for one in facts] == [True, True]
+    assert words.number(100 * facts[0]["accuracy"]) in page
+    both = report([tmp_path / "plain", tmp_path / "guided"], tmp_path / "both.html").read_text()
+    assert "clom (weight 3)" in both
+    assert "3 students of one seed" in both
+    assert "Teachers" not in report([tmp_path / "plain"], tmp_path / "two.html").read_text()

@@ -1,0 +1,74 @@
+"""Judging snapshots: what is measured, that it is kept, what cannot be judged, correlations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import datastill as ds
+import tiny
+from datastill.analysis.judging import judge, rank_correlation
+from datastill.config import load
+from datastill.teachers import Pool, Teachers
+from kit import input_error
+
+
+def made(root: Path, **fields: object) -> tuple[ds.Run, ds.Task, Teachers]:
+    run = tiny.run(ipc=2, **fields)
+    task = run.task(tiny.splits().train, root=root)
+    ds.distill(run, task, root / "run", keep=(2,))
+    pool = load(Pool, {**tiny.POOL, "epochs": 4, "batch_size": 64})  # type: ignore[type-abstract]
+    pool.prepare(task.context)
+    return run, task, task.teachers(pool)
+
+
+def test_cross_entropy_and_accuracy_of_every_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, _, teachers = made(tmp_path)
+    judged = judge(tmp_path / "run", run, teachers)
+    assert [one.iteration for one in judged] == [0, 2, 3]
+    batch = ds.load(tmp_path / "run").batch()
+    with torch.no_grad():
+        entropy = [float(F.cross_entropy(one.logits(batch.x), batch.y)) for one in teachers]
+        right = [float((one.logits(batch.x).argmax(1) == batch.y.argmax(1)).float().mean()) for one in teachers]
+    assert judged[-1].cross_entropy == pytest.approx(sum(entropy) / 2)
+    assert judged[-1].accuracy == pytest.approx(sum(right) / 2)
+    monkeypatch.setattr("datastill.analysis.judging._one", None)  # would be called where nothing is kept
+    assert judge(tmp_path / "run", run, teachers) == judged
+
+
+def test_an_edited_judgement_is_measured_again(tmp_path: Path) -> None:
+    run, _, teachers = made(tmp_path)
+    judged = judge(tmp_path / "run", run, teachers)
+    (kept,) = (tmp_path / "run" / "analysis").glob("judged-*.json")
+    kept.write_text(kept.read_text().replace('"accuracy"', '"accurate"'))
+    assert judge(tmp_path / "run", run, teachers) == judged
+
+
+def test_what_cannot_be_judged(tmp_path: Path) -> None:
+    run, task, teachers = made(tmp_path)
+    for path in (tmp_path / "run" / "snapshots").iterdir():
+        path.unlink()
+    with input_error("has no snapshots to judge"):
+        judge(tmp_path / "run", run, teachers)
+    train = tiny.splits().train
+    few = train.targets < 2
+    np.savez(tmp_path / "few.npz", x_train=train.pixels[few].permute(0, 2, 3, 1).numpy(), y_train=train.targets[few].numpy())
+    other = load(Pool, {**tiny.POOL, "batch_size": 32, "data": {"name": "npz", "path": str(tmp_path / "few.npz")}})  # type: ignore[type-abstract]
+    other.prepare(task.context)
+    ds.distill(tiny.run(), tiny.run().task(train, root=tmp_path), tmp_path / "run2")
+    with input_error("knows 2 other classes", "choose teachers of the run's data"):
+        judge(tmp_path / "run2", tiny.run(), task.teachers(other))
+
+
+def test_correlations() -> None:
+    found = rank_correlation([1.0, 2.0, 3.0, 4.0], [0.4, 0.3, 0.2, 0.0])
+    assert found["n"] == 4
+    assert found["spearman"]["value"] == pytest.approx(-1)
+    assert found["kendall"]["value"] == pytest.approx(-1)
+    assert -1 < found["pearson"]["value"] < -0.9
+    assert rank_correlation([1.0, 2.0], [1.0, 2.0]) == {}
+    assert rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) == {}

@@ -1,0 +1,121 @@
+"""The page and table of a study: the numbers are those of the results, every kind of figure is drawn, verdicts in words."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from datastill.report.study import cells, judged, markdown, pictures, render, verdict, write
+from datastill.scoring import statistics
+from datastill.study import difference
+
+ARMS, STUDENTS, SEEDS = ("plain", "few <1>", "many"), ("convnet:width=32", "mlp"), (0, 1, 2)
+AXIS = {"few <1>": 1, "many": 10}
+
+
+def results(figure: str = "bars", against: str = "plain", seeds: int = 3, axis: bool = False) -> dict[str, Any]:
+    """Results with known numbers: arm number a, student s, seed i give 0.3 + 0.05 a - 0.1 s + 0.001 i a."""
+    rows = []
+    for recipe in ("dm/x", "dc/x"):
+        for a, arm in enumerate(ARMS):
+            for s, student in enumerate(STUDENTS):
+                accuracy = [0.3 + 0.05 * a - 0.1 * s + 0.001 * i * a for i in range(seeds)]
+                row = {"recipe": recipe, "arm": arm, "student": student, "accuracy": accuracy, "random": [0.25] * seeds,
+                       "mean": statistics(accuracy), "gain": statistics([v - 0.25 for v in accuracy]), "flags": []}
+                if against and arm != against:
+                    row["difference"] = difference([0.05 * a + 0.001 * i * a for i in range(seeds)])
+                rows.append(row)
+    over = [{"iteration": 0, "cross_entropy": 2.5, "accuracy": 0.1}, {"iteration": 9, "cross_entropy": 0.5, "accuracy": 0.9}]
+    teachers = [{"network": "convnet", "seed": 3, "epoch": 12, "digest": "abc", "accuracy": 0.678}]
+    runs = [{"recipe": recipe, "arm": arm, "seed": seed, "folder": "f", "run": over, "teachers": teachers if arm != "plain" else [],
+             "accuracy": {student: 0.3 for student in STUDENTS}} for recipe in ("dm/x", "dc/x") for arm in ARMS
+            for seed in range(seeds)]
+    return {"schema": 1, "question": "Do <many> help?", "digest": "d", "against": against, "split": "test", "figure": figure,
+            "axes": AXIS if axis else {}, "seeds": list(range(seeds)), "trials": 2, "rows": rows, "runs": runs,
+            "correlation": {"dm/x": {"mlp": {"cross_entropy": {"n": 9, **{name: {"value": -0.5, "p": 0.02} for name in (
+                "pearson", "spearman", "kendall")}}}}}}
+
+
+FIGURES = [("bars", False, 2), ("line", True, 2), ("epochs", True, 2), ("heat", False, 2), ("matrix", False, 2), ("line", False, 2)]
+
+
+@pytest.mark.parametrize(("figure", "axis", "count"), FIGURES)
+@pytest.mark.parametrize("against", ["plain", ""])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_every_figure_is_drawn(figure: str, axis: bool, count: int, against: str, seeds: int) -> None:
+    found = list(pictures(results(figure, against, seeds, axis)))
+    assert len(found) == count
+    for picture in found:
+        ElementTree.fromstring(str(picture.svg))
+        assert "nan" not in str(picture.svg).lower().replace("finance", "")
+
+
+def test_numbers_in_a_heat_map_and_a_matrix() -> None:
+    (first, _) = pictures(results("heat"))
+    assert "difference to plain" in first.note
+    assert {"5.1", "10.2"} <= set(re.findall(r">\s*(-?\d+\.\d)\s*<", str(first.svg)))
+    (first, _) = pictures(results("matrix"))
+    assert {"30.0", "20.0", "35.1", "40.2"} <= set(re.findall(r">\s*(-?\d+\.\d)\s*<", str(first.svg)))
+
+
+def test_teachers_accuracy_is_on_a_second_axis() -> None:
+    with_, without = (str(next(iter(pictures(results(figure, axis=True)))).svg) for figure in ("epochs", "line"))
+    assert "teachers" in with_
+    assert "teachers" not in without
+
+
+def test_the_page_says_what_the_results_hold() -> None:
+    page = render(results())
+    assert "Do &lt;many&gt; help?" in page
+    assert "<many>" not in page
+    assert "few &lt;1&gt;" in page
+    for text in ("30.0 ± 0.0", "+5.1", "higher", "67.8", "2.50", "0.50", "-0.50 (Spearman"):
+        assert text in page, text
+    assert "://" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
+
+
+def test_markdown() -> None:
+    text = markdown(results())
+    table = [line for line in text.splitlines() if line.startswith("| dm/x | many | mlp")]
+    assert len(table) == 1
+    assert "| 30.2 ± 0.2 | 25.0 | +5.2 | +10.2 |" in table[0]
+    assert "higher" in table[0]
+    alone = markdown(results(against=""))
+    assert "verdict" not in alone
+    assert "30.0, 30.0, 30.0" in alone
+    assert all(line.count("|") == markdown(results()).splitlines()[2].count("|") for line in text.splitlines()
+               if line.startswith("| d") and "plain" in line and "2.50" not in line)
+
+
+def test_verdicts() -> None:
+    assert verdict({"difference": difference([0.01, 0.011, 0.012])}) == "higher"
+    assert verdict({"difference": difference([-0.01, -0.011, -0.012])}) == "lower"
+    assert re.fullmatch(r"not decided \(\d+ seeds\)", verdict({"difference": difference([0.01, -0.011, 0.012])}))
+    assert verdict({"difference": difference([0.01, -0.01])}) == "not decided (more seeds than can be run)"
+    assert verdict({}) == ""
+
+
+def test_one_seed_has_no_interval() -> None:
+    row = results(seeds=1)["rows"][2]
+    assert cells(row)[0] == "35.0"
+    assert verdict(row).startswith("not decided")
+    render(results(seeds=1))
+
+
+def test_judges_are_optional() -> None:
+    without = results()
+    for run in without["runs"]:
+        run["run"] = []
+    assert judged(without) == []
+    assert "Under teachers" not in render(without)
+
+
+def test_written_files(tmp_path: Path) -> None:
+    page = write(json.loads(json.dumps(results())), tmp_path / "new")
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert (tmp_path / "new" / "table.md").read_text() == markdown(results())

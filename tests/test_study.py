@@ -1,0 +1,240 @@
+"""Studies: what they run, how they compare, what they keep, and that a killed one ends as an unbroken one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+import tiny
+from datastill.config import load, read_toml, to_toml
+from datastill.studies import read_study
+from datastill.study import Place, Study, carry_out, cells, difference, foresee, seeds_needed
+from kit import input_error
+
+RECIPE = "dm/digits-ipc1"
+USUAL = {"method.iterations": 4, "method.batch_real": 8, "network": tiny.NETWORK, "data.validation": 0.1,
+         "protocol.epochs": 1, "protocol.augment": "none", "plugins.clom.pool": tiny.POOL, "plugins.cclom.pool": tiny.POOL,
+         "plugins.cclom.batch_real": 32}
+
+
+def study(**fields: Any) -> Study:
+    return read_study({"question": "Which?", "recipes": {RECIPE: {}}, "changes": USUAL, "seeds": 2, "trials": 2,
+                       "against": "plain", "arms": {"plain": {}, "clom": {"plugins.clom.weight": 1.0}}, **fields})
+
+
+def place(root: Path) -> Place:
+    return Place(root, root)
+
+
+def content(root: Path) -> dict[str, bytes]:
+    """What a study leaves, without what tells the time or the order of things."""
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*"))
+            if (p.is_file() and p.suffix in (".safetensors", ".npy", ".toml")) or p.name == "results.json"}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A study carried out in one go."""
+    root = tmp_path_factory.mktemp("whole")
+    judges = {**tiny.POOL, "seed": 50, "initialisations": 1}
+    return root, carry_out(study(judges=judges, students=[tiny.NETWORK, "mlp:width=8"]), place(root), root / "results")
+
+
+# --- what is run -------------------------------------------------------------------------------------------------------
+
+
+def test_arms_then_every_combination_of_the_axes() -> None:
+    one = study(axes={"plugins.clom.weight": [1, 10], "plugins.clom.pool.initialisations": [1, 2]},
+                along={"plugins.clom.draw": "mean"}, arms={"plain": {}})
+    assert list(one.points()) == ["plain", "weight 1, initialisations 1", "weight 1, initialisations 2",
+                                  "weight 10, initialisations 1", "weight 10, initialisations 2"]
+    assert list(one.values().values()) == [1, 1, 10, 10]
+    found = cells(one)
+    assert len(found) == 10
+    run = next(c.read.run for c in found if c.arm == "weight 10, initialisations 2" and c.seed == 1)
+    assert (run.seed, run.plugins[0].weight, run.pools()[0].size) == (1, 10.0, 2)
+    assert run.plugins[0].draw == "mean"  # type: ignore[attr-defined]
+    assert found[0].read.run.plugins == ()
+
+
+def test_settings_of_a_plugin_count_only_where_it_is_named() -> None:
+    found = {c.arm: c.read.run for c in cells(study())}
+    assert found["plain"].plugins == ()
+    assert [type(p).__name__ for p in found["clom"].plugins] == ["CLoM"]
+    assert found["clom"].pools()[0].size == 2
+
+
+def test_nested_tables_are_dotted_keys() -> None:
+    flat, nested = study(), study(arms={"plain": {}, "clom": {"plugins": {"clom": {"weight": 1.0}}}})
+    assert flat == nested
+
+
+def test_recipes_have_changes_of_their_own() -> None:
+    both = study(recipes={RECIPE: {"ipc": 2, "plugins.clom.weight": 7.0}, "dm/mnist-ipc1": {}},
+                 arms={"plain": {}, "clom": {"plugins.clom.draw": "one"}})
+    assert {(c.recipe, c.read.run.ipc) for c in cells(both)} == {(RECIPE, 2), ("dm/mnist-ipc1", 1)}
+    assert {c.read.run.plugins[0].weight for c in cells(both) if c.read.run.plugins} == {7.0, 1000.0}
+
+
+@pytest.mark.parametrize(("fields", "parts"), [
+    ({"axes": {"plugins.clom.nothing": [1]}}, ["arm 'nothing 1'", "plugins.clom.nothing", "known:"]),
+    ({"axes": {"method.iterations": 5}}, ["axes.method.iterations: expected a list of the values to try, got 5"]),
+    ({"axes": {"method.iterations": []}}, ["axes.method.iterations", "expected a list"]),
+    ({"axes": {"methods.iterations": [1]}}, ["methods"]),
+    ({"axes": {"method.iterations": ["many"]}}, ["arm 'iterations many'", "method.iterations"]),
+    ({"against": "plane"}, ["against: no arm 'plane'; known: plain, clom"]),
+    ({"arms": {}, "against": ""}, ["nothing to compare; give it arms or axes"]),
+    ({"recipes": {}}, ["recipes"]),
+    ({"recipes": {"dm/digits-ipc7": {}}}, ["unknown recipe 'dm/digits-ipc7'"]),
+    ({"seeds": 0}, ["seeds"]),
+    ({"figure": "pie"}, ["figure"]),
+    ({"colour": "red"}, ["unknown key 'colour'", "known:"]),
+    ({"arms": {"plain": {}, "odd": {"plugins.clom.pool.epoch": 7}}}, ["arm 'odd'", "epoch 7 is never stored"]),
+])
+def test_a_study_that_cannot_be(fields: dict[str, Any], parts: list[str]) -> None:
+    with input_error(*parts):
+        cells(study(**fields))
+
+
+def test_nothing_is_begun_where_an_arm_does_not_fit(tmp_path: Path) -> None:
+    wrong = study(arms={"plain": {}, "too many": {"ipc": 100_000}})
+    with input_error("arm 'too many' of dm/digits-ipc1", "ipc 100000 is more than"):
+        carry_out(wrong, place(tmp_path), tmp_path / "results")
+    with input_error("does not fit"):
+        carry_out(study(students=["convnet:depth=6"]), place(tmp_path), tmp_path / "results")
+    with input_error("split is validation, but no images are kept apart"):
+        carry_out(study(split="validation", changes={**USUAL, "data.validation": 0.0}), place(tmp_path), tmp_path / "results")
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "teachers").exists()
+    assert not (tmp_path / "results").exists()
+
+
+# --- what comes of it --------------------------------------------------------------------------------------------------
+
+
+def test_results(whole: tuple[Path, dict[str, Any]]) -> None:
+    root, results = whole
+    assert json.loads((root / "results" / "results.json").read_text()) == json.loads(json.dumps(results))
+    assert [(row["arm"], row["student"]) for row in results["rows"]] == [
+        ("plain", tiny.NETWORK), ("plain", "mlp:width=8"), ("clom", tiny.NETWORK), ("clom", "mlp:width=8")]
+    plain, guided = results["rows"][0], results["rows"][2]
+    pairs = [a - b for a, b in zip(guided["accuracy"], plain["accuracy"], strict=True)]
+    assert guided["difference"]["values"] == pytest.approx(pairs)
+    assert guided["difference"]["mean"] == pytest.approx(sum(pairs) / 2)
+    assert "difference" not in plain
+    assert plain["random"] == guided["random"]
+    assert len(list((root / "runs").iterdir())) == 4
+    assert len(list((root / "teachers").iterdir())) == 3
+    assert all([one["iteration"] for one in run["run"]] == [0, 1, 2, 3, 4] for run in results["runs"])
+    assert [len(run["teachers"]) for run in results["runs"]] == [0, 0, 2, 2]
+    assert results["correlation"][RECIPE]["mlp:width=8"]["cross_entropy"]["n"] == 4
+
+
+def test_a_second_time_nothing_is_run(whole: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch,
+                                      tmp_path: Path) -> None:
+    root, results = whole
+    before = content(root)
+    monkeypatch.setattr("datastill.loop.Loop.advance", None)
+    monkeypatch.setattr("datastill.train.fit", None)
+    judges = {**tiny.POOL, "seed": 50, "initialisations": 1}
+    again = carry_out(study(judges=judges, students=[tiny.NETWORK, "mlp:width=8"]), place(root), tmp_path)
+    assert again == results
+    assert {name: file for name, file in content(root).items() if name in before} == before
+
+
+def test_runs_are_shared_between_studies_and_only_what_is_missing_is_run(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    root, results = whole
+    wider = study(arms={"plain": {}, "the same by another name": {"plugins.clom.weight": 1.0},
+                        "heavier": {"plugins.clom.weight": 5.0}}, students=["mlp:width=8"])
+    missing = {arm: count for _, arm, _, count, _ in foresee(wider, place(root)).arms}
+    assert missing == {"plain": 0, "the same by another name": 0, "heavier": 2}
+    more = carry_out(wider, place(root), tmp_path)
+    assert len(list((root / "runs").iterdir())) == 6
+    same = next(row for row in more["rows"] if row["arm"] == "the same by another name")
+    assert same["accuracy"] == results["rows"][3]["accuracy"]
+
+
+def test_two_at_once_find_the_same(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    judges = {**tiny.POOL, "seed": 50, "initialisations": 1}
+    told = []
+    parallel = carry_out(study(judges=judges, students=[tiny.NETWORK, "mlp:width=8"]), place(tmp_path), tmp_path / "results",
+                         jobs=2, follow=lambda stage, done, of: told.append((stage, done, of)))
+    assert parallel == whole[1]
+    assert ("runs", 4, 4) in told
+
+
+def test_killed_inside_and_carried_on(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """kill -9 at several moments: in teachers, runs, students."""
+    root = tmp_path / "root"
+    judges = {**tiny.POOL, "seed": 50, "initialisations": 1}
+    (tmp_path / "one.toml").write_text(to_toml(study(judges=judges, students=[tiny.NETWORK, "mlp:width=8"])))
+    command = [sys.executable, "-m", "datastill", "study", "one.toml", "--root", "root", "--data-root", "root"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for until in ("teachers/*/snapshots.npy", "runs/*/snapshots/000000.safetensors", "baselines/*"):
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(1200):
+            if list(root.glob(until)) or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (root / "studies").exists()
+    end = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert end.returncode == 0, end.stderr
+    assert json.loads((root / "studies/one/results.json").read_text()) == json.loads(json.dumps(whole[1]))
+    mine, theirs = content(root), content(whole[0])
+    assert {name: value for name, value in mine.items() if name.startswith(("runs/", "teachers/"))}.items() <= theirs.items()
+
+
+def test_foreseen_without_writing(tmp_path: Path) -> None:
+    foreseen = foresee(study(), place(tmp_path))
+    assert [(arm, runs, missing) for _, arm, runs, missing, _ in foreseen.arms] == [("plain", 2, 2), ("clom", 2, 2)]
+    assert all(seconds > 0 for *_, seconds in foreseen.arms)
+    assert foreseen.teachers > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- arithmetic --------------------------------------------------------------------------------------------------------
+
+
+def test_a_difference_is_decided_where_its_interval_excludes_zero() -> None:
+    clear, vague = difference([0.02, 0.03, 0.025]), difference([0.02, -0.01, 0.005])
+    assert clear["decided"]
+    assert clear["seeds_needed"] == 3
+    assert not vague["decided"]
+    half = stats.t.ppf(0.975, 2) * vague["std"] / math.sqrt(3)
+    assert (vague["low"], vague["high"]) == pytest.approx((0.005 - half, 0.005 + half))
+    assert not difference([0.5])["decided"]
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.01, 0.02), (-0.01, 0.02), (1.0, 0.01), (0.003, 0.01)])
+def test_so_many_seeds_and_not_one_less(mean: float, std: float) -> None:
+    needed = seeds_needed(mean, std)
+    assert needed is not None
+
+    def half(n: int) -> float:
+        return float(stats.t.ppf(0.975, n - 1) * std / math.sqrt(n))
+
+    assert half(needed) < abs(mean)
+    assert needed == 2 or half(needed - 1) >= abs(mean)
+
+
+def test_too_many_seeds() -> None:
+    assert seeds_needed(0.0, 0.01) is None
+    assert seeds_needed(1e-6, 0.1) is None
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    one = study(axes={"plugins.clom.pool.networks": [["mlp"], ["mlp", tiny.NETWORK]]}, judges=tiny.POOL)
+    (tmp_path / "one.toml").write_text(to_toml(one))
+    assert load(Study, read_toml(tmp_path / "one.toml")) == one
