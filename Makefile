@@ -31,6 +31,7 @@ check: $(READY)
 
 bench: $(READY)
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/bench.py
+	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/guidance.py
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/foresight.py
 
 clean:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from datastill.data import Batch, Images
 from datastill.errors import RunError
 from datastill.rng import RNG
-from datastill.train import Fixed, accuracies, fit
+from datastill.train import Fixed, Training, accuracies, fit
 from kit import one_thread, quick, toy_images  # noqa: F401  a fixture
 
 
@@ -218,3 +219,27 @@ def test_a_trained_network_is_right_on_what_it_learned() -> None:
     network = linear()
     fit(network, images, [0.1] * 30, RNG(0), batch_size=10)
     assert accuracies(network, images).min() > 0.9
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("restarts", [(), (2,)])
+def test_stopped_after_any_epoch_it_goes_on_as_if_it_never_had(optimiser: str, restarts: tuple[int, ...]) -> None:
+    def training(network: nn.Module) -> Training:
+        return Training(network, Fixed(separable()), (0.1, 0.05, 0.05, 0.01), RNG("fit"), batch_size=16, optimiser=optimiser,  # type: ignore[arg-type]
+                        restarts=restarts, augment=lambda x, rng: x + 0.1 * rng.normal(*x.shape))
+
+    def net() -> nn.Module:
+        with RNG("net", 0).as_global():
+            return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+
+    whole = training(net())
+    losses = [whole.advance() for _ in range(4)]
+    for stop in range(4):
+        first = training(net())
+        done = [first.advance() for _ in range(stop)]
+        state = copy.deepcopy(first.state())
+        second = training(net())
+        second.restore(state)
+        assert done + [second.advance() for _ in range(stop, 4)] == losses
+        assert all(torch.equal(a, b) for a, b in zip(second.network.state_dict().values(), whole.network.state_dict().values(),
+                                                     strict=True))

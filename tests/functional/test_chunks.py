@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from datastill.functional.chunks import of_features, sum_over
+from datastill.functional.chunks import KEPT, of_features, sum_over
 from datastill.rng import RNG
 
 NET = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten()).double().requires_grad_(False)
@@ -33,7 +33,7 @@ def test_sum_over(size: int, scale: float) -> None:
     torch.testing.assert_close(torch.autograd.grad(loss, x)[0], torch.autograd.grad(plain, y)[0])
 
 
-@pytest.mark.parametrize("size", [1, 3, 7, 100])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
 def test_of_features(size: int) -> None:
     x, y = images(), images()
     loss = of_features(NET, ratio, x, size) * 3
@@ -73,7 +73,19 @@ def test_only_a_chunk_goes_through_at_once() -> None:
         seen.append(len(part))
         return NET(part)
 
-    torch.autograd.grad(of_features(features, ratio, x := images(), 3), x)
-    torch.autograd.grad(sum_over(lambda part, rows: features(part).sum(), x, 3), x)
-    assert max(seen) == 3
-    assert seen == [3, 3, 1] * 3  # two passes for the ratio, one for the sum
+    torch.autograd.grad(sum_over(lambda part, rows: features(part).sum(), x := images(), 3), x)
+    assert seen == [3, 3, 1]
+
+
+def test_only_so_many_graphs_are_kept_at_once() -> None:
+    seen: list[bool] = []
+
+    def features(part: Tensor) -> Tensor:
+        seen.append(torch.is_grad_enabled())
+        return NET(part)
+
+    torch.autograd.grad(of_features(features, ratio, x := images(), 1), x)
+    assert seen == [True] * KEPT + [False] * (7 - KEPT) + [True] * (7 - KEPT)  # the others a second time
+    seen.clear()
+    torch.autograd.grad(of_features(features, ratio, x := images(), 2), x)
+    assert seen == [True] * 4

@@ -38,24 +38,28 @@ def sum_over(term: Callable[[Tensor, slice], Tensor], x: Tensor, size: int) -> T
     return _Known.apply(x, total, torch.cat(gradients))
 
 
+KEPT = 4  # parts whose graph is kept: what memory allows at any number of images
+
+
 def of_features(features: Callable[[Tensor], Tensor], loss: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tensor:
     """``loss`` of the features (B, D) of all images, for losses that do not add up over images; differentiable once in x.
 
-    A second pass over the images takes the place of keeping the graph of the first one.
+    Features are taken in parts of ``size`` images. The first few keep their graph; the others go through a second time
+    instead, so that memory does not grow with the images.
     """
-    if x.requires_grad and torch.is_grad_enabled() and len(x) <= size:
-        return loss(features(x))
-    with torch.no_grad():
-        found = torch.cat([features(part) for part, _ in _parts(x, size)])
+    parts = [part for part, _ in _parts(x, size)]
     if not (x.requires_grad and torch.is_grad_enabled()):
-        return loss(found)
-    leaf = found.requires_grad_()
-    value = loss(leaf)
-    (wanted,) = torch.autograd.grad(value, leaf)
+        return loss(torch.cat([features(part) for part in parts]))
+    inputs = [part.detach().requires_grad_() for part in parts]
+    outputs = [features(part) for part in inputs[:KEPT]]
+    with torch.no_grad():
+        found = torch.cat([out.detach() for out in outputs] + [features(part) for part in inputs[KEPT:]])
+    value = loss(found.requires_grad_())
+    wanted = torch.autograd.grad(value, found)[0].split(size)
     gradients = []
-    for part, rows in _parts(x, size):
-        images = part.detach().requires_grad_()
-        gradients.append(torch.autograd.grad(features(images), images, wanted[rows])[0])
+    for number, part in enumerate(inputs):
+        out = outputs[number] if number < KEPT else features(part)
+        gradients.append(torch.autograd.grad(out, part, wanted[number])[0])
     return _Known.apply(x, value.detach(), torch.cat(gradients))
 
 
