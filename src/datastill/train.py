@@ -71,6 +71,7 @@ class Training:
         self.epoch = 0  # epochs done
         self._size = 0
 
+    @torch.enable_grad()
     def advance(self) -> float:
         """One more epoch. Returns the mean loss over its batches; raises RunError when it is not finite."""
         epoch, rate = self.epoch, self.rates[self.epoch]

@@ -53,7 +53,7 @@ def test_a_pool(tmp_path: Path) -> None:
     one = diversity(Teachers(load(Pool, {**tiny.POOL, "initialisations": 1}), where), tiny.splits().train, 10)  # type: ignore[type-abstract]
     assert one.mean(one.cka) != one.mean(one.cka)  # NaN: there is no pair
     with input_error("no images to compare"):
-        diversity(Teachers(pool, where), tiny.splits().train.take(torch.zeros(0, dtype=torch.long)))
+        diversity(Teachers(pool, where), tiny.splits().train.subset(torch.zeros(0, dtype=torch.long)))
 
 
 def test_of_another_label_space_there_is_no_accuracy(tmp_path: Path) -> None:
