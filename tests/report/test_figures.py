@@ -66,3 +66,10 @@ def test_svg_is_fit_for_the_page() -> None:
     ids = re.findall(r'\bid="([^"]*)"', svg)
     assert all(one.startswith("key-") for one in ids)
     assert set(re.findall(r'(?:href="|url\()#([^")]*)', svg)) <= set(ids)
+
+
+def test_small_values_keep_their_digits_on_the_axis() -> None:
+    log = [{"iteration": i, "loss": 10.0 ** (-3 * i / 40), "time": 0.0} for i in range(1, 40)]
+    (curve,) = figures.curves(log, "a")
+    assert re.findall(r">(0\.\d+)<", str(curve.svg))
+    assert "0.00<" not in str(curve.svg)

@@ -61,3 +61,9 @@ def test_each_weight_and_student_is_a_row() -> None:
                    (card(0, plugins=heavier), [sheet(0.35, 0.35)])])
     assert [(gain.plugins, gain.student, gain.gain) for gain in found] == [
         ("clom (weight 1000)", "mlp", "+10.0"), ("clom (weight 1000)", "lenet", "−10.0"), ("clom (weight 5)", "mlp", "+5.0")]
+
+
+def test_a_weight_that_is_a_ratio_of_gradients_says_so() -> None:
+    ratio = {"clom": {"kind": "clom", "weight": 1.0, "balance": "gradient"}}
+    (gain,) = gains([(card(0), [sheet(0.3, 0.3)]), (card(0, plugins=ratio), [sheet(0.4, 0.4)])])
+    assert gain.plugins == "clom (weight 1 of the gradient)"

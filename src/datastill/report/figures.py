@@ -150,7 +150,7 @@ def inline(figure: Figure, key: str) -> Markup:
     head = re.sub(r' (xmlns(:\w+)?|version|width|height)="[^"]*"', "", head) + ' aria-hidden="true"'
     body = re.sub(r'id="([^"]*)"', rf'id="{key}-\1"', body).replace("xlink:href", "href")
     body = body.replace('href="#', f'href="#{key}-').replace("url(#", f"url(#{key}-")
-    body = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", body)
+    body = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", tag[0]), body)
     body = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans)", body)
     for colour, name in STAND_INS.items():
         body = body.replace(colour, name)

@@ -56,10 +56,14 @@ def _gain(base: str, plugins: Mapping[str, Any], student: str, pairs: Mapping[in
         count = min(map(len, pair))
         with_, without, unit = pair[0][:count], pair[1][:count], "students of one seed"
     found = statistics([a - b for a, b in zip(with_, without, strict=True)])
-    text = ", ".join(f"{label} (weight {one['weight']:g})" for label, one in plugins.items())
+    text = ", ".join(f"{label} ({_weight(one)})" for label, one in plugins.items())
     before, after = (words.spread(statistics(values), len(values)) for values in (without, with_))
     return Gain(base, text, student, before, after, words.points(found["mean"]), words.interval(found),
                 f"{len(with_)} {unit}")
+
+
+def _weight(plugin: Mapping[str, Any]) -> str:
+    return f"weight {plugin['weight']:g}" + (" of the gradient" if plugin.get("balance") == "gradient" else "")
 
 
 def _base(card: Card) -> str:
