@@ -27,41 +27,45 @@ def lines(results: Mapping[str, Any], student: str, key: str, teachers: Mapping[
         x, mean = [place for place, _ in shown], np.array([100 * one["mean"] for _, one in shown])
         half = np.array([100 * (one["high"] - one["mean"]) if "high" in one else 0.0 for _, one in shown])
         tone = f"#00010{colour % COLOURS}"
-        axes.errorbar(x, mean, yerr=half, color=tone, marker="o", markersize=4, linewidth=1.6, capsize=3)
+        axes.errorbar(x, mean, yerr=half, color=tone, marker="o", markersize=4, linewidth=1.6, capsize=3, label=recipe)
         if (plain := rows.get(results["against"])) is not None:
             axes.axhline(100 * plain["mean"]["mean"], color=tone, linestyle="--", linewidth=1)
     axes.set_xticks(list(places.values()), [_tick(value) for value in values.values()])
-    axes.set_xlabel("")
+    axes.set_xlabel(next(iter(values)).partition(" ")[0], color=MUTED)
     axes.set_ylabel("accuracy %", color=MUTED)
     axes.margins(x=0.05)
+    _legend(axes)
     if teachers:
         beside = axes.twinx()
         known = [(places[label], 100 * teachers[label]) for label in values if label in teachers]
         beside.plot(*zip(*known, strict=True), color=MUTED, linestyle=":", marker="s", markersize=3, linewidth=1.2)
         beside.set_ylabel("teachers' accuracy %", color=MUTED)
         beside.tick_params(colors=MUTED, labelsize=10.5)
-        beside.spines[["top"]].set_visible(False)
+        beside.spines[["top", "left", "bottom"]].set_visible(False)
+        beside.spines[["right"]].set_color(MUTED)
     return inline(figure, key)
 
 
 def bars(results: Mapping[str, Any], student: str, key: str) -> Markup:
-    """Mean accuracy of every arm with its 95 % interval over seeds, recipes side by side."""
+    """Mean accuracy of every arm with its 95 % interval over seeds, a bar for each recipe."""
     figure, axes = new_axes()
     recipes = list(dict.fromkeys(row["recipe"] for row in results["rows"]))
     arms = list(dict.fromkeys(row["arm"] for row in results["rows"]))
-    width = 0.8 / len(recipes)
+    figure.set_size_inches(5.2, 0.7 + 0.42 * len(arms) * max(1.0, 0.6 * len(recipes)))
+    height = 0.8 / len(recipes)
     for colour, recipe in enumerate(recipes):
         rows = {row["arm"]: row["mean"] for row in results["rows"] if (row["recipe"], row["student"]) == (recipe, student)}
-        x = [place - 0.4 + width * (colour + 0.5) for place, arm in enumerate(arms) if arm in rows]
+        y = [place - 0.4 + height * (colour + 0.5) for place, arm in enumerate(arms) if arm in rows]
         found = [rows[arm] for arm in arms if arm in rows]
         half = [100 * (one["high"] - one["mean"]) if "high" in one else 0.0 for one in found]
-        axes.bar(x, [100 * one["mean"] for one in found], width * 0.92, color=f"#00010{colour % COLOURS}")
-        axes.errorbar(x, [100 * one["mean"] for one in found], yerr=half, fmt="none", ecolor=MUTED, capsize=3)
-    low = min(100 * row["mean"]["mean"] for row in results["rows"] if row["student"] == student)
-    axes.set_ylim(bottom=max(0.0, low - 8))
-    axes.set_xticks(range(len(arms)), [_wrapped(arm) for arm in arms])
-    axes.set_xlabel("")
-    axes.set_ylabel("accuracy %", color=MUTED)
+        axes.barh(y, [100 * one["mean"] for one in found], height * 0.92, color=f"#00010{colour % COLOURS}", label=recipe)
+        axes.errorbar([100 * one["mean"] for one in found], y, xerr=half, fmt="none", ecolor=MUTED, capsize=3)
+    axes.set_yticks(range(len(arms)), [_wrapped(arm, 20) for arm in arms])
+    axes.set_ylim(len(arms) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.grid(axis="x", color=MUTED, alpha=0.2, linewidth=0.6)
+    axes.set_xlabel("accuracy %", color=MUTED)
+    _legend(axes)
     return inline(figure, key)
 
 
@@ -78,11 +82,19 @@ def table(rows: Sequence[str], columns: Sequence[str], values: np.ndarray, key: 
         axes.text(c, r, number(float(values[r, c])), ha="center", va="center", color=MUTED, fontsize=10.5)
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xticks(range(len(columns)), [_wrapped(column) for column in columns])
-    axes.set_yticks(range(len(rows)), [_wrapped(row) for row in rows])
+    axes.set_xticks(range(len(columns)), [_wrapped(column, max(6, 52 // len(columns))) for column in columns])
+    axes.set_yticks(range(len(rows)), [_wrapped(row, 20) for row in rows])
     axes.grid(visible=False)
     axes.set_xlabel("")
     return inline(figure, key)
+
+
+def _legend(axes: Any) -> None:
+    """Names of the recipes above the figure, where there are several."""
+    names, labels = axes.get_legend_handles_labels()
+    if len(labels) > 1:
+        axes.legend(names, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9.5,
+                    labelcolor=MUTED, borderpad=0, handlelength=1.2)
 
 
 def _square(x: float, y: float, strength: float) -> Any:
@@ -94,7 +106,7 @@ def _tick(value: Any) -> str:
     return str(len(value)) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _wrapped(text: str, width: int = 14) -> str:
+def _wrapped(text: str, width: int) -> str:
     """The text in lines, so that neighbours do not run into each other."""
     import textwrap
     return "\n".join(textwrap.wrap(text.replace(":", ": ").replace(",", ", "), width)) or text

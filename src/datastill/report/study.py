@@ -137,10 +137,11 @@ def pictures(results: Mapping[str, Any]) -> Iterator[Picture]:
         return
     for i, student in enumerate(students):
         if results["figure"] == "heat":
+            others = [arm for arm in arms if arm != results["against"]]
             values = np.array([[_mean(results, recipe, arm, student, "difference" if results["against"] else "gain")
-                                for arm in arms if arm != results["against"]] for recipe in recipes])
+                                for recipe in recipes] for arm in others])
             note = f"difference to {results['against']} in points" if results["against"] else "gain over random real images"
-            yield Picture(student, note, plots.table(recipes, [a for a in arms if a != results["against"]], values, f"h{i}"))
+            yield Picture(student, note, plots.table(others, recipes, values, f"h{i}"))
         elif results["figure"] in ("line", "epochs") and results["axes"]:
             known = _teacher_accuracy(results) if results["figure"] == "epochs" else None
             note = "mean and 95 % interval over seeds"
