@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import ClassVar, Literal
 
@@ -152,3 +152,15 @@ def activation_layer(activation: Activation) -> nn.Module:
 def does_not_fit(name: str, shape: Shape, advice: str) -> InputError:
     """The error of a network whose feature map would vanish at this image size."""
     return InputError(f"network {name} does not fit images of {shape[1]}x{shape[2]} pixels: {advice}")
+
+
+def as_function(network: nn.Module) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+    """The network's parameters as one vector (P,), and its logits as a function of such a vector and images (B, C, H, W)."""
+    shapes = {name: value.shape for name, value in network.named_parameters()}
+    sizes = [shape.numel() for shape in shapes.values()]
+
+    def predict(weights: Tensor, x: Tensor) -> Tensor:
+        parts = zip(shapes.items(), weights.split(sizes), strict=True)
+        return torch.func.functional_call(network, {name: part.view(shape) for (name, shape), part in parts}, (x,))
+
+    return torch.cat([value.detach().flatten() for value in network.parameters()]), predict
