@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from typing import Protocol as Interface
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from datastill.data import Batch, Images
 from datastill.errors import RunError
+from datastill.functional.sam import gap_direction, perturbation
 from datastill.nets import chunk_size
 from datastill.rng import RNG
 
@@ -53,6 +54,14 @@ def half_cosine(lr: float, epochs: int, warmup: float) -> list[float]:
             lr * 0.5 * (1 + math.cos(math.pi * (epoch - rise) / fall)) for epoch in range(epochs)]
 
 
+class Sharpness(NamedTuple):
+    """Sharpness-aware training by GSAM: how far to climb, how much of the surrogate gap to descend, ASAM's scaling."""
+
+    rho: float
+    alpha: float
+    adaptive: bool
+
+
 class Training:
     """A network being trained in place with cross-entropy, one epoch per entry of ``rates`` (its step size).
 
@@ -63,7 +72,8 @@ class Training:
 
     def __init__(self, network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG, *, batch_size: int,
                  optimiser: Optimiser = "sgd", momentum: float = 0.9, weight_decay: float = 5e-4,
-                 restarts: Sequence[int] = (), augment: Augment | None = None) -> None:
+                 restarts: Sequence[int] = (), augment: Augment | None = None, sharpness: Sharpness | None = None) -> None:
+        self.sharpness = sharpness
         self.network, self.examples, self.rates, self.rng = network, examples, rates, rng
         self.batch_size, self.restarts, self.augment = batch_size, restarts, augment
         self._new_optimiser = partial(_optimiser, optimiser, network, momentum=momentum, decay=weight_decay)
@@ -87,6 +97,8 @@ class Training:
             self.updates.zero_grad(set_to_none=True)
             self._size = self._size or chunk_size(self.network, x)
             losses.append(_accumulate(self.network, x, batch.y, self._size))
+            if self.sharpness is not None:
+                self._flatten(x, batch.y, self.sharpness)
             self.updates.step()
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
@@ -94,6 +106,21 @@ class Training:
                            "trained with")
         self.epoch += 1
         return mean
+
+    def _flatten(self, x: Tensor, y: Tensor, sharpness: Sharpness) -> None:
+        """Put GSAM's direction in the place of the gradient: a second pass at perturbed weights."""
+        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        gradients, kept = [p.grad.clone() for p in parameters if p.grad is not None], [p.detach().clone() for p in parameters]
+        with torch.no_grad():
+            for p, step in zip(parameters, perturbation(kept, gradients, sharpness.rho, sharpness.adaptive), strict=True):
+                p.add_(step)
+        self.updates.zero_grad(set_to_none=True)
+        _accumulate(self.network, x, y, self._size)
+        direction = gap_direction(gradients, [p.grad for p in parameters if p.grad is not None], sharpness.alpha)
+        with torch.no_grad():
+            for p, before, wanted in zip(parameters, kept, direction, strict=True):
+                p.copy_(before)
+                p.grad = wanted
 
     def check(self) -> None:
         """See that the last update left finite weights. Raises RunError."""

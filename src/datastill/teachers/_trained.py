@@ -16,7 +16,7 @@ from datastill.data.domain import Domain, domain_of
 from datastill.errors import InputError, RunError
 from datastill.files import locked, make_folder, reason, remove_leftovers
 from datastill.functional.augment import Strategy, augment_images
-from datastill.nets import Architecture, fresh
+from datastill.nets import fresh
 from datastill.rng import RNG
 from datastill.states import read_state, write_state
 from datastill.teachers._snapshots import CARD, SNAPSHOTS, Writer, flat, read_card, read_into, write_card
@@ -84,6 +84,11 @@ class Trained(Pool):
         ends = [round(share * self.epochs) for share in self.drops]
         return [self.lr * 0.1 ** sum(epoch >= end for end in ends) for epoch in range(self.epochs)]
 
+    def how(self) -> dict[str, Any]:
+        """Options of ``Training``."""
+        return {"batch_size": self.batch_size, "momentum": self.momentum, "weight_decay": self.weight_decay,
+                "augment": None if self.augment == "none" else partial(augment_images, strategy=self.augment)}
+
     def domain(self, context: Context) -> Domain:
         return domain_of(self._images(context))
 
@@ -109,7 +114,7 @@ class Trained(Pool):
         images, total = self._images(context), 0.0
         for group, number in self._members():
             if not (self._folder(context, group, number) / CARD).exists():
-                total += self.epochs * _epoch_seconds(self.networks[group], self.batch_size, images)
+                total += self.epochs * _epoch_seconds(self.alone(group, 0), images)
         return total
 
     def mend(self, context: Context) -> None:
@@ -198,9 +203,7 @@ class Lesson:
         rng = RNG("teacher", pool.seed)
         self.network = fresh(pool.networks[0], images.shape, len(images.classes), rng("network"), images.device)
         self.digest, self.fingerprint = digest(pool, images.fingerprint), images.fingerprint
-        self.training = Training(self.network, self.taught, pool.rates, rng("train"), batch_size=pool.batch_size,
-                                 momentum=pool.momentum, weight_decay=pool.weight_decay, augment=None if
-                                 pool.augment == "none" else partial(augment_images, strategy=pool.augment))
+        self.training = Training(self.network, self.taught, pool.rates, rng("train"), **pool.how())
         self.accuracy: list[float] = []  # on the images held apart, before training and after each epoch
         self.losses: list[float] = []
         self.sums: dict[int, str] = {}  # of the snapshots written, by epoch
@@ -276,11 +279,11 @@ def _loaded(data: Data, root: Path) -> Images:
 
 
 @lru_cache(maxsize=16)
-def _epoch_seconds(network: Architecture, batch_size: int, images: Images) -> float:
+def _epoch_seconds(pool: Trained, images: Images) -> float:
     """Seconds of an epoch over these images, from a few batches."""
-    part = images.subset(torch.arange(min(len(images), 4 * batch_size)))
-    net = fresh(network, images.shape, len(images.classes), RNG("rehearsal"), images.device)
-    training = Training(net, part, [0.0, 0.0], RNG("rehearsal"), batch_size=batch_size)
+    part = images.subset(torch.arange(min(len(images), 4 * pool.batch_size)))
+    net = fresh(pool.networks[0], images.shape, len(images.classes), RNG("rehearsal"), images.device)
+    training = Training(net, part, [0.0, 0.0], RNG("rehearsal"), **pool.how())
     training.advance()
     began = time.perf_counter()
     training.advance()
