@@ -156,7 +156,22 @@ class Optim(Description):
         return 1.0 if self.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * iteration / iterations))
 
 
-class Method(Family):
+class Part(Family):
+    """What methods and plug-ins have in common: what they ask for before the first iteration."""
+
+    def check(self, task: Task) -> None:
+        """See that it fits the task, before any work. Raises InputError."""
+
+    def prepare(self, task: Task) -> Mapping[str, Any]:
+        """Make what is needed before the first iteration; returns what the card is to say of it."""
+        return {}
+
+    def pools(self, network: Architecture) -> tuple[Pool, ...]:
+        """The pools of teachers it asks in a run that matches on this network: its fields that are pools."""
+        return tuple(value for _, value in self if isinstance(value, Pool))
+
+
+class Method(Part):
     """A distillation method: a generator of proposed updates, each applied before the next is asked for.
 
     One iteration is a pure function of (synthetic set, task, iteration number, stream), so a run can stop and resume
@@ -177,7 +192,7 @@ class Method(Family):
         """The updates of one iteration (0-based). ``rng`` is the iteration's own stream."""
 
 
-class Plugin(Family):
+class Plugin(Part):
     """One extra loss term on a proposed update. A new one is a file in ``datastill/plugins``, or a class outside.
 
     weight: of the term; 0 leaves the run bit for bit as without the plug-in.
@@ -193,13 +208,6 @@ class Plugin(Family):
     balance: Literal["fixed", "gradient"] = "fixed"
     schedule: Literal["constant", "linear", "log"] = "constant"
     label: str = ""
-
-    def check(self, task: Task) -> None:
-        """See that the plug-in fits the task, before any work. Raises InputError."""
-
-    def prepare(self, task: Task) -> Mapping[str, Any]:
-        """Make what is needed before the first iteration; returns what the card is to say of it."""
-        return {}
 
     @abstractmethod
     def loss(self, step: Step, task: Task, rng: RNG) -> Tensor:

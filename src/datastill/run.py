@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from datastill import artefact, checkpoint
 from datastill.config import Description, digest, dump, kind, load, read_toml, spec, to_toml
-from datastill.core import Method, Plugin, Precision, Task
+from datastill.core import Method, Part, Plugin, Precision, Task
 from datastill.data import Data, Images
 from datastill.errors import InputError, RunError
 from datastill.files import locked, make_folder, reason, remove_leftovers, write_atomically
@@ -63,9 +63,8 @@ class Run(Description):
         return Task(real, self.network, self.parametrization, self.precision, root=Path(root), data_root=Path(data_root))
 
     def pools(self) -> tuple[Pool, ...]:
-        """The pools of teachers its plug-ins ask, those of weight 0 left out."""
-        values = [value for plugin in self.plugins if plugin.weight > 0 for _, value in plugin]
-        return tuple(value for value in values if isinstance(value, Pool))
+        """The pools of teachers its method and its plug-ins ask, those of weight 0 left out."""
+        return tuple(pool for part in _asked(self).values() for pool in part.pools(self.network))
 
     def digest(self, real: Images, data_root: Path | str = "data") -> str:
         """Name of the result of this run on these training images (other data its teachers know are in ``data_root``)."""
@@ -97,18 +96,18 @@ def check(run: Run, task: Task) -> None:
     if logits.shape != (1, task.classes):
         raise InputError(f"network {spec(run.network)} gives an output of shape {tuple(logits.shape[1:])} for an image; "
                          f"expected ({task.classes},), one number a class")
-    for plugin in _asked(run):
-        plugin.check(task)
+    for part in _asked(run).values():
+        part.check(task)
 
 
-def _asked(run: Run) -> list[Plugin]:
-    """The plug-ins that are called at all."""
-    return [plugin for plugin in run.plugins if plugin.weight > 0]
+def _asked(run: Run) -> dict[str, Part]:
+    """The method and the plug-ins that are called at all, by the names the log has for them."""
+    return {"method": run.method, **{label(plugin): plugin for plugin in run.plugins if plugin.weight > 0}}
 
 
 def prepare(run: Run, task: Task) -> dict[str, Any]:
-    """Make what the plug-ins need; returns what the card is to say of it, by label. Raises InputError, RunError."""
-    made = {label(plugin): plugin.prepare(task) for plugin in _asked(run)}
+    """Make what method and plug-ins need; returns what the card is to say of it, by name. Raises InputError, RunError."""
+    made = {name: part.prepare(task) for name, part in _asked(run).items()}
     return {name: facts for name, facts in made.items() if facts}
 
 

@@ -110,7 +110,8 @@ class Training:
     def _flatten(self, x: Tensor, y: Tensor, sharpness: Sharpness) -> None:
         """Put GSAM's direction in the place of the gradient: a second pass at perturbed weights."""
         parameters = [p for p in self.network.parameters() if p.grad is not None]
-        gradients, kept = [p.grad.clone() for p in parameters if p.grad is not None], [p.detach().clone() for p in parameters]
+        gradients = [p.grad.clone() for p in parameters if p.grad is not None]
+        kept = [p.detach().clone() for p in parameters]
         with torch.no_grad():
             for p, step in zip(parameters, perturbation(kept, gradients, sharpness.rho, sharpness.adaptive), strict=True):
                 p.add_(step)

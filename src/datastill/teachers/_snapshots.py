@@ -69,27 +69,42 @@ def read_card(folder: Path, again: str) -> dict[str, Any]:
     return card
 
 
+class Rows:
+    """The rows of a finished teacher by epoch, memory-mapped; each is held against its checksum when first read."""
+
+    def __init__(self, folder: Path, again: str) -> None:
+        self.card, self.path, self.again = read_card(folder, again), folder / SNAPSHOTS, again
+        self._sound: set[int] = set()
+
+    def read(self, epoch: int) -> Tensor:
+        """All that was stored at an epoch, one vector. Raises InputError: no such epoch, a damaged file (named)."""
+        if epoch not in self.card["epochs"]:
+            raise InputError(f"{self.path} holds no epoch {epoch}; it holds {', '.join(map(str, self.card['epochs']))}")
+        row = self.card["epochs"].index(epoch)
+        try:
+            values = np.load(self.path, mmap_mode="c")[row]
+        except (OSError, ValueError, IndexError, EOFError) as error:
+            raise InputError(f"{self.path} is damaged: {error}; {self.again}") from None
+        if epoch not in self._sound:
+            if hashlib.sha256(values.astype("<f4").tobytes()).hexdigest() != self.card["rows"][row]:
+                raise InputError(f"{self.path} is damaged: epoch {epoch} does not fit its checksum; {self.again}")
+            self._sound.add(epoch)
+        return torch.from_numpy(values)
+
+
 def read_into(network: nn.Module, folder: Path, epoch: int, again: str) -> dict[str, Any]:
     """Give the network the weights of an epoch, straight from the memory-mapped file. Returns the card.
 
     Raises InputError: no such epoch, another network, a damaged file (named).
     """
-    card, path = read_card(folder, again), folder / SNAPSHOTS
-    if epoch not in card["epochs"]:
-        raise InputError(f"{path} holds no epoch {epoch}; it holds {', '.join(map(str, card['epochs']))}")
-    there, wanted = card["tensors"], layout(network)
+    rows = Rows(folder, again)
+    values = rows.read(epoch)
+    there, wanted = rows.card["tensors"], layout(network)
     if there != wanted:
         mine, theirs = next((a, b) for a, b in zip([*wanted, None], [*there, None], strict=False) if a != b)
-        raise InputError(f"{path} is of another network: it has {theirs} where {mine} is expected; {again}")
-    row = card["epochs"].index(epoch)
-    try:
-        values = np.load(path, mmap_mode="c")[row]
-    except (OSError, ValueError, IndexError, EOFError) as error:
-        raise InputError(f"{path} is damaged: {error}; {again}") from None
-    if hashlib.sha256(values.astype("<f4").tobytes()).hexdigest() != card["rows"][row]:
-        raise InputError(f"{path} is damaged: epoch {epoch} does not fit its checksum; {again}")
-    assign(network, torch.from_numpy(values))
-    return card
+        raise InputError(f"{rows.path} is of another network: it has {theirs} where {mine} is expected; {again}")
+    assign(network, values)
+    return rows.card
 
 
 def assign(network: nn.Module, values: Tensor) -> None:

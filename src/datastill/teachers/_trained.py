@@ -19,8 +19,8 @@ from datastill.functional.augment import Strategy, augment_images
 from datastill.nets import fresh
 from datastill.rng import RNG
 from datastill.states import read_state, write_state
-from datastill.teachers._snapshots import CARD, SNAPSHOTS, Writer, flat, read_card, read_into, write_card
-from datastill.teachers.pool import Context, Pool, Teacher, frozen
+from datastill.teachers._snapshots import CARD, SNAPSHOTS, Rows, Writer, flat, read_card, read_into, write_card
+from datastill.teachers.pool import Context, Pool, Teacher, Trajectory, frozen
 from datastill.train import Training, accuracies
 
 GRID = (0, 1, 2, 4, 6, 10, 20, 50, 100, 150)  # epochs that are kept unless told otherwise
@@ -148,6 +148,13 @@ class Trained(Pool):
                  "accuracy": measured, "digest": card["digest"]}
         return Teacher(f"{spec(one.networks[0])}, seed {one.seed}, epoch {epoch}", group, frozen(network), domain,
                        domain_of(context.real), folder, facts)
+
+    def trajectory(self, context: Context, number: int) -> Trajectory:
+        folder = self._folder(context, 0, number)
+        if not (folder / CARD).exists():
+            self._make(context, 0, number, 0, 1)
+        rows = Rows(folder, again(folder))
+        return Trajectory(rows.read, context.real.device)
 
     def accuracy(self, context: Context, group: int, number: int) -> list[float]:
         """Validation accuracy (a fraction) of a finished teacher before training and after each epoch; empty where none was

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from datastill.config import Family, spec
+from datastill.config import Family, kind, spec
 from datastill.data import Images
 from datastill.data.domain import Domain, bring, domain_of
+from datastill.errors import InputError
 from datastill.files import LEFTOVER, locked
-from datastill.nets import Architecture, chunk_size, fresh
+from datastill.nets import Architecture, as_function, chunk_size, fresh
 from datastill.nets.convnet import ConvNet
 from datastill.rng import RNG
 from datastill.train import Watch
@@ -115,6 +116,17 @@ class Teacher:
         temporary.replace(path)
 
 
+class Trajectory:
+    """The weights of one teacher at the epochs of its training that were kept; ``read`` gives those of an epoch, (P,)."""
+
+    def __init__(self, read: Callable[[int], Tensor], device: torch.device) -> None:
+        self._read, self._device = read, device
+
+    def weights(self, epoch: int) -> Tensor:
+        """All parameters as one vector (P,), in the order of the network. Raises InputError for an epoch not kept."""
+        return self._read(epoch).to(self._device)
+
+
 class Pool(Family):
     """Networks that know real data: ``networks``, each with as many members as ``size`` says.
 
@@ -138,6 +150,10 @@ class Pool(Family):
     @abstractmethod
     def load(self, context: Context, group: int, number: int) -> Teacher:
         """One teacher that is ready. Raises InputError: not there, damaged, of another shape."""
+
+    def trajectory(self, context: Context, number: int) -> Trajectory:
+        """Member ``number`` of the first network while it was trained. Raises InputError."""
+        raise InputError(f"a pool of kind {kind(self)} keeps no trajectories; use experts")
 
     def alone(self, group: int, number: int) -> Self:
         """The pool of one of its teachers."""
@@ -174,6 +190,7 @@ class Teachers:
     def __init__(self, pool: Pool, context: Context) -> None:
         self.pool, self.context = pool, context
         self._loaded: dict[tuple[int, int], Teacher] = {}
+        self._trajectories: dict[int, Trajectory] = {}
 
     def __len__(self) -> int:
         return len(self.pool.networks) * self.pool.size
@@ -188,10 +205,23 @@ class Teachers:
                 self.pool.load(self.context, group, number)
         return self._loaded[group, number]
 
+    def trajectory(self, number: int) -> Trajectory:
+        """Member ``number`` of the pool's first network while it was trained. Raises InputError."""
+        if number not in self._trajectories:
+            self._trajectories[number] = self._wander(number) if self.context.rehearsal else \
+                self.pool.trajectory(self.context, number)
+        return self._trajectories[number]
+
     def draw(self, rng: RNG) -> Teacher:
         """One at random: a network uniformly, then one of its members."""
         pick = rng.numpy()
         return self.teacher(int(pick.integers(len(self.pool.networks))), int(pick.integers(self.pool.size)))
+
+    def _wander(self, number: int) -> Trajectory:
+        """Takes the place of a trajectory in a rehearsal: an untrained network's weights, moved a little each epoch."""
+        start = as_function(self._stand_in(0).network)[0].cpu()
+        away = 0.01 * RNG("wander", number).normal(len(start))
+        return Trajectory(lambda epoch: start + epoch * away, self.context.real.device)
 
     def _stand_in(self, group: int) -> Teacher:
         domain, network = self.pool.domain(self.context), self.pool.networks[group]

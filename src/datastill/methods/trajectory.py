@@ -1,0 +1,228 @@
+"""MTT and its kin: train on the synthetic images, and arrive where experts trained on the real ones do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from datastill.config import NOT_DECISIVE, spec
+from datastill.core import Group, Method, Optim, Step, Task
+from datastill.data import Batch
+from datastill.errors import InputError, RunError
+from datastill.functional.augment import STRATEGY, Strategy, augment_images
+from datastill.functional.labels import mean_of_right
+from datastill.functional.unroll import How, Inner, unroll
+from datastill.nets import Architecture, as_function, chunk_size, couples_samples
+from datastill.nets.convnet import ConvNet
+from datastill.rng import RNG
+from datastill.synthetic import SyntheticSet
+from datastill.teachers import Pool, Teachers
+from datastill.teachers.experts import Experts
+
+
+class TrajectoryMatching(Method):
+    """Matching training trajectories: MTT (Cazenavette et al. 2022), and with other options TESLA (Cui et al. 2023), FTD
+    (Du et al. 2023) and DATM (Guo et al. 2024).
+
+    Each iteration takes an expert's weights at a start epoch, trains from there for ``steps`` steps of SGD on batches of
+    synthetic images, and moves the images so that the weights come closer to the expert's ``expert_epochs`` later: the
+    squared distance, relative to that between start and target.
+
+    pool: the experts; of the run's own network and data unless others are named. With ``snapshots = []`` only the epochs
+        that can be used are trained and stored.
+    min_start, max_start: start epochs are drawn from min_start to max_start - 1. first_start: the end of that window at
+        iteration 0, from where it grows to max_start at iteration ``expand`` (DATM; 0: at its end from the beginning).
+    batch_syn: synthetic images a step; 0 takes all.
+    lr_net: step size of the inner training to begin with; learned where ``optim.lr`` has a step size.
+    init: "real"; or "correct": real images that the first expert is right about at its last epoch (DATM).
+    labels: "hard"; "learned": soft labels that begin as the mean logits of the experts that are right (DATM), learned where
+        ``optim.labels`` has a step size; "teacher": what the target weights say of the images, anew in each step (TESLA).
+    gradient: "exact", in the memory of one step; "tesla", the estimate, biased; "full", torch's own graph.
+    threshold: iterations whose matching loss is above it change nothing (DATM; none: all do).
+    keep_every, offload: keep the weights of every second, third, ... inner step, the others are made again; keep them in
+        host memory.
+    redraws: how often a segment whose inner training is not finite is drawn again before the run stops.
+    """
+
+    iterations: int = Field(default=5000, ge=0, le=10**9)
+    pool: Pool = Experts(snapshots=())
+    steps: int = Field(default=30, ge=1)
+    expert_epochs: int = Field(default=2, ge=1)
+    min_start: int = Field(default=0, ge=0)
+    max_start: int = Field(default=20, ge=1)
+    first_start: int = Field(default=0, ge=0)
+    expand: int = Field(default=0, ge=0)
+    batch_syn: int = Field(default=0, ge=0)
+    augment: Strategy = STRATEGY
+    lr_net: float = Field(default=0.01, gt=0.0)
+    init: Literal["real", "correct", "noise"] = "real"
+    labels: Literal["hard", "learned", "teacher"] = "hard"
+    gradient: How = "exact"
+    threshold: float | None = Field(default=None, gt=0.0)
+    keep_every: Annotated[int, NOT_DECISIVE] = Field(default=1, ge=1)
+    offload: Annotated[bool, NOT_DECISIVE] = False
+    redraws: Annotated[int, NOT_DECISIVE] = Field(default=5, ge=0)
+    optim: Optim = Optim(images=Group(lr=100.0, momentum=0.5), lr=Group(lr=1e-5, momentum=0.5))
+
+    @model_validator(mode="after")
+    def _window(self) -> Self:
+        if self.max_start <= self.min_start:
+            raise ValueError(f"max_start {self.max_start}: expected more than min_start {self.min_start}")
+        if self.expand and not self.min_start < self.first_start <= self.max_start:
+            raise ValueError(f"first_start {self.first_start}: expected above min_start {self.min_start} and at most "
+                             f"max_start {self.max_start}, to which the window grows in {self.expand} iterations")
+        last = self.max_start - 1 + self.expert_epochs
+        if (epochs := getattr(self.pool, "epochs", last)) < last:
+            raise ValueError(f"max_start {self.max_start} and expert_epochs {self.expert_epochs}: segments end at epoch "
+                             f"{last}, experts are trained for {epochs}; raise pool.epochs or lower max_start")
+        if (stored := getattr(self.pool, "snapshots", "every")) and stored != "every" and (
+                lacking := sorted(set(self._epochs()) - set(stored) - {epochs})):
+            raise ValueError(f"pool.snapshots: epoch {lacking[0]} is needed and never stored; leave snapshots out")
+        return self
+
+    def _epochs(self) -> tuple[int, ...]:
+        """Those that can be start or target of a segment."""
+        starts = range(self.min_start, self.max_start)
+        return tuple(sorted({*starts, *(epoch + self.expert_epochs for epoch in starts)}))
+
+    def experts(self, network: Architecture) -> Pool:
+        """The pool with what it leaves open filled in: the run's network, the epochs that can be used."""
+        pool, changes = self.pool, dict[str, Any]()
+        if pool.networks == (ConvNet(),):
+            changes["networks"] = (network,)
+        if isinstance(pool, Experts) and pool.snapshots == ():
+            used = self._epochs()
+            changes["snapshots"] = used
+            if not pool.drops:
+                changes["epochs"] = used[-1]
+        return pool.model_copy(update=changes)
+
+    def pools(self, network: Architecture) -> tuple[Pool, ...]:
+        return (self.experts(network),)
+
+    def window(self, iteration: int) -> int:
+        """The end, exclusive, of the start epochs at this iteration."""
+        if not self.expand:
+            return self.max_start
+        return min(self.max_start, self.first_start + int((self.max_start - self.first_start) * iteration / self.expand))
+
+    def check(self, task: Task) -> None:
+        pool = self.experts(task.network)
+        if pool.networks != (task.network,):
+            raise InputError(f"method.pool.networks: the experts are {', '.join(map(spec, pool.networks))}, the run's network "
+                             f"is {spec(task.network)}; trajectories can be matched on the same network only")
+        net = task.fresh(RNG("check"))
+        if couples_samples(net) or any(True for _ in net.buffers()):
+            raise InputError(f"trajectories cannot be matched on {spec(task.network)}: its normalisation has running "
+                             "statistics, which are no weights; use norm=instance, or another per image")
+        pool.check(task.context)
+        there, here = pool.domain(task.context), task.real
+        for what, theirs, ours in (("classes", there.classes, here.classes), ("shape", there.shape, here.shape), (
+                "mean", there.mean, here.mean), ("ZCA whitening", *("none" if w is None else w.identity for w in (
+                    there.whitening, here.whitening)))):
+            if theirs != ours:
+                raise InputError(f"the experts are of other data: their {what} is {theirs}, the run's is {ours}; leave "
+                                 "method.pool.data out, so that they are trained on the run's data")
+
+    def prepare(self, task: Task) -> Mapping[str, Any]:
+        pool = self.experts(task.network)
+        pool.prepare(task.context)
+        return {"teachers": [dict(teacher.facts) for teacher in task.teachers(pool)]}
+
+    def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
+        pool = self.experts(task.network)
+        if self.init == "correct":
+            batch = _recognised(task, pool, ipc, rng("correct"))
+        else:
+            batch = task.first_images(ipc, self.init, rng)
+        if self.labels == "learned":
+            with torch.no_grad():
+                logits = torch.stack([_logits(teacher.network, batch.x) for teacher in task.teachers(pool)])
+            batch = Batch(batch.x, mean_of_right(logits, batch.y.argmax(1)))
+        return task.synthetic(batch, soft=self.labels == "learned", lr=self.lr_net)
+
+    def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
+        pool = self.experts(task.network)
+        net = task.fresh(rng("network"))
+        for attempt in range(self.redraws + 1):
+            step = self._match(iteration, net, synthetic, task, task.teachers(pool), rng("segment", attempt))
+            if bool(torch.isfinite(step.loss)):
+                step.log["redrawn"] = float(attempt)
+                yield step
+                return
+        raise RunError(f"iteration {iteration}: the inner training was not finite on {self.redraws + 1} segments in a row; "
+                       f"the last good checkpoint is kept. Lower method.lr_net (now {float(synthetic.lr or 0):.3g}, learned) or "
+                       "method.optim.lr.lr, or method.optim.images.lr")
+
+    def _match(self, iteration: int, net: nn.Module, synthetic: SyntheticSet, task: Task, experts: Teachers,
+               rng: RNG) -> Step:
+        pick = rng("expert").numpy()
+        trajectory = experts.trajectory(int(pick.integers(len(experts))))
+        epoch = int(pick.integers(self.min_start, self.window(iteration)))
+        start, target = trajectory.weights(epoch), trajectory.weights(epoch + self.expert_epochs)
+        batch = synthetic.batch()
+        y = self._labels(net, target, batch)
+        _, predict = as_function(net)
+        inner = Inner(predict, self._batches(len(batch.x), rng("order"), task.device), self._augmented(rng("augment")),
+                      chunk_size(net, batch.x))
+        assert synthetic.lr is not None
+        found = unroll(inner, start, batch.x, y, synthetic.lr, self.gradient, every=self.keep_every, offload=self.offload)
+        loss = (found.last - target).square().sum() / (start - target).square().sum()
+        _assign(net, start)
+        value = float(loss.detach())
+        return Step(loss, batch, net, value=value, gradient_norms=found.norms, norm_reduce="mean",
+                    apply=self.threshold is None or value <= self.threshold,
+                    log={"start": float(epoch), "lr": float(synthetic.lr.detach())})
+
+    def _labels(self, net: nn.Module, target: Tensor, batch: Batch) -> Tensor:
+        """Labels of the inner training, (N, K)."""
+        if self.labels != "teacher":
+            return batch.y
+        _assign(net, target)
+        with torch.no_grad():
+            return _logits(net, batch.x).softmax(1)
+
+    def _batches(self, count: int, rng: RNG, device: torch.device) -> list[Tensor]:
+        """Rows of each step: through all images in a fresh order, again and again; a short batch comes first, as theirs."""
+        size, batches = self.batch_syn or count, list[Tensor]()
+        while len(batches) < self.steps:
+            batches += reversed(rng("pass", len(batches)).permutation(count).split(size))
+        return [rows.to(device) for rows in batches[:self.steps]]
+
+    def _augmented(self, rng: RNG) -> Any:
+        if self.augment == "none":
+            return None
+        return lambda x, number: augment_images(x, rng(number), self.augment)
+
+
+def _logits(net: nn.Module, x: Tensor) -> Tensor:
+    return torch.cat([net(part) for part in x.split(chunk_size(net, x))])
+
+
+def _assign(net: nn.Module, weights: Tensor) -> None:
+    """Make a vector the network's parameters."""
+    with torch.no_grad():
+        torch.nn.utils.vector_to_parameters(weights, net.parameters())
+
+
+def _recognised(task: Task, pool: Pool, ipc: int, rng: RNG) -> Batch:
+    """Random real images of each class that the first expert is right about; where they are too few, others too (ours)."""
+    expert = task.teachers(pool).teacher(0, 0).network
+    rows = []
+    for c, of_class in enumerate(task.real.of_class):
+        order = torch.as_tensor(of_class).cpu()[rng(c).permutation(len(of_class))]
+        right: list[Tensor] = []
+        wrong: list[Tensor] = []
+        for part in order.split(max(64, 4 * ipc)):
+            with torch.no_grad():
+                hit = (_logits(expert, task.real.batch(part).x).argmax(1) == c).cpu()
+            right.append(part[hit])
+            wrong.append(part[~hit])
+            if sum(map(len, right)) >= ipc:
+                break
+        rows.append(torch.cat([*right, *wrong])[:ipc])
+    return task.real.batch(torch.cat(rows))
