@@ -23,8 +23,8 @@ def perturbation(weights: Sequence[Tensor], gradients: Sequence[Tensor], rho: fl
 
 
 def gap_direction(gradients: Sequence[Tensor], perturbed: Sequence[Tensor], alpha: float) -> list[Tensor]:
-    """GSAM's direction (Zhuang et al. 2022): the gradient at the perturbed weights less ``alpha`` of that part of the gradient
-    at the weights which is orthogonal to it."""
+    """GSAM's direction (Zhuang et al. 2022): the gradient at the perturbed weights, less ``alpha`` of that part of the
+    gradient at the weights which is orthogonal to it."""
     here, there = _norm(gradients), _norm(perturbed)
     cosine = _dot(gradients, perturbed) / (here * there + EPSILON)
     along = cosine * here / (there + EPSILON)
