@@ -41,7 +41,8 @@ class Bar:
         if now - self.told >= LINE_EVERY:
             self.told = now
             left = (now - self.began) / max(1, done - self.first) * (of - done)
-            print(f"{self.name}: {done} of {of}, {note}, about {duration(left)} left", file=sys.stderr, flush=True)
+            parts = filter(None, (f"{done} of {of}", note, f"about {duration(left)} left"))
+            print(f"{self.name}: {', '.join(parts)}", file=sys.stderr, flush=True)
 
 
 @contextmanager

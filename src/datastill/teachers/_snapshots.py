@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from datastill.errors import InputError
-from datastill.files import read_sealed, seal, write_json
+from datastill.files import read_sealed, reason, seal, write_json
 
 SNAPSHOTS, CARD = "snapshots.npy", "card.json"
 SCHEMA = 1
@@ -84,7 +84,9 @@ def read_into(network: nn.Module, folder: Path, epoch: int, again: str) -> dict[
     row = card["epochs"].index(epoch)
     try:
         values = np.load(path, mmap_mode="c")[row]
-    except (OSError, ValueError, IndexError, EOFError) as error:
+    except OSError as error:
+        raise InputError(f"{path} is damaged: {reason(error)}; {again}") from None
+    except (ValueError, IndexError, EOFError) as error:
         raise InputError(f"{path} is damaged: {error}; {again}") from None
     if hashlib.sha256(values.astype("<f4").tobytes()).hexdigest() != card["rows"][row]:
         raise InputError(f"{path} is damaged: epoch {epoch} does not fit its checksum; {again}")
