@@ -348,7 +348,7 @@ def test_study(run_cli: Call, tmp_path: Path) -> None:
     assert len(list((tmp_path / "outputs/runs").iterdir())) == 4
     assert "Does it help?" in run_cli("study", "own.toml")[1]
     code, out, _ = run_cli("study", "own.toml", "--plan")
-    assert re.search(r"missing runs: 0", out)
+    assert re.search(r"missing runs and students: 0", out)
     assert run_cli("list", "studies")[1].count("ptm-") == 7
     assert "supervised" in run_cli("list", "pools")[1]
     assert "question" in run_cli("show", "ptm-losses")[1]

@@ -99,8 +99,11 @@ class Trained(Pool):
             if (folder := self._folder(context, *member)) and (folder / CARD).exists():
                 self._card(folder)
 
+    def places(self, context: Context) -> list[Path]:
+        return [self._folder(context, *member) for member in self._members()]
+
     def missing(self, context: Context) -> int:
-        return sum(not (self._folder(context, *member) / CARD).exists() for member in self._members())
+        return sum(not (place / CARD).exists() for place in self.places(context))
 
     def prepare(self, context: Context) -> None:
         """Train the teachers that are not there yet; one that another process is at is waited for."""

@@ -161,6 +161,10 @@ class Pool(Family):
     def prepare(self, context: Context) -> None:
         """Make what is missing. Raises InputError, RunError."""
 
+    def places(self, context: Context) -> list[Path]:
+        """Where each of its teachers lies, in order; empty where it has no places of its own."""
+        return []
+
     def missing(self, context: Context) -> int:
         """How many teachers are still to be made."""
         return 0
