@@ -297,7 +297,10 @@ def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("arguments", "says"), [
     (("teach", "dm/digits-ipc1"), "no plug-in of dm/digits-ipc1 asks teachers; add one"),
-    (("teach", "superwised"), "superwised"),
+    (("teach", "superwised"), "unknown pool 'superwised'; did you mean 'supervised'"),
+    (("teach", "nowhere:Pool"), "no module 'nowhere'"),
+    (("teach", "supervised", "pool.drops=-1", "data.name=digits"), "drops: expected shares of the epochs"),
+    (("teach", "dm/digits-ipc1", "plugins.clom.pool.networks=convnet:depth=6"), "does not fit"),
     (("teach", "supervised", "pool.epochs=3", "pool.epoch=2", "pool.snapshots=[1]", "data.name=digits"), "epoch 2 is never stored; add it to snapshots (1, 3 are kept)"),
     (("teach", "supervised", "pool.networks=[]", "data.name=digits"), "networks"),
     (("teach", "pretrained", "pool.files=missing.pt", "pool.networks=mlp", "data.name=digits"), "no file missing.pt"),
@@ -345,7 +348,7 @@ def test_study(run_cli: Call, tmp_path: Path) -> None:
     assert len(list((tmp_path / "outputs/runs").iterdir())) == 4
     assert "Does it help?" in run_cli("study", "own.toml")[1]
     code, out, _ = run_cli("study", "own.toml", "--plan")
-    assert re.search(r"missing runs: 0", out)
+    assert re.search(r"missing runs and students: 0", out)
     assert run_cli("list", "studies")[1].count("ptm-") == 7
     assert "supervised" in run_cli("list", "pools")[1]
     assert "question" in run_cli("show", "ptm-losses")[1]
@@ -363,3 +366,28 @@ def test_a_damaged_teacher_is_made_again_only_on_request(run_cli: Call, tmp_path
     assert file.read_bytes() != sound
     assert run_cli("teach", "supervised", *POOL, "pool.initialisations=1", "--retrain")[0] == 0
     assert file.read_bytes() == sound
+
+
+def test_a_pool_of_your_own(run_cli: Call, tmp_path: Path) -> None:
+    (tmp_path / "noise.py").write_text(
+        "import torch\n"
+        "from datastill.data.domain import domain_of\n"
+        "from datastill.nets import fresh\n"
+        "from datastill.rng import RNG\n"
+        "from datastill.teachers import Pool, Teacher\n"
+        "class Noise(Pool):\n"
+        "    \"\"\"Untrained networks.\"\"\"\n"
+        "    @property\n"
+        "    def size(self): return 2\n"
+        "    def domain(self, context, group=0): return domain_of(context.real)\n"
+        "    def load(self, context, group, number):\n"
+        "        home = domain_of(context.real)\n"
+        "        net = fresh(self.networks[group], home.shape, len(home.classes), RNG('noise', number), context.real.device)\n"
+        "        return Teacher(f'noise {number}', group, net.eval().requires_grad_(False), home, home, None, {'network': 'mlp', 'weights': 'noise', 'epoch': 0, 'digest': str(number)})\n")
+    code, out, err = run_cli("teach", "noise:Noise", "pool.networks=mlp:width=8", "data.name=digits")
+    assert code == 0, err
+    assert "noise 1" in out
+    code, _, err = run_cli("distill", "dm/digits-ipc1", *SMALL, "plugins.clom.weight=1", "plugins.clom.pool.kind=noise:Noise",
+                           "plugins.clom.pool.networks=mlp:width=8", "plugins.cclom.weight=1",
+                           "plugins.cclom.pool.kind=noise:Noise", "plugins.cclom.pool.networks=mlp:width=8", "--out", "run")
+    assert code == 0, err

@@ -647,3 +647,10 @@ def test_a_list_of_one_may_be_given_as_that_one() -> None:
     assert load(Pool, {"kind": "supervised", "snapshots": "every"}).snapshots == "every"  # type: ignore[type-abstract, attr-defined]
     with input_error("networks[0]", "unknown network 'mpl'"):
         load(Pool, {"kind": "supervised", "networks": "mpl"})  # type: ignore[type-abstract]
+
+
+def test_what_a_field_can_be_is_said_at_once() -> None:
+    from datastill.teachers import Pool
+    with input_error("epoch: input should be a valid integer", "or input should be 'last', got 'first'"):
+        load(Pool, {"kind": "supervised", "epoch": "first"})  # type: ignore[type-abstract]
+    assert load(Pool, {"kind": "supervised", "snapshots": 3}).snapshots == (3,)  # type: ignore[type-abstract, attr-defined]

@@ -46,13 +46,17 @@ def test_the_questions_of_the_paper() -> None:
 
 
 def test_an_edition_lays_changes_over_and_replaces_the_rest() -> None:
-    table = {"question": "Which?", "recipes": {"dm/digits-ipc1": {}}, "arms": {"a": {}, "b": {}}, "changes": {"ipc": 1, "seed": 3},
+    table = {"question": "Which?", "recipes": {"dm/digits-ipc1": {}}, "arms": {"a": {}, "b": {}}, "changes": {"ipc": 1, "precision": "bfloat16"},
              "editions": {"small": {"arms": {"a": {}}, "changes": {"ipc": 2}}}}
     whole, small = read_study(table), read_study(table, "small")
-    assert (list(whole.arms), whole.changes) == (["a", "b"], {"ipc": 1, "seed": 3})
-    assert (list(small.arms), small.changes) == (["a"], {"ipc": 2, "seed": 3})
+    assert (list(whole.arms), whole.changes) == (["a", "b"], {"ipc": 1, "precision": "bfloat16"})
+    assert (list(small.arms), small.changes) == (["a"], {"ipc": 2, "precision": "bfloat16"})
     with input_error("no edition 'smal'; known: small"):
         read_study(table, "smal")
+    for wrong, says in (({"small": 3}, "editions: expected a table for each edition"), ([], "editions: expected a table"),
+                        ({"small": {"seedz": 1}}, "editions.small: unknown key 'seedz'")):
+        with input_error(says):  # also where another edition is asked for
+            read_study({**table, "editions": wrong})
 
 
 def test_by_name_or_path(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy import stats
 
 import tiny
 from datastill.config import load, read_toml, to_toml
+from datastill.nets.mlp import MLP
 from datastill.studies import read_study
 from datastill.study import Place, Study, carry_out, cells, difference, foresee, seeds_needed
 from kit import input_error
@@ -97,6 +99,14 @@ def test_recipes_have_changes_of_their_own() -> None:
     ({"recipes": {}}, ["recipes"]),
     ({"recipes": {"dm/digits-ipc7": {}}}, ["unknown recipe 'dm/digits-ipc7'"]),
     ({"seeds": 0}, ["seeds"]),
+    ({"arms": {"plain": {}, "clom": "x"}}, ["arms.clom", "dictionary"]),
+    ({"arms": "x"}, ["arms"]),
+    ({"axes": {"method.iterations": [2, 2]}}, ["two arms are called 'iterations 2'"]),
+    ({"axes": {"method.iterations": [2]}, "arms": {"plain": {}, "iterations 2": {}}}, ["two arms are called 'iterations 2'"]),
+    ({"changes": {**USUAL, "seed": 3}}, ["changes.seed: a study sets the seed itself"]),
+    ({"axes": {"seed": [1, 2]}}, ["axes.seed: a study sets the seed itself"]),
+    ({"changes": {**USUAL, "plugins.nosuch.weight": 3}}, ["changes.plugins.nosuch", "unknown plugin 'nosuch'"]),
+    ({"changes": {**USUAL, "plugins.total_variation.wieght": 3}}, ["wieght", "did you mean 'weight'"]),
     ({"figure": "pie"}, ["figure"]),
     ({"colour": "red"}, ["unknown key 'colour'", "known:"]),
     ({"arms": {"plain": {}, "odd": {"plugins.clom.pool.epoch": 7}}}, ["arm 'odd'", "epoch 7 is never stored"]),
@@ -104,6 +114,32 @@ def test_recipes_have_changes_of_their_own() -> None:
 def test_a_study_that_cannot_be(fields: dict[str, Any], parts: list[str]) -> None:
     with input_error(*parts):
         cells(study(**fields))
+
+
+def test_networks_that_differ_in_width_alone_are_told_apart() -> None:
+    one = study(axes={"plugins.clom.pool.networks": [["convnet:width=4,depth=2"], ["convnet:width=8,depth=2"]]})
+    assert list(one.points())[2:] == ["networks convnet:width=4,depth=2", "networks convnet:width=8,depth=2"]
+    assert len(one.values()) == 2
+
+
+def test_judges_must_know_the_classes_and_take_no_part(tmp_path: Path) -> None:
+    few = tmp_path / "few.npz"
+    np.savez(few, x_train=np.zeros((40, 8, 8, 1), np.uint8), y_train=np.arange(40) % 2)
+    for judges, says in (({**tiny.POOL, "data": {"name": "npz", "path": str(few)}}, "know 2 other classes"),
+                         (tiny.POOL, "guides the run too")):
+        with input_error("judges", says):
+            carry_out(study(judges=judges), place(tmp_path / "root"), tmp_path / "results")
+    assert not (tmp_path / "root").exists()
+
+
+def test_teachers_are_foreseen_once_with_the_judges(tmp_path: Path) -> None:
+    slow = {**tiny.POOL, "epochs": 2000, "initialisations": 1}
+    usual = {**USUAL, "plugins.clom.pool": slow}
+    one = foresee(study(changes=usual), place(tmp_path)).teachers
+    several = foresee(study(changes=usual, axes={"plugins.clom.pool.epoch": [1, 2, 4, 6, 10, 20]}), place(tmp_path)).teachers
+    judged = foresee(study(changes=usual, judges={**slow, "seed": 50, "initialisations": 4}), place(tmp_path)).teachers
+    assert several < 3 * one
+    assert judged > 2.5 * one
 
 
 def test_nothing_is_begun_where_an_arm_does_not_fit(tmp_path: Path) -> None:
@@ -156,8 +192,10 @@ def test_runs_are_shared_between_studies_and_only_what_is_missing_is_run(whole: 
     root, results = whole
     wider = study(arms={"plain": {}, "the same by another name": {"plugins.clom.weight": 1.0},
                         "heavier": {"plugins.clom.weight": 5.0}}, students=["mlp:width=8"])
-    missing = {arm: count for _, arm, _, count, _ in foresee(wider, place(root)).arms}
-    assert missing == {"plain": 0, "the same by another name": 0, "heavier": 2}
+    missing = {arm: (runs, students) for _, arm, _, runs, students, _ in foresee(wider, place(root)).arms}
+    assert missing == {"plain": (0, 0), "the same by another name": (0, 0), "heavier": (2, 4)}
+    more = foresee(wider.model_copy(update={"students": (MLP(width=9),), "trials": 3}), place(root)).arms
+    assert [one[3:5] for one in more] == [(0, 6), (0, 6), (2, 6)]  # runs that are there still lack these students
     more = carry_out(wider, place(root), tmp_path)
     assert len(list((root / "runs").iterdir())) == 6
     same = next(row for row in more["rows"] if row["arm"] == "the same by another name")
@@ -198,7 +236,7 @@ def test_killed_inside_and_carried_on(whole: tuple[Path, dict[str, Any]], tmp_pa
 
 def test_foreseen_without_writing(tmp_path: Path) -> None:
     foreseen = foresee(study(), place(tmp_path))
-    assert [(arm, runs, missing) for _, arm, runs, missing, _ in foreseen.arms] == [("plain", 2, 2), ("clom", 2, 2)]
+    assert [one[1:5] for one in foreseen.arms] == [("plain", 2, 2, 4), ("clom", 2, 2, 4)]
     assert all(seconds > 0 for *_, seconds in foreseen.arms)
     assert foreseen.teachers > 0
     assert list(tmp_path.iterdir()) == []

@@ -69,7 +69,8 @@ Changes = Annotated[list[str] | None, typer.Argument(
     "method.iterations=500 plugins.total_variation.weight=0.1`.")]
 DataRoot = Annotated[Path, typer.Option(
     envvar="DATASTILL_DATA", help="Folder of the data sets; missing ones are fetched there.")]
-Root = Annotated[Path, typer.Option(envvar="DATASTILL_ROOT", help="Folder for results: runs/ and baselines/.")]
+Root = Annotated[Path, typer.Option(
+    envvar="DATASTILL_ROOT", help="Folder for results: runs/, baselines/, teachers/, studies/.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is unless given.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")]
 DATA_ROOT, ROOT = Path("data"), Path("outputs")
@@ -270,16 +271,19 @@ def teach(pool: Annotated[str, typer.Argument(
     """
     from datastill import console
     from datastill.recipes import read_pools
+    from datastill.run import check
     from datastill.teachers import Context
     from datastill.teachers.making import make
 
-    pools, data = read_pools(pool, changes or [])
+    pools, data, run = read_pools(pool, changes or [])
     images, where = data.load(data_root).train, _device(device)
+    if run is not None and not retrain:
+        check(run, run.task(images.to(where), root=root, data_root=data_root))
     for one in pools:
         context = Context(images.to(where), root, data_root)
-        one.check(context)
         if retrain:
             one.mend(context)
+        one.check(context)
         with console.progress("teach", data.name) as bar, _Interrupt() as interrupt:
             def watch(done: int, of: int) -> None:
                 bar.tell(done, of, "")
@@ -304,7 +308,7 @@ def analyse_teachers(pool: Annotated[str, typer.Argument(metavar="POOL", help="A
     from datastill.recipes import read_pools
     from datastill.teachers import Context, Teachers
 
-    pools, data = read_pools(pool, changes or [])
+    pools, data, _ = read_pools(pool, changes or [])
     splits, where = data.load(data_root), _device(device)
     images = splits.train if splits.validation is None else splits.validation
     for one in pools:
@@ -328,18 +332,17 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     correlation with test accuracy is given. Choose teachers that took no part, or they judge their own work.
     """
     from datastill import artefact, console, scoring
-    from datastill.analysis.judging import judge, rank_correlation
+    from datastill.analysis.judging import check_judges, judge, rank_correlation
     from datastill.recipes import read_pools
     from datastill.run import read_run
 
-    pools, _ = read_pools(pool or "supervised", [*(() if pool else JUDGES), *(settings or [])])
-    judges = pools[0]
+    judges = read_pools(pool or "supervised", [*(() if pool else JUDGES), *(settings or [])])[0][0]
     rows, last, scores = [], [], []
     for folder in folders:
         artefact.read_card(folder)
         run = read_run(folder)
         task = run.task(run.data.load(data_root).train.to(_device(device)), root=root, data_root=data_root)
-        judges.check(task.context)
+        check_judges(judges, task.context)
         judges.prepare(task.context)
         judged = judge(folder, run, task.teachers(judges))
         rows += [(folder.name, one) for one in judged]

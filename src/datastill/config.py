@@ -261,6 +261,9 @@ def _choose(cls: type[Family], given: dict[str, Any], path: str, base: Any) -> A
 
 def _resolve(annotation: Any, value: Any, path: str, usual: Any) -> Any:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if isinstance(value, (int, float) if origin is not tuple else (str, int, float)) and any(
+            typing.get_origin(a) is tuple and typing.get_args(a)[1:] == (...,) for a in (annotation, *arguments)):
+        value = (value,)  # a list of one may be given as that one
     if origin in (typing.Union, types.UnionType):
         if value == NONE and type(None) in arguments:
             return None
@@ -268,8 +271,6 @@ def _resolve(annotation: Any, value: Any, path: str, usual: Any) -> Any:
         return _resolve(inner[0], value, path, usual) if inner and isinstance(value, (Mapping, str)) else value
     if _is_description(annotation):
         return load(annotation, value, path, usual)
-    if origin is tuple and arguments[1:] == (...,) and isinstance(value, (str, int, float)):
-        value = (value,)  # a list of one may be given as that one
     if origin is tuple and _is_description(arguments[0]):
         return _several(arguments[0], value, path)
     if origin is dict and _is_description(arguments[1]) and isinstance(value, Mapping):
@@ -315,6 +316,11 @@ def explain(error: ValidationError, path: str = "") -> str:
     """A pydantic error as one line: where, what was expected, what came."""
     problems = error.errors(include_url=False)
     first = problems[0]
+    alternatives = [one for one in problems if one["loc"][:-1] == first["loc"][:-1] and one["input"] is first["input"]]
+    if len(first["loc"]) > 1 and len(alternatives) > 1:  # of a field that may be one of several things
+        first = {**first, "loc": first["loc"][:-1], "msg": " or ".join(dict.fromkeys(
+            one["msg"][:1].lower() + one["msg"][1:] for one in alternatives))}
+        problems = [one for one in problems if one not in alternatives[1:]]
     where = ".".join([path, *map(str, first["loc"])] if path else map(str, first["loc"]))
     if first["type"] == "missing":
         text = f"{where} is missing"

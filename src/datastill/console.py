@@ -41,7 +41,8 @@ class Bar:
         if now - self.told >= LINE_EVERY:
             self.told = now
             left = (now - self.began) / max(1, done - self.first) * (of - done)
-            print(f"{self.name}: {done} of {of}, {note}, about {duration(left)} left", file=sys.stderr, flush=True)
+            parts = filter(None, (f"{done} of {of}", note, f"about {duration(left)} left"))
+            print(f"{self.name}: {', '.join(parts)}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -195,13 +196,13 @@ def show_studies() -> None:
 
 def show_foreseen(foreseen: Any, jobs: int) -> None:
     """What a study would run and how long that takes."""
-    table = Table("recipe", "arm", "runs", "missing", "one run with its students")
-    for recipe, arm, runs, missing, seconds in foreseen.arms:
-        table.add_row(recipe, escape(arm), str(runs), str(missing), duration(seconds) if missing else "-")
+    table = Table("recipe", "arm", "runs", "missing", "students missing", "time")
+    for recipe, arm, runs, missing, students, seconds in foreseen.arms:
+        table.add_row(recipe, escape(arm), str(runs), str(missing), str(students), duration(seconds) if students else "-")
     out.print(table)
-    total = sum(missing * seconds for *_, missing, seconds in foreseen.arms)
+    total = sum(seconds for *_, seconds in foreseen.arms)
     share = f" as {jobs} jobs, if that divides it" if jobs > 1 else ""
-    out.print(f"missing teachers: {duration(foreseen.teachers)}; missing runs: {duration(total)}; in all "
+    out.print(f"missing teachers: {duration(foreseen.teachers)}; missing runs and students: {duration(total)}; in all "
               f"{duration((total + foreseen.teachers) / jobs)}{share}")
     out.print("Times are extrapolated from a few iterations on this machine as it is now.", style="dim")
 

@@ -112,7 +112,7 @@ def prepare(run: Run, task: Task) -> dict[str, Any]:
 
 
 def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, keep: Collection[int] = (),
-            about: Mapping[str, Any] | None = None, watch: Watch | None = None) -> SyntheticSet:
+            about: Mapping[str, Any] | None = None, watch: Watch | None = None, wait: bool = False) -> SyntheticSet:
     """Distill into ``folder``: run.toml, log.jsonl, snapshots/, and in the end the artefact (see artefact.py).
 
     A finished run is not run again, an interrupted one goes on from its last checkpoint; either way the result is bit
@@ -121,6 +121,7 @@ def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, ke
     every: seconds between checkpoints. keep: iterations whose images are kept in snapshots/ (0 and the last always are).
     about: further entries of the card (the protocol the set is meant for, say).
     watch: called after each iteration; when it returns true the run saves a checkpoint and raises RunError.
+    wait: for another process that is at the folder, instead of refusing.
 
     Raises InputError before the work starts: a run that does not fit the data, a folder of another run, in use or not
     writable, a damaged file in it. RunError: a loss that is not finite, a full disk; the last good checkpoint is kept.
@@ -129,7 +130,7 @@ def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, ke
     check(run, task)
     _see_foreign(folder)
     make_folder(folder)
-    with locked(folder):
+    with locked(folder, wait):
         remove_leftovers(folder)
         name = run.digest(task.real, task.data_root)
         _claim(folder, run, name, about or {})

@@ -142,9 +142,7 @@ def score(folder: Path, distilled: Distilled, protocol: Protocol, network: Archi
     """
     _check_alike(distilled, images)
     check(network, images)
-    protocol = protocol.for_network(network)
-    sheet = Sheet(subject=sha256(folder / TENSORS), protocol=protocol, network=network, split=split, seed=seed,
-                  fingerprint=f"{train.fingerprint}-{images.fingerprint}", ipc=int(distilled.card["ipc"]))
+    sheet = _sheet(folder, int(distilled.card["ipc"]), protocol, network, train, images, split, seed)
     for place in (folder / "scores", baselines):
         make_folder(place)
     path = folder / "scores" / f"{digest(sheet)}.json"
@@ -162,6 +160,19 @@ def score(folder: Path, distilled: Distilled, protocol: Protocol, network: Archi
     result |= {"flags": flags(result)}
     write_json(path, result)
     return result
+
+
+def scored(folder: Path, ipc: int, protocol: Protocol, network: Architecture, train: Images, images: Images, *,
+           split: Literal["test", "validation"] = "test", seed: int = 0) -> int:
+    """How many trials ``score`` has of the set in the folder. Raises InputError for a damaged sheet."""
+    sheet = _sheet(folder, ipc, protocol, network, train, images, split, seed)
+    return len(_read(folder / "scores" / f"{digest(sheet)}.json").get("synthetic", []))
+
+
+def _sheet(folder: Path, ipc: int, protocol: Protocol, network: Architecture, train: Images, images: Images,
+           split: Literal["test", "validation"], seed: int) -> Sheet:
+    return Sheet(subject=sha256(folder / TENSORS), protocol=protocol.for_network(network), network=network, split=split,
+                 seed=seed, fingerprint=f"{train.fingerprint}-{images.fingerprint}", ipc=ipc)
 
 
 def random_real(protocol: Protocol, network: Architecture, train: Images, images: Images, ipc: int, *,

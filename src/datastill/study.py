@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from scipy import stats
 
 from datastill import artefact
-from datastill.analysis.judging import judge, rank_correlation
-from datastill.config import Description, digest, leaves, spec
+from datastill.analysis.judging import check_judges, judge, rank_correlation
+from datastill.config import Description, changed, digest, leaves, load, spec
+from datastill.core import Plugin
 from datastill.data import Data, Splits
 from datastill.errors import InputError
 from datastill.files import make_folder, write_json
@@ -23,9 +24,9 @@ from datastill.jobs import carry_out as in_jobs
 from datastill.nets import Architecture
 from datastill.plan import plan
 from datastill.recipes import Recipe, read_recipe
-from datastill.run import check, distill
+from datastill.run import Run, check, distill
 from datastill.scoring import check as check_student
-from datastill.scoring import score, statistics
+from datastill.scoring import score, scored, statistics
 from datastill.teachers import Pool
 from datastill.teachers.making import make
 
@@ -68,7 +69,9 @@ class Study(Description):
     @field_validator("recipes", "arms", mode="before")
     @classmethod
     def _flat_tables(cls, tables: Any) -> Any:
-        return {name: leaves(table) for name, table in tables.items()} if isinstance(tables, Mapping) else tables
+        if not isinstance(tables, Mapping):
+            return tables
+        return {name: leaves(table) if isinstance(table, Mapping) else table for name, table in tables.items()}
 
     @field_validator("changes", "along", mode="before")
     @classmethod
@@ -83,21 +86,42 @@ class Study(Description):
             raise ValueError(f"axes.{wrong[0]}: expected a list of the values to try, got {flat[wrong[0]]!r}")
         return flat
 
+    @model_validator(mode="after")
+    def _can_be_told_apart(self) -> Self:
+        labels = [*self.arms, *(label for label, _ in self._combinations())]
+        if twice := [label for label in labels if labels.count(label) > 1]:
+            raise ValueError(f"two arms are called {twice[0]!r}; leave out the value that stands twice, or rename the arm")
+        tables = {"changes": self.changes, "along": self.along, "axes": self.axes, **{f"arms.{name}": arm for name, arm in
+                  self.arms.items()}, **{f"recipes.{name}": own for name, own in self.recipes.items()}}
+        if seeded := [name for name, table in tables.items() if "seed" in table]:
+            raise ValueError(f"{seeded[0]}.seed: a study sets the seed itself, by its own seed and seeds")
+        named = {key.split(".")[1] for table in (self.along, self.axes, *self.arms.values()) for key in table if
+                 key.startswith("plugins.") and key.count(".")}
+        for name, table in tables.items():
+            _see_plugins(name, {key: value for key, value in table.items() if key.split(".")[1:2] and
+                                key.split(".")[1] not in named})
+        return self
+
     def points(self) -> dict[str, dict[str, Any]]:
         """All arms by label: those that are named, then every combination of the axes."""
-        found = dict(self.arms)
-        for values in product(*self.axes.values()) if self.axes else ():
-            chosen = dict(zip(self.axes, values, strict=True))
-            label = ", ".join(f"{key.rpartition('.')[2]} {shown(value)}" for key, value in chosen.items())
-            found[label] = {**self.along, **chosen}
+        return {**self.arms, **dict(self._combinations())}
+
+    def _combinations(self) -> list[tuple[str, dict[str, Any]]]:
+        texts = {key: _texts(values) for key, values in self.axes.items()}
+        found = []
+        for places in product(*(range(len(values)) for values in self.axes.values())) if self.axes else ():
+            chosen = {key: self.axes[key][place] for key, place in zip(self.axes, places, strict=True)}
+            label = ", ".join(f"{key.rpartition('.')[2]} {texts[key][place]}" for key, place in zip(
+                self.axes, places, strict=True))
+            found.append((label, {**self.along, **chosen}))
         return found
 
     def values(self) -> dict[str, Any]:
         """The value of the first axis in each arm that lies on it, by label."""
         if not self.axes:
             return {}
-        labels = list(self.points())[len(self.arms):]
-        return {label: values[0] for label, values in zip(labels, product(*self.axes.values()), strict=True)}
+        first = next(iter(self.axes))
+        return {label: changes[first] for label, changes in self._combinations()}
 
 
 class Cell(NamedTuple):
@@ -122,11 +146,22 @@ class Place(NamedTuple):
     device: torch.device = torch.device("cpu")
 
 
-def shown(value: Any) -> str:
-    """A value of an axis in few words: a list of networks by their names."""
-    if isinstance(value, (list, tuple)):
-        return f"{len(value)} ({', '.join(str(one).partition(':')[0] for one in value)})"
-    return str(value)
+def _see_plugins(name: str, settings: Mapping[str, Any]) -> None:
+    """See that settings of plug-ins which no arm names, so that they count nowhere, could count. Raises ValueError."""
+    for label, table in changed({}, {key: value for key, value in settings.items() if key.startswith("plugins.")}).get(
+            "plugins", {}).items():
+        try:
+            load(Plugin, {"kind": label, **table}, f"{name}.plugins.{label}")  # type: ignore[type-abstract]
+        except InputError as error:
+            raise ValueError(str(error)) from None
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    """Values of an axis in few words: networks by their names alone, where that tells them apart."""
+    short = [f"{len(value)} ({', '.join(str(one).partition(':')[0] for one in value)})" if isinstance(value, (list, tuple))
+             else str(value) for value in values]
+    return short if len(set(short)) == len(short) else [
+        ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value) for value in values]
 
 
 def cells(study: Study) -> list[Cell]:
@@ -186,8 +221,20 @@ def check_all(study: Study, found: Sequence[Cell], place: Place) -> None:
             check(run, run.task(splits.train, root=place.root, data_root=place.data_root))
             for student in study.students or (run.network,):
                 check_student(student, _images(splits, study.split))
+            if study.judges is not None:
+                check_judges(study.judges, run.task(splits.train, root=place.root, data_root=place.data_root).context)
+                _see_apart(study.judges, run, place)
         except InputError as error:
             raise InputError(f"arm {cell.arm!r} of {cell.recipe}: {error}") from None
+
+
+def _see_apart(judges: Pool, run: Run, place: Place) -> None:
+    """See that no judge takes part in the run. Raises InputError."""
+    context = run.task(_splits(run.data, place.data_root).train, root=place.root, data_root=place.data_root).context
+    asked = {where for pool in run.pools() for where in pool.places(context)}
+    if both := [where for where in judges.places(context) if where in asked]:
+        raise InputError(f"judges: the teacher in {both[0]} guides the run too, so that it would judge its own work; give "
+                         "the judges another seed")
 
 
 def pools(study: Study, found: Sequence[Cell]) -> list[tuple[Pool, Cell]]:
@@ -198,10 +245,10 @@ def pools(study: Study, found: Sequence[Cell]) -> list[tuple[Pool, Cell]]:
 
 
 class Foreseen(NamedTuple):
-    """What a study will take: runs by arm, how many are still to be made, seconds of one with its students; seconds to train
-    the teachers that are missing."""
+    """What a study will take: by recipe and arm how many runs it has, how many are still to be made, how many students of
+    runs, and the seconds that takes; seconds to train the teachers that are missing."""
 
-    arms: list[tuple[str, str, int, int, float]]  # recipe, arm, runs, missing, seconds of each
+    arms: list[tuple[str, str, int, int, int, float]]
     teachers: float
 
 
@@ -210,24 +257,36 @@ def foresee(study: Study, place: Place) -> Foreseen:
     found = cells(study)
     check_all(study, found, place)
     arms = []
-    training = {}
+    training: dict[Path, float] = {}
     for recipe, arm in dict.fromkeys((cell.recipe, cell.arm) for cell in found):
         own = [cell for cell in found if (cell.recipe, cell.arm) == (recipe, arm)]
-        missing = [cell for cell in own if not (_folder(cell, place) / artefact.CARD).exists()]
+        there = [cell for cell in own if (_folder(cell, place) / artefact.CARD).exists()]
+        missing = len(own) - len(there)
+        kinds = study.students or (own[0].read.run.network,)
+        wanted = [missing * study.trials + sum(_unscored(study, place, cell, one) for cell in there) for one in kinds]
+        run, protocol = own[0].read.run, own[0].read.protocol
+        images = _splits(run.data, place.data_root).train.to(place.device)
+        task = run.task(images, root=place.root, data_root=place.data_root)
+        for pool in (*run.pools(), *([study.judges] if study.judges else [])):
+            members = product(range(len(pool.networks)), range(pool.size))
+            for member, where in zip(members, pool.places(task.context), strict=False):
+                if where not in training:
+                    training[where] = pool.alone(*member).seconds(task.context)
         seconds = 0.0
-        if missing:
-            run, protocol = missing[0].read.run, missing[0].read.protocol
-            task = run.task(_splits(run.data, place.data_root).train.to(place.device), root=place.root,
-                            data_root=place.data_root)
-            for pool in run.pools():
-                for group, number in product(range(len(pool.networks)), range(pool.size)):
-                    alone = pool.alone(group, number)
-                    if alone not in training:
-                        training[alone] = alone.seconds(task.context)
-            students = [plan(run, task, protocol, student) for student in study.students or (run.network,)]
-            seconds = students[0].distill + sum(2 * study.trials * one.student for one in students)
-        arms.append((recipe, arm, len(own), len(missing), seconds))
+        if any(wanted):
+            plans = [plan(run, task, protocol, student) for student in kinds]
+            scoring = sum(2 * count * one.student for count, one in zip(wanted, plans, strict=True))
+            seconds = missing * plans[0].distill + scoring
+        arms.append((recipe, arm, len(own), missing, sum(wanted), seconds))
     return Foreseen(arms, sum(training.values()))
+
+
+def _unscored(study: Study, place: Place, cell: Cell, student: Architecture) -> int:
+    """How many students of this kind a finished run still lacks."""
+    run = cell.read.run
+    splits = _splits(run.data, place.data_root)
+    return max(0, study.trials - scored(_folder(cell, place), run.ipc, cell.read.protocol, student, splits.train,
+                                        _images(splits, study.split), split=study.split, seed=cell.seed))
 
 
 def _folder(cell: Cell, place: Place) -> Path:
@@ -243,7 +302,7 @@ def _carry_out(study: Study, place: Place, cell: Cell) -> dict[str, Any]:
     task = run.task(splits.train, root=place.root, data_root=place.data_root)
     folder = _folder(cell, place)
     every = max(1, run.method.iterations // study.snapshots)
-    distill(run, task, folder, keep=range(0, run.method.iterations + 1, every), about=cell.read.about())
+    distill(run, task, folder, wait=True, keep=range(0, run.method.iterations + 1, every), about=cell.read.about())
     distilled = artefact.load(folder).to(place.device)
     images = _images(splits, study.split).to(place.device)
     scores = {}
@@ -318,7 +377,8 @@ def _correlations(judged: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Of the last cross-entropy and accuracy under the judges with each student's accuracy, by recipe."""
     found: dict[str, Any] = {}
     for recipe in dict.fromkeys(one["recipe"] for one in judged):
-        runs = [one for one in judged if one["recipe"] == recipe and one["run"]]
+        apart = {one["folder"]: one for one in judged if one["recipe"] == recipe and one["run"]}  # arms may share a run
+        runs = list(apart.values())
         for student in runs[0]["accuracy"] if runs else ():
             scores = [one["accuracy"][student] for one in runs]
             for what in ("cross_entropy", "accuracy"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,37 @@ def test_nothing_is_made_where_the_weight_is_zero(tmp_path: Path) -> None:
     run = tiny.run(plugins=(tiny.plugin("clom", weight=0.0),))
     ds.distill(run, run.task(tiny.splits().train, root=tmp_path), tmp_path / "out")
     assert not (tmp_path / "teachers").exists()
+
+
+@pytest.mark.parametrize("harm", ["truncated", "empty", "zeros", "without its checksum"])
+def test_damaged_features_are_computed_again(harm: str, tmp_path: Path) -> None:
+    """They are kept to save time, and nothing is lost with them."""
+    def value() -> float:
+        run = tiny.run(plugins=(tiny.plugin("cclom"),))
+        task = run.task(tiny.splits().train, root=tmp_path)
+        run.plugins[0].prepare(task)
+        return float(run.plugins[0].loss(step(task), task, ds.RNG(0)))
+
+    sound = value()
+    files = list(tmp_path.rglob("features-*.npy"))
+    assert files
+    for path in files:
+        content = path.read_bytes()
+        if harm == "without its checksum":
+            path.with_suffix(".json").unlink()
+        else:
+            path.write_bytes({"truncated": content[:-100], "empty": b"", "zeros": content[:128] + bytes(len(content) - 128)}[harm])
+    assert value() == sound
+
+
+def test_features_are_ready_before_the_first_iteration(tmp_path: Path) -> None:
+    run = tiny.run(plugins=(tiny.plugin("cclom"),))
+    run.plugins[0].prepare(run.task(tiny.splits().train, root=tmp_path))
+    assert len(list(tmp_path.rglob("features-*.npy"))) == 2
+
+
+def test_a_teacher_without_a_folder_has_features_all_the_same() -> None:
+    task, plugin = guided("cclom")
+    kept = next(iter(task.teachers(plugin.pool)))
+    loose = replace(kept, folder=None)
+    assert np.allclose(loose.directions(task.real), kept.directions(task.real), atol=1e-6)

@@ -119,3 +119,17 @@ def test_written_files(tmp_path: Path) -> None:
     page = write(json.loads(json.dumps(results())), tmp_path / "new")
     assert page.read_text().startswith("<!DOCTYPE html>")
     assert (tmp_path / "new" / "table.md").read_text() == markdown(results())
+
+
+def test_flags_are_said_in_words_on_page_and_table() -> None:
+    flagged = results()
+    flagged["rows"][3]["flags"] = ["no better than guessing"]
+    for text in (render(flagged), markdown(flagged)):
+        assert "Caution: no better than guessing, in some seed: dm/x, few" in text
+    assert "Caution" not in render(results())
+
+
+def test_a_bar_in_a_name_does_not_break_the_table() -> None:
+    odd = results()
+    odd["rows"][0]["arm"] = "a|b"
+    assert "a\\|b" in markdown(odd)

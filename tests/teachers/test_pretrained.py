@@ -20,7 +20,8 @@ from datastill.data.domain import bring
 from datastill.nets import Architecture
 from datastill.teachers import Context, Pool, Teachers
 from datastill.teachers._snapshots import flat
-from datastill.teachers.pretrained import Pretrained, read_weights
+from datastill.teachers._weights import read_weights
+from datastill.teachers.pretrained import Pretrained
 from kit import input_error
 
 NET = tiny.NETWORK
@@ -237,3 +238,47 @@ def test_a_run_is_guided_by_a_file(draw: str, tmp_path: Path) -> None:
     run = tiny.run(plugins={"clom": {"pool": table, "draw": draw}, "cclom": {"pool": table, "draw": draw, "batch_real": 16}})
     ds.distill(run, run.task(tiny.splits().train, root=tmp_path), tmp_path / "out")
     assert len(ds.load(tmp_path / "out").card["prepared"]["clom"]["teachers"]) == 2
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda w: {**w, "classifier.bias": w["classifier.bias"] * float("nan")}, "tensor classifier.bias holds numbers that are not finite"),
+    (lambda w: {**w, "classifier.bias": w["classifier.bias"].to(torch.complex64)}, "tensor classifier.bias is complex"),
+    (lambda w: {**w, "classifier.bias": w["classifier.bias"].to_sparse()}, "tensor classifier.bias is sparse"),
+    (lambda w: {**w, "more.weight": torch.zeros(3)}, "1 tensors this network does not have (more.weight, ...)"),
+])
+def test_tensors_that_are_no_weights_of_this_network(change: Any, says: str, tmp_path: Path) -> None:
+    with input_error(says):
+        pool(files=[saved(tmp_path / "a.pt", change(dict(network().state_dict())))]).prepare(context(tmp_path))
+
+
+def test_heads_that_serve_training_only_are_left_out(tmp_path: Path) -> None:
+    weights = {**network().state_dict(), "aux1.weight": torch.zeros(3)}
+    assert torch.equal(flat(pool(files=[saved(tmp_path / "a.pt", weights)]).load(context(tmp_path), 0, 0).network), flat(network()))
+
+
+@pytest.mark.parametrize("shape", [[1, 0, 8], [-1, 8, 8], [1, 100_000, 100_000], [8, 8]])
+def test_shapes_that_cannot_be(shape: list[int]) -> None:
+    with input_error("shape: expected [C, H, W], each from 1 to"):
+        pool(files=["x"], shape=shape)
+
+
+def test_home_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    saved(tmp_path / "a.pt")
+    given = pool(files=["~/a.pt"])
+    given.check(context(tmp_path))
+    given.prepare(context(tmp_path))
+
+
+def test_every_network_of_the_pool_must_know_the_classes(tmp_path: Path) -> None:
+    files = [saved(tmp_path / "ten.pt"), saved(tmp_path / "seven.pt", dict(network(classes=7).state_dict()))]
+    run = tiny.run(plugins={"clom": {"pool": {"kind": "pretrained", "networks": [NET, NET], "files": files}}})
+    with input_error("they know 7 (0, 1, 2, ...), the run has 10"):
+        run.plugins[0].check(tiny.task(run))
+
+
+def test_timm_is_asked_for_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with input_error("timm:model=resnet18 needs timm", "pip install datastill[timm]"):
+        pool(networks=["timm:model=resnet18"]).check(context(tmp_path))

@@ -335,3 +335,27 @@ def test_a_full_disk_is_said_and_nothing_lost(tmp_path: Path, monkeypatch: pytes
         some.prepare(context(tmp_path))
     monkeypatch.undo()
     some.prepare(context(tmp_path))
+
+
+def test_another_teachers_files_are_not_taken_for_this_ones(tmp_path: Path) -> None:
+    where, two = context(tmp_path), pool(initialisations=2)
+    two.prepare(where)
+    first, second = (two._folder(where, 0, number) for number in range(2))
+    for name in ("snapshots.npy", "card.json"):
+        (first / name).write_bytes((second / name).read_bytes())
+    for act in (two.check, two.prepare):
+        with input_error(first.name, "holds another teacher", "--retrain"):
+            act(where)
+    two.mend(where)
+    two.prepare(where)
+
+
+def test_mending_leaves_what_is_not_its_own(tmp_path: Path) -> None:
+    where, one = context(tmp_path), pool()
+    one.prepare(where)
+    folder = one._folder(where, 0, 0)
+    (folder / "notes").mkdir()
+    (folder / "snapshots.npy").write_bytes(b"")
+    one.mend(where)
+    assert (folder / "notes").exists()
+    one.prepare(where)

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from scipy import stats
 
 from datastill import artefact
-from datastill.config import Description, digest
+from datastill.config import Description, digest, spec
 from datastill.errors import InputError
 from datastill.files import read_sealed, seal, sha256, write_json
 from datastill.run import Run
-from datastill.teachers import Pool, Teacher, Teachers
+from datastill.teachers import Context, Pool, Teacher, Teachers
 
 
 class Judged(NamedTuple):
@@ -32,6 +32,15 @@ class Judgement(Description):
     subject: tuple[str, ...]
     pool: Pool
     teachers: tuple[str, ...]
+
+
+def check_judges(pool: Pool, context: Context) -> None:
+    """See that teachers of this pool can judge sets of these data, before any are made. Raises InputError."""
+    pool.check(context)
+    for group in range(len(pool.networks)):
+        if (known := pool.domain(context, group).classes) != context.real.classes:
+            raise InputError(f"judges of kind {spec(pool.networks[group])} know {len(known)} other classes, so that they "
+                             "cannot judge these sets; choose teachers of the run's data")
 
 
 def judge(folder: Path, run: Run, teachers: Teachers) -> list[Judged]:

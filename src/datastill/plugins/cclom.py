@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from pydantic import Field
@@ -24,6 +27,12 @@ class CCLoM(Guidance):
     """
 
     batch_real: int = Field(default=1024, ge=1)
+
+    def prepare(self, task: Task) -> Mapping[str, Any]:
+        made = super().prepare(task)
+        for teacher in task.teachers(self.pool):
+            teacher.directions(task.real)
+        return made
 
     def term(self, teacher: Teacher, step: Step, task: Task, rng: RNG) -> Tensor:
         x, y = step.batch

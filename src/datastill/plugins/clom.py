@@ -23,8 +23,9 @@ class CLoM(Guidance):
 
     def check(self, task: Task) -> None:
         super().check(task)
-        theirs, ours = self.pool.domain(task.context).classes, task.real.classes
-        if theirs != ours:
+        ours = task.real.classes
+        known = [self.pool.domain(task.context, group).classes for group in range(len(self.pool.networks))]
+        if theirs := next((classes for classes in known if classes != ours), None):
             raise InputError(f"clom needs teachers of the same classes in the same order: they know {_shown(theirs)}, the "
                              f"run has {_shown(ours)}; use cclom, which compares features instead")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -88,13 +89,16 @@ class Teaching(Description):
     data: Data = Data()
 
 
-def read_pools(name: str, assignments: Iterable[str] = ()) -> tuple[tuple[Pool, ...], Data]:
-    """The pools of a recipe (by name or path), or one of a kind or a file with a table [pool], and the data they are for.
+def read_pools(name: str, assignments: Iterable[str] = ()) -> tuple[tuple[Pool, ...], Data, Run | None]:
+    """The pools of a recipe (by name or path), or one of a kind (``module:Class`` too) or a file with a table [pool]; the
+    data they are for; the run, where it was a recipe.
 
     Raises InputError: unknown name or key, a recipe that asks no teachers.
     """
-    if name.partition(":")[0] in names(Pool):
+    if name.partition(":")[0] in names(Pool) or (":" in name and not Path(name).exists()):
         table = changed({"pool": parse_spec(name)}, {})
+    elif difflib.get_close_matches(name, names(Pool)) and not Path(name).exists():
+        raise InputError(f"unknown pool {name!r}{nearest(name, names(Pool))}")
     elif name not in recipe_names() and "pool" in (content := read_toml(recipe_path(name))):
         table = content
     else:
@@ -102,9 +106,9 @@ def read_pools(name: str, assignments: Iterable[str] = ()) -> tuple[tuple[Pool, 
         if not run.pools():
             raise InputError(f"no plug-in of {name} asks teachers; add one, as in plugins.clom.weight=1000, or name a kind "
                              f"of pool: {', '.join(names(Pool))}")
-        return run.pools(), run.data
+        return run.pools(), run.data, run
     teaching = load(Teaching, override(table, assignments))
-    return (teaching.pool,), teaching.data
+    return (teaching.pool,), teaching.data, None
 
 
 def _shown(name: str, path: Path) -> str:

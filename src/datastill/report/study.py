@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from datastill.files import make_folder, write_atomically
 from datastill.report import plots, words
 
 PAGE, TABLE = "index.html", "table.md"
+BAR = "\\|"  # in a cell of a Markdown table
 
 
 Row = Mapping[str, Any]
@@ -42,8 +43,8 @@ def render(results: Mapping[str, Any]) -> str:
                               trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("study.html.jinja").render(
         results=results, words=words, pictures=list(pictures(results)), cells=cells, verdict=verdict,
-        teachers=teachers(results), judged=judged(results), correlations=list(correlations(results)),
-        version=datastill.__version__)
+        teachers=teachers(results), remarks=remarks(results), judged=judged(results),
+        correlations=list(correlations(results)), version=datastill.__version__)
 
 
 def cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
@@ -81,14 +82,29 @@ def markdown(results: Mapping[str, Any]) -> str:
             line += [difference, interval, ", ".join(words.points(v) for v in values), verdict(row)]
         else:
             line.append(", ".join(words.number(100 * v) for v in row["accuracy"]))
-        text.append(f"| {' | '.join(line)} |")
+        text.append(_line(line))
+    text += [line for remark in remarks(results) for line in ("", f"Caution: {remark}")]
     if seen := judged(results):
         text += ["", "| recipe | arm | cross-entropy under the judges: start | end | accuracy: start | end |",
                  "|" + "---|" * 6]
-        text += [f"| {' | '.join(one)} |" for one in seen]
+        text += map(_line, seen)
     for sentence in correlations(results):
         text += ["", sentence]
     return "\n".join(text) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |"
+
+
+def remarks(results: Mapping[str, Any]) -> list[str]:
+    """What the sanity floor says, with the rows it says it of."""
+    rows: dict[str, list[str]] = {}
+    for row in results["rows"]:
+        for flag in row["flags"]:
+            rows.setdefault(flag, []).append(f"{row['recipe']}, {row['arm']}, {row['student']}")
+    return [f"{flag}, in some seed: {'; '.join(of)}" for flag, of in rows.items()]
 
 
 def judged(results: Mapping[str, Any]) -> list[tuple[str, ...]]:

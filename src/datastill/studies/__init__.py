@@ -39,12 +39,26 @@ def read_study(table: Mapping[str, Any], edition: str = "") -> Study:
     """A study from its table. Raises InputError for an edition that is not there, an unknown key or value."""
     table = dict(table)
     editions = table.pop("editions", {})
+    if not isinstance(editions, Mapping) or not all(isinstance(own, Mapping) for own in editions.values()):
+        raise InputError("editions: expected a table for each edition, as in [editions.small]")
     if edition and edition not in editions:
         raise InputError(f"no edition {edition!r}; known: {', '.join(editions) or 'none'}")
-    for key, value in editions.get(edition, {}).items():
-        laid = key in LAID_OVER and isinstance(value, Mapping)
-        table[key] = {**leaves(table.get(key, {})), **leaves(value)} if laid else value
-    return load(Study, table)
+    read = {}
+    for name, own in {"": {}, **editions}.items():  # all of them, so that a slip in another edition is found too
+        try:
+            read[name] = load(Study, _laid(table, own))
+        except InputError as error:
+            raise InputError(f"editions.{name}: {error}" if name else str(error)) from None
+    return read[edition]
+
+
+def _laid(table: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A study's table with that of an edition laid over it."""
+    result = dict(table)
+    for key, value in own.items():
+        laid = key in LAID_OVER and isinstance(value, Mapping) and isinstance(table.get(key, {}), Mapping)
+        result[key] = {**leaves(table.get(key, {})), **leaves(value)} if laid else value
+    return result
 
 
 def _root() -> Path:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from datastill.errors import InputError
-from datastill.files import read_sealed, seal, write_json
+from datastill.files import read_sealed, reason, seal, write_json
 
 SNAPSHOTS, CARD = "snapshots.npy", "card.json"
 SCHEMA = 1
@@ -83,7 +83,9 @@ class Rows:
         row = self.card["epochs"].index(epoch)
         try:
             values = np.load(self.path, mmap_mode="c")[row]
-        except (OSError, ValueError, IndexError, EOFError) as error:
+        except OSError as error:
+            raise InputError(f"{self.path} is damaged: {reason(error)}; {self.again}") from None
+        except (ValueError, IndexError, EOFError) as error:
             raise InputError(f"{self.path} is damaged: {error}; {self.again}") from None
         if epoch not in self._sound:
             if hashlib.sha256(values.astype("<f4").tobytes()).hexdigest() != self.card["rows"][row]:

@@ -58,6 +58,8 @@ class Trained(Pool):
 
     @model_validator(mode="after")
     def _is_kept(self) -> Self:
+        if wrong := [share for share in self.drops if not 0 < share <= 1]:
+            raise ValueError(f"drops: expected shares of the epochs, above 0 and at most 1, got {wrong[0]}")
         if outside := [e for e in self.snapshots if not (isinstance(e, int) and 0 <= e <= self.epochs)] \
                 if self.snapshots != "every" else []:
             raise ValueError(f"snapshots: expected epochs from 0 to {self.epochs}, got {outside[0]}")
@@ -89,7 +91,7 @@ class Trained(Pool):
         return {"batch_size": self.batch_size, "momentum": self.momentum, "weight_decay": self.weight_decay,
                 "augment": None if self.augment == "none" else partial(augment_images, strategy=self.augment)}
 
-    def domain(self, context: Context) -> Domain:
+    def domain(self, context: Context, group: int = 0) -> Domain:
         return domain_of(self._images(context))
 
     def identity(self, data_root: Path) -> tuple[str, ...]:
@@ -98,9 +100,15 @@ class Trained(Pool):
     def check(self, context: Context) -> None:
         super().check(context)
         _apart(self._images(context), self.validation)
+        for member in self._members():
+            if (folder := self._folder(context, *member)) and (folder / CARD).exists():
+                self._card(folder)
+
+    def places(self, context: Context) -> list[Path]:
+        return [self._folder(context, *member) for member in self._members()]
 
     def missing(self, context: Context) -> int:
-        return sum(not (self._folder(context, *member) / CARD).exists() for member in self._members())
+        return sum(not (place / CARD).exists() for place in self.places(context))
 
     def prepare(self, context: Context) -> None:
         """Train the teachers that are not there yet; one that another process is at is waited for."""
@@ -126,14 +134,15 @@ class Trained(Pool):
             network = fresh(self.networks[member[0]], domain.shape, len(domain.classes), RNG("mend"), torch.device("cpu"))
             try:
                 if (folder / CARD).exists():
+                    self._card(folder)
                     for epoch in self.kept:
                         read_into(network, folder, epoch, "")
                 elif (folder / STATE).exists():
                     read_state(folder / STATE, torch.device("cpu"), "teacher")
             except InputError:
                 with locked(folder):
-                    for path in folder.glob("*"):
-                        path.unlink()
+                    for name in (CARD, SNAPSHOTS, STATE):
+                        (folder / name).unlink(missing_ok=True)
 
     def load(self, context: Context, group: int, number: int) -> Teacher:
         folder, one = self._folder(context, group, number), self._one(group, number)
@@ -142,6 +151,7 @@ class Trained(Pool):
         domain = self.domain(context)
         network = fresh(one.networks[0], domain.shape, len(domain.classes), RNG("load"), context.real.device)
         epoch = self.epochs if self.epoch == "last" else self.epoch
+        self._card(folder)
         card = read_into(network, folder, epoch, again(folder))
         measured = card["accuracy"][epoch] if card["accuracy"] else None
         facts = {"network": spec(one.networks[0]), "seed": one.seed, "epoch": epoch, "trained on": card["data"],
@@ -153,14 +163,22 @@ class Trained(Pool):
         folder = self._folder(context, 0, number)
         if not (folder / CARD).exists():
             self._make(context, 0, number, 0, 1)
+        self._card(folder)
         rows = Rows(folder, again(folder))
         return Trajectory(rows.read, context.real.device)
+
+    def _card(self, folder: Path) -> dict[str, Any]:
+        """The card of a finished teacher. Raises InputError where it is damaged or of another one."""
+        card = read_card(folder, again(folder))
+        if card.get("digest") != folder.name.rpartition("-")[2]:
+            raise InputError(f"{folder} holds another teacher ({card.get('digest')}); {again(folder)}")
+        return card
 
     def accuracy(self, context: Context, group: int, number: int) -> list[float]:
         """Validation accuracy (a fraction) of a finished teacher before training and after each epoch; empty where none was
         measured. Raises InputError."""
         folder = self._folder(context, group, number)
-        return list(read_card(folder, again(folder))["accuracy"])
+        return list(self._card(folder)["accuracy"])
 
     def _members(self) -> list[tuple[int, int]]:
         return [(group, number) for group in range(len(self.networks)) for number in range(self.size)]

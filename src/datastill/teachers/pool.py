@@ -18,7 +18,7 @@ from datastill.config import Family, kind, spec
 from datastill.data import Images
 from datastill.data.domain import Domain, bring, domain_of
 from datastill.errors import InputError
-from datastill.files import LEFTOVER, locked
+from datastill.files import LEFTOVER, locked, read_sealed, seal, sha256, write_json
 from datastill.nets import Architecture, as_function, chunk_size, fresh
 from datastill.nets.convnet import ConvNet
 from datastill.rng import RNG
@@ -46,8 +46,8 @@ class Teacher:
     """A frozen network in evaluation mode, and the images it knows.
 
     name: for logs and pages. group: which of the pool's networks it is one of. domain: of the images it was trained on;
-    home: of the images it is shown. folder: its place on disk, where features of real images are kept too; None in a
-    rehearsal. facts: what a card says of it.
+    home: of the images it is shown. folder: its place on disk, where features of real images are kept too, or None.
+    facts: what a card says of it. stand_in: untrained, in the place of another in a rehearsal.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Teacher:
     home: Domain
     folder: Path | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    stand_in: bool = False
 
     def see(self, x: Tensor) -> Tensor:
         """The run's images (B, C, H, W) as images of the teacher's domain, differentiable."""
@@ -77,7 +78,7 @@ class Teacher:
 
     def directions(self, real: Images) -> np.ndarray:
         """Features of these real images at length 1, (N, D) float32; computed once, then read from disk as drawn."""
-        if self.folder is None:
+        if self.stand_in:
             width = self.embed(real.batch(torch.zeros(1, dtype=torch.long)).x).shape[1]
             return np.broadcast_to(np.float32(width**-0.5), (len(real), width))
         if real.fingerprint not in self._known:
@@ -89,31 +90,39 @@ class Teacher:
         return {}
 
     def _read_directions(self, real: Images) -> np.ndarray:
-        assert self.folder is not None
+        if self.folder is None:
+            return np.concatenate(list(self._compute_directions(real)))
         path = self.folder / f"features-{self.facts['epoch']}-{real.fingerprint}.npy"
-        if not path.exists():
+        if not _is_sound(path):
             with locked(self.folder, wait=True):
-                if not path.exists():  # another process may have made it while this one waited
+                if not _is_sound(path):  # another process may have made it while this one waited
                     self._write_directions(real, path)
+                    write_json(path.with_suffix(".json"), seal({"sha256": sha256(path)}))
         return np.load(path, mmap_mode="r")
 
-    @torch.no_grad()
     def _write_directions(self, real: Images, path: Path) -> None:
         temporary = path.with_name(f"{LEFTOVER}{path.name}")
-        target = None
+        with temporary.open("wb") as target:
+            for number, unit in enumerate(self._compute_directions(real)):
+                if not number:
+                    np.lib.format.write_array_header_1_0(target, {
+                        "descr": np.lib.format.dtype_to_descr(unit.dtype), "fortran_order": False,
+                        "shape": (len(real), unit.shape[1])})
+                target.write(unit.tobytes())
+        temporary.replace(path)
+
+    @torch.no_grad()
+    def _compute_directions(self, real: Images) -> Iterator[np.ndarray]:
         for rows in torch.arange(len(real)).split(1024):
             x = real.batch(rows).x
             features = torch.cat([self.embed(part) for part in x.split(self.chunk(x))])
-            unit = torch.nn.functional.normalize(features, dim=1).cpu().numpy()
-            if target is None:
-                target = temporary.open("wb")
-                np.lib.format.write_array_header_1_0(target, {
-                    "descr": np.lib.format.dtype_to_descr(unit.dtype), "fortran_order": False,
-                    "shape": (len(real), unit.shape[1])})
-            target.write(unit.tobytes())
-        assert target is not None
-        target.close()
-        temporary.replace(path)
+            yield torch.nn.functional.normalize(features, dim=1).cpu().numpy()
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether a file is there and what was written; features that are not are simply computed again."""
+    card = read_sealed(path.with_suffix(".json")) if path.exists() else None
+    return card is not None and card.get("sha256") == sha256(path)
 
 
 class Trajectory:
@@ -144,8 +153,8 @@ class Pool(Family):
         """Members of each network."""
 
     @abstractmethod
-    def domain(self, context: Context) -> Domain:
-        """The images its teachers know. Raises InputError."""
+    def domain(self, context: Context, group: int = 0) -> Domain:
+        """The images that the teachers of network ``group`` know. Raises InputError."""
 
     @abstractmethod
     def load(self, context: Context, group: int, number: int) -> Teacher:
@@ -161,12 +170,16 @@ class Pool(Family):
 
     def check(self, context: Context) -> None:
         """See that there can be such teachers, before any work. Raises InputError."""
-        domain = self.domain(context)
-        for network in self.networks:
+        for group, network in enumerate(self.networks):
+            domain = self.domain(context, group)
             fresh(network, domain.shape, len(domain.classes), RNG("check"), context.real.device)
 
     def prepare(self, context: Context) -> None:
         """Make what is missing. Raises InputError, RunError."""
+
+    def places(self, context: Context) -> list[Path]:
+        """Where each of its teachers lies, in order; empty where it has no places of its own."""
+        return []
 
     def missing(self, context: Context) -> int:
         """How many teachers are still to be made."""
@@ -224,9 +237,9 @@ class Teachers:
         return Trajectory(lambda epoch: start + epoch * away, self.context.real.device)
 
     def _stand_in(self, group: int) -> Teacher:
-        domain, network = self.pool.domain(self.context), self.pool.networks[group]
+        domain, network = self.pool.domain(self.context, group), self.pool.networks[group]
         net = fresh(network, domain.shape, len(domain.classes), RNG("stand-in", group), self.context.real.device)
-        return Teacher(spec(network), group, frozen(net), domain, domain_of(self.context.real))
+        return Teacher(spec(network), group, frozen(net), domain, domain_of(self.context.real), stand_in=True)
 
 
 def frozen(network: nn.Module) -> nn.Module:

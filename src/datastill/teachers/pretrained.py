@@ -9,9 +9,7 @@ from typing import Annotated, Any, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from datastill.config import NOT_DECISIVE, digest, spec
 from datastill.data.domain import Domain, domain_of
@@ -21,10 +19,10 @@ from datastill.nets import Architecture, fresh
 from datastill.nets.timm import Timm
 from datastill.nets.torchvision import Torchvision
 from datastill.rng import RNG
+from datastill.teachers._weights import fill, read_weights
 from datastill.teachers.pool import Context, Pool, Teacher, frozen
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")  # keys under which checkpoints hold the weights
-PREFIXES = ("module.", "_orig_mod.")  # of data-parallel and compiled networks
+LARGEST = 1024  # pixels a side
 
 
 class Pretrained(Pool):
@@ -59,8 +57,10 @@ class Pretrained(Pool):
         named = [network for network in self.networks if not isinstance(network, (Torchvision, Timm))]
         if named and not self.files:
             raise ValueError(f"files: {spec(named[0])} has no weights to be had by name; name a file for each network")
-        if len(self.mean) != len(self.std) or (self.shape and len(self.shape) != 3):
-            raise ValueError("mean and std: expected one number a channel each; shape: expected [C, H, W]")
+        if len(self.mean) != len(self.std):
+            raise ValueError("mean and std: expected one number a channel each")
+        if self.shape and (len(self.shape) != 3 or min(self.shape) < 1 or max(self.shape) > LARGEST):
+            raise ValueError(f"shape: expected [C, H, W], each from 1 to {LARGEST}, got {list(self.shape)}")
         if any(value <= 0 for value in self.std):
             raise ValueError("std: expected numbers above 0")
         if self.weights != "DEFAULT" and not self.files and any(isinstance(network, Timm) for network in self.networks):
@@ -78,16 +78,10 @@ class Pretrained(Pool):
     def identity(self, data_root: Path) -> tuple[str, ...]:
         return tuple(_checksum(name) for name in self.files)
 
-    def domain(self, context: Context) -> Domain:
-        """The images the first network knows; the others must know the same kind."""
-        return self._domain(context, 0)
-
     def check(self, context: Context) -> None:
         for name in self.files:
             _checksum(name)
-        for group, network in enumerate(self.networks):
-            domain = self._domain(context, group)
-            fresh(network, domain.shape, len(domain.classes), RNG("check"), context.real.device)
+        super().check(context)
 
     def prepare(self, context: Context) -> None:
         for group in range(len(self.networks)):
@@ -95,11 +89,11 @@ class Pretrained(Pool):
                 self.load(context, group, number)
 
     def load(self, context: Context, group: int, number: int) -> Teacher:
-        domain, network = self._domain(context, group), self.networks[group]
+        domain, network = self.domain(context, group), self.networks[group]
         net = fresh(network, domain.shape, len(domain.classes), RNG("load"), torch.device("cpu"))
         if self.files:
             path = self.files[group + number]
-            fill(net, read_weights(Path(path)), path)
+            fill(net, _read(path, _checksum(path)), path)
             name, identity = f"{spec(network)}, {Path(path).name}", _checksum(path)
         else:
             fill(net, _named(network, self.weights), f"{spec(network)} {self.weights}")
@@ -110,7 +104,7 @@ class Pretrained(Pool):
         facts = {"network": spec(network), "weights": name, "epoch": 0, "digest": folder.name.rpartition("-")[2]}
         return Teacher(name, group, frozen(net.to(context.real.device)), domain, domain_of(context.real), folder, facts)
 
-    def _domain(self, context: Context, group: int) -> Domain:
+    def domain(self, context: Context, group: int = 0) -> Domain:
         known = domain_of(context.real)
         if self.files:
             path = self.files[group if len(self.networks) > 1 else 0]
@@ -127,70 +121,6 @@ class Pretrained(Pool):
         if len(mean) != channels:
             raise InputError(f"mean and std: expected one number for each of {channels} channels, got {len(mean)}")
         return Domain((channels, height, width), mean, std, self.classes or found.classes, whitening)
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state-dict file, wrappers and prefixes taken off; nothing pickled but tensors is opened.
-
-    Raises InputError.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            found: Any = load_tensors(path.read_bytes())
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"no file {path}") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read as weights: {error}") from None
-    except Exception as error:  # torch raises a dozen kinds for a file that is not its own
-        first = str(error).partition("\n")[0]
-        raise InputError(f"{path} cannot be read as weights: {first}; expected a state dict of tensors, .safetensors or "
-                         "saved by torch.save") from None
-    for key in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
-        raise InputError(f"{path} holds no state dict: expected tensors by name")
-    weights = {str(name): value for name, value in found.items()}
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in weights):
-            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
-    return weights
-
-
-def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Give a network these weights: by its own names, by its library's, or in order.
-
-    Raises InputError that names the first tensor that does not fit.
-    """
-    wanted = network.state_dict()
-    ways = (weights, _renamed(weights, getattr(network, "classifier_path", "")))
-    found = next((names for names in ways if set(wanted) <= set(names)), None) or _in_order(wanted, weights)
-    for name, like in wanted.items():
-        if name not in found:
-            raise InputError(f"{source}: no tensor {name} (shape {tuple(like.shape)}) for this network; its weights are of "
-                             f"another one, which has {', '.join(list(weights)[:3])}, ...")
-        if found[name].shape != like.shape:
-            raise InputError(f"{source}: tensor {name} has shape {tuple(found[name].shape)}, the network expects "
-                             f"{tuple(like.shape)}; the network's options, classes or image shape are not those it was "
-                             "trained with")
-    with torch.no_grad():
-        for name, mine in wanted.items():  # not load_state_dict, whose hooks ask for metadata that other files do not have
-            mine.copy_(found[name])
-
-
-def _renamed(weights: Mapping[str, Tensor], classifier: str) -> dict[str, Tensor]:
-    """Weights by a library's names under those of a ForeignNetwork."""
-    return {f"classifier.{name.removeprefix(classifier + '.')}" if classifier and name.startswith(f"{classifier}.") else
-            f"features.{name}": value for name, value in weights.items()}
-
-
-def _in_order(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Other people's networks of the same layers: tensor by tensor, where there are equally many."""
-    if len(wanted) != len(weights):
-        return dict(weights)
-    return dict(zip(wanted, weights.values(), strict=True))
 
 
 def _outputs(weights: Mapping[str, Tensor]) -> int | None:
@@ -212,7 +142,7 @@ def _checked(path: Path, changed: int) -> str:
     return sha256(path)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _read(name: str, checksum: str) -> dict[str, Tensor]:
     return read_weights(Path(name).expanduser())
 
@@ -220,8 +150,10 @@ def _read(name: str, checksum: str) -> dict[str, Tensor]:
 def _library_domain(network: Architecture, weights: str) -> Domain:
     """The images a library's weights were trained on."""
     if isinstance(network, Timm):
-        import timm
-
+        try:
+            import timm
+        except ModuleNotFoundError:
+            raise InputError(f"{spec(network)} needs timm, which is not installed; pip install datastill[timm]") from None
         config = timm.get_pretrained_cfg(network.model)
         if config is None:
             raise InputError(f"timm has no weights for {network.model}")
