@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 import datastill as ds
 from datastill.config import find, load, names
 from datastill.core import Method, Plugin
+from datastill.errors import InputError
 from datastill.synthetic import Parametrization
 
 NETWORK = "convnet:width=4,depth=2"
-CHEAP = {"iterations": 3, "batch_real": 8, "outer": 2, "inner": 1, "epochs": 1}  # taken by those methods that have such a field
+CHEAP = {"iterations": 3, "batch_real": 8, "outer": 2, "inner": 1, "epochs": 1, "steps": 3, "max_start": 2, "expert_epochs": 1,
+         "pool": {"kind": "experts", "initialisations": 2, "snapshots": [], "batch_size": 512}}  # taken by methods that have such a field
 
 POOL = {"kind": "supervised", "networks": [NETWORK], "initialisations": 2, "epochs": 1, "batch_size": 512}
 ROOT = Path(tempfile.mkdtemp(prefix="datastill-tests-"))  # for teachers, made once for all tests
@@ -40,10 +41,10 @@ def method(name: str, **options: Any) -> Method:
     cls = find(Method, name)
     cheap = {key: value for key, value in CHEAP.items() if key in cls.model_fields}
     try:
-        return cls(**{**cheap, **options})
-    except ValidationError:  # one that does not iterate
+        return load(cls, {**cheap, **options})
+    except InputError:  # one that does not iterate
         cheap.pop("iterations", None)
-        return cls(**{**cheap, **options})
+        return load(cls, {**cheap, **options})
 
 
 def plugin_options(name: str) -> dict[str, Any]:

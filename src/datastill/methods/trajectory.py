@@ -113,8 +113,8 @@ class TrajectoryMatching(Method):
     def check(self, task: Task) -> None:
         pool = self.experts(task.network)
         if pool.networks != (task.network,):
-            raise InputError(f"method.pool.networks: the experts are {', '.join(map(spec, pool.networks))}, the run's network "
-                             f"is {spec(task.network)}; trajectories can be matched on the same network only")
+            raise InputError(f"method.pool.networks: the experts are {', '.join(map(spec, pool.networks))}, the run's "
+                             f"network is {spec(task.network)}; trajectories can be matched on the same network only")
         net = task.fresh(RNG("check"))
         if couples_samples(net) or any(True for _ in net.buffers()):
             raise InputError(f"trajectories cannot be matched on {spec(task.network)}: its normalisation has running "
@@ -155,8 +155,8 @@ class TrajectoryMatching(Method):
                 yield step
                 return
         raise RunError(f"iteration {iteration}: the inner training was not finite on {self.redraws + 1} segments in a row; "
-                       f"the last good checkpoint is kept. Lower method.lr_net (now {float(synthetic.lr or 0):.3g}, learned) or "
-                       "method.optim.lr.lr, or method.optim.images.lr")
+                       f"the last good checkpoint is kept. Lower method.lr_net (now {float(synthetic.lr or 0):.3g}, "
+                       "learned), method.optim.lr.lr or method.optim.images.lr")
 
     def _match(self, iteration: int, net: nn.Module, synthetic: SyntheticSet, task: Task, experts: Teachers,
                rng: RNG) -> Step:
