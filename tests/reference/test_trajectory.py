@@ -9,9 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datastill.functional.labels import mean_of_right
 from datastill.functional.unroll import Inner, Unrolled, unroll
+from datastill.methods.trajectory import TrajectoryMatching
 from datastill.nets import as_function
 from datastill.nets.convnet import ConvNet
+from datastill.teachers.experts import Experts
 from reference.golden import Golden, error
 
 
@@ -76,3 +79,29 @@ def test_learned_soft_labels(steps: int, how: str) -> None:
     assert error(loss, golden[f"out.n{steps:02d}.{name}loss"]) <= 1e-8
     for leaf, value in zip(("x", "y", "lr"), torch.autograd.grad(loss, [at["x"], logits, at["lr"]]), strict=True):
         assert error(value, golden[f"out.n{steps:02d}.{name}grad_{leaf}"]) <= 1e-8
+
+
+def test_labels_begin_as_the_mean_of_the_experts_that_are_right() -> None:
+    golden = Golden("datm_labels")
+    logits, targets = golden["in.logits"].double(), golden["in.label"]
+    assert error(mean_of_right(logits, targets), golden["out.init"]) <= 1e-12
+    wrong = logits.clone()
+    wrong[:, 0, targets[0]] = -1e3
+    assert mean_of_right(wrong, targets).isfinite().all()  # nobody is right: all count
+
+
+def test_the_window_grows() -> None:
+    golden = Golden("datm_window")
+    for row, (low, current, high, end, grows) in enumerate(golden["in.table"].tolist()):
+        method = TrajectoryMatching(min_start=low, max_start=high, first_start=current if grows else 0, expand=end if grows else 0,
+                                    pool=Experts(epochs=100, snapshots=()))
+        found = [method.window(iteration) for iteration in golden["in.iteration"].tolist()]
+        assert found == golden["out.upper"][row].tolist(), golden.config["rows"][row]
+
+
+def test_running_mean_of_the_images() -> None:
+    golden = Golden("ema")
+    mean = golden["in.x0"].double()
+    for number in range(1, 5):
+        mean.lerp_(golden[f"in.x{number}"].double(), 1 - golden.config["ema_decay"])  # as the loop does
+        assert error(mean, golden["out.ema"][number - 1]) <= 1e-12

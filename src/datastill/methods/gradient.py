@@ -1,4 +1,4 @@
-"""DC and DSA: match the gradients that real and synthetic images give to a network as it learns from the synthetic ones."""
+"""DC, DSA and DSAC: match the gradients that real and synthetic images give to a network as it learns from the latter."""
 
 from __future__ import annotations
 
@@ -36,6 +36,9 @@ class GradientMatching(Method):
         inner is interpolated (ours).
     augment: a DSA strategy, shared by the real and synthetic images of a class; "none" for DC.
     init: DC starts from noise, DSA from real images.
+    contrast: one match for all classes: of the gradient on all synthetic images with the mean over classes of those on real
+        ones, so that classes are seen against each other (DCC, Lee et al. 2022; with ``augment`` DSAC). From iteration
+        ``warm_up`` on, and before it from step ``warm_up_steps`` of an iteration on; until then class by class.
     """
 
     iterations: int = Field(default=1000, ge=0, le=10**9)
@@ -47,6 +50,9 @@ class GradientMatching(Method):
     init: Literal["noise", "real"] = "noise"
     lr_net: float = Field(default=0.01, gt=0.0)
     batch_train: int = Field(default=256, ge=1)
+    contrast: bool = False
+    warm_up: int = Field(default=250, ge=0)
+    warm_up_steps: int = Field(default=10, ge=0)
     optim: Optim = Optim(images=Group(lr=0.1, momentum=0.5))
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
@@ -56,7 +62,8 @@ class GradientMatching(Method):
         net = task.fresh(rng("network"))
         outer, inner = self.loops(len(synthetic) // task.classes)
         for number in range(outer):
-            yield self._match(net, synthetic, task, rng("outer", number))
+            together = self.contrast and (iteration >= self.warm_up or number >= self.warm_up_steps)
+            yield self._match(net, synthetic, task, rng("outer", number), together)
             if number < outer - 1:
                 self._train(net, synthetic, inner, rng("inner", number))
 
@@ -65,13 +72,15 @@ class GradientMatching(Method):
         inner = 1 if ipc == 1 else round(float(np.interp(ipc, list(LOOPS), list(LOOPS.values()))))
         return self.outer or ipc, self.inner or inner
 
-    def _match(self, net: nn.Module, synthetic: SyntheticSet, task: Task, rng: RNG) -> Step:
+    def _match(self, net: nn.Module, synthetic: SyntheticSet, task: Task, rng: RNG, together: bool) -> Step:
         if couples_samples(net.train()):
             _set_normalisation(net, task, rng("normalisation"))
         parameters = [p for p in net.parameters() if p.requires_grad]
         batch = synthetic.batch()
         real = self._by_class(task.random_real(self.batch_real, rng("real")), rng)
         fake = self._by_class(batch, rng)
+        if together:
+            return self._match_together(net, parameters, batch, real, fake)
         distances, norms = [], []
         for theirs, mine in zip(real, fake, strict=True):
             wanted = _real_gradient(net, parameters, theirs)
@@ -79,6 +88,15 @@ class GradientMatching(Method):
             distances.append(gradient_distance(found, wanted, self.metric))
             norms.append(gradient_norm(found))
         return Step(torch.stack(distances).sum(), batch, net, gradient_norms=torch.stack(norms))
+
+    def _match_together(self, net: nn.Module, parameters: list[nn.Parameter], batch: Batch, real: list[Batch],
+                        fake: list[Batch]) -> Step:
+        gradients = [_real_gradient(net, parameters, theirs) for theirs in real]
+        wanted = [torch.stack(layer).mean(0) for layer in zip(*gradients, strict=True)]
+        x, y = torch.cat([mine.x for mine in fake]), torch.cat([mine.y for mine in fake])
+        found = torch.autograd.grad(F.cross_entropy(net(x), y), parameters, create_graph=True)
+        distance = gradient_distance(found, wanted, self.metric)
+        return Step(distance, batch, net, gradient_norms=gradient_norm(found)[None])
 
     def _by_class(self, batch: Batch, rng: RNG) -> list[Batch]:
         """The batch in one part a class, each augmented by its own draw, which real and synthetic images share."""
