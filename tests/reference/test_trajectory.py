@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,11 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datastill.core import Group, Method, Optim, Step, Task
+from datastill.data import Batch, Images
 from datastill.functional.labels import mean_of_right
 from datastill.functional.unroll import Inner, Unrolled, unroll
+from datastill.loop import Loop
 from datastill.methods.trajectory import TrajectoryMatching
 from datastill.nets import as_function
 from datastill.nets.convnet import ConvNet
+from datastill.rng import RNG
+from datastill.synthetic import SyntheticSet
 from datastill.teachers.experts import Experts
 from reference.golden import Golden, error
 
@@ -99,9 +105,23 @@ def test_the_window_grows() -> None:
         assert found == golden["out.upper"][row].tolist(), golden.config["rows"][row]
 
 
+class Walk(Method):
+    """Moves the images to the next golden ones."""
+
+    def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
+        return task.synthetic(Batch(Golden("ema")["in.x0"].double(), torch.eye(4).double()))
+
+    def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
+        batch = synthetic.batch()
+        away = batch.x.detach() - Golden("ema")[f"in.x{iteration + 1}"].double()
+        yield Step((batch.x * away).sum(), batch, torch.nn.Identity())
+
+
 def test_running_mean_of_the_images() -> None:
     golden = Golden("ema")
-    mean = golden["in.x0"].double()
-    for number in range(1, 5):
-        mean.lerp_(golden[f"in.x{number}"].double(), 1 - golden.config["ema_decay"])  # as the loop does
-        assert error(mean, golden["out.ema"][number - 1]) <= 1e-12
+    images = Images(torch.zeros(4, 3, 5, 5, dtype=torch.uint8), torch.arange(4), tuple("abcd"), (0.5,) * 3, (0.5,) * 3)
+    optim = Optim(images=Group(lr=1.0, momentum=0.0), ema=golden.config["ema_decay"])
+    loop = Loop(Walk(iterations=4, optim=optim), {}, Task(images, ConvNet()), RNG(0), 1)
+    for number in range(4):
+        loop.advance()
+        assert error(loop.result().images["pixels"], golden["out.ema"][number]) <= 1e-12
