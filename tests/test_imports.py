@@ -14,7 +14,7 @@ ORDER = [["errors"], ["config", "rng", "files"], ["states", "jobs"], ["functiona
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 FAMILIES = {"data", "nets", "parametrizations", "methods", "plugins", "protocols", "teachers"}
 SHARED = {"data": {"source", "images", "description", "whitening", "domain", "_torchvision", "_image_files"}, "nets": {"network", "_pool", "_foreign"}, "teachers": {"pool", "making", "_snapshots", "_trained", "_weights"},
-          "plugins": {"_guidance"}}  # a family's base, not a member
+          "plugins": {"_guidance"}, "protocols": {"_sgd"}}  # a family's base, not a member
 
 
 def imports(path: Path) -> list[str]:

@@ -233,6 +233,10 @@ class Protocol(Family):
         """The protocol with what it prescribes for students of this kind filled in; scores are kept under that."""
         return self
 
+    def for_set(self, lr: float | None) -> Protocol:
+        """The protocol with what it takes from the set filled in: ``lr`` is the step size learned with it, if any."""
+        return self
+
     def for_full_data(self) -> Protocol:
         """The protocol to train on the full data with, where the small set's would take too long."""
         return self

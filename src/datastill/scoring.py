@@ -50,10 +50,17 @@ def evaluate(synthetic: SyntheticSet | Distilled | Images, protocol: Protocol | 
     if trials < 1:
         raise InputError(f"trials: expected 1 or more, got {trials}")
     protocol, network = load(Protocol, protocol), load(Architecture, network)  # type: ignore[type-abstract]
-    protocol, examples = protocol.for_network(network), synthetic.to(images.device)
+    examples = synthetic.to(images.device)
+    protocol = protocol.for_network(network).for_set(learned_lr(synthetic))
     _check_alike(examples, images)
     check(network, images)
     return [student(examples, protocol, network, images, trial, seed) for trial in range(trials)]
+
+
+def learned_lr(examples: Any) -> float | None:
+    """The step size that was learned with a set, if one was."""
+    lr = getattr(examples, "lr", None)
+    return None if lr is None else float(lr)
 
 
 def check(network: Architecture, images: Images) -> None:
@@ -142,7 +149,7 @@ def score(folder: Path, distilled: Distilled, protocol: Protocol, network: Archi
     """
     _check_alike(distilled, images)
     check(network, images)
-    sheet = _sheet(folder, int(distilled.card["ipc"]), protocol, network, train, images, split, seed)
+    sheet = _sheet(folder, distilled, protocol, network, train, images, split, seed)
     for place in (folder / "scores", baselines):
         make_folder(place)
     path = folder / "scores" / f"{digest(sheet)}.json"
@@ -162,17 +169,18 @@ def score(folder: Path, distilled: Distilled, protocol: Protocol, network: Archi
     return result
 
 
-def scored(folder: Path, ipc: int, protocol: Protocol, network: Architecture, train: Images, images: Images, *,
+def scored(folder: Path, distilled: Distilled, protocol: Protocol, network: Architecture, train: Images, images: Images, *,
            split: Literal["test", "validation"] = "test", seed: int = 0) -> int:
     """How many trials ``score`` has of the set in the folder. Raises InputError for a damaged sheet."""
-    sheet = _sheet(folder, ipc, protocol, network, train, images, split, seed)
+    sheet = _sheet(folder, distilled, protocol, network, train, images, split, seed)
     return len(_read(folder / "scores" / f"{digest(sheet)}.json").get("synthetic", []))
 
 
-def _sheet(folder: Path, ipc: int, protocol: Protocol, network: Architecture, train: Images, images: Images,
+def _sheet(folder: Path, distilled: Distilled, protocol: Protocol, network: Architecture, train: Images, images: Images,
            split: Literal["test", "validation"], seed: int) -> Sheet:
-    return Sheet(subject=sha256(folder / TENSORS), protocol=protocol.for_network(network), network=network, split=split,
-                 seed=seed, fingerprint=f"{train.fingerprint}-{images.fingerprint}", ipc=ipc)
+    return Sheet(subject=sha256(folder / TENSORS), protocol=protocol.for_network(network).for_set(learned_lr(distilled)),
+                 network=network, split=split, seed=seed, fingerprint=f"{train.fingerprint}-{images.fingerprint}",
+                 ipc=int(distilled.card["ipc"]))
 
 
 def random_real(protocol: Protocol, network: Architecture, train: Images, images: Images, ipc: int, *,
@@ -184,7 +192,8 @@ def random_real(protocol: Protocol, network: Architecture, train: Images, images
     """
     check(network, images)
     make_folder(baselines)
-    sheet = Sheet(subject="random", protocol=protocol.for_network(network), network=network, split=split, seed=seed, ipc=ipc,
+    protocol = protocol.for_network(network).for_set(None)
+    sheet = Sheet(subject="random", protocol=protocol, network=network, split=split, seed=seed, ipc=ipc,
                   fingerprint=f"{train.fingerprint}-{images.fingerprint}")
     task = Task(train, network)
 

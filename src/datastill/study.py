@@ -285,7 +285,8 @@ def _unscored(study: Study, place: Place, cell: Cell, student: Architecture) -> 
     """How many students of this kind a finished run still lacks."""
     run = cell.read.run
     splits = _splits(run.data, place.data_root)
-    return max(0, study.trials - scored(_folder(cell, place), run.ipc, cell.read.protocol, student, splits.train,
+    folder = _folder(cell, place)
+    return max(0, study.trials - scored(folder, artefact.load(folder), cell.read.protocol, student, splits.train,
                                         _images(splits, study.split), split=study.split, seed=cell.seed))
 
 
