@@ -173,7 +173,7 @@ def test_every_recipe_is_valid_and_named_for_what_it_does(name: str) -> None:
     method, _, cell = name.partition("/")
     assert cell == f"{recipe.run.data.name}-ipc{recipe.run.ipc}"
     assert {"dm": "distribution", "random": "coreset", "herding": "coreset", "k_center": "coreset", "dc": "gradient",
-            "dsa": "gradient", "datadam": "attention"}[method] == kind(recipe.run.method)
+            "dsa": "gradient", "dsac": "gradient", "datadam": "attention"}.get(method, "trajectory") == kind(recipe.run.method)
     assert recipe.published is None or recipe.published.source
 
 

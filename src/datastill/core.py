@@ -159,8 +159,8 @@ class Optim(Description):
 class Part(Family):
     """What methods and plug-ins have in common: what they ask for before the first iteration."""
 
-    def check(self, task: Task) -> None:
-        """See that it fits the task, before any work. Raises InputError."""
+    def check(self, task: Task, ipc: int) -> None:
+        """See that it fits the task and ``ipc`` synthetic images a class, before any work. Raises InputError."""
 
     def prepare(self, task: Task) -> Mapping[str, Any]:
         """Make what is needed before the first iteration; returns what the card is to say of it."""

@@ -97,7 +97,7 @@ def check(run: Run, task: Task) -> None:
         raise InputError(f"network {spec(run.network)} gives an output of shape {tuple(logits.shape[1:])} for an image; "
                          f"expected ({task.classes},), one number a class")
     for part in _asked(run).values():
-        part.check(task)
+        part.check(task, run.ipc)
 
 
 def _asked(run: Run) -> dict[str, Part]:

@@ -97,7 +97,7 @@ def test_the_number_of_classes_is_that_of_the_file(tmp_path: Path) -> None:
     assert given.load(context(tmp_path), 0, 0).logits(tiny.splits().train.batch(torch.arange(2)).x).shape == (2, 7)
     run = tiny.run(plugins={"clom": {"pool": {"kind": "pretrained", "networks": [NET], "files": [name]}}})
     with input_error("they know 7 (0, 1, 2, ...), the run has 10", "use cclom"):
-        run.plugins[0].check(tiny.task(run))
+        run.plugins[0].check(tiny.task(run), 1)
     assert pool(files=[name], classes=list("abcdefg")).domain(context(tmp_path)).classes == tuple("abcdefg")
 
 
@@ -274,7 +274,7 @@ def test_every_network_of_the_pool_must_know_the_classes(tmp_path: Path) -> None
     files = [saved(tmp_path / "ten.pt"), saved(tmp_path / "seven.pt", dict(network(classes=7).state_dict()))]
     run = tiny.run(plugins={"clom": {"pool": {"kind": "pretrained", "networks": [NET, NET], "files": files}}})
     with input_error("they know 7 (0, 1, 2, ...), the run has 10"):
-        run.plugins[0].check(tiny.task(run))
+        run.plugins[0].check(tiny.task(run), 1)
 
 
 def test_timm_is_asked_for_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,11 +110,15 @@ class TrajectoryMatching(Method):
             return self.max_start
         return min(self.max_start, self.first_start + int((self.max_start - self.first_start) * iteration / self.expand))
 
-    def check(self, task: Task) -> None:
+    def check(self, task: Task, ipc: int) -> None:
+        if self.batch_syn > (count := ipc * task.classes):
+            raise InputError(f"method.batch_syn {self.batch_syn} is more than the {count} synthetic images; use 0 for all")
         pool = self.experts(task.network)
         if pool.networks != (task.network,):
             raise InputError(f"method.pool.networks: the experts are {', '.join(map(spec, pool.networks))}, the run's "
                              f"network is {spec(task.network)}; trajectories can be matched on the same network only")
+        if type(pool).trajectory is Pool.trajectory:
+            pool.trajectory(task.context, 0)  # which says that there are none
         net = task.fresh(RNG("check"))
         if couples_samples(net) or any(True for _ in net.buffers()):
             raise InputError(f"trajectories cannot be matched on {spec(task.network)}: its normalisation has running "

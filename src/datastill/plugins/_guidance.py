@@ -40,7 +40,7 @@ class Guidance(Plugin):
     def term(self, teacher: Teacher, step: Step, task: Task, rng: RNG) -> Tensor:
         """What one teacher says, a scalar."""
 
-    def check(self, task: Task) -> None:
+    def check(self, task: Task, ipc: int) -> None:
         self.pool.check(task.context)
 
     def prepare(self, task: Task) -> Mapping[str, Any]:

@@ -21,8 +21,8 @@ class CLoM(Guidance):
     2000 for DM, 1000 for DC, 5000 for DSA on CIFAR-10 at 10 images a class, 100 on Fashion-MNIST.
     """
 
-    def check(self, task: Task) -> None:
-        super().check(task)
+    def check(self, task: Task, ipc: int) -> None:
+        super().check(task, ipc)
         ours = task.real.classes
         known = [self.pool.domain(task.context, group).classes for group in range(len(self.pool.networks))]
         if theirs := next((classes for classes in known if classes != ours), None):

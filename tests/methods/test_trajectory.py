@@ -1,0 +1,173 @@
+"""Trajectory matching beyond the golden step: what it draws, starts from, learns, and refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import datastill as ds
+import tiny
+from datastill.errors import RunError
+from datastill.methods.trajectory import TrajectoryMatching
+from datastill.nets import as_function
+from datastill.run import check
+from datastill.teachers._snapshots import flat
+from kit import input_error
+
+LEARN = {"lr": {"lr": 1e-3}, "images": {"lr": 1.0}}
+
+
+def run(**options: Any) -> ds.Run:
+    fields = options.pop("run", {})
+    return tiny.run("trajectory", ipc=2, method_options={"optim": LEARN, **options}, **fields)
+
+
+def ready(of: ds.Run, root: Path | None = None) -> tuple[TrajectoryMatching, ds.Task, ds.SyntheticSet]:
+    """Method, task and synthetic set of a run whose experts are made."""
+    task = tiny.task(of) if root is None else of.task(tiny.splits().train, root=root)
+    check(of, task)
+    of.method.prepare(task)
+    return of.method, task, of.method.start(task, of.ipc, ds.RNG(0))  # type: ignore[return-value]
+
+
+def test_experts_are_of_the_runs_network_and_keep_what_can_be_used() -> None:
+    method = TrajectoryMatching(min_start=3, max_start=6, expert_epochs=4)
+    pool = method.experts(tiny.run().network)
+    assert pool.networks == (tiny.run().network,)
+    assert (pool.epochs, pool.kept) == (9, (3, 4, 5, 7, 8, 9))  # type: ignore[attr-defined]
+    assert run().pools() == (run().method.experts(tiny.run().network),)  # type: ignore[attr-defined]
+
+
+def test_a_trajectory_is_that_of_its_expert() -> None:
+    method, task, _ = ready(run())
+    pool = method.experts(task.network)
+    for number in range(2):
+        last = task.teachers(pool).teacher(0, number).network
+        assert torch.equal(task.teachers(pool).trajectory(number).weights(2), flat(last))
+        assert torch.equal(as_function(last)[0], flat(last))
+    with input_error("holds no epoch 7; it holds 0, 1, 2"):
+        task.teachers(pool).trajectory(0).weights(7)
+
+
+def test_the_loss_is_the_normalised_distance_and_falls(tmp_path: Path) -> None:
+    of = run(iterations=60, steps=5, lr_net=0.05, augment="none", max_start=1, optim={"images": {"lr": 30.0}, "lr": {"lr": 1e-4}})
+    lines: list[float] = []
+    ds.distill(of, tiny.task(of), tmp_path / "run", watch=lambda done, total, line: bool(lines.append(line["method"])))
+    assert sum(lines[-10:]) < sum(lines[:10])
+    assert ds.load(tmp_path / "run").lr is not None
+
+
+def test_start_epochs_lie_in_the_window() -> None:
+    method, task, synthetic = ready(run(max_start=3, min_start=1, first_start=2, expand=100))
+    def starts(iteration: int) -> set[float]:
+        return {next(method.iterate(iteration, synthetic, task, ds.RNG(1, i))).log["start"] for i in range(25)}
+    assert starts(0) == {1.0}
+    assert starts(100) == starts(10_000) == {1.0, 2.0}
+
+
+@pytest.mark.parametrize(("size", "wanted"), [(0, [20, 20, 20]), (8, [4, 8, 8]), (20, [20, 20, 20]), (10, [10, 10, 10])])
+def test_batches_go_through_all_images_in_turn(size: int, wanted: list[int]) -> None:
+    method = TrajectoryMatching(steps=3, batch_syn=size)
+    batches = method._batches(20, ds.RNG(0), torch.device("cpu"))
+    assert [len(rows) for rows in batches] == wanted
+    if sum(wanted) == 20:
+        assert sorted(torch.cat(batches).tolist()) == list(range(20))
+
+
+def test_correct_images_are_recognised_and_labels_are_the_experts(tmp_path: Path) -> None:
+    pool = {**tiny.CHEAP["pool"], "batch_size": 32, "snapshots": "every", "epochs": 6}  # type: ignore[dict-item]
+    of = run(init="correct", labels="learned", pool=pool, optim={**LEARN, "labels": {"lr": 0.1, "momentum": 0.9}})
+    method, task, synthetic = ready(of)
+    experts = list(task.teachers(method.experts(task.network)))
+    batch = synthetic.batch()
+    assert synthetic.soft
+    hit = experts[0].network(batch.x).argmax(1) == torch.arange(10).repeat_interleave(2)
+    assert hit.float().mean() > 0.8
+    step = next(method.iterate(0, synthetic, task, ds.RNG(3)))
+    synthetic.labels.requires_grad_()
+    step = next(method.iterate(0, synthetic, task, ds.RNG(3)))
+    (gradient,) = torch.autograd.grad(step.loss, synthetic.labels)
+    assert gradient.abs().sum() > 0
+
+
+def test_labels_of_the_target_weights() -> None:
+    method, task, synthetic = ready(run(labels="teacher"))
+    assert next(method.iterate(0, synthetic, task, ds.RNG(3))).loss.isfinite()
+    hard, *_ = ready(run())
+    assert next(hard.iterate(0, synthetic, task, ds.RNG(3))).value != next(method.iterate(0, synthetic, task, ds.RNG(3))).value
+
+
+def test_the_ways_to_the_gradient_agree_where_they_must() -> None:
+    found = {}
+    for how in ("exact", "full", "tesla"):
+        method, task, synthetic = ready(run(gradient=how, steps=4))
+        x = synthetic.images["pixels"].requires_grad_()
+        step = next(method.iterate(0, synthetic, task, ds.RNG(3)))
+        assert step.gradient_norms is not None
+        found[how] = (step.value, torch.autograd.grad(step.loss, x)[0], step.gradient_norms.detach())
+    assert found["exact"][0] == pytest.approx(found["full"][0], rel=1e-5)
+    torch.testing.assert_close(found["exact"][1], found["full"][1], rtol=1e-3, atol=1e-5 * float(found["full"][1].abs().max()))
+    torch.testing.assert_close(found["exact"][2], found["full"][2])
+    assert not torch.allclose(found["tesla"][1], found["full"][1])
+    assert step.norm_reduce == "mean"
+
+
+def test_keeping_fewer_weights_changes_nothing_but_memory(tmp_path: Path) -> None:
+    plain = tiny.distill(run(steps=7), tmp_path / "a").batch().x
+    fewer = tiny.distill(run(steps=7, keep_every=3, offload=True), tmp_path / "b").batch().x
+    assert torch.equal(plain, fewer)
+    assert run(keep_every=3).digest(tiny.splits().train) == run().digest(tiny.splits().train)
+
+
+def test_above_the_threshold_nothing_changes(tmp_path: Path) -> None:
+    of = run(threshold=1e-6)
+    start = of.method.start(tiny.task(of), 2, ds.RNG(0)("start")).batch().x
+    assert torch.equal(tiny.distill(of, tmp_path / "run").batch().x, start)
+    assert not torch.equal(tiny.distill(run(threshold=100.0), tmp_path / "other").batch().x, start)
+
+
+def test_a_step_size_stays_positive(tmp_path: Path) -> None:
+    of = run(iterations=5, lr_net=1e-5, max_start=1, optim={"images": {"lr": 0.0}, "lr": {"lr": 0.1}})
+    assert float(tiny.distill(of, tmp_path / "run").lr or 0) > 0
+
+
+def test_inner_training_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
+    of = run(lr_net=1e20, steps=6, redraws=2)
+    with pytest.raises(RunError, match=r"iteration 0: the inner training was not finite on 3 segments in a row.*lr_net"):
+        tiny.distill(of, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    ({"max_start": 0}, "max_start"),
+    ({"min_start": 5, "max_start": 5}, "max_start 5: expected more than min_start 5"),
+    ({"expand": 10, "first_start": 0}, "first_start 0: expected above min_start 0 and at most max_start 2"),
+    ({"expand": 10, "first_start": 3}, "first_start 3: expected above"),
+    ({"max_start": 50}, "segments end at epoch 50, experts are trained for 20; raise pool.epochs or lower max_start"),
+    ({"expert_epochs": 30}, "segments end at epoch 31, experts are trained for 20"),
+    ({"pool": {"kind": "experts", "snapshots": [0, 2, 5]}}, "pool.snapshots: epoch 1 is needed and never stored"),
+    ({"batch_syn": 100}, "batch_syn 100 is more than the 20 synthetic images; use 0 for all"),
+    ({"steps": 0}, "steps"),
+    ({"gradient": "wrong"}, "gradient"),
+    ({"pool": {"kind": "experts", "networks": ["mlp"]}}, "the experts are mlp, the run's network is convnet:width=4,depth=2"),
+    ({"pool": {"kind": "experts", "data": {"name": "digits", "size": 16}}}, "the experts are of other data: their shape is (1, 16, 16)"),
+    ({"pool": {"kind": "experts", "data": {"name": "digits", "validation": 0.1, "zca": True}}}, "their ZCA whitening is"),
+    ({"run": {"network": "convnet:width=4,depth=2,norm=batch"}}, "its normalisation has running statistics"),
+    ({"pool": {"kind": "pretrained", "networks": ["mlp"], "files": ["x"]}}, "mlp"),
+])
+def test_what_cannot_be(options: dict[str, Any], says: str) -> None:
+    if "epochs" not in options.get("pool", {}) and "pool" not in options:
+        options = {**options, "pool": {**tiny.CHEAP["pool"], "epochs": 20}}  # type: ignore[dict-item]
+    with input_error(says):
+        of = run(**options)
+        check(of, tiny.task(of))
+
+
+def test_a_pool_without_trajectories_says_so(tmp_path: Path) -> None:
+    net = tiny.run().network.build((1, 8, 8), 10)
+    torch.save(net.state_dict(), tmp_path / "a.pt")
+    of = run(pool={"kind": "pretrained", "networks": [tiny.NETWORK], "files": [str(tmp_path / "a.pt")]})
+    with input_error("a pool of kind pretrained keeps no trajectories; use experts"):
+        check(of, tiny.task(of))
