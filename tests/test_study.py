@@ -132,14 +132,14 @@ def test_judges_must_know_the_classes_and_take_no_part(tmp_path: Path) -> None:
     assert not (tmp_path / "root").exists()
 
 
-def test_teachers_are_foreseen_once_with_the_judges(tmp_path: Path) -> None:
+def test_teachers_are_foreseen_once_with_the_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datastill.teachers._trained._epoch_seconds", lambda *given: 1.0)
     slow = {**tiny.POOL, "epochs": 2000, "initialisations": 1}
     usual = {**USUAL, "plugins.clom.pool": slow}
     one = foresee(study(changes=usual), place(tmp_path)).teachers
     several = foresee(study(changes=usual, axes={"plugins.clom.pool.epoch": [1, 2, 4, 6, 10, 20]}), place(tmp_path)).teachers
     judged = foresee(study(changes=usual, judges={**slow, "seed": 50, "initialisations": 4}), place(tmp_path)).teachers
-    assert several < 3 * one
-    assert judged > 2.5 * one
+    assert (one, several, judged) == (2000.0, 2000.0, 10_000.0)
 
 
 def test_nothing_is_begun_where_an_arm_does_not_fit(tmp_path: Path) -> None:
