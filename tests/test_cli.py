@@ -391,3 +391,12 @@ def test_a_pool_of_your_own(run_cli: Call, tmp_path: Path) -> None:
                            "plugins.clom.pool.networks=mlp:width=8", "plugins.cclom.weight=1",
                            "plugins.cclom.pool.kind=noise:Noise", "plugins.cclom.pool.networks=mlp:width=8", "--out", "run")
     assert code == 0, err
+
+
+def test_a_learned_step_size_at_its_bound_is_said_once(run_cli: Call) -> None:
+    options = ["method.iterations=4", "method.steps=2", "method.max_start=1", "method.expert_epochs=1", "method.pool.initialisations=1",
+               "method.pool.epochs=1", "method.lr_net=1e-6", "method.optim.lr.lr=1e-3", "method.optim.images.lr=0",
+               "network=convnet:width=4,depth=2", "data.name=digits", "data.zca=false", "method.augment=none"]
+    code, _, err = run_cli("distill", "mtt/cifar10-ipc1", *options, "--out", "run")
+    assert code == 0, err
+    assert err.count("caution: the learned step size is at its lower bound") == 1

@@ -126,6 +126,9 @@ def distill(recipe: RecipeName, changes: Changes = None,
 
         def watch(done: int, of: int, line: Mapping[str, Any]) -> bool:
             bar.tell(done, of, f"loss {line['loss']:.4g}" if "loss" in line else "")
+            if "lr_at_bound" in line:
+                bar.caution("the learned step size is at its lower bound, where images hardly learn; lower "
+                            "method.optim.lr.lr, or begin with another method.lr_net")
             return interrupt.wanted
 
         try:

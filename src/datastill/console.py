@@ -29,6 +29,13 @@ class Bar:
         self.progress, self.task, self.name = progress, task, name
         self.began = self.told = time.monotonic()
         self.first: int | None = None
+        self.said: set[str] = set()
+
+    def caution(self, text: str) -> None:
+        """Say something to be wary of, once."""
+        if text not in self.said:
+            self.said.add(text)
+            err.print(f"[yellow]caution:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
     def tell(self, done: int, of: int, note: str) -> None:
         """``done`` of ``of`` steps; ``note`` stands behind."""
