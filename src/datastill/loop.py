@@ -84,7 +84,7 @@ class Loop:
         line["loss"] = float(total.detach())
         if step.apply and self.optimiser is not None:
             self._update(total, list(losses))
-            if self.synthetic.lr is not None and self.method.optim.lr.lr and float(self.synthetic.lr.detach()) <= SMALLEST_LR:
+            if "lr" in self.learned and float(self.learned["lr"].detach()) <= SMALLEST_LR:
                 line["lr_at_bound"] = 1.0
         return line
 
