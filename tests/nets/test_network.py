@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from datastill.config import find, load, names
 from datastill.data import Images
-from datastill.nets import Architecture, Network, chunk_size, couples_samples, fresh
+from datastill.nets import Architecture, Network, as_function, chunk_size, couples_samples, fresh
 from datastill.rng import RNG
 from kit import input_error
 
@@ -213,3 +213,16 @@ def test_an_image_is_seen_as_it_is_normalised() -> None:
     pixels = torch.arange(2 * 16 * 16).remainder(256).byte().view(2, 1, 16, 16)
     drawn = Images(pixels, torch.tensor([0, 1]), ("a", "b"), (0.5,), (0.5,))
     assert made("mlp", drawn.shape)(drawn.batch(torch.tensor([0, 1])).x).shape == (2, 7)
+
+
+def test_a_network_as_a_function_of_its_weights() -> None:
+    net = load(Architecture, "convnet:width=4,depth=2").build((3, 8, 8), 5)  # type: ignore[type-abstract]
+    weights, predict = as_function(net)
+    x = RNG("x").normal(2, 3, 8, 8)
+    torch.testing.assert_close(predict(weights, x), net(x))
+    assert weights.shape == (sum(p.numel() for p in net.parameters()),)
+    assert not torch.allclose(predict(weights * 1.1, x), net(x))
+    leaf = weights.clone().requires_grad_()
+    (found,) = torch.autograd.grad(predict(leaf, x).square().sum(), leaf)
+    wanted = torch.autograd.grad(net(x).square().sum(), list(net.parameters()))
+    torch.testing.assert_close(found, torch.cat([g.flatten() for g in wanted]))
