@@ -50,7 +50,7 @@ def test_the_best_comes_first_and_nothing_is_run_twice(tmp_path: Path, monkeypat
     assert [one.protocol.lr for one in tried] == [0.2, 0.000001]  # type: ignore[attr-defined]
     assert tried[0].mean > tried[1].mean
     assert told == [(0, 4), (2, 4)]
-    monkeypatch.setattr("datastill.scoring.student", None)  # would fail if it were called
+    monkeypatch.setattr("datastill.sheets.student", None)  # would fail if it were called
     assert tune(protocols, NETWORK, tiny.splits(), 2, baselines=tmp_path, trials=2) == tried
 
 

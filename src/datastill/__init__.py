@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "artefact": ["Distilled", "load"],
     "config": ["Description", "Family", "find"],
-    "core": ["Group", "Method", "Optim", "Plugin", "Protocol", "Step", "Task"],
+    "core": ["Group", "Labeller", "Method", "Optim", "Plugin", "Protocol", "Step", "Task"],
     "data": ["Batch", "Data", "Images", "Source", "Splits"],
     "errors": ["InputError", "RunError"],
     "scoring": ["Score", "evaluate"],
@@ -39,6 +39,7 @@ __all__ = [
     "Group",
     "Images",
     "InputError",
+    "Labeller",
     "Method",
     "Network",
     "Optim",
@@ -62,7 +63,7 @@ __all__ = [
 if TYPE_CHECKING:
     from datastill.artefact import Distilled, load
     from datastill.config import Description, Family, find
-    from datastill.core import Group, Method, Optim, Plugin, Protocol, Step, Task
+    from datastill.core import Group, Labeller, Method, Optim, Plugin, Protocol, Step, Task
     from datastill.data import Batch, Data, Images, Source, Splits
     from datastill.errors import InputError, RunError
     from datastill.nets import Architecture, Network

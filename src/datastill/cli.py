@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -88,7 +89,7 @@ def quickstart(out: Annotated[Path | None, typer.Option(
     out = out or root / "quickstart"
     run_folder = out / "dm-digits-ipc1"
     distill("dm/digits-ipc1", [], run_folder, DATA_ROOT, ROOT, device)
-    evaluate(run_folder, ["convnet:width=32", "mlp"], None, 5, "test", 0, False, DATA_ROOT, out, device)
+    evaluate(run_folder, ["convnet:width=32", "mlp"], None, 5, "test", 0, False, False, DATA_ROOT, out, device)
     report([run_folder], out / "report.html")
     _say("Next: `datastill list recipes`, or your own images: "
          "`datastill distill dm/digits-ipc1 data.name=folder data.path=PATH data.size=32`")
@@ -152,6 +153,9 @@ def evaluate(folder: Folder,
              seed: Annotated[int, typer.Option(min=0)] = 0,
              full: Annotated[bool, typer.Option(
                  "--full", help="Train one student on the full data too (kept for next time).")] = False,
+             snapshots: Annotated[bool, typer.Option(
+                 "--snapshots", help="Score the run's snapshots too and name the best: the selection rule of MTT and later "
+                 "papers, a number of its own.")] = False,
              data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
     """Score a distilled set: fresh students, last weights, the whole split, beside random real images and chance.
 
@@ -165,7 +169,10 @@ def evaluate(folder: Folder,
     from datastill.data import Data
     from datastill.nets import Architecture
     from datastill.protocols.dc import DC
-    from datastill.scoring import check, score
+    from datastill.run import labeller, read_run
+    from datastill.scoring import check
+    from datastill.selection import select
+    from datastill.sheets import score
 
     distilled = load(folder).to(_device(device))
     made_by = distilled.card["run"]  # its method is not needed, so it need not be importable here
@@ -184,11 +191,20 @@ def evaluate(folder: Folder,
     train, images = splits.train.to(distilled.device), images.to(distilled.device)
     for student in students:
         check(student, images)
+    labels = None
+    if distilled.card["labels"] == "soft":
+        with suppress(InputError):  # made by a method that is not here: a flag says what random images lack
+            run = read_run(folder)
+            labels = labeller(run, run.task(train, root=root, data_root=data_root))
     for student in students:
         with console.progress("score", spec(student)) as bar:
             sheet = score(folder, distilled, how, student, train, images, split=split, trials=trials, seed=seed,  # type: ignore[arg-type]
-                          baselines=root / "baselines", full=full, follow=lambda subject, trial, done, of: bar.tell(
+                          baselines=root / "baselines", full=full, labeller=labels,
+                          follow=lambda subject, trial, done, of: bar.tell(
                               trial * of + done, (1 if subject == "full" else trials) * of, f"{subject}, trial {trial + 1}"))
+            if snapshots:
+                sheet["selected"] = select(folder, distilled, how, student, train, images, split=split, trials=trials,  # type: ignore[arg-type]
+                                           seed=seed, watch=lambda done, of: bar.tell(done, of, "snapshots"))
         console.show_sheet(sheet)
 
 
@@ -334,7 +350,7 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     The snapshots of a run are judged (`distill --keep` keeps more than the first and the last). Over several runs the rank
     correlation with test accuracy is given. Choose teachers that took no part, or they judge their own work.
     """
-    from datastill import artefact, console, scoring
+    from datastill import artefact, console, sheets
     from datastill.analysis.judging import check_judges, judge, rank_correlation
     from datastill.recipes import read_pools
     from datastill.run import read_run
@@ -349,10 +365,10 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
         judges.prepare(task.context)
         judged = judge(folder, run, task.teachers(judges))
         rows += [(folder.name, one) for one in judged]
-        sheets = [sheet for sheet in scoring.read_sheets(folder) if sheet["split"] == "test"]
-        if sheets:
+        scored = [sheet for sheet in sheets.read_sheets(folder) if sheet["split"] == "test"]
+        if scored:
             last.append(judged[-1].cross_entropy)
-            scores.append(sheets[0]["summary"]["synthetic"]["mean"])
+            scores.append(scored[0]["summary"]["synthetic"]["mean"])
     console.show_judged(rows, rank_correlation(last, scores))
 
 

@@ -91,11 +91,19 @@ def show_sheet(sheet: Mapping[str, Any]) -> None:
         if found := sheet["summary"].get(subject):
             std = "-" if found["n"] == 1 else f"{100 * found['std']:.1f}"
             table.add_row(word, f"{100 * found['mean']:.1f}", std, str(found["n"]))
+    if chosen := sheet.get("selected"):
+        best = statistics(chosen["accuracy"])
+        std = f"{100 * best['std']:.1f}" if best["n"] > 1 else "-"
+        word = f"best of {chosen['of']} snapshots (iteration {chosen['iteration']})"
+        table.add_row(word, f"{100 * best['mean']:.1f}", std, str(best["n"]))
     table.add_row("chance", f"{100 * sheet['chance']:.1f}", "", "")
     out.print(table)
     if gain := sheet["summary"].get("gain"):
         interval = f", 95 % interval {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}" if "low" in gain else ""
         out.print(f"gain over random real images, paired: {100 * gain['mean']:+.1f} points{interval}", highlight=False)
+    if sheet.get("selected"):
+        out.print("[dim]The best snapshot was chosen by the images it is reported on, as MTT and later papers do: a number "
+                  "above what the set is worth.[/]")
     for flag in sheet["flags"]:
         out.print(f"[yellow]Caution: {flag}[/]", highlight=False)
     if sheet["flags"] and sheet["protocol"]["kind"] == "dc":

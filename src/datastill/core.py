@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -171,6 +171,14 @@ class Part(Family):
         return tuple(value for _, value in self if isinstance(value, Pool))
 
 
+class Labeller(NamedTuple):
+    """Gives real images labels of the kind a method gives its own: ``label`` takes a batch with class labels and returns
+    probabilities (B, K); ``name`` tells labellers apart in files."""
+
+    name: str
+    label: Callable[[Batch], Tensor]
+
+
 class Method(Part):
     """A distillation method: a generator of proposed updates, each applied before the next is asked for.
 
@@ -190,6 +198,11 @@ class Method(Part):
     @abstractmethod
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         """The updates of one iteration (0-based). ``rng`` is the iteration's own stream."""
+
+    def labeller(self, task: Task) -> Labeller | None:
+        """Where its sets have soft labels: what gives random real images theirs, to be compared under the same labels. It
+        asks only teachers that are there."""
+        return None
 
 
 class Plugin(Part):

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from datastill import artefact, checkpoint
 from datastill.config import Description, digest, dump, kind, load, read_toml, spec, to_toml
-from datastill.core import Method, Part, Plugin, Precision, Task
+from datastill.core import Labeller, Method, Part, Plugin, Precision, Task
 from datastill.data import Data, Images
 from datastill.errors import InputError, RunError
 from datastill.files import locked, make_folder, reason, remove_leftovers, write_atomically
@@ -103,6 +103,14 @@ def check(run: Run, task: Task) -> None:
 def _asked(run: Run) -> dict[str, Part]:
     """The method and the plug-ins that are called at all, by the names the log has for them."""
     return {"method": run.method, **{label(plugin): plugin for plugin in run.plugins if plugin.weight > 0}}
+
+
+def labeller(run: Run, task: Task) -> Labeller | None:
+    """What gives random real images labels of the kind the run's set has; None where it has hard ones, or where teachers it
+    takes are not there (to score a set none are made)."""
+    if any(pool.missing(task.context) for pool in run.method.pools(run.network)):
+        return None
+    return run.method.labeller(task)
 
 
 def prepare(run: Run, task: Task) -> dict[str, Any]:

@@ -24,9 +24,10 @@ from datastill.jobs import carry_out as in_jobs
 from datastill.nets import Architecture
 from datastill.plan import plan
 from datastill.recipes import Recipe, read_recipe
-from datastill.run import Run, check, distill
+from datastill.run import Run, check, distill, labeller
 from datastill.scoring import check as check_student
-from datastill.scoring import score, scored, statistics
+from datastill.scoring import statistics
+from datastill.sheets import score, scored
 from datastill.teachers import Pool
 from datastill.teachers.making import make
 
@@ -307,9 +308,10 @@ def _carry_out(study: Study, place: Place, cell: Cell) -> dict[str, Any]:
     distilled = artefact.load(folder).to(place.device)
     images = _images(splits, study.split).to(place.device)
     scores = {}
+    labels = labeller(run, task) if distilled.card["labels"] == "soft" else None
     for student in study.students or (run.network,):
         sheet = score(folder, distilled, cell.read.protocol, student, splits.train, images, split=study.split,
-                      trials=study.trials, seed=cell.seed, baselines=place.root / "baselines")
+                      trials=study.trials, seed=cell.seed, baselines=place.root / "baselines", labeller=labels)
         scores[spec(student)] = {subject: [one["accuracy"] for one in sheet[subject]][:study.trials]
                                  for subject in ("synthetic", "random")} | {"flags": sheet["flags"]}
     prepared = distilled.card.get("prepared", {})

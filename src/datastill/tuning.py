@@ -12,7 +12,8 @@ from datastill.core import Protocol
 from datastill.data import Splits
 from datastill.errors import InputError, RunError
 from datastill.nets import Architecture
-from datastill.scoring import check, check_ipc, random_real, statistics
+from datastill.scoring import check, check_ipc, statistics
+from datastill.sheets import random_real
 
 Follow = Callable[[int, int, str], None]  # (students begun, of how many, the protocol in hand)
 

@@ -13,7 +13,7 @@ import tiny
 from datastill.errors import RunError
 from datastill.methods.trajectory import TrajectoryMatching
 from datastill.nets import as_function
-from datastill.run import check
+from datastill.run import check, labeller
 from datastill.teachers._snapshots import flat
 from kit import input_error
 
@@ -131,7 +131,9 @@ def test_above_the_threshold_nothing_changes(tmp_path: Path) -> None:
 
 def test_a_step_size_stays_positive(tmp_path: Path) -> None:
     of = run(iterations=5, lr_net=1e-5, max_start=1, optim={"images": {"lr": 0.0}, "lr": {"lr": 0.1}})
-    assert float(tiny.distill(of, tmp_path / "run").lr or 0) > 0
+    lr = tiny.distill(of, tmp_path / "run").lr
+    assert lr is not None
+    assert float(lr.detach()) > 0
 
 
 def test_inner_training_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
@@ -171,3 +173,20 @@ def test_a_pool_without_trajectories_says_so(tmp_path: Path) -> None:
     of = run(pool={"kind": "pretrained", "networks": [tiny.NETWORK], "files": [str(tmp_path / "a.pt")]})
     with input_error("a pool of kind pretrained keeps no trajectories; use experts"):
         check(of, tiny.task(of))
+
+
+def test_random_images_are_labelled_by_the_experts_that_are_there(tmp_path: Path) -> None:
+    soft = run(labels="learned", optim={**LEARN, "labels": {"lr": 1.0}})
+    task = soft.task(tiny.splits().train, root=tmp_path)
+    assert labeller(soft, task) is None  # none are made to score a set
+    soft.method.prepare(task)
+    found = labeller(soft, task)
+    assert found is not None
+    batch = task.random_real(2, ds.RNG(0))
+    labels = found.label(batch)
+    torch.testing.assert_close(labels.sum(1), torch.ones(20))
+    assert torch.equal(labels.argmax(1), batch.y.argmax(1))
+    other = labeller(run(labels="learned", pool={**tiny.CHEAP["pool"], "initialisations": 1}), task)  # type: ignore[dict-item]
+    assert other is not None
+    assert other.name != found.name
+    assert labeller(run(), task) is None

@@ -13,7 +13,7 @@ from datastill.core import Protocol
 from datastill.protocols.datm import DATM
 from datastill.protocols.dc import DC
 from datastill.protocols.mtt import MTT
-from datastill.scoring import score
+from datastill.sheets import score
 from kit import input_error
 
 

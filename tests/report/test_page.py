@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import datastill as ds
-from datastill import scoring
+from datastill import sheets
 from datastill.artefact import write_tensors
 from datastill.config import dump, load
 from datastill.data import Images
@@ -36,7 +36,7 @@ def make(folder: Path, table: dict[str, object], score: DC | None = PROTOCOL, **
     run = load(ds.Run, {"network": "convnet:width=4,depth=1", "ipc": 2, **table})
     ds.distill(run, run.task(images(0)), folder, about=about)
     if score is not None:
-        scoring.score(folder, ds.load(folder), score, run.network, images(0), images(1), trials=2, seed=4,
+        sheets.score(folder, ds.load(folder), score, run.network, images(0), images(1), trials=2, seed=4,
                       baselines=folder.parent / "baselines", full=True)
     return folder
 
@@ -179,7 +179,7 @@ def test_several_runs_are_compared(made: Path, tmp_path: Path) -> None:
 
 
 def test_several_runs_and_students_make_a_matrix(made: Path, folder: Path, tmp_path: Path) -> None:
-    sheet = scoring.score(folder, ds.load(folder), PROTOCOL, load(ds.Architecture, "mlp:width=8"), images(0), images(1),  # type: ignore[type-abstract]
+    sheet = sheets.score(folder, ds.load(folder), PROTOCOL, load(ds.Architecture, "mlp:width=8"), images(0), images(1),  # type: ignore[type-abstract]
                           trials=2, baselines=tmp_path / "baselines")
     text, checked = page(folder, made / "chosen", out=tmp_path / "page.html")
     assert "Other architectures: dc, test split" in checked.text
@@ -277,7 +277,7 @@ def test_teachers_and_the_paired_gain_of_plugins(tmp_path: Path) -> None:
     for name, plugins in (("plain", {}), ("guided", {"clom": {"weight": 3.0, "pool": pool}})):
         run = load(ds.Run, {"network": "convnet:width=4,depth=1", "ipc": 2, "method": METHOD, "plugins": plugins})
         ds.distill(run, run.task(images(0), root=tmp_path), tmp_path / name)
-        scoring.score(tmp_path / name, ds.load(tmp_path / name), PROTOCOL, run.network, images(0), images(1), trials=3, seed=4,
+        sheets.score(tmp_path / name, ds.load(tmp_path / name), PROTOCOL, run.network, images(0), images(1), trials=3, seed=4,
                       baselines=tmp_path / "baselines")
     page = report([tmp_path / "guided"], tmp_path / "one.html").read_text()
     facts = ds.load(tmp_path / "guided").card["prepared"]["clom"]["teachers"]

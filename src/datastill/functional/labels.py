@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
 def mean_of_right(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean logits (N, K) of those networks that are right about an image, from the logits (E, N, K) of all (DATM, Guo et al.
-    2024). Where none is right, of all (ours; the authors divide by zero). targets (N,): class indices."""
+    2024). Where none is right, of all, the logit of the image's class exchanged for the largest (ours; the authors divide by
+    zero). targets (N,): class indices."""
     right = (logits.argmax(2) == targets).to(logits.dtype)
-    right = right + (right.sum(0) == 0)
-    return (logits * right[:, :, None]).sum(0) / right.sum(0)[:, None]
+    nobody = right.sum(0) == 0
+    right = right + nobody
+    mean = (logits * right[:, :, None]).sum(0) / right.sum(0)[:, None]
+    rows, (largest, place) = torch.arange(len(mean), device=mean.device), mean.max(1)
+    exchanged = mean.clone()
+    exchanged[rows, place] = mean[rows, targets]
+    exchanged[rows, targets] = largest
+    return torch.where(nobody[:, None], exchanged, mean)

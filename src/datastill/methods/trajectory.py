@@ -9,8 +9,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from datastill.config import NOT_DECISIVE, spec
-from datastill.core import Group, Method, Optim, Step, Task
+from datastill.config import NOT_DECISIVE, digest, spec
+from datastill.core import Group, Labeller, Method, Optim, Step, Task
 from datastill.data import Batch
 from datastill.errors import InputError, RunError
 from datastill.functional.augment import STRATEGY, Strategy, augment_images
@@ -144,10 +144,20 @@ class TrajectoryMatching(Method):
         else:
             batch = task.first_images(ipc, self.init, rng)
         if self.labels == "learned":
-            with torch.no_grad():
-                logits = torch.stack([_logits(teacher.network, batch.x) for teacher in task.teachers(pool)])
-            batch = Batch(batch.x, mean_of_right(logits, batch.y.argmax(1)))
+            batch = Batch(batch.x, self._opinion(task, batch))
         return task.synthetic(batch, soft=self.labels == "learned", lr=self.lr_net)
+
+    def labeller(self, task: Task) -> Labeller | None:
+        if self.labels != "learned":
+            return None
+        name = digest(self.experts(task.network), task.real.fingerprint, *self.pool.identity(task.data_root))
+        return Labeller(name, lambda batch: self._opinion(task, batch).softmax(1))
+
+    @torch.no_grad()
+    def _opinion(self, task: Task, batch: Batch) -> Tensor:
+        """Mean logits (B, K) of the experts that are right about an image."""
+        experts = task.teachers(self.experts(task.network))
+        return mean_of_right(torch.stack([_logits(one.network, batch.x) for one in experts]), batch.y.argmax(1))
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         pool = self.experts(task.network)

@@ -11,7 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import datastill
-from datastill import artefact, checkpoint, scoring
+from datastill import artefact, checkpoint
+from datastill import sheets as score_sheets
 from datastill.config import kind, spec
 from datastill.core import Protocol
 from datastill.errors import InputError
@@ -78,7 +79,7 @@ def collect(folder: Path, key: str) -> Section:
     card, name = distilled.card, folder.resolve().name
     run = settings.read(Run, card["run"])
     with _expecting(folder / "scores"):
-        sheets = scoring.read_sheets(folder)
+        sheets = score_sheets.read_sheets(folder)
         rows = [words.row(sheet) for sheet in sheets]
         best = words.choose(sheets, "" if run is None else spec(run.network), card.get("protocol"))
         shares = [words.mean_per_class(best or {}, subject) for subject in ("synthetic", "random")]

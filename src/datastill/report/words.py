@@ -11,7 +11,8 @@ from markupsafe import Markup, escape
 
 from datastill.core import Protocol
 from datastill.report.settings import short_table
-from datastill.scoring import flags
+from datastill.scoring import statistics
+from datastill.sheets import flags
 
 NBSP = "\u00a0"
 Sheet = Mapping[str, Any]
@@ -109,10 +110,18 @@ def row(sheet: Sheet) -> Row:
 
 
 def verdict(sheet: Sheet) -> tuple[str, bool]:
-    """What a sheet shows, in words, and whether it is a warning (scoring.flags)."""
+    """What a sheet shows, in words, and whether it is a warning (sheets.flags)."""
     flagged, gain = flags(sheet), sheet["summary"].get("gain")
     below = any(flag.startswith("below") for flag in flagged)
-    return "; ".join([*flagged, *([_against_random(gain)] if gain and not below else [])]), bool(flagged)
+    against = [_against_random(gain)] if gain and not below else []
+    return "; ".join([*flagged, *against, *_selected(sheet)]), bool(flagged)
+
+
+def _selected(sheet: Sheet) -> list[str]:
+    """The published selection rule in words, where it was applied."""
+    if not (found := sheet.get("selected")):
+        return []
+    return [f"best of {found['of']} snapshots, chosen by these same images: {_with_std(statistics(found['accuracy']))}"]
 
 
 def _against_random(gain: Mapping[str, float]) -> str:

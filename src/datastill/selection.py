@@ -1,0 +1,54 @@
+"""The published selection rule: the best of a run's snapshots. A number of its own, never the score."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from datastill import artefact
+from datastill.artefact import TENSORS, Distilled
+from datastill.core import Protocol
+from datastill.data import Images
+from datastill.errors import InputError
+from datastill.files import sha256, write_json
+from datastill.nets import Architecture
+from datastill.scoring import statistics
+from datastill.sheets import Split, describe, own_trials, place_of
+
+Watch = Callable[[int, int], None]  # (epochs done, of how many)
+
+
+def select(folder: Path, distilled: Distilled, protocol: Protocol, network: Architecture, train: Images, images: Images, *,
+           split: Split = "test", trials: int = 5, seed: int = 0, watch: Watch | None = None) -> dict[str, Any]:
+    """Score every snapshot of a scored run and keep the best mean in its sheet, under ``selected``.
+
+    MTT and the papers after it report that number: the maximum over evaluations during distillation, on the images it is
+    reported on. It is above what the set is worth, the more so the more snapshots and the fewer trials there are.
+
+    Returns {split, of (number of snapshots), iteration (of the best), accuracy (its trials, fractions), means (by
+    iteration)}. Raises InputError: no snapshot but the first and the last, or a set that was not scored this way before.
+    """
+    paths = sorted((folder / "snapshots").glob("*.safetensors"))
+    if len(paths) < 3:
+        raise InputError(f"{folder} has {len(paths)} snapshots, of which the best can hardly be chosen; keep more while you "
+                         "distill: --keep 500,1000,1500")
+    own = place_of(folder, describe(sha256(folder / TENSORS), distilled, protocol, network, train, images, split, seed))
+    if not own.exists():
+        raise InputError(f"{folder} was not scored by this protocol yet; score it before its snapshots")
+    found: dict[int, list[float]] = {}
+    for number, path in enumerate(paths):
+        one = Distilled(artefact.read_tensors(path), distilled.card, distilled.whitening).to(distilled.device)
+        sheet = describe(sha256(path), one, protocol, network, train, images, split, seed)
+
+        def tell(trial: int, done: int, of: int, number: int = number) -> None:
+            if watch is not None:
+                watch((number * trials + trial) * of + done, len(paths) * trials * of)
+
+        found[int(path.stem)] = [s.accuracy for s in own_trials(folder, sheet, one, train, images, trials, tell)]
+    means = {iteration: statistics(accuracies)["mean"] for iteration, accuracies in found.items()}
+    best = max(means, key=lambda iteration: means[iteration])
+    selected = {"split": split, "of": len(paths), "iteration": best, "accuracy": found[best], "means": means}
+    write_json(own, {**json.loads(own.read_text(encoding="utf-8")), "selected": selected})
+    return selected

@@ -1,0 +1,61 @@
+"""The published selection rule: the best snapshot, beside the score and never in its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import datastill as ds
+import tiny
+from datastill import sheets
+from datastill.nets.mlp import MLP
+from datastill.protocols.dc import DC
+from datastill.scoring import statistics
+from datastill.selection import select
+from kit import input_error
+
+PROTOCOL, NETWORK = DC(epochs=3, lr=0.05, augment="none"), MLP(width=8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny.distill(tiny.run(method_options={"iterations": 4}), tmp_path / "run", keep=(1, 2))
+    return tmp_path / "run"
+
+
+def arguments(folder: Path) -> tuple[Any, ...]:
+    return folder, ds.load(folder), PROTOCOL, NETWORK, tiny.splits().train, tiny.splits().test
+
+
+def test_the_best_of_all_snapshots_stands_beside_the_score(folder: Path, tmp_path: Path) -> None:
+    before = sheets.score(*arguments(folder), baselines=tmp_path, trials=2)
+    found = select(*arguments(folder), trials=2)
+    assert sorted(found["means"]) == [0, 1, 2, 4]
+    assert statistics(found["accuracy"])["mean"] == max(found["means"].values()) == found["means"][found["iteration"]]
+    assert found["means"][4] == pytest.approx(before["summary"]["synthetic"]["mean"])  # the last one is the set
+    (sheet,) = sheets.read_sheets(folder)
+    assert sheet["summary"] == before["summary"]
+    assert (sheet["selected"]["iteration"], sheet["selected"]["of"]) == (found["iteration"], 4)
+    again = sheets.score(*arguments(folder), baselines=tmp_path, trials=2)
+    assert again["selected"] == sheet["selected"]
+
+
+def test_nobody_is_trained_twice(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sheets.score(*arguments(folder), baselines=tmp_path, trials=2)
+    trained: list[int] = []
+    real_student = sheets.student
+    monkeypatch.setattr(sheets, "student", lambda *a, **k: trained.append(a[4]) or real_student(*a, **k))
+    first = select(*arguments(folder), trials=2)
+    assert len(trained) == 6
+    assert select(*arguments(folder), trials=2) == first
+    assert len(trained) == 6
+
+
+def test_what_cannot_be_chosen_from(folder: Path, tmp_path: Path) -> None:
+    with input_error("was not scored by this protocol yet"):
+        select(*arguments(folder))
+    tiny.distill(tiny.run(), tmp_path / "plain")
+    with input_error("has 2 snapshots", "--keep"):
+        select(*arguments(tmp_path / "plain"))

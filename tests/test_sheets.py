@@ -1,0 +1,219 @@
+"""Score sheets: paired, resumable, honest about what they are of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import datastill as ds
+import tiny
+from datastill import sheets
+from datastill.config import load
+from datastill.errors import InputError
+from datastill.nets.mlp import MLP
+from datastill.protocols.dc import DC
+
+PROTOCOL, NETWORK = DC(epochs=6, lr=0.1, augment="none"), MLP(width=8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("scored") / "run"
+    tiny.distill(tiny.run(), place)
+    return place
+
+
+def sheet(folder: Path, baselines: Path, **options: Any) -> dict[str, Any]:
+    images = tiny.splits()
+    return sheets.score(folder, ds.load(folder), options.pop("protocol", PROTOCOL), options.pop("network", NETWORK),
+                         images.train, options.pop("images", images.test), baselines=baselines, trials=options.pop("trials", 2),
+                         **options)
+
+
+def test_sheet_stands_beside_baselines_and_chance(folder: Path, tmp_path: Path) -> None:
+    made = sheet(folder, tmp_path)
+    assert made["chance"] == 0.1
+    assert (made["split"], made["images"], made["network"]) == ("test", len(tiny.splits().test), "mlp:width=8")
+    assert [len(made[s]) for s in ("synthetic", "random")] == [2, 2]
+    assert made["random"][0]["accuracy"] != made["random"][1]["accuracy"]
+    assert made in sheets.read_sheets(folder)
+
+
+def test_second_call_trains_nobody_and_more_trials_only_the_missing(
+        folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = sheet(folder, tmp_path, protocol=DC(epochs=2, augment="none"))
+    trained: list[int] = []
+    real_student = sheets.student
+    monkeypatch.setattr(sheets, "student", lambda *a, **k: trained.append(a[4]) or real_student(*a, **k))
+    assert sheet(folder, tmp_path, protocol=DC(epochs=2, augment="none")) == first
+    assert not trained
+    more = sheet(folder, tmp_path, protocol=DC(epochs=2, augment="none"), trials=3)
+    assert trained == [2, 2]
+    assert more["synthetic"][:2] == first["synthetic"]
+
+
+def test_killed_scoring_keeps_the_finished_trials(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol = DC(epochs=1, augment="none")
+    real_student = sheets.student
+
+    def dies(*a: Any, **k: Any) -> ds.Score:
+        if a[4] == 1:
+            raise KeyboardInterrupt
+        return real_student(*a, **k)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sheets, "student", dies)
+        with pytest.raises(KeyboardInterrupt):
+            sheet(folder, tmp_path, protocol=protocol)
+    assert all("summary" in s for s in sheets.read_sheets(folder))  # the unfinished one is not shown
+    trained: list[int] = []
+    monkeypatch.setattr(sheets, "student", lambda *a, **k: trained.append(a[4]) or real_student(*a, **k))
+    sheet(folder, tmp_path, protocol=protocol)
+    assert trained == [1, 0, 1]  # one of the distilled set, two of the random images
+
+
+def test_full_data_on_request_is_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol = DC(epochs=1, full_epochs=4, lr=0.05, augment="none")
+    made = sheet(folder, tmp_path, protocol=protocol, full=True, trials=1)
+    assert made["summary"]["full"]["mean"] > made["summary"]["synthetic"]["mean"]
+    monkeypatch.setattr(sheets, "student", None)
+    assert sheet(folder, tmp_path, protocol=protocol, full=True, trials=1)["full"] == made["full"]
+
+
+def test_splits_and_networks_do_not_mix(folder: Path, tmp_path: Path) -> None:
+    before = len(list((folder / "scores").glob("*.json")))
+    sheet(folder, tmp_path, protocol=DC(epochs=1, lr=0.02, augment="none"))
+    sheet(folder, tmp_path, protocol=DC(epochs=1, lr=0.02, augment="none"), split="validation",
+          images=tiny.splits().validation)
+    sheet(folder, tmp_path, protocol=DC(epochs=1, lr=0.02, augment="none"), network=MLP(width=9))
+    assert len(list((folder / "scores").glob("*.json"))) == before + 3
+
+
+def test_damaged_score_file_is_named(folder: Path, tmp_path: Path) -> None:
+    (folder / "scores" / "x.json").write_text("{")
+    with pytest.raises(InputError, match=r"x\.json is no readable score file"):
+        sheets.read_sheets(folder)
+    (folder / "scores" / "x.json").unlink()
+
+
+def test_gain_is_paired_by_trial() -> None:
+    trials = {s: [{"accuracy": a} for a in values] for s, values in
+              {"synthetic": [0.5, 0.7], "random": [0.4, 0.6, 0.1]}.items()}
+    gain = sheets.summary(trials)["gain"]
+    assert (gain["mean"], gain["n"]) == (pytest.approx(0.1), 2)
+    assert gain["std"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_sheet_is_json_anyone_can_read(folder: Path, tmp_path: Path) -> None:
+    sheet(folder, tmp_path)
+    for path in (folder / "scores").glob("*.json"):
+        made = json.loads(path.read_text())
+        assert {"protocol", "network", "split", "seed", "ipc", "data", "chance", "synthetic", "random", "summary"} <= set(made)
+        assert load(ds.Protocol, made["protocol"])
+
+
+def test_nothing_ever_measured_is_dropped(folder: Path, tmp_path: Path) -> None:
+    protocol = DC(epochs=2, full_epochs=2, lr=0.03, augment="none")
+    more = sheet(folder, tmp_path, protocol=protocol, trials=2, full=True)
+    less = sheet(folder, tmp_path, protocol=protocol, trials=1)
+    assert less == more
+    assert len(less["synthetic"]) == 2
+    assert "full" in less
+
+
+def test_sheets_of_another_set_are_left_out(folder: Path, tmp_path: Path) -> None:
+    sheet(folder, tmp_path)
+    tiny.distill(tiny.run(seed=5), tmp_path / "other")
+    (tmp_path / "other" / "scores").mkdir()
+    for path in (folder / "scores").glob("*.json"):
+        (tmp_path / "other" / "scores" / path.name).write_bytes(path.read_bytes())
+    assert sheets.read_sheets(folder)
+    assert not sheets.read_sheets(tmp_path / "other")
+
+
+def test_baseline_files_say_what_they_are_of(folder: Path, tmp_path: Path) -> None:
+    protocol = DC(epochs=1, full_epochs=3, lr=0.04, augment="none")
+    sheet(folder, tmp_path, protocol=protocol, trials=1, full=True)
+    for path in tmp_path.glob("*.json"):
+        made = json.loads(path.read_text())
+        name = path.name.split("-")[0]
+        assert made["subject"] == name
+        assert not {"random", "full", "synthetic"} - {name} & set(made)
+        assert made["protocol"]["epochs"] == (3 if name == "full" else 1)
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "null", '{"synthetic": 5}', '{"synthetic": [{"x": 1}]}',
+                                  '{"synthetic": [{"trial": 0, "accuracy": 7, "per_class": [], "seconds": 1}]}'])
+def test_score_file_of_another_form_is_named(folder: Path, tmp_path: Path, text: str) -> None:
+    protocol = DC(epochs=1, lr=0.05, augment="none")
+    before = set((folder / "scores").glob("*.json"))
+    sheet(folder, tmp_path, protocol=protocol, trials=1)
+    paths = set((folder / "scores").glob("*.json"))
+    (path,) = paths - before if paths - before else [next(p for p in paths if json.loads(p.read_text())["protocol"]["lr"] == 0.05)]
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"is no readable score file .*delete it to score again"):
+        sheet(folder, tmp_path, protocol=protocol, trials=1)
+    path.unlink()
+
+
+def flagged(synthetic: list[float], random: list[float], images: int = 10_000, chance: float = 0.1) -> list[str]:
+    sheet = {"synthetic": [{"accuracy": a} for a in synthetic], "random": [{"accuracy": a} for a in random],
+             "chance": chance, "images": images}
+    return sheets.flags({**sheet, "summary": sheets.summary(sheet)})
+
+
+def test_the_sanity_floor() -> None:
+    assert flagged([0.3, 0.31], [0.2, 0.21]) == []
+    assert flagged([0.3, 0.31], [0.4, 0.41]) == ["below random real images"]
+    assert flagged([0.3, 0.5], [0.4, 0.45]) == ["below random real images, but the interval includes 0"]
+    assert flagged([0.105, 0.1], [0.08, 0.09]) == ["no better than guessing", "random real images no better than guessing: "
+                                                   "this protocol does not train this network"]
+    assert flagged([0.11], [0.111])[0] == "no better than guessing"  # a tenth above chance is chance
+    assert flagged([0.12], [0.1])[0].startswith("random real")
+    assert flagged([0.04], [0.03], chance=0.01) == []
+    assert flagged([0.13], [0.2], images=100)[0] == "no better than guessing"  # so few images say little
+
+
+def test_flags_stand_in_the_sheet(folder: Path, tmp_path: Path) -> None:
+    found = sheet(folder, tmp_path, protocol=DC(epochs=1, lr=1e-9, augment="none"))
+    assert "no better than guessing" in found["flags"]
+    (read,) = [s for s in sheets.read_sheets(folder) if s["protocol"] == found["protocol"]]
+    assert read["flags"] == found["flags"]
+
+
+def test_a_protocol_that_follows_the_network_is_kept_as_it_was_carried_out(folder: Path, tmp_path: Path) -> None:
+    found = sheet(folder, tmp_path, protocol=load(ds.Protocol, "tuned:epochs=2"), trials=1)
+    assert found["protocol"]["lr"] > 0
+    (one,) = ds.evaluate(ds.load(folder), "tuned:epochs=2", tiny.splits().test, network=NETWORK, trials=1)
+    assert one.accuracy == found["synthetic"][0]["accuracy"]
+
+
+def soft(folder: Path) -> ds.Distilled:
+    """The folder's set as if its labels were soft."""
+    there = ds.load(folder)
+    return ds.Distilled({**there.tensors, "labels": there.y * 0.8 + 0.02}, {**there.card, "labels": "soft"})
+
+
+def test_random_images_get_labels_of_the_sets_kind(folder: Path, tmp_path: Path) -> None:
+    images, protocol, seen = tiny.splits(), DC(epochs=2, lr=0.031, augment="none"), list[torch.Tensor]()
+
+    def uniform(batch: ds.Batch) -> torch.Tensor:
+        seen.append(batch.y)
+        return torch.full_like(batch.y, 0.1)
+
+    def score(labeller: ds.Labeller | None, of: ds.Distilled) -> dict[str, Any]:
+        return sheets.score(folder, of, protocol, NETWORK, images.train, images.test, baselines=tmp_path, trials=2, labeller=labeller)
+
+    hard, labelled = score(None, soft(folder)), score(ds.Labeller("uniform", uniform), soft(folder))
+    assert len(seen) == 2
+    assert labelled["labels"] == {"synthetic": "soft", "random": "soft"}
+    assert labelled["summary"]["random"]["mean"] < hard["summary"]["random"]["mean"]  # nothing can be learned from those
+    assert any("random real images hard ones" in flag for flag in hard["flags"])
+    assert not any("hard ones" in flag for flag in labelled["flags"])
+    assert len(list(tmp_path.glob("random-*.json"))) == 2
+    score(ds.Labeller("uniform", uniform), ds.load(folder))
+    assert len(seen) == 2  # a set with hard labels is compared under hard ones
