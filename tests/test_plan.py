@@ -52,3 +52,11 @@ def test_bad_run_is_refused() -> None:
     run = tiny.run(ipc=1000)
     with pytest.raises(InputError, match="ipc 1000 is more than"):
         plan(run, tiny.task(run), DC(), run.network)
+
+
+def test_it_says_which_settings_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tiny.run("trajectory")
+    monkeypatch.setattr(module.memory, "total", lambda device=None: 10**9)
+    found = plan(run, tiny.task(run), DC(epochs=1), run.network)
+    assert found.limit == 0.7 * 10**9
+    assert set(found.settings) == {"gradient=exact", "gradient=tesla", "gradient=full"}

@@ -149,7 +149,10 @@ def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> 
         *([("teachers", f"{duration(plan.teachers)} to train those that are missing")] if plan.teachers else []),
         ("evaluate", f"{trials} trials x 2 (distilled, random real) x {duration(plan.student)} = "
                      f"{duration(2 * trials * plan.student)} with {spec(protocol)}"),
-        ("peak memory", size(plan.memory)), ("folder", run.label(splits.train)),
+        ("peak memory", size(plan.memory)),
+        *([("by setting", ", ".join(f"{setting} {size(needed)}{'' if needed <= plan.limit else ' (does not fit here)'}"
+                                  for setting, needed in plan.settings.items()))] if plan.settings else []),
+        ("folder", run.label(splits.train)),
     ]
     table = Table(show_header=False, box=None)
     for name, text in rows:

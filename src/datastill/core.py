@@ -199,6 +199,11 @@ class Method(Part):
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         """The updates of one iteration (0-based). ``rng`` is the iteration's own stream."""
 
+    def memory(self, task: Task, ipc: int) -> Mapping[str, int]:
+        """What single settings of it need, estimated: peak memory in bytes beyond networks and data, by setting
+        (``gradient=full``). ``datastill plan`` says which fit."""
+        return {}
+
     def labeller(self, task: Task) -> Labeller | None:
         """Where its sets have soft labels: what gives random real images theirs, to be compared under the same labels. It
         asks only teachers that are there."""

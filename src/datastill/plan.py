@@ -5,10 +5,12 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 
+from datastill import memory
 from datastill.artefact import tensors_of
 from datastill.core import Protocol, Task
 from datastill.loop import MEASURE, Loop
@@ -32,6 +34,8 @@ class Plan:
     memory: int
     disk: int
     teachers: float = 0.0  # seconds to train those that are missing
+    settings: Mapping[str, int] = field(default_factory=dict)  # bytes that settings of the method need beyond the rest
+    limit: int = 0  # bytes that they may take on this device
 
 
 class _Enough(Exception):
@@ -53,11 +57,12 @@ def plan(run: Run, task: Task, protocol: Protocol, network: Architecture) -> Pla
     start = time.perf_counter() - began  # choosing real images may be all there is to do
     disk = sum(t.numel() * t.element_size() for t in tensors_of(loop.result()).values())
     measured, plain = _rehearse(loop)
-    lr = None if loop.synthetic.lr is None else float(loop.synthetic.lr)
+    lr = None if loop.synthetic.lr is None else float(loop.synthetic.lr.detach())
     student = _rehearse_student(task, protocol.for_set(lr), network, run.ipc)
     every = -(-run.method.iterations // MEASURE)
     total = start + plain * (run.method.iterations - every) + measured * every
-    return Plan(run.method.iterations, plain, total, student, _peak(task.device), disk, teachers)
+    return Plan(run.method.iterations, plain, total, student, _peak(task.device), disk, teachers,
+                run.method.memory(task, run.ipc), int(memory.SHARE * memory.total(task.device)))
 
 
 def _rehearse(loop: Loop) -> tuple[float, float]:

@@ -70,7 +70,7 @@ def test_it_is_fitted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_set_too_large_for_it_says_the_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(whitening, "_memory", lambda: 2**20)
+    monkeypatch.setattr(whitening.memory, "total", lambda: 2**20)
     with input_error("zca", "GiB", "data.size", "data.zca=false"):
         ds.Data(name="digits", zca=True).load(tmp_path)
     monkeypatch.undo()

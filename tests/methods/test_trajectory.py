@@ -190,3 +190,25 @@ def test_random_images_are_labelled_by_the_experts_that_are_there(tmp_path: Path
     assert other is not None
     assert other.name != found.name
     assert labeller(run(), task) is None
+
+
+def test_memory_by_gradient_grows_with_steps_only_for_the_full_graph() -> None:
+    def needs(**options: Any) -> dict[str, int]:
+        of = run(**options)
+        return dict(of.method.memory(tiny.task(of), of.ipc))
+
+    few, many = needs(steps=5), needs(steps=50)
+    weights = 4 * sum(p.numel() for p in tiny.task(run()).fresh(ds.RNG(0)).parameters())
+    assert many["gradient=exact"] - few["gradient=exact"] == 45 * weights
+    assert many["gradient=full"] / few["gradient=full"] == pytest.approx(52 / 7, rel=1e-6)
+    assert few["gradient=full"] > few["gradient=exact"]
+    assert needs(steps=50, keep_every=10)["gradient=exact"] < many["gradient=exact"]
+    assert needs(steps=5, batch_syn=5)["gradient=full"] < few["gradient=full"]
+
+
+def test_a_full_graph_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datastill.memory.total", lambda device=None: 10**6)
+    of = run(gradient="full", steps=40)
+    with input_error("method.gradient full: the graph of 40 steps takes about", "gradient=exact is the same in the memory of one"):
+        check(of, tiny.task(of))
+    check(run(steps=40), tiny.task(run(steps=40)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from datastill import memory
 from datastill.errors import InputError
 from datastill.files import write_atomically
 
 EPS = 0.1  # added to every eigenvalue, as MTT, FTD, TESLA and DATM do
-SHARE = 0.7  # of the machine's memory that fitting may take
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,16 +103,8 @@ def check_memory(count: int, shape: tuple[int, int, int]) -> None:
     """See that so many images of this shape can be whitened here. Raises InputError that says the memory it takes."""
     size = shape[0] * shape[1] * shape[2]
     needed = 8 * 5 * size**2 + 2 * 4 * size * count  # covariance, its eigenvectors, what finding them takes; the images
-    there = _memory()
-    if needed > SHARE * there:
+    there = memory.total()
+    if needed > memory.SHARE * there:
         raise InputError(f"data.zca: whitening {count} images of shape {shape} takes about "
                          f"{needed / 2**30:.0f} GiB, and this machine has {there / 2**30:.0f} GiB; choose a smaller "
                          "data.size, or data.zca=false")
-
-
-def _memory() -> int:
-    """Bytes of memory of this machine; unlimited where it cannot be asked."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 2**63

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from datastill import memory
 from datastill.config import NOT_DECISIVE, digest, spec
 from datastill.core import Group, Labeller, Method, Optim, Step, Task
 from datastill.data import Batch
@@ -131,6 +132,33 @@ class TrajectoryMatching(Method):
             if theirs != ours:
                 raise InputError(f"the experts are of other data: their {what} is {theirs}, the run's is {ours}; leave "
                                  "method.pool.data out, so that they are trained on the run's data")
+
+        if self.gradient == "full" and (needed := self.memory(task, ipc)["gradient=full"]) > (
+                limit := memory.SHARE * memory.total(task.device)):
+            raise InputError(f"method.gradient full: the graph of {self.steps} steps takes about {needed / 2**30:.0f} GiB, "
+                             f"{limit / 2**30:.0f} GiB may be taken here; gradient=exact is the same in the memory of one")
+
+    def memory(self, task: Task, ipc: int) -> Mapping[str, int]:
+        """By gradient. Peaks are about three times what the graph of a step, or of one of its chunks, holds; on a CPU the
+        allocator keeps two fifths more (measured: benchmarks/trajectory.py)."""
+        net, images = task.fresh(RNG("memory")), self.batch_syn or ipc * task.classes
+        start, predict = as_function(net)
+        few, more = (self._held(predict, start, task, count) for count in (2, 4))
+        each = (more - few) // 2
+        fixed, slack = max(0, few - 2 * each), 1.4 if task.device.type == "cpu" else 1.1
+        chunk = chunk_size(net, task.real.batch(torch.tensor([0])).x.expand(images, -1, -1, -1))
+        at_once, weights = 3 * (fixed + chunk * each), 4 * len(start)
+        kept = 0 if self.offload and task.device.type != "cpu" else -(-self.steps // self.keep_every)
+        return {"gradient=exact": int(slack * at_once) + (kept + self.keep_every) * weights,
+                "gradient=tesla": int(slack * at_once) + (kept + self.keep_every) * weights,
+                "gradient=full": int(slack * (self.steps + 2) * (fixed + images * each))}
+
+    def _held(self, predict: Any, start: Tensor, task: Task, count: int) -> int:
+        """Bytes held by the graph of one inner step on so many images."""
+        x, y = task.real.batch(torch.arange(count))
+        inner = Inner(predict, [torch.arange(count)], self._augmented(RNG("memory")))
+        x, weights = x.clone().requires_grad_(), start.clone().requires_grad_()
+        return memory.held_by_graph(lambda: torch.autograd.grad(inner.loss(weights, x, y, 0), weights, create_graph=True))
 
     def prepare(self, task: Task) -> Mapping[str, Any]:
         pool = self.experts(task.network)
