@@ -87,7 +87,7 @@ def test_markdown() -> None:
     assert "higher" in table[0]
     alone = markdown(results(against=""))
     assert "verdict" not in alone
-    assert "30.0, 30.0, 30.0" in alone
+    assert "| +5.0 | 5.0 to 5.0 | 30.0, 30.0, 30.0 |" in alone
     assert all(line.count("|") == markdown(results()).splitlines()[2].count("|") for line in text.splitlines()
                if line.startswith("| d") and "plain" in line and "2.50" not in line)
 

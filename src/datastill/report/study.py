@@ -47,13 +47,22 @@ def render(results: Mapping[str, Any]) -> str:
         correlations=list(correlations(results)), version=datastill.__version__)
 
 
-def cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """(accuracy, gain over random real images, difference, its interval) of a row, in per cent and points."""
-    mean, against = row["mean"], row.get("difference")
+class Cells(NamedTuple):
+    """A row in per cent and points: accuracy, gain over random real images and difference with their intervals."""
+
+    accuracy: str
+    gain: str
+    gain_interval: str
+    difference: str
+    interval: str
+
+
+def cells(row: Mapping[str, Any]) -> Cells:
+    """A row of the results as cells."""
+    mean, gain, against = row["mean"], row["gain"], row.get("difference")
     accuracy = words.number(100 * mean["mean"]) + (f" ± {words.number(100 * mean['std'])}" if mean["n"] > 1 else "")
-    if against is None:
-        return accuracy, words.points(row["gain"]["mean"]), "", ""
-    return accuracy, words.points(row["gain"]["mean"]), words.points(against["mean"]), words.interval(against)
+    return Cells(accuracy, words.points(gain["mean"]), words.interval(gain),
+                 *(("", "") if against is None else (words.points(against["mean"]), words.interval(against))))
 
 
 def verdict(row: Mapping[str, Any]) -> str:
@@ -71,17 +80,17 @@ def markdown(results: Mapping[str, Any]) -> str:
     """The rows as a Markdown table."""
     against = results["against"]
     head = ["recipe", "arm", "student", "accuracy", "random real", "gain on random"]
-    head += [f"against {against}", "95 % interval", "by seed", "verdict"] if against else ["by seed"]
+    head += [f"against {against}", "95 % interval", "by seed", "verdict"] if against else ["95 % interval", "by seed"]
     text = [f"**{results['question']}**", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in results["rows"]:
-        accuracy, gain, difference, interval = cells(row)
+        cell = cells(row)
         random = words.number(100 * sum(row["random"]) / len(row["random"]))
-        line = [row["recipe"], row["arm"], row["student"], accuracy, random, gain]
+        line = [row["recipe"], row["arm"], row["student"], cell.accuracy, random, cell.gain]
         if against:
             values = row.get("difference", {}).get("values", [])
-            line += [difference, interval, ", ".join(words.points(v) for v in values), verdict(row)]
+            line += [cell.difference, cell.interval, ", ".join(words.points(v) for v in values), verdict(row)]
         else:
-            line.append(", ".join(words.number(100 * v) for v in row["accuracy"]))
+            line += [cell.gain_interval, ", ".join(words.number(100 * v) for v in row["accuracy"])]
         text.append(_line(line))
     text += [line for remark in remarks(results) for line in ("", f"Caution: {remark}")]
     if seen := judged(results):
