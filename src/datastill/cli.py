@@ -131,8 +131,8 @@ def distill(recipe: RecipeName, changes: Changes = None,
                 bar.caution("the learned step size is at its lower bound, where images hardly learn; lower "
                             "method.optim.lr.lr, or begin with another method.lr_net")
             if line.get("redrawn"):
-                bar.caution(f"iteration {done}: the inner training was not finite on {line['redrawn']:.0f} segments, others were "
-                            "drawn; if that goes on, lower method.lr_net or method.optim.lr.lr")
+                bar.caution(f"iteration {done}: the inner training was not finite on {line['redrawn']:.0f} segments, others "
+                            "were drawn; if that goes on, lower method.lr_net or method.optim.lr.lr")
             return interrupt.wanted
 
         try:
