@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from datastill import sheets
 from datastill.nets.mlp import MLP
 from datastill.protocols.dc import DC
 from datastill.scoring import statistics
-from datastill.selection import select
+from datastill.selection import check_snapshots, select
 from kit import input_error
 
 PROTOCOL, NETWORK = DC(epochs=3, lr=0.05, augment="none"), MLP(width=8)
@@ -59,3 +60,24 @@ def test_what_cannot_be_chosen_from(folder: Path, tmp_path: Path) -> None:
     tiny.distill(tiny.run(), tmp_path / "plain")
     with input_error("has 2 snapshots", "--keep"):
         select(*arguments(tmp_path / "plain"))
+
+
+def test_files_that_are_no_snapshots_are_named(folder: Path, tmp_path: Path) -> None:
+    sheets.score(*arguments(folder), baselines=tmp_path, trials=1)
+    path = folder / "snapshots" / "000002.safetensors"
+    path.write_bytes(path.read_bytes()[:50])
+    with input_error("000002.safetensors is no readable safetensors file"):
+        check_snapshots(folder)
+    path.rename(path.with_stem("best"))
+    with input_error("best.safetensors is no snapshot: expected the number of an iteration"):
+        check_snapshots(folder)
+
+
+def test_a_choice_of_another_form_is_named(folder: Path, tmp_path: Path) -> None:
+    sheets.score(*arguments(folder), baselines=tmp_path, trials=1)
+    select(*arguments(folder), trials=1)
+    for path in (folder / "scores").glob("*.json"):
+        if "selected" in (content := json.loads(path.read_text())):
+            path.write_text(json.dumps({**content, "selected": "nonsense"}))
+    with input_error("selected is not what was written"):
+        sheets.read_sheets(folder)

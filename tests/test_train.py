@@ -243,3 +243,23 @@ def test_stopped_after_any_epoch_it_goes_on_as_if_it_never_had(optimiser: str, r
         assert done + [second.advance() for _ in range(stop, 4)] == losses
         assert all(torch.equal(a, b) for a, b in zip(second.network.state_dict().values(), whole.network.state_dict().values(),
                                                      strict=True))
+
+
+def test_what_a_network_draws_itself_follows_from_the_stream() -> None:
+    def trained(seed: int, stop: int = 0) -> torch.Tensor:
+        net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        with RNG("net").as_global():
+            net[1].reset_parameters()
+            net[3].reset_parameters()
+        torch.manual_seed(seed)
+        training = Training(net, Fixed(toy_images().batch(torch.arange(12))), [0.1] * 3, RNG(0), batch_size=4)
+        for _ in range(stop):
+            training.advance()
+        other = Training(net, training.examples, training.rates, RNG(0), batch_size=4)
+        other.restore(training.state())
+        while other.epoch < 3:
+            other.advance()
+        return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+    assert torch.equal(trained(0), trained(1))
+    assert torch.equal(trained(0), trained(2, stop=2))

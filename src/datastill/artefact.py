@@ -146,6 +146,14 @@ def load(folder: Path | str) -> Distilled:
     return Distilled(read_tensors(folder / TENSORS), card, whitening)
 
 
+def snapshots(folder: Path) -> dict[int, Path]:
+    """The snapshots of a run by iteration. Raises InputError for a file that is none."""
+    paths = sorted((folder / "snapshots").glob("*.safetensors"))
+    if stray := [path for path in paths if not path.stem.isdigit()]:
+        raise InputError(f"{stray[0]} is no snapshot: expected the number of an iteration as its name; move it elsewhere")
+    return {int(path.stem): path for path in paths}
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of one safetensors file. Raises InputError for anything else (a pickle is never opened)."""
     try:

@@ -107,18 +107,25 @@ def distill(recipe: RecipeName, changes: Changes = None,
     """
     from datastill import console
     from datastill.recipes import read_recipe
-    from datastill.run import check
+    from datastill.run import check, check_protocol
     from datastill.run import distill as carry_out
 
     read = read_recipe(recipe, changes or [])
     snapshots = _whole_numbers(keep)
+    if beyond := [number for number in snapshots if number > read.run.method.iterations]:
+        raise InputError(f"--keep {beyond[0]}: the run has {read.run.method.iterations} iterations")
+    check_protocol(read.run, read.protocol)
     splits = read.run.data.load(data_root)
     task = read.run.task(splits.train.to(_device(device)), root=root, data_root=data_root)
     folder = out or root / "runs" / read.run.label(splits.train, data_root)
     finished = (folder / "card.json").exists()
     check(read.run, task)
+    if finished and (lacking := [n for n in snapshots if not (folder / "snapshots" / f"{n:06d}.safetensors").exists()]):
+        raise InputError(f"{folder} is finished, and kept no snapshot of iteration {lacking[0]}; distill into another --out "
+                         "to have it")
     if not finished:
         print(f"Distilling {read.run.data.name} into {folder}", file=sys.stderr)
+    skipped = 0.0
     with _Interrupt() as interrupt, console.progress("distill", str(folder)) as bar:
         def prepare(done: int, of: int) -> None:
             bar.tell(done, of, "preparing")
@@ -130,6 +137,11 @@ def distill(recipe: RecipeName, changes: Changes = None,
             if "lr_at_bound" in line:
                 bar.caution("the learned step size is at its lower bound, where images hardly learn; lower "
                             "method.optim.lr.lr, or begin with another method.lr_net")
+            nonlocal skipped
+            skipped += line.get("skipped", 0.0)
+            if done == of and skipped > of / 2:
+                bar.caution(f"{skipped:.0f} of these iterations changed nothing: their loss was above method.threshold; "
+                            "raise it, or change the inner training until the loss is below it")
             if line.get("redrawn"):
                 bar.caution(f"iteration {done}: the inner training was not finite on {line['redrawn']:.0f} segments, others "
                             "were drawn; if that goes on, lower method.lr_net or method.optim.lr.lr")
@@ -174,7 +186,7 @@ def evaluate(folder: Folder,
     from datastill.protocols.dc import DC
     from datastill.run import labeller, read_run
     from datastill.scoring import check
-    from datastill.selection import select
+    from datastill.selection import check_snapshots, select
     from datastill.sheets import score
 
     distilled = load(folder).to(_device(device))
@@ -194,11 +206,14 @@ def evaluate(folder: Folder,
     train, images = splits.train.to(distilled.device), images.to(distilled.device)
     for student in students:
         check(student, images)
-    labels = None
+    if snapshots:
+        check_snapshots(folder)
+    labels = made = None
     if distilled.card["labels"] == "soft":
         with suppress(InputError):  # made by a method that is not here: a flag says what random images lack
-            run = read_run(folder)
-            labels = labeller(run, run.task(train, root=root, data_root=data_root))
+            made = read_run(folder)
+        if made is not None:
+            labels = labeller(made, made.task(train, root=root, data_root=data_root))
     for student in students:
         with console.progress("score", spec(student)) as bar:
             sheet = score(folder, distilled, how, student, train, images, split=split, trials=trials, seed=seed,  # type: ignore[arg-type]

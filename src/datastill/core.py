@@ -191,6 +191,16 @@ class Method(Part):
     iterations: int = Field(default=1000, ge=0, le=10**9)
     optim: Optim = Optim()
 
+    @property
+    def has_soft_labels(self) -> bool:
+        """Whether its sets will have soft labels; those where they are learned, unless a method knows better."""
+        return self.optim.labels.lr > 0
+
+    @property
+    def has_step_size(self) -> bool:
+        """Whether its sets will have a step size; those where it is learned, unless a method knows better."""
+        return self.optim.lr.lr > 0
+
     @abstractmethod
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
         """The synthetic set to start from, ``ipc`` images of each class in class order."""

@@ -53,11 +53,12 @@ class Loop:
         """
         rng = self.rng("iteration", self.iteration)
         lines: list[dict[str, float]] = []
-        steps = self.method.iterate(self.iteration, self.synthetic, self.task, rng("method"))
-        if not isinstance(steps, Iterator):
-            raise InputError(f"{kind(self.method)}.iterate returned {type(steps).__name__}; it must yield steps")
-        for number, step in enumerate(steps):
-            lines.append(self._apply(step, rng("step", number), measure=number == 0 and self.iteration % MEASURE == 0))
+        with rng("inside").as_global(self.task.device):  # what networks draw themselves, such as dropout
+            steps = self.method.iterate(self.iteration, self.synthetic, self.task, rng("method"))
+            if not isinstance(steps, Iterator):
+                raise InputError(f"{kind(self.method)}.iterate returned {type(steps).__name__}; it must yield steps")
+            for number, step in enumerate(steps):
+                lines.append(self._apply(step, rng("step", number), measure=number == 0 and self.iteration % MEASURE == 0))
         self.iteration += 1
         keys = dict.fromkeys(key for line in lines for key in line)
         means = {key: sum(values) / len(values) for key in keys
@@ -134,9 +135,11 @@ class Loop:
 
     def _diverged(self, what: str) -> RunError:
         verb = "" if " is " in what else " is not finite"
-        lr = self.method.optim.images.lr
+        lr, inner = self.method.optim.images.lr, self.synthetic.lr
+        learned = "" if inner is None else f", or of the inner training (now {float(inner.detach()):g}, learned at " \
+                                           f"method.optim.lr.lr {self.method.optim.lr.lr:g})"
         return RunError(f"stopped at iteration {self.iteration}: {what}{verb}; the last good checkpoint is kept. Try a "
-                        f"smaller step size (method.optim.images.lr is {lr:g})"
+                        f"smaller step size (method.optim.images.lr is {lr:g}{learned})"
                         + (" or a smaller plug-in weight" if self.plugins else ""))
 
     def result(self) -> SyntheticSet:
@@ -181,6 +184,12 @@ def _checked(synthetic: object, method: Method, task: Task, ipc: int) -> Synthet
     wanted = torch.arange(task.classes).repeat_interleave(ipc)
     if y.shape != (len(wanted), task.classes) or not torch.equal(y.argmax(1).cpu(), wanted):
         raise InputError(f"{who} gave {len(y)} images; expected {ipc} of each class, in class order ({len(wanted)} in all)")
+    check_optim(method, synthetic)
+    return synthetic
+
+
+def check_optim(method: Method, synthetic: SyntheticSet) -> None:
+    """See that what is to be learned is in a set such as this. Raises InputError."""
     optim, groups = method.optim, synthetic.groups()
     if optim.labels.lr > 0 and not synthetic.soft:
         raise InputError(f"method.optim.labels.lr is {optim.labels.lr:g}, but {kind(method)} has hard labels; set it to 0")
@@ -189,7 +198,6 @@ def _checked(synthetic: object, method: Method, task: Task, ipc: int) -> Synthet
     for name in optim.parameters:
         if f"images.{name}" not in groups:
             raise InputError(f"method.optim.parameters.{name}: no such parameter{nearest(name, synthetic.images)}")
-    return synthetic
 
 
 def _shares(norms: Mapping[str, float]) -> dict[str, float]:

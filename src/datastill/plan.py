@@ -16,7 +16,7 @@ from datastill.core import Protocol, Task
 from datastill.loop import MEASURE, Loop
 from datastill.nets import Architecture, fresh
 from datastill.rng import RNG
-from datastill.run import Run, check, label
+from datastill.run import Run, check, check_protocol, label
 from datastill.train import Fixed
 
 REHEARSAL = 8.0  # seconds spent at most on each part, beyond its first repetitions
@@ -48,6 +48,7 @@ def plan(run: Run, task: Task, protocol: Protocol, network: Architecture) -> Pla
     Raises InputError as distill does.
     """
     check(run, task)
+    check_protocol(run, protocol)
     teachers = sum(pool.seconds(task.context) for pool in run.pools())
     task = replace(task, rehearsal=True)  # untrained networks take the place of teachers
     if task.device.type == "cuda":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch import device as Device
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,22 @@ class RNG:
         return torch.randperm(n, generator=self.torch())
 
     @contextmanager
-    def as_global(self) -> Iterator[None]:
-        """Inside, torch's global CPU generator is this stream; afterwards it is as it was.
+    def as_global(self, device: Device | None = None) -> Iterator[None]:
+        """Inside, torch's global CPU generator is this stream, and that of the device if it is a GPU; afterwards they are as
+        they were.
 
-        For code that cannot be handed a generator, such as the initialisation of foreign networks.
+        For code that cannot be handed a generator, such as the initialisation of foreign networks, or dropout.
         """
+        gpu = device if device is not None and device.type == "cuda" else None
         before = torch.random.get_rng_state()
+        there = None if gpu is None else torch.cuda.get_rng_state(gpu)
         torch.default_generator.manual_seed(self.seed)
+        if gpu is not None:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(self.seed)
         try:
             yield
         finally:
             torch.random.set_rng_state(before)
+            if gpu is not None and there is not None:
+                torch.cuda.set_rng_state(there, gpu)

@@ -11,11 +11,11 @@ from pydantic import Field, model_validator
 
 from datastill import artefact, checkpoint
 from datastill.config import Description, digest, dump, kind, load, read_toml, spec, to_toml
-from datastill.core import Labeller, Method, Part, Plugin, Precision, Task
+from datastill.core import Labeller, Method, Part, Plugin, Precision, Protocol, Task
 from datastill.data import Data, Images
 from datastill.errors import InputError, RunError
 from datastill.files import locked, make_folder, reason, remove_leftovers, write_atomically
-from datastill.loop import Loop
+from datastill.loop import Loop, check_optim
 from datastill.nets import Architecture
 from datastill.nets.convnet import ConvNet
 from datastill.parametrizations.pixels import Pixels
@@ -96,8 +96,16 @@ def check(run: Run, task: Task) -> None:
     if logits.shape != (1, task.classes):
         raise InputError(f"network {spec(run.network)} gives an output of shape {tuple(logits.shape[1:])} for an image; "
                          f"expected ({task.classes},), one number a class")
+    method = run.method
+    check_optim(method, task.synthetic(task.random_real(1, RNG("check")), method.has_soft_labels,
+                                       1.0 if method.has_step_size else None))
     for part in _asked(run).values():
         part.check(task, run.ipc)
+
+
+def check_protocol(run: Run, protocol: Protocol) -> None:
+    """See that sets such as the run's can be scored by a protocol. Raises InputError."""
+    protocol.for_set(1.0 if run.method.has_step_size else None)
 
 
 def _asked(run: Run) -> dict[str, Part]:
@@ -107,10 +115,14 @@ def _asked(run: Run) -> dict[str, Part]:
 
 def labeller(run: Run, task: Task) -> Labeller | None:
     """What gives random real images labels of the kind the run's set has; None where it has hard ones, or where teachers it
-    takes are not there (to score a set none are made)."""
-    if any(pool.missing(task.context) for pool in run.method.pools(run.network)):
+    takes are not there (to score a set none are made). Raises InputError for one that is damaged."""
+    pools = run.method.pools(run.network)
+    if any(pool.missing(task.context) for pool in pools):
         return None
-    return run.method.labeller(task)
+    if (found := run.method.labeller(task)) is not None:
+        for pool in pools:
+            list(task.teachers(pool))  # loads them
+    return found
 
 
 def prepare(run: Run, task: Task) -> dict[str, Any]:

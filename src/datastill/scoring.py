@@ -52,7 +52,7 @@ def evaluate(synthetic: SyntheticSet | Distilled | Images, protocol: Protocol | 
 def learned_lr(examples: Any) -> float | None:
     """The step size that was learned with a set, if one was."""
     lr = getattr(examples, "lr", None)
-    return None if lr is None else float(lr)
+    return None if lr is None else float(lr.detach() if isinstance(lr, torch.Tensor) else lr)
 
 
 def check(network: Architecture, images: Images) -> None:

@@ -20,6 +20,17 @@ from datastill.sheets import Split, describe, own_trials, place_of
 Watch = Callable[[int, int], None]  # (epochs done, of how many)
 
 
+def check_snapshots(folder: Path) -> dict[int, Path]:
+    """The snapshots of a run by iteration, if there are enough to choose from and all can be read. Raises InputError."""
+    paths = artefact.snapshots(folder)
+    if len(paths) < 3:
+        raise InputError(f"{folder} has {len(paths)} snapshots, of which the best can hardly be chosen; they are kept while "
+                         "a run is made, so distill once more into another folder, with --keep 500,1000,1500, say")
+    for path in paths.values():
+        artefact.read_tensors(path)
+    return paths
+
+
 def select(folder: Path, distilled: Distilled, protocol: Protocol, network: Architecture, train: Images, images: Images, *,
            split: Split = "test", trials: int = 5, seed: int = 0, watch: Watch | None = None) -> dict[str, Any]:
     """Score every snapshot of a scored run and keep the best mean in its sheet, under ``selected``.
@@ -30,15 +41,12 @@ def select(folder: Path, distilled: Distilled, protocol: Protocol, network: Arch
     Returns {split, of (number of snapshots), iteration (of the best), accuracy (its trials, fractions), means (by
     iteration)}. Raises InputError: no snapshot but the first and the last, or a set that was not scored this way before.
     """
-    paths = sorted((folder / "snapshots").glob("*.safetensors"))
-    if len(paths) < 3:
-        raise InputError(f"{folder} has {len(paths)} snapshots, of which the best can hardly be chosen; keep more while you "
-                         "distill: --keep 500,1000,1500")
+    paths = check_snapshots(folder)
     own = place_of(folder, describe(sha256(folder / TENSORS), distilled, protocol, network, train, images, split, seed))
     if not own.exists():
         raise InputError(f"{folder} was not scored by this protocol yet; score it before its snapshots")
     found: dict[int, list[float]] = {}
-    for number, path in enumerate(paths):
+    for number, (iteration, path) in enumerate(paths.items()):
         one = Distilled(artefact.read_tensors(path), distilled.card, distilled.whitening).to(distilled.device)
         sheet = describe(sha256(path), one, protocol, network, train, images, split, seed)
 
@@ -46,7 +54,7 @@ def select(folder: Path, distilled: Distilled, protocol: Protocol, network: Arch
             if watch is not None:
                 watch((number * trials + trial) * of + done, len(paths) * trials * of)
 
-        found[int(path.stem)] = [s.accuracy for s in own_trials(folder, sheet, one, train, images, trials, tell)]
+        found[iteration] = [s.accuracy for s in own_trials(folder, sheet, one, train, images, trials, tell)]
     means = {iteration: statistics(accuracies)["mean"] for iteration, accuracies in found.items()}
     best = max(means, key=lambda iteration: means[iteration])
     selected = {"split": split, "of": len(paths), "iteration": best, "accuracy": found[best], "means": means}

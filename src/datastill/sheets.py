@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from datastill.artefact import TENSORS, Distilled
 from datastill.config import Description, digest, dump, spec
@@ -39,6 +39,17 @@ class Sheet(Description):
     split: Split = "test"
     ipc: int
     seed: int = 0
+
+
+class Selected(Description):
+    """What the published selection rule chose: of so many snapshots the one of this iteration, with its trials' accuracies;
+    means by iteration (``selection.py``)."""
+
+    split: Split
+    of: int = Field(ge=1)
+    iteration: int = Field(ge=0)
+    accuracy: tuple[float, ...] = Field(min_length=1)
+    means: dict[int, float]
 
 
 def score(folder: Path, distilled: Distilled, protocol: Protocol, network: Architecture, train: Images, images: Images, *,
@@ -195,6 +206,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise _unreadable(path, error) from None
     if not isinstance(content, dict):
         raise _unreadable(path, "expected a table")
+    if "selected" in content:
+        try:
+            Selected(**content["selected"])
+        except (TypeError, ValidationError):
+            raise _unreadable(path, "selected is not what was written") from None
     return content
 
 

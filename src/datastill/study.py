@@ -24,7 +24,7 @@ from datastill.jobs import carry_out as in_jobs
 from datastill.nets import Architecture
 from datastill.plan import plan
 from datastill.recipes import Recipe, read_recipe
-from datastill.run import Run, check, distill, labeller
+from datastill.run import Run, check, check_protocol, distill, labeller
 from datastill.scoring import check as check_student
 from datastill.scoring import statistics
 from datastill.sheets import score, scored
@@ -220,6 +220,7 @@ def check_all(study: Study, found: Sequence[Cell], place: Place) -> None:
         splits = _splits(run.data, place.data_root)
         try:
             check(run, run.task(splits.train, root=place.root, data_root=place.data_root))
+            check_protocol(run, cell.read.protocol)
             for student in study.students or (run.network,):
                 check_student(student, _images(splits, study.split))
             if study.judges is not None:

@@ -67,7 +67,8 @@ class Training:
 
     Momentum is AdamW's beta1. The optimiser is made anew (momentum forgotten) before each epoch in ``restarts``. Every epoch
     goes through all examples in a fresh order. An epoch is a function of the network, the optimiser and its number: with
-    ``state`` and ``restore`` training goes on as if it had never stopped.
+    ``state`` and ``restore`` training goes on as if it had never stopped. What networks draw themselves (dropout) follows
+    from the number too.
     """
 
     def __init__(self, network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG, *, batch_size: int,
@@ -90,6 +91,18 @@ class Training:
             self.updates = self._new_optimiser(rate)
         for group in self.updates.param_groups:
             group["lr"] = rate
+        device = next((p.device for p in self.network.parameters()), None)
+        with self.rng("inside", epoch).as_global(device):
+            losses = self._pass(epoch)
+        mean = float(torch.stack(losses).mean())
+        if not math.isfinite(mean):
+            raise RunError(f"training diverged: loss {mean} in epoch {epoch} at step size {rate:g}; lower the lr it is "
+                           "trained with")
+        self.epoch += 1
+        return mean
+
+    def _pass(self, epoch: int) -> list[Tensor]:
+        """Through all examples once. Returns the loss of each batch."""
         losses = []
         for number, rows in enumerate(self.rng("order", epoch).permutation(len(self.examples)).split(self.batch_size)):
             batch = self.examples.batch(rows)
@@ -100,12 +113,7 @@ class Training:
             if self.sharpness is not None:
                 self._flatten(x, batch.y, self.sharpness)
             self.updates.step()
-        mean = float(torch.stack(losses).mean())
-        if not math.isfinite(mean):
-            raise RunError(f"training diverged: loss {mean} in epoch {epoch} at step size {rate:g}; lower the lr it is "
-                           "trained with")
-        self.epoch += 1
-        return mean
+        return losses
 
     def _flatten(self, x: Tensor, y: Tensor, sharpness: Sharpness) -> None:
         """Put GSAM's direction in the place of the gradient: a second pass at perturbed weights."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import datastill as ds
 import tiny
@@ -212,3 +214,85 @@ def test_a_full_graph_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPat
     with input_error("method.gradient full: the graph of 40 steps takes about", "gradient=exact is the same in the memory of one"):
         check(of, tiny.task(of))
     check(run(steps=40), tiny.task(run(steps=40)))
+
+
+class Forgetful(ds.Architecture):
+    """Draws inside: dropout."""
+
+    def build(self, shape: Any, classes: int) -> ds.Network:
+        return ds.Network(nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.Dropout(0.5), nn.ReLU()), nn.Linear(12, classes), {})
+
+
+class Tied(ds.Architecture):
+    """Two layers with one weight."""
+
+    def build(self, shape: Any, classes: int) -> ds.Network:
+        first, second = nn.Linear(64, 64), nn.Linear(64, 64)
+        second.weight = first.weight
+        return ds.Network(nn.Sequential(nn.Flatten(), first, nn.ReLU(), second), nn.Linear(64, classes), {})
+
+
+def test_dropout_is_drawn_again_as_it_was() -> None:
+    found = {}
+    for how in ("exact", "full"):
+        method, task, synthetic = ready(run(gradient=how, steps=6, run={"network": Forgetful()}))
+        x = synthetic.images["pixels"].requires_grad_()
+        torch.manual_seed(len(found))  # nothing hangs on the global generator
+        step = next(method.iterate(0, synthetic, task, ds.RNG(3)))
+        found[how] = torch.autograd.grad(step.loss, x)[0]
+    torch.testing.assert_close(found["exact"], found["full"], rtol=1e-3, atol=1e-5 * float(found["full"].abs().max()))
+
+
+def test_weights_that_are_not_a_networks_own_are_refused() -> None:
+    of = run(run={"network": Tied()})
+    with input_error("is stored with the weights and is none of its own"):
+        check(of, tiny.task(of))
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    ({"optim": {**LEARN, "labels": {"lr": 1.0}}}, "has hard labels"),
+    ({"optim": {**LEARN, "parameters": {"foo": {"lr": 1.0}}}}, "method.optim.parameters.foo: no such parameter")])
+def test_what_cannot_be_learned_is_said_before_experts_are_made(options: dict[str, Any], says: str, tmp_path: Path) -> None:
+    of = run(**options)
+    with input_error(says):
+        ds.distill(of, of.task(tiny.splits().train, root=tmp_path / "root"), tmp_path / "run")
+    assert not (tmp_path / "root").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_pools_are_asked_for_what_they_are_to_keep() -> None:
+    network = tiny.run().network
+    other = TrajectoryMatching(max_start=2, expert_epochs=2, pool={"kind": "supervised", "epochs": 5}).experts(network)  # type: ignore[arg-type]
+    assert (other.epochs, other.kept) == (5, (0, 1, 2, 3, 5))  # type: ignore[attr-defined]
+    late = TrajectoryMatching(max_start=2, expert_epochs=1, pool={"kind": "experts", "epoch": 10, "snapshots": []}).experts(network)  # type: ignore[arg-type]
+    assert (late.epochs, late.kept) == (50, (0, 1, 2, 10, 50))  # type: ignore[attr-defined]
+    for options in ({"init": "correct"}, {"labels": "learned"}):
+        whole = TrajectoryMatching(max_start=2, expert_epochs=1, **options).experts(network)  # type: ignore[arg-type]
+        assert whole.epochs == 50  # type: ignore[attr-defined]
+
+
+def test_a_damaged_epoch_is_found_before_the_work_starts(tmp_path: Path) -> None:
+    of = run()
+    task = of.task(tiny.splits().train, root=tmp_path)
+    of.method.prepare(task)
+    path = next((tmp_path / "teachers").glob("*/snapshots.npy"))
+    rows = np.load(path)
+    rows[0, 3] += 1
+    np.save(path, rows)
+    with input_error("snapshots.npy", "damaged"):
+        ds.distill(of, of.task(tiny.splits().train, root=tmp_path), tmp_path / "run")
+    with input_error("snapshots.npy", "damaged"):
+        of.method.prepare(of.task(tiny.splits().train, root=tmp_path))
+
+
+def test_an_expert_that_does_not_move_is_named(tmp_path: Path) -> None:
+    of = run(pool={**tiny.CHEAP["pool"], "lr": 1e-30})  # type: ignore[dict-item]
+    with pytest.raises(RunError, match="the expert is where it was"):
+        ds.distill(of, of.task(tiny.splits().train, root=tmp_path), tmp_path / "run")
+
+
+def test_skipped_iterations_stand_in_the_log(tmp_path: Path) -> None:
+    lines: list[dict[str, Any]] = []
+    for threshold in (1e-9, 1e9):
+        tiny.distill(run(threshold=threshold), tmp_path / str(threshold), watch=lambda done, of, line: bool(lines.append(line)))
+    assert [line["skipped"] for line in lines] == [1.0] * 3 + [0.0] * 3

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import datastill as ds
-from datastill.config import load
+from datastill.config import dump, load
 from datastill.data import Images
 from datastill.recipes import read_recipe
 from datastill.report import reproduce
@@ -54,3 +54,12 @@ def test_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exec(code, found)
     assert found["x"].shape == (2, 3, 8, 8)
     assert sorted(found["y"].tolist()) == [0, 1]
+
+
+def test_a_learned_step_size_is_given_in_full() -> None:
+    sheet = {"network": "mlp", "protocol": dump(load(ds.Protocol, "mtt:lr=0.010009664110839367,epochs=5")), "split": "test",  # type: ignore[type-abstract]
+             "seed": 0, "summary": {"synthetic": {"n": 2}}, "selected": {}}
+    (_, line) = reproduce.commands("out", {}, None, [sheet])
+    words = line.split()
+    assert load(ds.Protocol, words[words.index("--protocol") + 1]) == load(ds.Protocol, sheet["protocol"])  # type: ignore[type-abstract]
+    assert words[-1] == "--snapshots"

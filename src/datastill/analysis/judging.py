@@ -49,16 +49,16 @@ def judge(folder: Path, run: Run, teachers: Teachers) -> list[Judged]:
     Kept in ``folder/analysis``, so that it is measured once. Raises InputError: a run without snapshots, teachers of other
     classes.
     """
-    paths = sorted((folder / "snapshots").glob("*.safetensors"))
+    paths = artefact.snapshots(folder)
     if not paths:
         raise InputError(f"{folder} has no snapshots to judge; they lie in its folder snapshots unless deleted")
     members = list(teachers)
-    judgement = Judgement(subject=tuple(sha256(path) for path in paths), pool=teachers.pool,
+    judgement = Judgement(subject=tuple(sha256(path) for path in paths.values()), pool=teachers.pool,
                           teachers=tuple(str(teacher.facts.get("digest", teacher.name)) for teacher in members))
     place = folder / "analysis" / f"judged-{digest(judgement)}.json"
     if (known := read_sealed(place)) is not None:
         return [Judged(**one) for one in known["judged"]]
-    judged = [_one(int(path.stem), artefact.read_tensors(path), members) for path in paths]
+    judged = [_one(iteration, artefact.read_tensors(path), members) for iteration, path in paths.items()]
     place.parent.mkdir(exist_ok=True)
     write_json(place, seal({"teachers": [teacher.name for teacher in members], "judged": [j._asdict() for j in judged]}))
     return judged

@@ -22,6 +22,7 @@ from datastill.nets.convnet import ConvNet
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
 from datastill.teachers import Pool, Teachers
+from datastill.teachers._trained import Trained
 from datastill.teachers.experts import Experts
 
 
@@ -34,12 +35,13 @@ class TrajectoryMatching(Method):
     squared distance, relative to that between start and target.
 
     pool: the experts; of the run's own network and data unless others are named. With ``snapshots = []`` only the epochs
-        that can be used are trained and stored.
+        that can be used are stored, and none beyond them trained unless the experts at their end are asked for (by ``init``
+        or ``labels``). Another window then means other experts; "every" stores all, for trying several.
     min_start, max_start: start epochs are drawn from min_start to max_start - 1. first_start: the end of that window at
         iteration 0, from where it grows to max_start at iteration ``expand`` (DATM; 0: at its end from the beginning).
     batch_syn: synthetic images a step; 0 takes all.
     lr_net: step size of the inner training to begin with; learned where ``optim.lr`` has a step size.
-    init: "real"; or "correct": real images that the first expert is right about at its last epoch (DATM).
+    init: "real"; or "correct": real images that the first expert is right about, at ``pool.epoch`` (DATM).
     labels: "hard"; "learned": soft labels that begin as the mean logits of the experts that are right (DATM), learned where
         ``optim.labels`` has a step size; "teacher": what the target weights say of the images, anew in each step (TESLA).
     gradient: "exact", in the memory of one step; "tesla", the estimate, biased; "full", torch's own graph.
@@ -73,6 +75,9 @@ class TrajectoryMatching(Method):
     def _window(self) -> Self:
         if self.max_start <= self.min_start:
             raise ValueError(f"max_start {self.max_start}: expected more than min_start {self.min_start}")
+        if self.first_start and not self.expand:
+            raise ValueError(f"first_start {self.first_start} has no effect without expand, the iterations in which the "
+                             "window grows from there")
         if self.expand and not self.min_start < self.first_start <= self.max_start:
             raise ValueError(f"first_start {self.first_start}: expected above min_start {self.min_start} and at most "
                              f"max_start {self.max_start}, to which the window grows in {self.expand} iterations")
@@ -95,12 +100,13 @@ class TrajectoryMatching(Method):
         pool, changes = self.pool, dict[str, Any]()
         if pool.networks == (ConvNet(),):
             changes["networks"] = (network,)
-        if isinstance(pool, Experts) and pool.snapshots == ():
+        if isinstance(pool, Trained) and pool.snapshots == ():
             used = self._epochs()
-            changes["snapshots"] = used
-            if not pool.drops:
+            asked = self.init == "correct" or self.labels == "learned" or pool.epoch != "last"
+            changes["snapshots"] = tuple(sorted({*used, *({pool.epoch} - {"last"})}))
+            if not (asked or pool.drops):
                 changes["epochs"] = used[-1]
-        return pool.model_copy(update=changes)
+        return type(pool).model_validate({**dict(pool), **changes})
 
     def pools(self, network: Architecture) -> tuple[Pool, ...]:
         return (self.experts(network),)
@@ -121,14 +127,17 @@ class TrajectoryMatching(Method):
         if type(pool).trajectory is Pool.trajectory:
             pool.trajectory(task.context, 0)  # which says that there are none
         net = task.fresh(RNG("check"))
-        if couples_samples(net) or any(True for _ in net.buffers()):
+        if couples_samples(net):
             raise InputError(f"trajectories cannot be matched on {spec(task.network)}: its normalisation has running "
                              "statistics, which are no weights; use norm=instance, or another per image")
+        if others := sorted(set(net.state_dict()) - {name for name, _ in net.named_parameters()}):
+            raise InputError(f"trajectories cannot be matched on {spec(task.network)}: its {others[0]} is stored with the "
+                             "weights and is none of its own (a buffer, or shared by two layers)")
         pool.check(task.context)
         there, here = pool.domain(task.context), task.real
-        for what, theirs, ours in (("classes", there.classes, here.classes), ("shape", there.shape, here.shape), (
-                "mean", there.mean, here.mean), ("ZCA whitening", *("none" if w is None else w.identity for w in (
-                    there.whitening, here.whitening)))):
+        pairs = {what: (getattr(there, what), getattr(here, what)) for what in ("classes", "shape", "mean", "std")}
+        white = ["none" if one.whitening is None else one.whitening.identity for one in (there, here)]
+        for what, (theirs, ours) in {**pairs, "ZCA whitening": white}.items():
             if theirs != ours:
                 raise InputError(f"the experts are of other data: their {what} is {theirs}, the run's is {ours}; leave "
                                  "method.pool.data out, so that they are trained on the run's data")
@@ -137,6 +146,14 @@ class TrajectoryMatching(Method):
                 limit := memory.SHARE * memory.total(task.device)):
             raise InputError(f"method.gradient full: the graph of {self.steps} steps takes about {needed / 2**30:.0f} GiB, "
                              f"{limit / 2**30:.0f} GiB may be taken here; gradient=exact is the same in the memory of one")
+
+    @property
+    def has_soft_labels(self) -> bool:
+        return self.labels == "learned"
+
+    @property
+    def has_step_size(self) -> bool:
+        return True
 
     def memory(self, task: Task, ipc: int) -> Mapping[str, int]:
         """By gradient. Peaks are about three times what the graph of a step, or of one of its chunks, holds; on a CPU the
@@ -163,6 +180,9 @@ class TrajectoryMatching(Method):
     def prepare(self, task: Task) -> Mapping[str, Any]:
         pool = self.experts(task.network)
         pool.prepare(task.context)
+        for number in range(pool.size):
+            for epoch in self._epochs():
+                task.teachers(pool).trajectory(number).weights(epoch)  # which finds what is damaged before the work starts
         return {"teachers": [dict(teacher.facts) for teacher in task.teachers(pool)]}
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
@@ -193,11 +213,13 @@ class TrajectoryMatching(Method):
         for attempt in range(self.redraws + 1):
             step = self._match(iteration, net, synthetic, task, task.teachers(pool), rng("segment", attempt))
             if bool(torch.isfinite(step.loss)):
-                step.log["redrawn"] = float(attempt)
+                if attempt:
+                    step.log["redrawn"] = float(attempt)
                 yield step
                 return
+        now = 0.0 if synthetic.lr is None else float(synthetic.lr.detach())
         raise RunError(f"iteration {iteration}: the inner training was not finite on {self.redraws + 1} segments in a row; "
-                       f"the last good checkpoint is kept. Lower method.lr_net (now {float(synthetic.lr or 0):.3g}, "
+                       f"the last good checkpoint is kept. Lower method.lr_net (now {now:.3g}, "
                        "learned), method.optim.lr.lr or method.optim.images.lr")
 
     def _match(self, iteration: int, net: nn.Module, synthetic: SyntheticSet, task: Task, experts: Teachers,
@@ -210,15 +232,19 @@ class TrajectoryMatching(Method):
         y = self._labels(net, target, batch)
         _, predict = as_function(net)
         inner = Inner(predict, self._batches(len(batch.x), rng("order"), task.device), self._augmented(rng("augment")),
-                      chunk_size(net, batch.x))
+                      chunk_size(net, batch.x), lambda number: rng("inside", number).as_global(task.device))
         assert synthetic.lr is not None
+        if not bool((way := (start - target).square().sum()) > 0):
+            raise RunError(f"iteration {iteration}: {self.expert_epochs} epochs after epoch {epoch} the expert is where it "
+                           "was, so there is no way to match. Raise method.pool.lr, or lower method.max_start")
         found = unroll(inner, start, batch.x, y, synthetic.lr, self.gradient, every=self.keep_every, offload=self.offload)
-        loss = (found.last - target).square().sum() / (start - target).square().sum()
+        loss = (found.last - target).square().sum() / way
         _assign(net, start)
         value = float(loss.detach())
-        return Step(loss, batch, net, value=value, gradient_norms=found.norms, norm_reduce="mean",
-                    apply=self.threshold is None or value <= self.threshold,
-                    log={"start": float(epoch), "lr": float(synthetic.lr.detach())})
+        apply = self.threshold is None or value <= self.threshold
+        skipped = {} if self.threshold is None else {"skipped": float(not apply)}
+        return Step(loss, batch, net, value=value, gradient_norms=found.norms, norm_reduce="mean", apply=apply,
+                    log={"start": float(epoch), "lr": float(synthetic.lr.detach()), **skipped})
 
     def _labels(self, net: nn.Module, target: Tensor, batch: Batch) -> Tensor:
         """Labels of the inner training, (N, K)."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datastill.artefact import Distilled
-from datastill.config import Family, dump, kind, parse_value
+from datastill.config import Family, dump, kind, parse_value, spec
 from datastill.core import Protocol
 from datastill.errors import InputError
 from datastill.recipes import read_recipe, recipe_names
@@ -77,12 +77,14 @@ def _options(sheet: Mapping[str, Any]) -> list[str]:
     """The options of ``datastill evaluate`` that lead to this sheet."""
     options = ["--network", sheet["network"]]
     protocol = read(Protocol, sheet["protocol"])
-    if protocol is not None and read(Protocol, short(protocol)) == protocol:
-        options += ["--protocol", short(protocol)]
+    if protocol is not None and (exact := [text for text in (short(protocol), spec(protocol))
+                                           if read(Protocol, text) == protocol]):
+        options += ["--protocol", exact[0]]
     options += ["--trials", str(sheet["summary"]["synthetic"]["n"])]
     options += ["--split", sheet["split"]] if sheet["split"] != "test" else []
     options += ["--seed", str(sheet["seed"])] if sheet["seed"] else []
-    return [*options, "--full"] if "full" in sheet["summary"] else options
+    options += ["--full"] if "full" in sheet["summary"] else []
+    return [*options, "--snapshots"] if "selected" in sheet else options
 
 
 def _typed(value: Any) -> str:
