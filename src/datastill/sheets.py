@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from datastill.artefact import TENSORS, Distilled
-from datastill.config import Description, digest, dump, spec
+from datastill.config import Description, digest, dump, explain, spec
 from datastill.core import Labeller, Protocol, Task
 from datastill.data import Batch, Images
 from datastill.errors import InputError
@@ -190,7 +190,9 @@ def _stored(path: Path, content: Mapping[str, Any], subject: str) -> list[Score]
     """The trials of one subject in a score file. Raises InputError when they are no trials."""
     try:
         done = [Score(**one) for one in content.get(subject, [])]
-    except (TypeError, ValidationError) as error:
+    except ValidationError as error:
+        raise _unreadable(path, explain(error, subject)) from None
+    except TypeError as error:
         raise _unreadable(path, error) from None
     if [one.trial for one in done] != list(range(len(done))):
         raise _unreadable(path, "its trials are not numbered 0, 1, 2, ...")
