@@ -133,3 +133,10 @@ def test_a_bar_in_a_name_does_not_break_the_table() -> None:
     odd = results()
     odd["rows"][0]["arm"] = "a|b"
     assert "a\\|b" in markdown(odd)
+
+
+def test_a_single_arm_is_drawn_by_recipe() -> None:
+    found = results(against="")
+    rows = [{**row, "recipe": f"recipe{i}", "arm": "run"} for i, row in enumerate(found["rows"]) if row["student"] == "mlp"]
+    (picture,) = pictures({**found, "rows": rows})
+    assert all(f"recipe{i}" in picture.svg for i, row in enumerate(found["rows"]) if row["student"] == "mlp")

@@ -47,8 +47,11 @@ def lines(results: Mapping[str, Any], student: str, key: str, teachers: Mapping[
 
 
 def bars(results: Mapping[str, Any], student: str, key: str) -> Markup:
-    """Mean accuracy of every arm with its 95 % interval over seeds, a bar for each recipe."""
+    """Mean accuracy of every arm with its 95 % interval over seeds, a bar for each recipe; where there is but one arm, a
+    line for each recipe."""
     figure, axes = new_axes()
+    if len({row["arm"] for row in results["rows"]}) == 1:
+        results = {**results, "rows": [{**row, "arm": row["recipe"], "recipe": row["arm"]} for row in results["rows"]]}
     recipes = list(dict.fromkeys(row["recipe"] for row in results["rows"]))
     arms = list(dict.fromkeys(row["arm"] for row in results["rows"]))
     figure.set_size_inches(5.2, 0.7 + 0.42 * len(arms) * max(1.0, 0.6 * len(recipes)))
