@@ -27,8 +27,9 @@ class Bar:
 
     def __init__(self, progress: Progress | None, task: Any, name: str) -> None:
         self.progress, self.task, self.name = progress, task, name
-        self.began = self.told = time.monotonic()
+        self.began = self.told = self.last = time.monotonic()
         self.first: int | None = None
+        self.at = (0, 0)  # what was told last: done, of
         self.said: set[str] = set()
 
     def caution(self, text: str) -> None:
@@ -38,13 +39,18 @@ class Bar:
             err.print(f"[yellow]caution:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
     def tell(self, done: int, of: int, note: str) -> None:
-        """``done`` of ``of`` steps; ``note`` stands behind."""
+        """``done`` of ``of`` steps; ``note`` stands behind. Another number of steps, or fewer done than before, is another
+        piece of work: the time of the last one says nothing of it."""
+        now, fresh = time.monotonic(), of != self.at[1] or done < self.at[0]
+        if fresh:
+            self.began, self.first = self.last, done - 1
+        self.last, self.at = now, (done, of)
         if self.progress is not None:
+            if fresh:
+                self.progress.reset(self.task, total=of)
             self.progress.update(self.task, completed=done, total=of, note=escape(note))
             return
-        now = time.monotonic()
-        if self.first is None:
-            self.first = done - 1
+        assert self.first is not None
         if now - self.told >= LINE_EVERY:
             self.told = now
             left = (now - self.began) / max(1, done - self.first) * (of - done)

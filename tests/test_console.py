@@ -1,0 +1,32 @@
+"""Progress: how long a piece of work still takes, going by that piece alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from datastill import console
+
+
+def test_time_left_is_of_the_piece_of_work_at_hand(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    bar = console.Bar(None, None, "distill")
+    for done in range(1, 11):  # teachers: 1000 s an epoch
+        clock[0] += 1000
+        bar.tell(done, 10, "preparing")
+    for done in range(1, 41):  # iterations: 1 s each
+        clock[0] += 1
+        bar.tell(done, 500, "")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[4] == "distill: 5 of 10, preparing, about 83 min left"
+    assert lines[-1] == "distill: 30 of 500, about 8 min left"
+
+
+def test_a_run_that_goes_on_counts_from_where_it_was(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    bar = console.Bar(None, None, "distill")
+    for done in range(401, 435):
+        clock[0] += 1
+        bar.tell(done, 500, "")
+    assert capsys.readouterr().err.splitlines() == ["distill: 430 of 500, about 70 s left"]
