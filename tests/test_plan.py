@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+import datastill as ds
 import tiny
 from datastill import plan as module
+from datastill.config import load
 from datastill.errors import InputError
 from datastill.plan import plan
 from datastill.protocols.dc import DC
@@ -52,3 +54,8 @@ def test_bad_run_is_refused() -> None:
     run = tiny.run(ipc=1000)
     with pytest.raises(InputError, match="ipc 1000 is more than"):
         plan(run, tiny.task(run), DC(), run.network)
+
+
+def test_a_protocol_with_a_recipe_for_each_network_is_planned() -> None:
+    run = tiny.run()
+    assert plan(run, tiny.task(run), load(ds.Protocol, "tuned:epochs=2"), run.network).student > 0  # type: ignore[type-abstract]

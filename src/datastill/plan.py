@@ -53,7 +53,7 @@ def plan(run: Run, task: Task, protocol: Protocol, network: Architecture) -> Pla
     start = time.perf_counter() - began  # choosing real images may be all there is to do
     disk = sum(t.numel() * t.element_size() for t in tensors_of(loop.result()).values())
     measured, plain = _rehearse(loop)
-    student = _rehearse_student(task, protocol, network, run.ipc)
+    student = _rehearse_student(task, protocol.for_network(network), network, run.ipc)
     every = -(-run.method.iterations // MEASURE)
     total = start + plain * (run.method.iterations - every) + measured * every
     return Plan(run.method.iterations, plain, total, student, _peak(task.device), disk, teachers)
