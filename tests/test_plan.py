@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+import datastill as ds
 import tiny
 from datastill import plan as module
+from datastill.config import load
 from datastill.errors import InputError
 from datastill.plan import plan
 from datastill.protocols.dc import DC
@@ -60,3 +62,8 @@ def test_it_says_which_settings_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     found = plan(run, tiny.task(run), DC(epochs=1), run.network)
     assert found.limit == 0.7 * 10**9
     assert set(found.settings) == {"gradient=exact", "gradient=tesla", "gradient=full"}
+
+
+def test_a_protocol_with_a_recipe_for_each_network_is_planned() -> None:
+    run = tiny.run()
+    assert plan(run, tiny.task(run), load(ds.Protocol, "tuned:epochs=2"), run.network).student > 0  # type: ignore[type-abstract]

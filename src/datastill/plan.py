@@ -59,7 +59,7 @@ def plan(run: Run, task: Task, protocol: Protocol, network: Architecture) -> Pla
     disk = sum(t.numel() * t.element_size() for t in tensors_of(loop.result()).values())
     measured, plain = _rehearse(loop)
     lr = None if loop.synthetic.lr is None else float(loop.synthetic.lr.detach())
-    student = _rehearse_student(task, protocol.for_set(lr), network, run.ipc)
+    student = _rehearse_student(task, protocol.for_network(network).for_set(lr), network, run.ipc)
     every = -(-run.method.iterations // MEASURE)
     total = start + plain * (run.method.iterations - every) + measured * every
     return Plan(run.method.iterations, plain, total, student, _peak(task.device), disk, teachers,
