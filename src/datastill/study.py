@@ -28,7 +28,7 @@ from datastill.run import Run, check, check_protocol, distill, labeller
 from datastill.scoring import check as check_student
 from datastill.scoring import statistics
 from datastill.sheets import score, scored
-from datastill.teachers import Pool
+from datastill.teachers import Context, Pool
 from datastill.teachers.making import make
 
 Follow = Callable[[str, int, int], None]  # (stage, done, of how many)
@@ -219,20 +219,20 @@ def check_all(study: Study, found: Sequence[Cell], place: Place) -> None:
         seen.add(key)
         splits = _splits(run.data, place.data_root)
         try:
-            check(run, run.task(splits.train, root=place.root, data_root=place.data_root))
+            task = run.task(splits.train, root=place.root, data_root=place.data_root)
+            check(run, task)
             check_protocol(run, cell.read.protocol)
             for student in study.students or (run.network,):
                 check_student(student, _images(splits, study.split))
             if study.judges is not None:
-                check_judges(study.judges, run.task(splits.train, root=place.root, data_root=place.data_root).context)
-                _see_apart(study.judges, run, place)
+                check_judges(study.judges, task.context)
+                _see_apart(study.judges, run, task.context)
         except InputError as error:
             raise InputError(f"arm {cell.arm!r} of {cell.recipe}: {error}") from None
 
 
-def _see_apart(judges: Pool, run: Run, place: Place) -> None:
+def _see_apart(judges: Pool, run: Run, context: Context) -> None:
     """See that no judge takes part in the run. Raises InputError."""
-    context = run.task(_splits(run.data, place.data_root).train, root=place.root, data_root=place.data_root).context
     asked = {where for pool in run.pools() for where in pool.places(context)}
     if both := [where for where in judges.places(context) if where in asked]:
         raise InputError(f"judges: the teacher in {both[0]} guides the run too, so that it would judge its own work; give "
