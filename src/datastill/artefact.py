@@ -67,8 +67,9 @@ class Distilled(Dataset[tuple[Tensor, Any]]):
 
 
 def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
-    """What is stored: images (normalised float32), view (uint8, N H W C), labels (probabilities), lr, and the parameters
-    ``parameters.<name>`` of a parametrization where they are not the images themselves."""
+    """What is stored: images (normalised float32), view (uint8, N H W C), labels (probabilities), their logits where those are
+    what is learned, lr, and the parameters ``parameters.<name>`` of a parametrization where they are not the images
+    themselves."""
     with torch.no_grad():
         batch = synthetic.batch()
         seen = denormalise(batch.x, synthetic.mean, synthetic.std, synthetic.whitening)
@@ -76,6 +77,8 @@ def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
         tensors = {"images": batch.x, "view": view, "labels": batch.y}
         if synthetic.lr is not None:
             tensors["lr"] = synthetic.lr
+        if synthetic.soft:
+            tensors["logits"] = synthetic.labels
         for name, value in synthetic.images.items():
             if value.shape != batch.x.shape or not torch.equal(value, batch.x):
                 tensors[f"parameters.{name}"] = value

@@ -218,8 +218,9 @@ def _short(value: Any) -> str:
 def _finished(folder: Path, run: Run, task: Task) -> SyntheticSet:
     """The synthetic set of a run that was finished before."""
     done = artefact.load(folder).to(task.device)
-    batch = done.batch()
-    synthetic = SyntheticSet(batch.x, batch.y, task.real, run.parametrization, lr=done.lr)
+    batch, logits = done.batch(), done.tensors.get("logits")
+    synthetic = SyntheticSet(batch.x, batch.y if logits is None else logits, task.real, run.parametrization,
+                             soft=logits is not None, lr=done.lr)
     for name, parameter in synthetic.images.items():
         if (stored := done.tensors.get(f"parameters.{name}")) is not None:
             parameter.data = stored

@@ -95,6 +95,14 @@ def test_correct_images_are_recognised_and_labels_are_the_experts(tmp_path: Path
     assert gradient.abs().sum() > 0
 
 
+def test_soft_labels_of_a_finished_run_are_read_as_the_logits_they_are(tmp_path: Path) -> None:
+    of = run(labels="learned", optim={**LEARN, "labels": {"lr": 1.0}})
+    first, again = (ds.distill(of, tiny.task(of), tmp_path / "run") for _ in range(2))
+    assert first.soft
+    assert again.soft
+    assert torch.equal(first.labels, again.labels)
+
+
 def test_labels_of_the_target_weights() -> None:
     method, task, synthetic = ready(run(labels="teacher"))
     assert next(method.iterate(0, synthetic, task, ds.RNG(3))).loss.isfinite()
