@@ -10,7 +10,7 @@ help:
 	@echo "make quickstart   install, distill handwritten digits, open the page it names"
 	@echo "make test         install, run the tests"
 	@echo "make check        ruff, mypy, directions of imports"
-	@echo "make bench        time this library against the plain way to write it, and hold plans against runs (half an hour)"
+	@echo "make bench        time this library against the plain way to write it, and hold plans against runs (an hour)"
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit('datastill needs Python 3.11 or newer; try: make PYTHON=python3.12' if sys.version_info < (3, 11) else 0)"
@@ -33,6 +33,7 @@ bench: $(READY)
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/bench.py
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/guidance.py
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/foresight.py
+	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/trajectory.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -243,6 +243,14 @@ def test_python_example_of_the_readme_runs(tmp_path: Path) -> None:
     assert re.fullmatch(r"\[0\.\d+\]\n", done.stdout)
 
 
+def test_python_example_of_trajectory_matching_runs() -> None:
+    (block,) = code_blocks("docs/trajectory.md", "python")
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["images"].grad.abs().sum() > 0
+    assert names["lr"].grad.isfinite()
+
+
 def test_recipes_and_commands_of_the_readme_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for command in re.findall(r"^datastill (\w+)", text, re.MULTILINE):

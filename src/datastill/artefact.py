@@ -67,8 +67,8 @@ class Distilled(Dataset[tuple[Tensor, Any]]):
 
 
 def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
-    """What is stored: images (normalised float32), view (uint8, N H W C), labels (probabilities), their logits where those are
-    what is learned, lr, and the parameters ``parameters.<name>`` of a parametrization where they are not the images
+    """What is stored: images (normalised float32), view (uint8, N H W C), labels (probabilities), their logits where those
+    are what is learned, lr, and the parameters ``parameters.<name>`` of a parametrization where they are not the images
     themselves."""
     with torch.no_grad():
         batch = synthetic.batch()
