@@ -68,6 +68,19 @@ def test_running_mean_is_the_result() -> None:
     torch.testing.assert_close(pixels(one), 0.9 * start)
 
 
+def test_long_gradients_are_shortened_to_the_largest_norm_allowed() -> None:
+    def moved(clip: float | None) -> torch.Tensor:
+        one = loop(Optim(images=Group(lr=0.1, momentum=0.0, clip=clip)))
+        before = pixels(one).clone()
+        one.advance()
+        return pixels(one) - before
+
+    free = moved(None)
+    length = float(free.norm()) / 0.1
+    torch.testing.assert_close(moved(length / 4), free / 4, rtol=1e-4, atol=1e-7)
+    assert torch.equal(moved(2 * length), free)
+
+
 def test_only_groups_with_a_step_size_are_learned() -> None:
     one = loop(Optim(images=Group(lr=0.0), labels=Group(lr=0.0)))
     before = pixels(one)

@@ -122,10 +122,15 @@ class Step:
 
 
 class Group(Description):
-    """Step size (0: not learned) and momentum of one group of what is learned; momentum is beta1 for Adam."""
+    """Step size (0: not learned) and momentum of one group of what is learned; momentum is beta1 for Adam.
+
+    clip: the largest norm a gradient may have, longer ones are shortened to it (ours; none: as they are). Exact gradients
+        through many inner steps grow without bound where that training is chaotic.
+    """
 
     lr: float = Field(default=0.0, ge=0.0, le=1e30)
     momentum: float = Field(default=0.5, ge=0.0, lt=1.0)
+    clip: float | None = Field(default=None, gt=0.0)
 
 
 class Optim(Description):

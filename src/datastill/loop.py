@@ -117,6 +117,8 @@ class Loop:
             if gradient is not None and not bool(torch.isfinite(gradient).all()):
                 raise self._diverged(f"the gradient of {' + '.join(terms)} with respect to {name}")
             parameter.grad = gradient
+            if (longest := self.method.optim.group(name).clip) is not None:
+                torch.nn.utils.clip_grad_norm_(parameter, longest)
         factor = self.method.optim.factor(self.iteration, self.method.iterations)
         for group in self.optimiser.param_groups:
             group["lr"] = group["base_lr"] * factor
