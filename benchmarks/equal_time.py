@@ -39,7 +39,7 @@ def true_loss(run: Run, task: Any, tensors: dict[str, torch.Tensor], segments: i
 
 def seconds(folder: Path) -> float:
     """From the first to the last iteration, going by the median of what one took: pauses do not count."""
-    times = torch.tensor([line["time"] for line in read_log(folder)])
+    times = torch.tensor([line["time"] for line in read_log(folder)], dtype=torch.float64)
     return float((times[1:] - times[:-1]).median() * (len(times) - 1))
 
 
