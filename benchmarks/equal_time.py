@@ -24,12 +24,11 @@ from datastill.scoring import statistics
 from datastill.selection import select
 from datastill.studies import load_study
 from datastill.study import cells
-from datastill.synthetic import SyntheticSet
 
 
 def true_loss(run: Run, task: Any, tensors: dict[str, torch.Tensor], segments: int) -> float:
     """Mean matching loss of one snapshot over segments that are the same for all."""
-    synthetic = SyntheticSet(tensors["images"], tensors["labels"], task.real, run.parametrization, lr=float(tensors["lr"]))
+    synthetic = artefact.restored(tensors, task.real, run.parametrization)
     values = []
     for number in range(segments):
         (step,) = run.method.iterate(run.method.iterations, synthetic, task, RNG("probe", number))

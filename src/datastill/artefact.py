@@ -17,12 +17,12 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datastill.data import Batch
+from datastill.data import Batch, Images
 from datastill.data.images import denormalise
 from datastill.data.whitening import Whitening, from_tensors
 from datastill.errors import InputError
 from datastill.files import read_sealed, seal, sha256, write_atomically, write_json
-from datastill.synthetic import SyntheticSet
+from datastill.synthetic import Parametrization, SyntheticSet
 
 SCHEMA = 1
 TENSORS, CARD, PREVIEW, WHITENING = "synthetic.safetensors", "card.json", "preview.png", "whitening.safetensors"
@@ -83,6 +83,17 @@ def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
             if value.shape != batch.x.shape or not torch.equal(value, batch.x):
                 tensors[f"parameters.{name}"] = value
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def restored(tensors: Mapping[str, Tensor], like: Images, parametrization: Parametrization) -> SyntheticSet:
+    """The synthetic set whose ``tensors_of`` these are."""
+    logits = tensors.get("logits")
+    synthetic = SyntheticSet(tensors["images"], tensors["labels"] if logits is None else logits, like, parametrization,
+                             soft=logits is not None, lr=float(tensors["lr"]) if "lr" in tensors else None)
+    for name, parameter in synthetic.images.items():
+        if (stored := tensors.get(f"parameters.{name}")) is not None:
+            parameter.data = stored
+    return synthetic
 
 
 def write_tensors(path: Path, synthetic: SyntheticSet) -> None:

@@ -28,7 +28,7 @@ class Bar:
     def __init__(self, progress: Progress | None, task: Any, name: str) -> None:
         self.progress, self.task, self.name = progress, task, name
         self.began = self.told = self.last = time.monotonic()
-        self.first: int | None = None
+        self.first = 0
         self.at = (0, 0)  # what was told last: done, of
         self.said: set[str] = set()
 
@@ -50,7 +50,6 @@ class Bar:
                 self.progress.reset(self.task, total=of)
             self.progress.update(self.task, completed=done, total=of, note=escape(note))
             return
-        assert self.first is not None
         if now - self.told >= LINE_EVERY:
             self.told = now
             left = (now - self.began) / max(1, done - self.first) * (of - done)

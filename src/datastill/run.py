@@ -156,7 +156,7 @@ def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, ke
         _claim(folder, run, name, about or {})
         if (folder / artefact.CARD).exists():
             checkpoint.remove(folder)
-            return _finished(folder, run, task)
+            return artefact.restored(artefact.load(folder).to(task.device).tensors, task.real, run.parametrization)
         (folder / "snapshots").mkdir(exist_ok=True)
         made = prepare(run, task)
         loop = Loop(run.method, {label(p): p for p in run.plugins}, task, RNG(run.seed), run.ipc)
@@ -213,18 +213,6 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") 
 
 def _short(value: Any) -> str:
     return "not set" if value is None else json.dumps(value)[:60]
-
-
-def _finished(folder: Path, run: Run, task: Task) -> SyntheticSet:
-    """The synthetic set of a run that was finished before."""
-    done = artefact.load(folder).to(task.device)
-    batch, logits = done.batch(), done.tensors.get("logits")
-    synthetic = SyntheticSet(batch.x, batch.y if logits is None else logits, task.real, run.parametrization,
-                             soft=logits is not None, lr=done.lr)
-    for name, parameter in synthetic.images.items():
-        if (stored := done.tensors.get(f"parameters.{name}")) is not None:
-            parameter.data = stored
-    return synthetic
 
 
 def _carry_out(loop: Loop, folder: Path, name: str, every: float, keep: Collection[int], watch: Watch | None) -> None:
