@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from datastill import artefact
+from datastill import artifact
 from datastill.checkpoint import read_log
 from datastill.rng import RNG
 from datastill.run import Run
@@ -28,7 +28,7 @@ from datastill.study import cells
 
 def true_loss(run: Run, task: Any, tensors: dict[str, torch.Tensor], segments: int) -> float:
     """Mean matching loss of one snapshot over segments that are the same for all."""
-    synthetic = artefact.restored(tensors, task.real, run.parametrization)
+    synthetic = artifact.restored(tensors, task.real, run.parametrization)
     values = []
     for number in range(segments):
         (step,) = run.method.iterate(run.method.iterations, synthetic, task, RNG("probe", number))
@@ -61,12 +61,12 @@ def main() -> None:
         splits = run.data.load(options.data_root)
         task = run.task(splits.train, root=options.root, data_root=options.data_root)
         folder = options.root / "runs" / run.label(splits.train, options.data_root)
-        distilled, images = artefact.load(folder), splits.validation if study.split == "validation" else splits.test
+        distilled, images = artifact.load(folder), splits.validation if study.split == "validation" else splits.test
         assert images is not None
         chosen = select(folder, distilled, protocol, run.network, splits.train, images, split=study.split,
                         trials=options.trials, seed=cell.seed)
         for place, path in enumerate(sorted((folder / "snapshots").glob("*.safetensors"))):
-            losses[cell.arm, place].append(true_loss(run, task, artefact.read_tensors(path), options.segments))
+            losses[cell.arm, place].append(true_loss(run, task, artifact.read_tensors(path), options.segments))
             accuracies[cell.arm, place].append(list(chosen["means"].values())[place])
         took[cell.arm].append(seconds(folder))
         iterations[cell.arm] = run.method.iterations

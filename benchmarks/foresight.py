@@ -29,7 +29,7 @@ from datastill.run import Run, distill, prepare
 from datastill.train import Fixed
 
 REAL, IPC = 128, 10
-SEGMENTS = {"steps": 10, "max_start": 1, "expert_epochs": 1, "pool": {"kind": "experts", "initialisations": 1}}
+SEGMENTS = {"steps": 10, "max_start": 1, "expert_epochs": 1, "pool": {"kind": "experts", "count": 1}}
 METHODS = {
     "dm": {"kind": "distribution", "batch_real": REAL},
     "datadam": {"kind": "attention", "batch_real": REAL},

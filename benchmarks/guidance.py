@@ -70,7 +70,7 @@ def measure(kind: type[CLoM] | type[CCLoM], width: int, options: argparse.Namesp
         task = replace(make_task(width, options.real), root=Path(root))
         for name, usual in TEACHERS.items():
             pool = Supervised.model_validate({"networks": [{"kind": name, "width": usual * width // 128}],
-                                              "initialisations": 1, "epochs": 0, "validation": 0.0})
+                                              "count": 1, "epochs": 0, "validation": 0.0})
             plugin = kind(pool=pool)
             plugin.prepare(task)
             (teacher,) = task.teachers(pool)

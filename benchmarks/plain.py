@@ -82,22 +82,22 @@ def dc(task: Task, pixels: Tensor, real: int, outer: int, inner: int, rng: RNG,
 
 def train(net: nn.Module, x: Tensor, y: Tensor, rates: Sequence[float], momentum: float, decay: float, rng: RNG,
           strategy: str = "none") -> None:
-    """SGD over a DataLoader in batches of 256, in the library's orders; made anew where the step size changes."""
+    """SGD over a DataLoader in batches of 256, in the library's orders; made again where the learning rate changes."""
     for epoch, rate in enumerate(rates):
         if epoch == 0 or rate != rates[epoch - 1]:
-            optimiser = torch.optim.SGD(net.parameters(), rate, momentum=momentum, weight_decay=decay)
+            optimizer = torch.optim.SGD(net.parameters(), rate, momentum=momentum, weight_decay=decay)
         order = rng("order", epoch).permutation(len(x)).tolist()
         for number, (images, labels) in enumerate(DataLoader(TensorDataset(x, y), batch_size=256, sampler=order)):
             if strategy != "none":
                 images = augment_images(images, rng("augment", epoch, number), strategy)  # noqa: PLW2901
             loss = F.cross_entropy(net(images), labels)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
 
 
 def evaluation(task: Task, batch: Batch, images: Images, rates: Sequence[float], trials: int) -> Tensor:
-    """Accuracies (trials,) of students of the dc protocol with these step sizes, one after the other."""
+    """Accuracies (trials,) of students of the dc protocol with these learning rates, one after the other."""
     found = []
     for trial in range(trials):
         rng = RNG(0)("student", trial)

@@ -91,7 +91,7 @@ BAD = [
     (["distill", "dm/digits-ipc1", "network=convnet:wdth=3"], r"unknown key 'network\.wdth'; did you mean 'width'"),
     (["distill", "dm/digits-ipc1", "network=convnett"], r"unknown network 'convnett'; did you mean 'convnet'"),
     (["distill", "dm/digits-ipc1", "network=lenet"], r"network lenet does not fit images of 8x8"),
-    (["distill", "dm/digits-ipc1", "data.name=cifar11"], r"unknown data set 'cifar11'; did you mean 'cifar10'"),
+    (["distill", "dm/digits-ipc1", "data.name=cifar11"], r"unknown dataset 'cifar11'; did you mean 'cifar10'"),
     (["distill", "dm/digits-ipc1", "data.name=folder", "data.path=nowhere"], r"no folder .*nowhere"),
     (["distill", "dm/digits-ipc1", "ipc=1000"], r"ipc 1000 is more than the \d+ training images of class"),
     (["distill", "dm/digits-ipc1", "ipc=0"], r"ipc: input should be greater than or equal to 1, got 0"),
@@ -192,7 +192,7 @@ def code_blocks(document: str, language: str) -> list[str]:
 
 def test_plugin_method_and_network_of_your_own_each_in_one_file(tmp_path: Path) -> None:
     """The files of CONTRIBUTING, in an empty folder outside the package, named on the command line."""
-    for name, text in zip(("grey", "mean", "wide"), code_blocks("CONTRIBUTING.md", "python"), strict=True):
+    for name, text in zip(("gray", "mean", "wide"), code_blocks("CONTRIBUTING.md", "python"), strict=True):
         (tmp_path / f"{name}.py").write_text(text)
     (tmp_path / "mine.toml").write_text(code_blocks("CONTRIBUTING.md", "toml")[0])
 
@@ -200,10 +200,10 @@ def test_plugin_method_and_network_of_your_own_each_in_one_file(tmp_path: Path) 
         return subprocess.run([sys.executable, "-m", "datastill", *arguments], cwd=tmp_path, capture_output=True, text=True,
                               check=True).stdout
 
-    call("distill", "mine.toml", "plugins.grey.power=1", "--out", "run")
+    call("distill", "mine.toml", "plugins.gray.power=1", "--out", "run")
     card = json.loads((tmp_path / "run" / "card.json").read_text())
-    assert card["run"]["plugins"]["grey"] == {"kind": "grey:Grey", "weight": 0.5, "balance": "fixed", "schedule": "constant",
-                                              "label": "grey", "power": 1}
+    assert card["run"]["plugins"]["gray"] == {"kind": "gray:Gray", "weight": 0.5, "balance": "fixed", "schedule": "constant",
+                                              "label": "gray", "power": 1}
     assert card["run"]["network"] == {"kind": "wide:Wide", "width": 4}
     assert "wide:Wide" in call("evaluate", "run", "--protocol", "dc:epochs=1", "--trials", "1", "--network", "wide:Wide:width=2")
 
@@ -248,7 +248,7 @@ def test_python_example_of_trajectory_matching_runs() -> None:
     names: dict[str, Any] = {}
     exec(block, names)
     assert names["images"].grad.abs().sum() > 0
-    assert names["lr"].grad.isfinite()
+    assert names["inner_lr"].grad.isfinite()
 
 
 def test_recipes_and_commands_of_the_readme_exist() -> None:
@@ -261,10 +261,10 @@ def test_recipes_and_commands_of_the_readme_exist() -> None:
 
 # --- teachers and studies ----------------------------------------------------------------------------------------------
 
-POOL = ["pool.networks=convnet:width=4,depth=2", "pool.initialisations=2", "pool.epochs=2", "pool.batch_size=256",
+POOL = ["pool.networks=convnet:width=4,depth=2", "pool.count=2", "pool.epochs=2", "pool.batch_size=256",
         "data.name=digits", "data.validation=0.1"]
 GUIDED = ["data.validation=0.1", "plugins.clom.weight=1", "plugins.clom.pool.networks=convnet:width=4,depth=2",
-          "plugins.clom.pool.initialisations=2", "plugins.clom.pool.epochs=2", "plugins.clom.pool.batch_size=256"]
+          "plugins.clom.pool.count=2", "plugins.clom.pool.epochs=2", "plugins.clom.pool.batch_size=256"]
 
 
 def test_teach_then_distill_and_analyse(run_cli: Call, tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_teach_then_distill_and_analyse(run_cli: Call, tmp_path: Path) -> None:
 
 
 def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
-    (tmp_path / "pool.toml").write_text('[pool]\nkind = "supervised"\nnetworks = ["mlp:width=8"]\ninitialisations = 1\n'
+    (tmp_path / "pool.toml").write_text('[pool]\nkind = "supervised"\nnetworks = ["mlp:width=8"]\ncount = 1\n'
                                         'epochs = 1\n[data]\nname = "digits"\n')
     code, out, err = run_cli("teach", "pool.toml")
     assert code == 0, err
@@ -315,7 +315,7 @@ def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
     (("analyse", "sets", "nowhere"), "nowhere"),
     (("study", "ptm-weight"), "unknown study 'ptm-weight'; did you mean 'ptm-weights'"),
     (("study", "ptm-weights", "--edition", "tiny"), "no edition 'tiny'; known: paper, small"),
-    (("distill", "dm/digits-ipc1", "plugins.clom.pool.data.name=mnist"), "data set MNIST is not there"),
+    (("distill", "dm/digits-ipc1", "plugins.clom.pool.data.name=mnist"), "dataset MNIST is not there"),
 ])
 def test_bad_input_about_teachers_and_studies(arguments: tuple[str, ...], says: str, run_cli: Call, tmp_path: Path) -> None:
     code, _, err = run_cli(*arguments)
@@ -336,7 +336,7 @@ trials = 2
 method = { iterations = 3, batch_real = 8 }
 network = "convnet:width=4,depth=2"
 protocol = { epochs = 1, augment = "none" }
-plugins.clom.pool = { networks = ["convnet:width=4,depth=2"], initialisations = 1, epochs = 1 }
+plugins.clom.pool = { networks = ["convnet:width=4,depth=2"], count = 1, epochs = 1 }
 [arms]
 plain = {}
 clom = { plugins.clom.weight = 1.0 }
@@ -363,16 +363,16 @@ def test_study(run_cli: Call, tmp_path: Path) -> None:
 
 
 def test_a_damaged_teacher_is_made_again_only_on_request(run_cli: Call, tmp_path: Path) -> None:
-    run_cli("teach", "supervised", *POOL, "pool.initialisations=1")
+    run_cli("teach", "supervised", *POOL, "pool.count=1")
     (file,) = (tmp_path / "outputs" / "teachers").glob("*/snapshots.npy")
     sound = file.read_bytes()
     file.write_bytes(sound[:-4] + b"abcd")
-    code, _, err = run_cli("teach", "supervised", *POOL, "pool.initialisations=1")
+    code, _, err = run_cli("teach", "supervised", *POOL, "pool.count=1")
     assert code == 2
     assert "snapshots.npy is damaged" in err
     assert "--retrain" in err
     assert file.read_bytes() != sound
-    assert run_cli("teach", "supervised", *POOL, "pool.initialisations=1", "--retrain")[0] == 0
+    assert run_cli("teach", "supervised", *POOL, "pool.count=1", "--retrain")[0] == 0
     assert file.read_bytes() == sound
 
 
@@ -402,9 +402,9 @@ def test_a_pool_of_your_own(run_cli: Call, tmp_path: Path) -> None:
 
 
 def test_a_learned_step_size_at_its_bound_is_said_once(run_cli: Call) -> None:
-    options = ["method.iterations=4", "method.steps=2", "method.max_start=1", "method.expert_epochs=1", "method.pool.initialisations=1",
-               "method.pool.epochs=1", "method.lr_net=1e-6", "method.optim.lr.lr=1e-3", "method.optim.images.lr=0",
+    options = ["method.iterations=4", "method.steps=2", "method.max_start=1", "method.expert_epochs=1", "method.pool.count=1",
+               "method.pool.epochs=1", "method.lr_net=1e-6", "method.optim.inner_lr.lr=1e-3", "method.optim.images.lr=0",
                "network=convnet:width=4,depth=2", "data.name=digits", "data.zca=false", "method.augment=none"]
     code, _, err = run_cli("distill", "mtt/cifar10-ipc1", *options, "--out", "run")
     assert code == 0, err
-    assert err.count("caution: the learned step size is at its lower bound") == 1
+    assert err.count("caution: the learned learning rate is at its lower bound") == 1

@@ -207,7 +207,7 @@ def test_nearest_lists_all_where_none_is_near() -> None:
 
 rates = st.floats(0, 1e30)
 groups = st.builds(Group, lr=rates, momentum=st.floats(0, 0.999))
-optims = st.builds(Optim, name=st.sampled_from(["sgd", "adam"]), images=groups, lr=groups,
+optims = st.builds(Optim, name=st.sampled_from(["sgd", "adam"]), images=groups, inner_lr=groups,
                    parameters=st.dictionaries(st.text(max_size=4), groups, max_size=2),
                    ema=st.none() | st.floats(0.001, 0.999))
 methods = st.builds(Coreset) | st.builds(DistributionMatching, iterations=st.integers(0, 10**9),

@@ -17,13 +17,13 @@ from kit import input_error
 
 
 @pytest.fixture(scope="module")
-def distilled(tmp_path_factory: pytest.TempPathFactory) -> ds.artefact.Distilled:
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> ds.artifact.Distilled:
     folder = tmp_path_factory.mktemp("export") / "run"
     tiny.distill(tiny.run(ipc=2), folder)
     return ds.load(folder)
 
 
-def test_image_folder_keeps_pixels_classes_and_order(distilled: ds.artefact.Distilled, tmp_path: Path) -> None:
+def test_image_folder_keeps_pixels_classes_and_order(distilled: ds.artifact.Distilled, tmp_path: Path) -> None:
     to_folder(distilled, tmp_path / "out")
     read = ImageFolder(str(tmp_path / "out"))
     assert read.targets == distilled.y.argmax(1).tolist()
@@ -42,7 +42,7 @@ def test_class_names_become_safe_folders_in_class_order() -> None:
     assert sorted(_folder_names(tuple("ba" * 6))) == _folder_names(tuple("ba" * 6))
 
 
-def test_npz_of_two_images_a_class_is_a_data_set_again(distilled: ds.artefact.Distilled, tmp_path: Path) -> None:
+def test_npz_of_two_images_a_class_is_a_data_set_again(distilled: ds.artifact.Distilled, tmp_path: Path) -> None:
     path = to_npz(distilled, tmp_path / "set")
     assert path.name == "set.npz"
     with np.load(path) as file:

@@ -9,7 +9,7 @@ import datastill
 
 SOURCE = Path(datastill.__file__).parent
 ORDER = [["errors"], ["config", "rng", "files", "memory"], ["states", "jobs"], ["functional"], ["data"], ["nets"], ["train"], ["synthetic"], ["teachers"],
-         ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artefact"], ["loop"], ["checkpoint"], ["run"],
+         ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artifact"], ["loop"], ["checkpoint"], ["run"],
          ["recipes", "scoring", "export", "plan"], ["sheets"], ["selection", "tuning", "analysis"], ["study"], ["studies"], ["report", "console"], ["cli"], ["__main__"]]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 FAMILIES = {"data", "nets", "parametrizations", "methods", "plugins", "protocols", "teachers"}

@@ -121,7 +121,7 @@ def test_learned_step_size_stays_positive() -> None:
         def iterate(self, iteration: int, synthetic: Any, task: ds.Task, rng: ds.RNG) -> Any:
             yield ds.Step(synthetic.lr * 10, synthetic.batch(), torch.nn.Identity())
 
-    method = Down(optim=Optim(images=Group(lr=0.0), lr=Group(lr=1.0, momentum=0.0)))
+    method = Down(optim=Optim(images=Group(lr=0.0), inner_lr=Group(lr=1.0, momentum=0.0)))
     one = Loop(method, {}, ds.Task(tiny.splits().train, ds.find(ds.Architecture, "mlp")()), ds.RNG(0), 1)
     one.advance()
     assert one.synthetic.lr is not None
@@ -161,7 +161,7 @@ def test_exploding_step_size_is_caught() -> None:
     (lambda task: task.random_real(1, ds.RNG(0)), "start returned Batch; expected task.synthetic"),
     (lambda task: task.synthetic(task.random_real(5, ds.RNG(0))), "gave 50 images; expected 1 of each class, in class order"),
     (lambda task: task.synthetic(ds.Batch(*(t.flip(0) for t in task.random_real(1, ds.RNG(0))))), "in class order"),
-    (lambda task: task.synthetic(ds.Batch(torch.zeros(10, 1, 4, 8), torch.eye(10))), r"shape \(1, 4, 8\); the data set has \(1, 8, 8\)"),
+    (lambda task: task.synthetic(ds.Batch(torch.zeros(10, 1, 4, 8), torch.eye(10))), r"shape \(1, 4, 8\); the dataset has \(1, 8, 8\)"),
 ])
 def test_start_must_give_what_the_run_asks_for(given: Any, message: str) -> None:
     class Wrong(tiny.Pull):
@@ -173,7 +173,7 @@ def test_start_must_give_what_the_run_asks_for(given: Any, message: str) -> None
 
 
 @pytest.mark.parametrize(("optim", "message"), [
-    (Optim(labels=Group(lr=0.5)), "hard labels; set it to 0"), (Optim(lr=Group(lr=0.5)), "learns no step size"),
+    (Optim(labels=Group(lr=0.5)), "hard labels; set it to 0"), (Optim(lr=Group(lr=0.5)), "learns no learning rate"),
     (Optim(parameters={"pixel": Group(lr=1.0)}), "did you mean 'pixels'")])
 def test_settings_that_have_nothing_to_learn_are_refused(optim: Optim, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -53,7 +53,7 @@ def test_numbers_of_any_whole_type_are_equal() -> None:
     assert RNG(np.int64(3), torch.tensor(4).item()) == RNG(3, 4)
 
 
-def test_neighbouring_streams_are_not_correlated() -> None:
+def test_neighboring_streams_are_not_correlated() -> None:
     table = torch.stack([RNG(0)("iteration", i).normal(1000) for i in range(20)])
     off_diagonal = torch.corrcoef(table) - torch.eye(20)
     assert off_diagonal.abs().max() < 0.15  # 4.7 standard errors

@@ -51,7 +51,7 @@ def test_trials_are_a_function_of_the_seed(folder: Path) -> None:
     assert a == b != c
 
 
-def test_other_classes_or_normalisation_are_refused(folder: Path) -> None:
+def test_other_classes_or_normalization_are_refused(folder: Path) -> None:
     test = tiny.splits().test
     with pytest.raises(InputError, match="differ in classes"):
         ds.evaluate(ds.load(folder), PROTOCOL, replace(test, classes=tuple("abcdefghij")), network=NETWORK)

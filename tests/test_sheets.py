@@ -205,15 +205,15 @@ def test_random_images_get_labels_of_the_sets_kind(folder: Path, tmp_path: Path)
         seen.append(batch.y)
         return torch.full_like(batch.y, 0.1)
 
-    def score(labeller: ds.Labeller | None, of: ds.Distilled) -> dict[str, Any]:
-        return sheets.score(folder, of, protocol, NETWORK, images.train, images.test, baselines=tmp_path, trials=2, labeller=labeller)
+    def score(labeler: ds.Labeler | None, of: ds.Distilled) -> dict[str, Any]:
+        return sheets.score(folder, of, protocol, NETWORK, images.train, images.test, baselines=tmp_path, trials=2, labeler=labeler)
 
-    hard, labelled = score(None, soft(folder)), score(ds.Labeller("uniform", uniform), soft(folder))
+    hard, labeled = score(None, soft(folder)), score(ds.Labeler("uniform", uniform), soft(folder))
     assert len(seen) == 2
-    assert labelled["labels"] == {"synthetic": "soft", "random": "soft"}
-    assert labelled["summary"]["random"]["mean"] < hard["summary"]["random"]["mean"]  # nothing can be learned from those
+    assert labeled["labels"] == {"synthetic": "soft", "random": "soft"}
+    assert labeled["summary"]["random"]["mean"] < hard["summary"]["random"]["mean"]  # nothing can be learned from those
     assert any("random real images hard ones" in flag for flag in hard["flags"])
-    assert not any("hard ones" in flag for flag in labelled["flags"])
+    assert not any("hard ones" in flag for flag in labeled["flags"])
     assert len(list(tmp_path.glob("random-*.json"))) == 2
-    score(ds.Labeller("uniform", uniform), ds.load(folder))
+    score(ds.Labeler("uniform", uniform), ds.load(folder))
     assert len(seen) == 2  # a set with hard labels is compared under hard ones

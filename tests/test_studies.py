@@ -33,8 +33,8 @@ def test_every_run_of_every_edition_can_be_described(name: str, edition: str) ->
 
 
 def test_the_questions_of_the_paper() -> None:
-    initialisations, _ = load_study("ptm-initialisations", "paper")
-    assert list(initialisations.values().values()) == [1, 2, 5, 10]
+    initializations, _ = load_study("ptm-initializations", "paper")
+    assert list(initializations.values().values()) == [1, 2, 5, 10]
     architectures, _ = load_study("ptm-architectures", "paper")
     assert [len(value) for value in architectures.values().values()] == [1, 2, 3, 4]
     epochs, _ = load_study("ptm-epochs", "paper")

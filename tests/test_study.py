@@ -48,7 +48,7 @@ def content(root: Path) -> dict[str, bytes]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A study carried out in one go."""
     root = tmp_path_factory.mktemp("whole")
-    judges = {**tiny.POOL, "seed": 50, "initialisations": 1}
+    judges = {**tiny.POOL, "seed": 50, "count": 1}
     return root, carry_out(study(judges=judges, students=[tiny.NETWORK, "mlp:width=8"]), place(root), root / "results")
 
 
@@ -56,14 +56,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 
 
 def test_arms_then_every_combination_of_the_axes() -> None:
-    one = study(axes={"plugins.clom.weight": [1, 10], "plugins.clom.pool.initialisations": [1, 2]},
+    one = study(axes={"plugins.clom.weight": [1, 10], "plugins.clom.pool.count": [1, 2]},
                 along={"plugins.clom.draw": "mean"}, arms={"plain": {}})
-    assert list(one.points()) == ["plain", "weight 1, initialisations 1", "weight 1, initialisations 2",
-                                  "weight 10, initialisations 1", "weight 10, initialisations 2"]
+    assert list(one.points()) == ["plain", "weight 1, count 1", "weight 1, initializations 2",
+                                  "weight 10, count 1", "weight 10, initializations 2"]
     assert list(one.values().values()) == [1, 1, 10, 10]
     found = cells(one)
     assert len(found) == 10
-    run = next(c.read.run for c in found if c.arm == "weight 10, initialisations 2" and c.seed == 1)
+    run = next(c.read.run for c in found if c.arm == "weight 10, count 2" and c.seed == 1)
     assert (run.seed, run.plugins[0].weight, run.pools()[0].size) == (1, 10.0, 2)
     assert run.plugins[0].draw == "mean"  # type: ignore[attr-defined]
     assert found[0].read.run.plugins == ()
@@ -108,7 +108,7 @@ def test_recipes_have_changes_of_their_own() -> None:
     ({"changes": {**USUAL, "plugins.nosuch.weight": 3}}, ["changes.plugins.nosuch", "unknown plugin 'nosuch'"]),
     ({"changes": {**USUAL, "plugins.total_variation.wieght": 3}}, ["wieght", "did you mean 'weight'"]),
     ({"figure": "pie"}, ["figure"]),
-    ({"colour": "red"}, ["unknown key 'colour'", "known:"]),
+    ({"color": "red"}, ["unknown key 'color'", "known:"]),
     ({"arms": {"plain": {}, "odd": {"plugins.clom.pool.epoch": 7}}}, ["arm 'odd'", "epoch 7 is never stored"]),
 ])
 def test_a_study_that_cannot_be(fields: dict[str, Any], parts: list[str]) -> None:
@@ -134,11 +134,11 @@ def test_judges_must_know_the_classes_and_take_no_part(tmp_path: Path) -> None:
 
 def test_teachers_are_foreseen_once_with_the_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datastill.teachers._trained._epoch_seconds", lambda *given: 1.0)
-    slow = {**tiny.POOL, "epochs": 2000, "initialisations": 1}
+    slow = {**tiny.POOL, "epochs": 2000, "count": 1}
     usual = {**USUAL, "plugins.clom.pool": slow}
     one = foresee(study(changes=usual), place(tmp_path)).teachers
     several = foresee(study(changes=usual, axes={"plugins.clom.pool.epoch": [1, 2, 4, 6, 10, 20]}), place(tmp_path)).teachers
-    judged = foresee(study(changes=usual, judges={**slow, "seed": 50, "initialisations": 4}), place(tmp_path)).teachers
+    judged = foresee(study(changes=usual, judges={**slow, "seed": 50, "count": 4}), place(tmp_path)).teachers
     assert (one, several, judged) == (2000.0, 2000.0, 10_000.0)
 
 
@@ -148,7 +148,7 @@ def test_nothing_is_begun_where_an_arm_does_not_fit(tmp_path: Path) -> None:
         carry_out(wrong, place(tmp_path), tmp_path / "results")
     with input_error("does not fit"):
         carry_out(study(students=["convnet:depth=6"]), place(tmp_path), tmp_path / "results")
-    with input_error("split is validation, but no images are kept apart"):
+    with input_error("split is validation, but no images are held out"):
         carry_out(study(split="validation", changes={**USUAL, "data.validation": 0.0}), place(tmp_path), tmp_path / "results")
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "teachers").exists()
@@ -182,7 +182,7 @@ def test_a_second_time_nothing_is_run(whole: tuple[Path, dict[str, Any]], monkey
     before = content(root)
     monkeypatch.setattr("datastill.loop.Loop.advance", None)
     monkeypatch.setattr("datastill.train.fit", None)
-    judges = {**tiny.POOL, "seed": 50, "initialisations": 1}
+    judges = {**tiny.POOL, "seed": 50, "count": 1}
     again = carry_out(study(judges=judges, students=[tiny.NETWORK, "mlp:width=8"]), place(root), tmp_path)
     assert again == results
     assert {name: file for name, file in content(root).items() if name in before} == before
@@ -203,7 +203,7 @@ def test_runs_are_shared_between_studies_and_only_what_is_missing_is_run(whole: 
 
 
 def test_two_at_once_find_the_same(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    judges = {**tiny.POOL, "seed": 50, "initialisations": 1}
+    judges = {**tiny.POOL, "seed": 50, "count": 1}
     told = []
     parallel = carry_out(study(judges=judges, students=[tiny.NETWORK, "mlp:width=8"]), place(tmp_path), tmp_path / "results",
                          jobs=2, follow=lambda stage, done, of: told.append((stage, done, of)))
@@ -214,7 +214,7 @@ def test_two_at_once_find_the_same(whole: tuple[Path, dict[str, Any]], tmp_path:
 def test_killed_inside_and_carried_on(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """kill -9 at several moments: in teachers, runs, students."""
     root = tmp_path / "root"
-    judges = {**tiny.POOL, "seed": 50, "initialisations": 1}
+    judges = {**tiny.POOL, "seed": 50, "count": 1}
     (tmp_path / "one.toml").write_text(to_toml(study(judges=judges, students=[tiny.NETWORK, "mlp:width=8"])))
     command = [sys.executable, "-m", "datastill", "study", "one.toml", "--root", "root", "--data-root", "root"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -1,4 +1,4 @@
-"""The synthetic set: images, labels and step size that are learned."""
+"""The synthetic set: images, labels and learning rate that are learned."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_soft_labels_are_the_softmax_of_logits() -> None:
 @pytest.mark.parametrize(("parametrization", "options", "names"), [
     (Pixels(), {}, ["images.pixels", "labels"]),
     (Halves(), {}, ["images.low", "images.high", "labels"]),
-    (Pixels(), {"lr": 0.02, "soft": True}, ["images.pixels", "labels", "lr"]),
-    (Pixels(), {"lr": 0.0}, ["images.pixels", "labels", "lr"])])
+    (Pixels(), {"lr": 0.02, "soft": True}, ["images.pixels", "labels", "inner_lr"]),
+    (Pixels(), {"lr": 0.0}, ["images.pixels", "labels", "inner_lr"])])
 def test_what_can_be_learned_has_a_name(
         parametrization: Parametrization, options: dict[str, Any], names: list[str]) -> None:
     assert list(made(parametrization, **options).groups()) == names
@@ -86,7 +86,7 @@ def test_what_can_be_learned_has_a_name(
 def test_the_step_size_is_a_parameter() -> None:
     assert made().lr is None
     synthetic = made(lr=0.02)
-    assert synthetic.lr is synthetic.groups()["lr"]
+    assert synthetic.lr is synthetic.groups()["inner_lr"]
     assert synthetic.lr is not None
     assert synthetic.lr.item() == pytest.approx(0.02)
 

@@ -166,7 +166,7 @@ def test_it_trains_in_training_mode() -> None:
 
 
 def test_diverging_is_reported_with_what_to_do() -> None:
-    with pytest.raises(RunError, match=r"diverged.*step size 1e\+30.*lr"):
+    with pytest.raises(RunError, match=r"diverged.*learning rate 1e\+30.*lr"):
         trained([1e30] * 5)
 
 
@@ -221,11 +221,11 @@ def test_a_trained_network_is_right_on_what_it_learned() -> None:
     assert accuracies(network, images).min() > 0.9
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("restarts", [(), (2,)])
-def test_stopped_after_any_epoch_it_goes_on_as_if_it_never_had(optimiser: str, restarts: tuple[int, ...]) -> None:
+def test_stopped_after_any_epoch_it_goes_on_as_if_it_never_had(optimizer: str, restarts: tuple[int, ...]) -> None:
     def training(network: nn.Module) -> Training:
-        return Training(network, Fixed(separable()), (0.1, 0.05, 0.05, 0.01), RNG("fit"), batch_size=16, optimiser=optimiser,  # type: ignore[arg-type]
+        return Training(network, Fixed(separable()), (0.1, 0.05, 0.05, 0.01), RNG("fit"), batch_size=16, optimizer=optimizer,  # type: ignore[arg-type]
                         restarts=restarts, augment=lambda x, rng: x + 0.1 * rng.normal(*x.shape))
 
     def net() -> nn.Module:

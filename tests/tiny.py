@@ -21,9 +21,9 @@ from datastill.synthetic import Parametrization
 
 NETWORK = "convnet:width=4,depth=2"
 CHEAP = {"iterations": 3, "batch_real": 8, "outer": 2, "inner": 1, "epochs": 1, "steps": 3, "max_start": 2, "expert_epochs": 1,
-         "pool": {"kind": "experts", "initialisations": 2, "snapshots": [], "batch_size": 512}}  # taken by methods that have such a field
+         "pool": {"kind": "experts", "count": 2, "snapshots": [], "batch_size": 512}}  # taken by methods that have such a field
 
-POOL = {"kind": "supervised", "networks": [NETWORK], "initialisations": 2, "epochs": 1, "batch_size": 512}
+POOL = {"kind": "supervised", "networks": [NETWORK], "count": 2, "epochs": 1, "batch_size": 512}
 ROOT = Path(tempfile.mkdtemp(prefix="datastill-tests-"))  # for teachers, made once for all tests
 atexit.register(shutil.rmtree, ROOT, ignore_errors=True)
 

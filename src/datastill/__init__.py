@@ -1,4 +1,4 @@
-"""datastill: distill a data set into a few images per class, and say honestly how good they are.
+"""datastill: distill a dataset into a few images per class, and say honestly how good they are.
 
 >>> import datastill as ds
 >>> run = ds.Run(method="distribution:iterations=2,batch_real=8", network="convnet:width=4,depth=2", ipc=1)
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "artefact": ["Distilled", "load"],
+    "artifact": ["Distilled", "load"],
     "config": ["Description", "Family", "find"],
-    "core": ["Group", "Labeller", "Method", "Optim", "Plugin", "Protocol", "Step", "Task"],
+    "core": ["Group", "Labeler", "Method", "Optim", "Plugin", "Protocol", "Step", "Task"],
     "data": ["Batch", "Data", "Images", "Source", "Splits"],
     "errors": ["InputError", "RunError"],
     "scoring": ["Score", "evaluate"],
@@ -39,7 +39,7 @@ __all__ = [
     "Group",
     "Images",
     "InputError",
-    "Labeller",
+    "Labeler",
     "Method",
     "Network",
     "Optim",
@@ -61,9 +61,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from datastill.artefact import Distilled, load
+    from datastill.artifact import Distilled, load
     from datastill.config import Description, Family, find
-    from datastill.core import Group, Labeller, Method, Optim, Plugin, Protocol, Step, Task
+    from datastill.core import Group, Labeler, Method, Optim, Plugin, Protocol, Step, Task
     from datastill.data import Batch, Data, Images, Source, Splits
     from datastill.errors import InputError, RunError
     from datastill.nets import Architecture, Network

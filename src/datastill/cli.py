@@ -21,7 +21,7 @@ from datastill.errors import InputError, RunError
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
-    help="Distill a data set into a few images per class, and say honestly how good they are.\n\n"
+    help="Distill a dataset into a few images per class, and say honestly how good they are.\n\n"
          "Begin with `datastill quickstart`. Then: `datastill list recipes`, `datastill distill RECIPE`, "
          "`datastill evaluate DIR`, `datastill report DIR`.")
 
@@ -69,13 +69,13 @@ Changes = Annotated[list[str] | None, typer.Argument(
     metavar="[KEY=VALUE]...", help="Changes to the recipe, with dots between keys: `ipc=1 network.width=32 "
     "method.iterations=500 plugins.total_variation.weight=0.1`.")]
 DataRoot = Annotated[Path, typer.Option(
-    envvar="DATASTILL_DATA", help="Folder of the data sets; missing ones are fetched there.")]
+    envvar="DATASTILL_DATA", help="Folder of the datasets; missing ones are fetched there.")]
 Root = Annotated[Path, typer.Option(
     envvar="DATASTILL_ROOT", help="Folder for results: runs/, baselines/, teachers/, studies/.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is unless given.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")]
 DATA_ROOT, ROOT = Path("data"), Path("outputs")
-JUDGES = ("pool.initialisations=1", "pool.seed=1000")  # teachers no run asks by itself
+JUDGES = ("pool.count=1", "pool.seed=1000")  # teachers no run asks by itself
 
 
 @_command()
@@ -101,7 +101,7 @@ def distill(recipe: RecipeName, changes: Changes = None,
             data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None,
             every: Annotated[float, typer.Option(min=0.0, help="Seconds between checkpoints.")] = 30.0,
             keep: Annotated[str, typer.Option(help="Iterations to keep snapshots of: 100,1000.")] = "") -> None:
-    """Distill a data set. The same command goes on with a run that was interrupted, and leaves a finished one alone.
+    """Distill a dataset. The same command goes on with a run that was interrupted, and leaves a finished one alone.
 
     Examples: `datastill distill dm/cifar10-ipc10`, `datastill distill dm/mnist-ipc1 network=convnet:width=32 seed=3`
     """
@@ -135,8 +135,8 @@ def distill(recipe: RecipeName, changes: Changes = None,
         def watch(done: int, of: int, line: Mapping[str, Any]) -> bool:
             bar.tell(done, of, f"loss {line['loss']:.4g}" if "loss" in line else "")
             if "lr_at_bound" in line:
-                bar.caution("the learned step size is at its lower bound, where images hardly learn; lower "
-                            "method.optim.lr.lr, or begin with another method.lr_net")
+                bar.caution("the learned learning rate is at its lower bound, where images hardly learn; lower "
+                            "method.optim.inner_lr.lr, or begin with another method.lr_net")
             nonlocal skipped
             skipped += line.get("skipped", 0.0)
             if done == of and skipped > of / 2:
@@ -144,7 +144,7 @@ def distill(recipe: RecipeName, changes: Changes = None,
                             "raise it, or change the inner training until the loss is below it")
             if line.get("redrawn"):
                 bar.caution(f"iteration {done}: the inner training was not finite on {line['redrawn']:.0f} segments, others "
-                            "were drawn; if that goes on, lower method.lr_net or method.optim.lr.lr")
+                            "were drawn; if that goes on, lower method.lr_net or method.optim.inner_lr.lr")
             return interrupt.wanted
 
         try:
@@ -177,14 +177,14 @@ def evaluate(folder: Folder,
     Scores are kept in DIR/scores; a second call runs only what is missing.
     """
     from datastill import console
-    from datastill.artefact import load
+    from datastill.artifact import load
     from datastill.config import load as describe
     from datastill.config import spec
     from datastill.core import Protocol
     from datastill.data import Data
     from datastill.nets import Architecture
     from datastill.protocols.dc import DC
-    from datastill.run import labeller, read_run
+    from datastill.run import labeler, read_run
     from datastill.scoring import check
     from datastill.selection import check_snapshots, select
     from datastill.sheets import score
@@ -213,11 +213,11 @@ def evaluate(folder: Folder,
         with suppress(InputError):  # made by a method that is not here: a flag says what random images lack
             made = read_run(folder)
         if made is not None:
-            labels = labeller(made, made.task(train, root=root, data_root=data_root))
+            labels = labeler(made, made.task(train, root=root, data_root=data_root))
     for student in students:
         with console.progress("score", spec(student)) as bar:
             sheet = score(folder, distilled, how, student, train, images, split=split, trials=trials, seed=seed,  # type: ignore[arg-type]
-                          baselines=root / "baselines", full=full, labeller=labels,
+                          baselines=root / "baselines", full=full, labeler=labels,
                           follow=lambda subject, trial, done, of: bar.tell(
                               trial * of + done, (1 if subject == "full" else trials) * of, f"{subject}, trial {trial + 1}"))
             if snapshots:
@@ -239,14 +239,14 @@ def report(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help=
 @_command()
 def plan(recipe: RecipeName, changes: Changes = None, trials: Annotated[int, typer.Option(min=1)] = 5,
          data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
-    """Say what a run will do and what it will take, from a few rehearsed iterations; nothing is written."""
+    """Say what a run will do and what it will take, from a few iterations; nothing is written."""
     from datastill import console
-    from datastill.plan import plan as rehearse
+    from datastill.plan import plan as try_out
     from datastill.recipes import read_recipe
     read = read_recipe(recipe, changes or [])
     splits = read.run.data.load(data_root)
     task = read.run.task(splits.train.to(_device(device)), root=root, data_root=data_root)
-    console.show_plan(read, splits, rehearse(read.run, task, read.protocol, read.run.network), trials, str(task.device))
+    console.show_plan(read, splits, try_out(read.run, task, read.protocol, read.run.network), trials, str(task.device))
 
 
 @_command()
@@ -297,7 +297,7 @@ def teach(pool: Annotated[str, typer.Argument(
               metavar="POOL", help="A recipe whose plug-ins ask teachers, a TOML file with a table [pool], or a kind of "
               "pool (`datastill list pools`).")],
           changes: Annotated[list[str] | None, typer.Argument(
-              metavar="[KEY=VALUE]...", help="Changes: to the recipe; or to pool and data: `pool.initialisations=5 "
+              metavar="[KEY=VALUE]...", help="Changes: to the recipe; or to pool and data: `pool.count=5 "
               "data.name=cifar10`.")] = None,
           jobs: Annotated[int, typer.Option(min=1, help="Teachers trained at once, each with its share of the cores.")] = 1,
           retrain: Annotated[bool, typer.Option("--retrain", help="Make damaged teachers again.")] = False,
@@ -361,14 +361,14 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
                  pool: Annotated[str | None, typer.Option(help="Teachers that judge, as POOL of `datastill teach`; one of "
                                  "kind supervised with seed 1000 unless given.")] = None,
                  settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the "
-                                     "pool, such as pool.initialisations=2. May be repeated.")] = None,
+                                     "pool, such as pool.count=2. May be repeated.")] = None,
                  data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
-    """How well teachers recognise distilled sets while they are made, and how that goes with the scores.
+    """How well teachers recognize distilled sets while they are made, and how that goes with the scores.
 
     The snapshots of a run are judged (`distill --keep` keeps more than the first and the last). Over several runs the rank
     correlation with test accuracy is given. Choose teachers that took no part, or they judge their own work.
     """
-    from datastill import artefact, console, sheets
+    from datastill import artifact, console, sheets
     from datastill.analysis.judging import check_judges, judge, rank_correlation
     from datastill.recipes import read_pools
     from datastill.run import read_run
@@ -376,7 +376,7 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     judges = read_pools(pool or "supervised", [*(() if pool else JUDGES), *(settings or [])])[0][0]
     rows, last, scores = [], [], []
     for folder in folders:
-        artefact.read_card(folder)
+        artifact.read_card(folder)
         run = read_run(folder)
         task = run.task(run.data.load(data_root).train.to(_device(device)), root=root, data_root=data_root)
         check_judges(judges, task.context)
@@ -436,7 +436,7 @@ def list_(what: Annotated[str, typer.Argument(
 
 @_command()
 def show(name: Annotated[str, typer.Argument(
-        metavar="NAME", help="A recipe, method, plug-in, network, data set, protocol, module:Class, or run, data, optim.",
+        metavar="NAME", help="A recipe, method, plug-in, network, dataset, protocol, module:Class, or run, data, optim.",
         )]) -> None:
     """Show what a name means: its settings with their defaults, or the recipe's text."""
     from datastill import console
@@ -468,7 +468,7 @@ def show(name: Annotated[str, typer.Argument(
 def export(folder: Folder, out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or a file.npz.")],
            to: Annotated[str, typer.Option(help="images or npz; npz where OUT ends in .npz.")] = "") -> None:
     """Export a distilled set to an image folder (PNG by class, labels.csv) or to one .npz file."""
-    from datastill.artefact import load
+    from datastill.artifact import load
     from datastill.export import to_folder, to_npz
     form = to or ("npz" if out.suffix == ".npz" else "images")
     if form not in ("images", "npz"):

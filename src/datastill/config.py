@@ -105,7 +105,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _noun(family: type[Family]) -> str:
-    return {"datastill.nets": "network", "datastill.data": "data set"}.get(family.home, family.__name__.lower())
+    return {"datastill.nets": "network", "datastill.data": "dataset"}.get(family.home, family.__name__.lower())
 
 
 def _member_of(family: type[Family], module: types.ModuleType) -> type[Family] | None:
@@ -213,7 +213,7 @@ def load(cls: type[D], given: Any, path: str = "", base: Any = None) -> D:
     """Build a description from a table (or, for a family, from a name with options), validated.
 
     Settings that are not given are those of ``base`` where it is of the same class: inside a field they are its
-    default's, so that changing one setting of a method's optimiser leaves the method's others.
+    default's, so that changing one setting of a method's optimizer leaves the method's others.
 
     Raises InputError: one line with the path of the wrong key, what came and what is allowed.
     """
@@ -280,14 +280,14 @@ def _resolve(annotation: Any, value: Any, path: str, usual: Any) -> Any:
 
 def _several(cls: type[Any], value: Any, path: str) -> Any:
     """Descriptions that stand in a table by label, or in a list where they have none."""
-    if _is_labelled(cls) and isinstance(value, Mapping):
-        return tuple(_labelled(cls, label, table, _join(path, label)) for label, table in value.items())
-    if not _is_labelled(cls) and isinstance(value, (list, tuple)):
+    if _is_labeled(cls) and isinstance(value, Mapping):
+        return tuple(_labeled(cls, label, table, _join(path, label)) for label, table in value.items())
+    if not _is_labeled(cls) and isinstance(value, (list, tuple)):
         return tuple(load(cls, one, f"{path}[{number}]") for number, one in enumerate(value))
     return value
 
 
-def _labelled(cls: type[Family], label: str, table: Any, path: str) -> Family:
+def _labeled(cls: type[Family], label: str, table: Any, path: str) -> Family:
     """A member of a table keyed by label: the label is the kind, unless ``kind`` is given."""
     if not isinstance(table, Mapping):
         raise InputError(f"{path}: expected a table like {{weight = 1.0}}, got {table!r}")
@@ -299,7 +299,7 @@ def _is_description(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Description)
 
 
-def _is_labelled(annotation: Any) -> bool:
+def _is_labeled(annotation: Any) -> bool:
     """Whether several of these stand in a table by label; others stand in a list."""
     return _is_description(annotation) and "label" in annotation.model_fields
 
@@ -363,7 +363,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, tuple):
-        if value and _is_labelled(type(value[0])):
+        if value and _is_labeled(type(value[0])):
             return {member.label or kind(member): dump(member) for member in value}
         return [_plain(v) for v in value]
     return value

@@ -32,7 +32,7 @@ class Task:
 
     precision: of the networks whose features are matched; gradients that are matched are always float32.
     watch: told how far a long preparation is (training teachers, or the network whose features choose a coreset).
-    root: folder for results, where teachers lie; data_root: where other data sets are. rehearsal: nothing is made, untrained
+    root: folder for results, where teachers lie; data_root: where other datasets are. dry_run: nothing is made, untrained
         networks stand in for teachers (``datastill plan``).
 
     Test images are never in here. ``Run.task(images)`` makes the task of a run.
@@ -45,13 +45,13 @@ class Task:
     watch: Watch | None = field(default=None, compare=False)
     root: Path = field(default=Path("outputs"), compare=False)
     data_root: Path = field(default=Path("data"), compare=False)
-    rehearsal: bool = field(default=False, compare=False)
+    dry_run: bool = field(default=False, compare=False)
     _teachers: dict[Pool, Teachers] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def context(self) -> Context:
         """What a pool of teachers has to know of this task."""
-        return Context(self.real, self.root, self.data_root, self.watch, self.rehearsal)
+        return Context(self.real, self.root, self.data_root, self.watch, self.dry_run)
 
     def teachers(self, pool: Pool) -> Teachers:
         """The frozen networks of a pool, each made or loaded when it is first asked for. Raises InputError, RunError."""
@@ -70,7 +70,7 @@ class Task:
         return len(self.real.classes)
 
     def fresh(self, rng: RNG) -> nn.Module:
-        """A new network with PyTorch's default initialisation, a function of ``rng`` only, in training mode."""
+        """A new network with PyTorch's default initialization, a function of ``rng`` only, in training mode."""
         return fresh(self.network, self.real.shape, self.classes, rng, self.device)
 
     def features(self, net: nn.Module, x: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class Step:
 
 
 class Group(Description):
-    """Step size (0: not learned) and momentum of one group of what is learned; momentum is beta1 for Adam.
+    """Learning rate (0: not learned) and momentum of one group of what is learned; momentum is beta1 for Adam.
 
     clip: the largest norm a gradient may have, longer ones are shortened to it (ours; none: as they are). Exact gradients
         through many inner steps grow without bound where that training is chaotic.
@@ -136,15 +136,15 @@ class Group(Description):
 class Optim(Description):
     """How proposed updates change the synthetic set.
 
-    images, labels, lr: the groups; ``parameters`` sets single parameters of a parametrization apart, by name.
-    schedule: of all step sizes over the run; "cosine" ends at 0.
+    images, labels, inner_lr (of the learned learning rate): the groups; ``parameters`` sets single parameters of a parametrization apart, by name.
+    schedule: of all learning rates over the run; "cosine" ends at 0.
     ema: decay of a running mean of the image parameters; where set, that mean is the result.
     """
 
     name: Literal["sgd", "adam"] = "sgd"
     images: Group = Group(lr=1.0)
     labels: Group = Group()
-    lr: Group = Group()
+    inner_lr: Group = Group()
     parameters: dict[str, Group] = Field(default_factory=dict)
     schedule: Literal["constant", "cosine"] = "constant"
     beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
@@ -152,12 +152,12 @@ class Optim(Description):
 
     def group(self, name: str) -> Group:
         """The group of a parameter named as in ``SyntheticSet.groups``."""
-        if name in ("labels", "lr"):
-            return self.labels if name == "labels" else self.lr
+        if name in ("labels", "inner_lr"):
+            return self.labels if name == "labels" else self.inner_lr
         return self.parameters.get(name.removeprefix("images."), self.images)
 
     def factor(self, iteration: int, iterations: int) -> float:
-        """Multiplier of every step size at this iteration."""
+        """Multiplier of every learning rate at this iteration."""
         return 1.0 if self.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * iteration / iterations))
 
 
@@ -165,7 +165,7 @@ class Part(Family):
     """What methods and plug-ins have in common: what they ask for before the first iteration."""
 
     def check(self, task: Task, ipc: int) -> None:
-        """See that it fits the task and ``ipc`` synthetic images a class, before any work. Raises InputError."""
+        """Check that it fits the task and ``ipc`` synthetic images a class, before any work. Raises InputError."""
 
     def prepare(self, task: Task) -> Mapping[str, Any]:
         """Make what is needed before the first iteration; returns what the card is to say of it."""
@@ -176,9 +176,9 @@ class Part(Family):
         return tuple(value for _, value in self if isinstance(value, Pool))
 
 
-class Labeller(NamedTuple):
+class Labeler(NamedTuple):
     """Gives real images labels of the kind a method gives its own: ``label`` takes a batch with class labels and returns
-    probabilities (B, K); ``name`` tells labellers apart in files."""
+    probabilities (B, K); ``name`` tells labelers apart in files."""
 
     name: str
     label: Callable[[Batch], Tensor]
@@ -202,9 +202,9 @@ class Method(Part):
         return self.optim.labels.lr > 0
 
     @property
-    def has_step_size(self) -> bool:
-        """Whether its sets will have a step size; those where it is learned, unless a method knows better."""
-        return self.optim.lr.lr > 0
+    def has_learned_lr(self) -> bool:
+        """Whether its sets will have a learning rate; those where it is learned, unless a method knows better."""
+        return self.optim.inner_lr.lr > 0
 
     @abstractmethod
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
@@ -219,7 +219,7 @@ class Method(Part):
         (``gradient=full``). ``datastill plan`` says which fit."""
         return {}
 
-    def labeller(self, task: Task) -> Labeller | None:
+    def labeler(self, task: Task) -> Labeler | None:
         """Where its sets have soft labels: what gives random real images theirs, to be compared under the same labels. It
         asks only teachers that are there."""
         return None
@@ -267,7 +267,7 @@ class Protocol(Family):
         return self
 
     def for_set(self, lr: float | None) -> Protocol:
-        """The protocol with what it takes from the set filled in: ``lr`` is the step size learned with it, if any."""
+        """The protocol with what it takes from the set filled in: ``lr`` is the learning rate learned with it, if any."""
         return self
 
     def for_full_data(self) -> Protocol:

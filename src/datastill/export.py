@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datastill.artefact import Distilled, png
+from datastill.artifact import Distilled, png
 from datastill.errors import InputError
 from datastill.files import write_atomically
 
@@ -37,11 +37,11 @@ def to_folder(distilled: Distilled, out: Path) -> Path:
 
 
 def to_npz(distilled: Distilled, out: Path) -> Path:
-    """One .npz: images (N, C, H, W) float32 normalised, labels (N, K) float32, x_train (N, H, W, C) uint8 for viewing,
+    """One .npz: images (N, C, H, W) float32 normalized, labels (N, K) float32, x_train (N, H, W, C) uint8 for viewing,
     y_train (N,) int64 (the largest label), classes, mean, std, and lr where one was learned. Where images are whitened,
-    zca_mean (D,) and zca_matrix (D, D): normalised images x, flattened, are whitened by (x - zca_mean) @ zca_matrix.
+    zca_mean (D,) and zca_matrix (D, D): normalized images x, flattened, are whitened by (x - zca_mean) @ zca_matrix.
 
-    The names are those of ``data.name=npz``, but there are no test images in it: to be read back as a data set it needs
+    The names are those of ``data.name=npz``, but there are no test images in it: to be read back as a dataset it needs
     two images of each class at least (a part of them is then kept for testing), or an x_test and y_test of your own.
     """
     out = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")

@@ -16,13 +16,13 @@ from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
 
 MEASURE = 100  # iterations between measurements of gradient norms, each a backward pass per term
-SMALLEST_LR = 1e-6  # a learned step size is projected to at least this after each update
+SMALLEST_LR = 1e-6  # a learned learning rate is projected to at least this after each update
 
 
 class Loop:
     """The state of a run between two iterations, and how to go one further.
 
-    What changes: ``synthetic``, the optimiser, ``iteration``, ``ratios`` (of plug-ins balanced by gradient), ``mean`` (the
+    What changes: ``synthetic``, the optimizer, ``iteration``, ``ratios`` (of plug-ins balanced by gradient), ``mean`` (the
     running mean of the image parameters, where asked for). ``state`` and ``restore`` carry exactly these.
     """
 
@@ -31,13 +31,13 @@ class Loop:
         self.synthetic = _checked(method.start(task, ipc, rng("start")), method, task, ipc)
         self.learned = {name: parameter.requires_grad_() for name, parameter in self.synthetic.groups().items()
                         if method.optim.group(name).lr > 0}
-        self.optimiser = self._optimiser() if self.learned and method.iterations else None
+        self.optimizer = self._optimizer() if self.learned and method.iterations else None
         self.iteration = 0
         self.ratios: dict[str, float] = {}
         self.mean: dict[str, Tensor] = {} if method.optim.ema is None else {
             name: parameter.detach().clone() for name, parameter in self.synthetic.images.items()}
 
-    def _optimiser(self) -> torch.optim.Optimizer:
+    def _optimizer(self) -> torch.optim.Optimizer:
         optim = self.method.optim
         groups: list[dict[str, Any]] = []
         for name, parameter in self.learned.items():
@@ -83,9 +83,9 @@ class Loop:
             line |= _shares({name: weights[name] * norms[name] for name in losses})
         total = torch.stack([weights[name] * loss for name, loss in losses.items() if weights[name]]).sum()
         line["loss"] = float(total.detach())
-        if step.apply and self.optimiser is not None:
+        if step.apply and self.optimizer is not None:
             self._update(total, list(losses))
-            if "lr" in self.learned and float(self.learned["lr"].detach()) <= SMALLEST_LR:
+            if "inner_lr" in self.learned and float(self.learned["inner_lr"].detach()) <= SMALLEST_LR:
                 line["lr_at_bound"] = 1.0
         return line
 
@@ -110,7 +110,7 @@ class Loop:
         return norms
 
     def _update(self, total: Tensor, terms: list[str]) -> None:
-        assert self.optimiser is not None
+        assert self.optimizer is not None
         parameters = list(self.learned.values())
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         for name, parameter, gradient in zip(self.learned, parameters, gradients, strict=True):
@@ -120,10 +120,10 @@ class Loop:
             if (longest := self.method.optim.group(name).clip) is not None:
                 torch.nn.utils.clip_grad_norm_(parameter, longest)
         factor = self.method.optim.factor(self.iteration, self.method.iterations)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             if self.synthetic.lr is not None:
                 self.synthetic.lr.clamp_(min=SMALLEST_LR)
@@ -139,13 +139,13 @@ class Loop:
         verb = "" if " is " in what else " is not finite"
         lr, inner = self.method.optim.images.lr, self.synthetic.lr
         learned = "" if inner is None else f", or of the inner training (now {float(inner.detach()):g}, learned at " \
-                                           f"method.optim.lr.lr {self.method.optim.lr.lr:g})"
+                                           f"method.optim.inner_lr.lr {self.method.optim.inner_lr.lr:g})"
         return RunError(f"stopped at iteration {self.iteration}: {what}{verb}; the last good checkpoint is kept. Try a "
-                        f"smaller step size (method.optim.images.lr is {lr:g}{learned})"
+                        f"smaller learning rate (method.optim.images.lr is {lr:g}{learned})"
                         + (" or a smaller plug-in weight" if self.plugins else ""))
 
     def result(self) -> SyntheticSet:
-        """The synthetic set as it stands; with the running mean of its images where the optimiser keeps one."""
+        """The synthetic set as it stands; with the running mean of its images where the optimizer keeps one."""
         if not self.mean:
             return self.synthetic
         averaged = copy.deepcopy(self.synthetic)
@@ -156,15 +156,15 @@ class Loop:
     def state(self) -> dict[str, Any]:
         """All that changes, as tensors and plain values."""
         return {"iteration": self.iteration, "synthetic": self.synthetic.state_dict(), "ratios": self.ratios,
-                "mean": self.mean, "optimiser": None if self.optimiser is None else self.optimiser.state_dict()}
+                "mean": self.mean, "optimizer": None if self.optimizer is None else self.optimizer.state_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
         self.iteration, self.ratios = state["iteration"], dict(state["ratios"])
         self.synthetic.load_state_dict(state["synthetic"])
         self.mean = {name: mean.to(self.task.device) for name, mean in state["mean"].items()}
-        if self.optimiser is not None:
-            self.optimiser.load_state_dict(state["optimiser"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
 
 
 def _scalar(loss: object, name: str) -> Tensor:
@@ -182,7 +182,7 @@ def _checked(synthetic: object, method: Method, task: Task, ipc: int) -> Synthet
     with torch.no_grad():
         x, y = synthetic.batch()
     if x.shape[1:] != task.real.shape:
-        raise InputError(f"{who} gave images of shape {tuple(x.shape[1:])}; the data set has {task.real.shape}")
+        raise InputError(f"{who} gave images of shape {tuple(x.shape[1:])}; the dataset has {task.real.shape}")
     wanted = torch.arange(task.classes).repeat_interleave(ipc)
     if y.shape != (len(wanted), task.classes) or not torch.equal(y.argmax(1).cpu(), wanted):
         raise InputError(f"{who} gave {len(y)} images; expected {ipc} of each class, in class order ({len(wanted)} in all)")
@@ -191,12 +191,13 @@ def _checked(synthetic: object, method: Method, task: Task, ipc: int) -> Synthet
 
 
 def check_optim(method: Method, synthetic: SyntheticSet) -> None:
-    """See that what is to be learned is in a set such as this. Raises InputError."""
+    """Check that what is to be learned is in a set such as this. Raises InputError."""
     optim, groups = method.optim, synthetic.groups()
     if optim.labels.lr > 0 and not synthetic.soft:
         raise InputError(f"method.optim.labels.lr is {optim.labels.lr:g}, but {kind(method)} has hard labels; set it to 0")
-    if optim.lr.lr > 0 and synthetic.lr is None:
-        raise InputError(f"method.optim.lr.lr is {optim.lr.lr:g}, but {kind(method)} learns no step size; set it to 0")
+    if optim.inner_lr.lr > 0 and synthetic.lr is None:
+        raise InputError(f"method.optim.inner_lr.lr is {optim.inner_lr.lr:g}, but {kind(method)} "
+                         f"learns no learning rate; set it to 0")
     for name in optim.parameters:
         if f"images.{name}" not in groups:
             raise InputError(f"method.optim.parameters.{name}: no such parameter{nearest(name, synthetic.images)}")

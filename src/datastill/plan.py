@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from datastill import memory
-from datastill.artefact import tensors_of
+from datastill.artifact import tensors_of
 from datastill.core import Protocol, Task
 from datastill.loop import MEASURE, Loop
 from datastill.nets import Architecture, fresh
@@ -19,7 +19,7 @@ from datastill.rng import RNG
 from datastill.run import Run, check, check_protocol, label
 from datastill.train import Fixed
 
-REHEARSAL = 8.0  # seconds spent at most on each part, beyond its first repetitions
+LONGEST = 8.0  # seconds spent at most on each part, beyond its first repetitions
 
 
 @dataclass(frozen=True)
@@ -39,44 +39,44 @@ class Plan:
 
 
 class _Enough(Exception):
-    """Ends a rehearsal."""
+    """Ends a dry run."""
 
 
 def plan(run: Run, task: Task, protocol: Protocol, network: Architecture) -> Plan:
-    """Start a run, rehearse some iterations and some epochs of a student, and extrapolate.
+    """Start a run, run some iterations and some epochs of a student, and extrapolate.
 
     Raises InputError as distill does.
     """
     check(run, task)
     check_protocol(run, protocol)
     teachers = sum(pool.seconds(task.context) for pool in run.pools())
-    task = replace(task, rehearsal=True)  # untrained networks take the place of teachers
+    task = replace(task, dry_run=True)  # untrained networks take the place of teachers
     if task.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(task.device)
     began = time.perf_counter()
     loop = Loop(run.method, {label(p): p for p in run.plugins}, task, RNG(run.seed), run.ipc)
     start = time.perf_counter() - began  # choosing real images may be all there is to do
     disk = sum(t.numel() * t.element_size() for t in tensors_of(loop.result()).values())
-    measured, plain = _rehearse(loop)
+    measured, plain = _try_iterations(loop)
     lr = None if loop.synthetic.lr is None else float(loop.synthetic.lr.detach())
-    student = _rehearse_student(task, protocol.for_network(network).for_set(lr), network, run.ipc)
+    student = _try_student(task, protocol.for_network(network).for_set(lr), network, run.ipc)
     every = -(-run.method.iterations // MEASURE)
     total = start + plain * (run.method.iterations - every) + measured * every
     return Plan(run.method.iterations, plain, total, student, _peak(task.device), disk, teachers,
                 run.method.memory(task, run.ipc), int(memory.SHARE * memory.total(task.device)))
 
 
-def _rehearse(loop: Loop) -> tuple[float, float]:
+def _try_iterations(loop: Loop) -> tuple[float, float]:
     """Seconds of an iteration that measures gradient shares, and of a plain one (the median of several)."""
     if not loop.method.iterations:
         return 0.0, 0.0
-    warm = _timed(loop)  # allocations, lazy initialisation
-    if warm > REHEARSAL:
+    warm = _timed(loop)  # allocations, lazy initialization
+    if warm > LONGEST:
         return warm, warm  # so long an iteration that the first one tells
     loop.iteration = 0
     measured = _timed(loop)
     plain: list[float] = []
-    while len(plain) < 2 or (sum(plain) < REHEARSAL and len(plain) < 30):
+    while len(plain) < 2 or (sum(plain) < LONGEST and len(plain) < 30):
         loop.iteration = min(1, loop.method.iterations - 1)
         plain.append(_timed(loop))
     return measured, sorted(plain)[len(plain) // 2]
@@ -88,7 +88,7 @@ def _timed(loop: Loop) -> float:
     return time.perf_counter() - began
 
 
-def _rehearse_student(task: Task, protocol: Protocol, network: Architecture, ipc: int) -> float:
+def _try_student(task: Task, protocol: Protocol, network: Architecture, ipc: int) -> float:
     """Seconds to train one student on a set of this size, without scoring it."""
     examples = Fixed(task.random_real(ipc, RNG("plan")))
     net = fresh(network, task.real.shape, task.classes, RNG("plan", "network"), task.device)
@@ -100,7 +100,7 @@ def _rehearse_student(task: Task, protocol: Protocol, network: Architecture, ipc
         nonlocal total
         total = epochs
         marks.append(time.perf_counter())
-        if epoch >= 5 and marks[-1] - began > REHEARSAL / 2:
+        if epoch >= 5 and marks[-1] - began > LONGEST / 2:
             raise _Enough
 
     try:

@@ -60,7 +60,7 @@ class RNG:
         """Inside, torch's global CPU generator is this stream, and that of the device if it is a GPU; afterwards they are as
         they were.
 
-        For code that cannot be handed a generator, such as the initialisation of foreign networks, or dropout.
+        For code that cannot be handed a generator, such as the initialization of foreign networks, or dropout.
         """
         gpu = device if device is not None and device.type == "cuda" else None
         before = torch.random.get_rng_state()

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from datastill import artefact, checkpoint
+from datastill import artifact, checkpoint
 from datastill.config import Description, digest, dump, kind, load, read_toml, spec, to_toml
-from datastill.core import Labeller, Method, Part, Plugin, Precision, Protocol, Task
+from datastill.core import Labeler, Method, Part, Plugin, Precision, Protocol, Task
 from datastill.data import Data, Images
 from datastill.errors import InputError, RunError
 from datastill.files import locked, make_folder, reason, remove_leftovers, write_atomically
@@ -58,7 +58,7 @@ class Run(Description):
     def task(self, real: Images, *, root: Path | str = "outputs", data_root: Path | str = "data") -> Task:
         """What the method may look at, on these training images (and on their device).
 
-        root: folder for results; teachers are made and found in ``root/teachers``. data_root: of other data sets.
+        root: folder for results; teachers are made and found in ``root/teachers``. data_root: of other datasets.
         """
         return Task(real, self.network, self.parametrization, self.precision, root=Path(root), data_root=Path(data_root))
 
@@ -83,7 +83,7 @@ def label(plugin: Plugin) -> str:
 
 
 def check(run: Run, task: Task) -> None:
-    """See that the run can be carried out on this task. Raises InputError with what to change."""
+    """Check that the run can be carried out on this task. Raises InputError with what to change."""
     if task != run.task(task.real):
         raise InputError("the task is not of this run; make it with run.task(images)")
     real = task.real
@@ -98,14 +98,14 @@ def check(run: Run, task: Task) -> None:
                          f"expected ({task.classes},), one number a class")
     method = run.method
     check_optim(method, task.synthetic(task.random_real(1, RNG("check")), method.has_soft_labels,
-                                       1.0 if method.has_step_size else None))
+                                       1.0 if method.has_learned_lr else None))
     for part in _asked(run).values():
         part.check(task, run.ipc)
 
 
 def check_protocol(run: Run, protocol: Protocol) -> None:
-    """See that sets such as the run's can be scored by a protocol. Raises InputError."""
-    protocol.for_set(1.0 if run.method.has_step_size else None)
+    """Check that sets such as the run's can be scored by a protocol. Raises InputError."""
+    protocol.for_set(1.0 if run.method.has_learned_lr else None)
 
 
 def _asked(run: Run) -> dict[str, Part]:
@@ -113,13 +113,13 @@ def _asked(run: Run) -> dict[str, Part]:
     return {"method": run.method, **{label(plugin): plugin for plugin in run.plugins if plugin.weight > 0}}
 
 
-def labeller(run: Run, task: Task) -> Labeller | None:
+def labeler(run: Run, task: Task) -> Labeler | None:
     """What gives random real images labels of the kind the run's set has; None where it has hard ones, or where teachers it
     takes are not there (to score a set none are made). Raises InputError for one that is damaged."""
     pools = run.method.pools(run.network)
     if any(pool.missing(task.context) for pool in pools):
         return None
-    if (found := run.method.labeller(task)) is not None:
+    if (found := run.method.labeler(task)) is not None:
         for pool in pools:
             list(task.teachers(pool))  # loads them
     return found
@@ -133,7 +133,7 @@ def prepare(run: Run, task: Task) -> dict[str, Any]:
 
 def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, keep: Collection[int] = (),
             about: Mapping[str, Any] | None = None, watch: Watch | None = None, wait: bool = False) -> SyntheticSet:
-    """Distill into ``folder``: run.toml, log.jsonl, snapshots/, and in the end the artefact (see artefact.py).
+    """Distill into ``folder``: run.toml, log.jsonl, snapshots/, and in the end the artifact (see artifact.py).
 
     A finished run is not run again, an interrupted one goes on from its last checkpoint; either way the result is bit
     for bit that of an unbroken run.
@@ -154,16 +154,16 @@ def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, ke
         remove_leftovers(folder)
         name = run.digest(task.real, task.data_root)
         _claim(folder, run, name, about or {})
-        if (folder / artefact.CARD).exists():
+        if (folder / artifact.CARD).exists():
             checkpoint.remove(folder)
-            return artefact.restored(artefact.load(folder).to(task.device).tensors, task.real, run.parametrization)
+            return artifact.restored(artifact.load(folder).to(task.device).tensors, task.real, run.parametrization)
         (folder / "snapshots").mkdir(exist_ok=True)
         made = prepare(run, task)
         loop = Loop(run.method, {label(p): p for p in run.plugins}, task, RNG(run.seed), run.ipc)
         checkpoint.restore(folder, loop, name)
         try:
             _carry_out(loop, folder, name, every, {*keep, 0, run.method.iterations}, watch)
-            artefact.write(folder, loop.result(), {
+            artifact.write(folder, loop.result(), {
                 **(about or {}), "run": dump(run), "digest": name, "ipc": run.ipc,
                 "data": {"name": run.data.name, "fingerprint": task.real.fingerprint},
                 **({"prepared": made} if made else {})})
@@ -233,7 +233,7 @@ def _carry_out(loop: Loop, folder: Path, name: str, every: float, keep: Collecti
 def _snapshot(loop: Loop, folder: Path, keep: Collection[int]) -> None:
     path = folder / "snapshots" / f"{loop.iteration:06d}.safetensors"
     if loop.iteration in keep and not path.exists():
-        artefact.write_tensors(path, loop.result())
+        artifact.write_tensors(path, loop.result())
 
 
 def read_run(folder: Path) -> Run:

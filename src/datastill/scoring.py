@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from scipy import stats
 
-from datastill.artefact import Distilled
+from datastill.artifact import Distilled
 from datastill.config import Description, load, spec
 from datastill.core import Protocol
 from datastill.data import Batch, Images
@@ -37,7 +37,7 @@ def evaluate(synthetic: SyntheticSet | Distilled | Images, protocol: Protocol | 
     """Train ``trials`` fresh students on the set by the protocol and measure each on ``images`` (say which split it is).
 
     Students of trial t start from the same weights whatever they are trained on, so that scores of different sets are
-    paired. Raises InputError: the set and the images differ in classes, normalisation or shape.
+    paired. Raises InputError: the set and the images differ in classes, normalization or shape.
     """
     if trials < 1:
         raise InputError(f"trials: expected 1 or more, got {trials}")
@@ -50,13 +50,13 @@ def evaluate(synthetic: SyntheticSet | Distilled | Images, protocol: Protocol | 
 
 
 def learned_lr(examples: Any) -> float | None:
-    """The step size that was learned with a set, if one was."""
+    """The learning rate that was learned with a set, if one was."""
     lr = getattr(examples, "lr", None)
     return None if lr is None else float(lr.detach() if isinstance(lr, torch.Tensor) else lr)
 
 
 def check(network: Architecture, images: Images) -> None:
-    """See that students of this kind can be scored on these images. Raises InputError, before anything is trained."""
+    """Check that students of this kind can be scored on these images. Raises InputError, before anything is trained."""
     if not len(images):
         raise InputError("there are no images to score on")
     probe = fresh(network, images.shape, len(images.classes), RNG("check"), images.device).eval()
@@ -68,7 +68,7 @@ def check(network: Architecture, images: Images) -> None:
 
 
 def check_ipc(real: Images, ipc: int) -> None:
-    """See that every class has so many images. Raises InputError."""
+    """Check that every class has so many images. Raises InputError."""
     smallest = min(range(len(real.classes)), key=lambda c: len(real.of_class[c]))
     if (there := len(real.of_class[smallest])) < ipc:
         raise InputError(f"ipc {ipc} is more than the {there} training images of class {real.classes[smallest]!r}; "
@@ -98,12 +98,12 @@ def _frozen(examples: Any) -> Examples:
 
 
 def check_alike(examples: SyntheticSet | Distilled | Images, images: Images) -> None:
-    """See that a set and the images to score it on are of one kind. Raises InputError."""
+    """Check that a set and the images to score it on are of one kind. Raises InputError."""
     for what in ("classes", "mean", "std"):
         mine, theirs = tuple(getattr(examples, what)), tuple(getattr(images, what))
         if mine != theirs:
             raise InputError(f"the set and the images to score it on differ in {what}: {mine[:6]} and {theirs[:6]}; "
-                             "load the data set it was distilled from")
+                             "load the dataset it was distilled from")
     ours, others = ("none" if w is None else w.identity for w in (examples.whitening, images.whitening))
     if ours != others:
         raise InputError(f"the set and the images to score it on differ in ZCA whitening: {ours} and {others}; load the "

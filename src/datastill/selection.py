@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datastill import artefact
-from datastill.artefact import TENSORS, Distilled
+from datastill import artifact
+from datastill.artifact import TENSORS, Distilled
 from datastill.core import Protocol
 from datastill.data import Images
 from datastill.errors import InputError
@@ -22,12 +22,12 @@ Watch = Callable[[int, int], None]  # (epochs done, of how many)
 
 def check_snapshots(folder: Path) -> dict[int, Path]:
     """The snapshots of a run by iteration, if there are enough to choose from and all can be read. Raises InputError."""
-    paths = artefact.snapshots(folder)
+    paths = artifact.snapshots(folder)
     if len(paths) < 3:
         raise InputError(f"{folder} has {len(paths)} snapshots, of which the best can hardly be chosen; they are kept while "
                          "a run is made, so distill once more into another folder, with --keep 500,1000,1500, say")
     for path in paths.values():
-        artefact.read_tensors(path)
+        artifact.read_tensors(path)
     return paths
 
 
@@ -47,7 +47,7 @@ def select(folder: Path, distilled: Distilled, protocol: Protocol, network: Arch
         raise InputError(f"{folder} was not scored by this protocol yet; score it before its snapshots")
     found: dict[int, list[float]] = {}
     for number, (iteration, path) in enumerate(paths.items()):
-        one = Distilled(artefact.read_tensors(path), distilled.card, distilled.whitening).to(distilled.device)
+        one = Distilled(artifact.read_tensors(path), distilled.card, distilled.whitening).to(distilled.device)
         sheet = describe(sha256(path), one, protocol, network, train, images, split, seed)
 
         def tell(trial: int, done: int, of: int, number: int = number) -> None:

@@ -1,4 +1,4 @@
-"""Score sheets: a file beside the artefact, its scores always beside those of random real images and chance."""
+"""Score sheets: a file beside the artifact, its scores always beside those of random real images and chance."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from datastill.artefact import TENSORS, Distilled
+from datastill.artifact import TENSORS, Distilled
 from datastill.config import Description, digest, dump, explain, spec
-from datastill.core import Labeller, Protocol, Task
+from datastill.core import Labeler, Protocol, Task
 from datastill.data import Batch, Images
 from datastill.errors import InputError
 from datastill.files import make_folder, sha256, write_json
@@ -29,7 +29,7 @@ Follow = Callable[[Subject, int, int, int], None]  # (subject, trial, epochs don
 class Sheet(Description):
     """What is scored and how: the description of one file in ``scores/``.
 
-    subject: the artefact's tensors by checksum. network: of the students. split: "test", or "validation" while choosing.
+    subject: the artifact's tensors by checksum. network: of the students. split: "test", or "validation" while choosing.
     """
 
     subject: str
@@ -54,10 +54,10 @@ class Selected(Description):
 
 def score(folder: Path, distilled: Distilled, protocol: Protocol, network: Architecture, train: Images, images: Images, *,
           split: Split = "test", trials: int = 5, seed: int = 0, baselines: Path, full: bool = False,
-          labeller: Labeller | None = None, follow: Follow | None = None) -> dict[str, Any]:
-    """Score an artefact beside random real images (drawn anew each trial) and, if asked, the full training data.
+          labeler: Labeler | None = None, follow: Follow | None = None) -> dict[str, Any]:
+    """Score an artifact beside random real images (drawn again each trial) and, if asked, the full training data.
 
-    labeller: gives the random images soft labels, where the set's are soft.
+    labeler: gives the random images soft labels, where the set's are soft.
 
     Each trial is written when it is done, to ``folder/scores/<digest>.json`` and, for the baselines, to ``baselines``, where
     they are shared by all sets of that data, ipc and protocol; a second call runs only what is missing, and nothing that was
@@ -71,14 +71,14 @@ def score(folder: Path, distilled: Distilled, protocol: Protocol, network: Archi
     path = place_of(folder, sheet)
     before = _read(path)
     about = {"data": distilled.card["data"], "images": len(images), "chance": 1 / len(images.classes)}
-    soft = labeller is not None and distilled.card["labels"] == "soft"
+    soft = labeler is not None and distilled.card["labels"] == "soft"
     labels = {"synthetic": distilled.card["labels"], "random": "soft" if soft else "hard"}
     result: dict[str, Any] = {**_facts(sheet), **about, "labels": labels}
     for subject in SUBJECTS:
-        own = _of(subject, sheet, labeller if soft else None)
+        own = _of(subject, sheet, labeler if soft else None)
         place = path if subject == "synthetic" else baselines / f"{subject}-{digest(own)}.json"
         count = (1 if full else 0) if subject == "full" else trials
-        run = partial(_run, subject, own, distilled, Task(train, network), images, follow, labeller if soft else None)
+        run = partial(_run, subject, own, distilled, Task(train, network), images, follow, labeler if soft else None)
         done = _trials(place, count, run, {**_facts(own), **about}, subject)
         if done and (subject != "full" or full or "full" in _read(path)):
             result[subject] = [one.model_dump(mode="json") for one in done]
@@ -121,7 +121,7 @@ def own_trials(folder: Path, sheet: Sheet, distilled: Distilled, train: Images, 
 def random_real(protocol: Protocol, network: Architecture, train: Images, images: Images, ipc: int, *,
                 split: Split, baselines: Path, trials: int = 5, seed: int = 0,
                 follow: Follow | None = None) -> list[Score]:
-    """Score random real training images alone, drawn anew each trial: the baseline every sheet has, kept in the same file.
+    """Score random real training images alone, drawn again each trial: the baseline every sheet has, kept in the same file.
 
     Raises InputError as ``evaluate``, RunError where a student diverges; the trials before that are kept.
     """
@@ -140,12 +140,12 @@ def random_real(protocol: Protocol, network: Architecture, train: Images, images
     return _trials(baselines / f"random-{digest(sheet)}.json", trials, run, {**_facts(sheet), **about}, "random")[:trials]
 
 
-def _of(subject: Subject, sheet: Sheet, labeller: Labeller | None) -> Sheet:
+def _of(subject: Subject, sheet: Sheet, labeler: Labeler | None) -> Sheet:
     """The description of a baseline: shared by all sets of the same data and, for random images, of the same ipc."""
     if subject == "synthetic":
         return sheet
     if subject == "random":
-        return sheet.model_copy(update={"subject": "random" if labeller is None else f"random, {labeller.name}"})
+        return sheet.model_copy(update={"subject": "random" if labeler is None else f"random, {labeler.name}"})
     return sheet.model_copy(update={"subject": subject, "ipc": 0, "protocol": sheet.protocol.for_full_data()})
 
 
@@ -156,11 +156,11 @@ def _facts(sheet: Sheet) -> dict[str, Any]:
 
 
 def _run(subject: Subject, sheet: Sheet, distilled: Distilled, task: Task, images: Images, follow: Follow | None,
-         labeller: Labeller | None, trial: int) -> Score:
+         labeler: Labeler | None, trial: int) -> Score:
     """One student of one subject."""
     examples = _examples(subject, distilled, task, sheet.ipc, trial, sheet.seed)
-    if subject == "random" and labeller is not None:
-        examples = Batch(examples.x, labeller.label(examples))
+    if subject == "random" and labeler is not None:
+        examples = Batch(examples.x, labeler.label(examples))
     watch = None if follow is None else partial(follow, subject, trial)
     return student(examples, sheet.protocol, sheet.network, images, trial, sheet.seed, watch)
 

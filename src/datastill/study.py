@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from scipy import stats
 
-from datastill import artefact
+from datastill import artifact
 from datastill.analysis.judging import check_judges, judge, rank_correlation
 from datastill.config import Description, changed, digest, leaves, load, spec
 from datastill.core import Plugin
@@ -24,7 +24,7 @@ from datastill.jobs import carry_out as in_jobs
 from datastill.nets import Architecture
 from datastill.plan import plan
 from datastill.recipes import Recipe, read_recipe
-from datastill.run import Run, check, check_protocol, distill, labeller
+from datastill.run import Run, check, check_protocol, distill, labeler
 from datastill.scoring import check as check_student
 from datastill.scoring import statistics
 from datastill.sheets import score, scored
@@ -45,7 +45,7 @@ class Study(Description):
     against: the arm the others are compared with, paired by seed.
     seeds: how many; ``seed`` is the first. A seed decides the run and its students.
     trials: students of each kind for each run; students: their networks, the run's own unless given.
-    judges: teachers that take no part in distillation and tell how well they recognise the sets; judged at ``snapshots``
+    judges: teachers that take no part in distillation and tell how well they recognize the sets; judged at ``snapshots``
         equally spaced iterations beside the first.
     figure: how the page draws it: "line" and "epochs" over the values of the axis, "bars" by arm, "heat": gain by
         recipe and arm, "matrix": arm by student.
@@ -148,7 +148,7 @@ class Place(NamedTuple):
 
 
 def _see_plugins(name: str, settings: Mapping[str, Any]) -> None:
-    """See that settings of plug-ins which no arm names, so that they count nowhere, could count. Raises ValueError."""
+    """Check that settings of plug-ins which no arm names, so that they count nowhere, could count. Raises ValueError."""
     for label, table in changed({}, {key: value for key, value in settings.items() if key.startswith("plugins.")}).get(
             "plugins", {}).items():
         try:
@@ -210,7 +210,7 @@ def carry_out(study: Study, place: Place, folder: Path, *, jobs: int = 1,
 
 
 def check_all(study: Study, found: Sequence[Cell], place: Place) -> None:
-    """See that every run fits its data and every student its images. Raises InputError naming the arm."""
+    """Check that every run fits its data and every student its images. Raises InputError naming the arm."""
     seen = set()
     for cell in found:
         run = cell.read.run
@@ -232,7 +232,7 @@ def check_all(study: Study, found: Sequence[Cell], place: Place) -> None:
 
 
 def _see_apart(judges: Pool, run: Run, context: Context) -> None:
-    """See that no judge takes part in the run. Raises InputError."""
+    """Check that no judge takes part in the run. Raises InputError."""
     asked = {where for pool in run.pools() for where in pool.places(context)}
     if both := [where for where in judges.places(context) if where in asked]:
         raise InputError(f"judges: the teacher in {both[0]} guides the run too, so that it would judge its own work; give "
@@ -255,14 +255,14 @@ class Foreseen(NamedTuple):
 
 
 def foresee(study: Study, place: Place) -> Foreseen:
-    """Rehearse one run of every arm that is not finished; nothing is written. Raises InputError as ``carry_out``."""
+    """Try one run of every arm that is not finished; nothing is written. Raises InputError as ``carry_out``."""
     found = cells(study)
     check_all(study, found, place)
     arms = []
     training: dict[Path, float] = {}
     for recipe, arm in dict.fromkeys((cell.recipe, cell.arm) for cell in found):
         own = [cell for cell in found if (cell.recipe, cell.arm) == (recipe, arm)]
-        there = [cell for cell in own if (_folder(cell, place) / artefact.CARD).exists()]
+        there = [cell for cell in own if (_folder(cell, place) / artifact.CARD).exists()]
         missing = len(own) - len(there)
         kinds = study.students or (own[0].read.run.network,)
         wanted = [missing * study.trials + sum(_unscored(study, place, cell, one) for cell in there) for one in kinds]
@@ -288,7 +288,7 @@ def _unscored(study: Study, place: Place, cell: Cell, student: Architecture) -> 
     run = cell.read.run
     splits = _splits(run.data, place.data_root)
     folder = _folder(cell, place)
-    return max(0, study.trials - scored(folder, artefact.load(folder), cell.read.protocol, student, splits.train,
+    return max(0, study.trials - scored(folder, artifact.load(folder), cell.read.protocol, student, splits.train,
                                         _images(splits, study.split), split=study.split, seed=cell.seed))
 
 
@@ -306,13 +306,13 @@ def _carry_out(study: Study, place: Place, cell: Cell) -> dict[str, Any]:
     folder = _folder(cell, place)
     every = max(1, run.method.iterations // study.snapshots)
     distill(run, task, folder, wait=True, keep=range(0, run.method.iterations + 1, every), about=cell.read.about())
-    distilled = artefact.load(folder).to(place.device)
+    distilled = artifact.load(folder).to(place.device)
     images = _images(splits, study.split).to(place.device)
     scores = {}
-    labels = labeller(run, task) if distilled.card["labels"] == "soft" else None
+    labels = labeler(run, task) if distilled.card["labels"] == "soft" else None
     for student in study.students or (run.network,):
         sheet = score(folder, distilled, cell.read.protocol, student, splits.train, images, split=study.split,
-                      trials=study.trials, seed=cell.seed, baselines=place.root / "baselines", labeller=labels)
+                      trials=study.trials, seed=cell.seed, baselines=place.root / "baselines", labeler=labels)
         scores[spec(student)] = {subject: [one["accuracy"] for one in sheet[subject]][:study.trials]
                                  for subject in ("synthetic", "random")} | {"flags": sheet["flags"]}
     prepared = distilled.card.get("prepared", {})
@@ -328,7 +328,7 @@ def _splits(data: Data, root: Path) -> Splits:
 
 def _images(splits: Splits, split: str) -> Any:
     if split == "validation" and splits.validation is None:
-        raise InputError("split is validation, but no images are kept apart; set data.validation=0.1, say")
+        raise InputError("split is validation, but no images are held out; set data.validation=0.1, say")
     return splits.test if split == "test" else splits.validation
 
 

@@ -1,4 +1,4 @@
-"""What is learned: images through a parametrization, labels, and a step size for those who train on them."""
+"""What is learned: images through a parametrization, labels, and a learning rate for those who train on them."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class Parametrization(Family):
 
     @abstractmethod
     def encode(self, images: Tensor) -> dict[str, Tensor]:
-        """Parameters to start from, by name, for normalised images (N, C, H, W)."""
+        """Parameters to start from, by name, for normalized images (N, C, H, W)."""
 
     @abstractmethod
     def decode(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Normalised images (N, C, H, W), differentiable in the parameters."""
+        """Normalized images (N, C, H, W), differentiable in the parameters."""
 
 
 class SyntheticSet(nn.Module):
     """Synthetic images with labels and names of the classes.
 
-    images: start, normalised, (N, C, H, W); kept as the parameters the parametrization makes of them.
+    images: start, normalized, (N, C, H, W); kept as the parameters the parametrization makes of them.
     labels: (N, K), probabilities; or logits to be learned where ``soft`` is set (then their softmax is the label).
     like: the real images they stand for: class names in order, mean and std, whitening.
-    lr: step size for training on them, where the method learns one.
+    lr: learning rate for training on them, where the method learns one.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, like: Images, parametrization: Parametrization,
@@ -71,7 +71,7 @@ class SyntheticSet(nn.Module):
         return Batch(x, y) if indices is None else Batch(x[indices], y[indices])
 
     def groups(self) -> dict[str, nn.Parameter]:
-        """All that can be learned, by the name an ``Optim`` gives it a step size under."""
+        """All that can be learned, by the name an ``Optim`` gives it a learning rate under."""
         named = {f"images.{name}": parameter for name, parameter in self.images.items()}
         named["labels"] = self.labels
-        return named if self.lr is None else {**named, "lr": self.lr}
+        return named if self.lr is None else {**named, "inner_lr": self.lr}

@@ -41,13 +41,13 @@ class Fixed:
         return Batch(self.x[rows], self.y[rows])
 
 
-Optimiser = Literal["sgd", "adamw"]
+Optimizer = Literal["sgd", "adamw"]
 Augment = Callable[[Tensor, RNG], Tensor]
 Watch = Callable[[int, int], None]  # (epochs done, of how many)
 
 
 def half_cosine(lr: float, epochs: int, warmup: float) -> list[float]:
-    """Step size of each epoch: a linear rise to ``lr`` in the first ``warmup`` share of them, then a cosine towards 0."""
+    """Learning rate of each epoch: a linear rise to ``lr`` in the first ``warmup`` share of them, then a cosine towards 0."""
     rise = round(warmup * epochs)
     fall = max(1, epochs - rise)
     return [lr * (epoch + 1) / (rise + 1) if epoch < rise else
@@ -63,22 +63,22 @@ class Sharpness(NamedTuple):
 
 
 class Training:
-    """A network being trained in place with cross-entropy, one epoch per entry of ``rates`` (its step size).
+    """A network being trained in place with cross-entropy, one epoch per entry of ``rates`` (its learning rate).
 
-    Momentum is AdamW's beta1. The optimiser is made anew (momentum forgotten) before each epoch in ``restarts``. Every epoch
-    goes through all examples in a fresh order. An epoch is a function of the network, the optimiser and its number: with
+    Momentum is AdamW's beta1. The optimizer is made again (momentum forgotten) before each epoch in ``restarts``. Every epoch
+    goes through all examples in a fresh order. An epoch is a function of the network, the optimizer and its number: with
     ``state`` and ``restore`` training goes on as if it had never stopped. What networks draw themselves (dropout) follows
     from the number too.
     """
 
     def __init__(self, network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG, *, batch_size: int,
-                 optimiser: Optimiser = "sgd", momentum: float = 0.9, weight_decay: float = 5e-4,
+                 optimizer: Optimizer = "sgd", momentum: float = 0.9, weight_decay: float = 5e-4,
                  restarts: Sequence[int] = (), augment: Augment | None = None, sharpness: Sharpness | None = None) -> None:
         self.sharpness = sharpness
         self.network, self.examples, self.rates, self.rng = network, examples, rates, rng
         self.batch_size, self.restarts, self.augment = batch_size, restarts, augment
-        self._new_optimiser = partial(_optimiser, optimiser, network, momentum=momentum, decay=weight_decay)
-        self.updates = self._new_optimiser(rates[0] if rates else 0.0)
+        self._new_optimizer = partial(_optimizer, optimizer, network, momentum=momentum, decay=weight_decay)
+        self.updates = self._new_optimizer(rates[0] if rates else 0.0)
         self.epoch = 0  # epochs done
         self._size = 0
 
@@ -88,7 +88,7 @@ class Training:
         epoch, rate = self.epoch, self.rates[self.epoch]
         self.network.train()
         if epoch in self.restarts:
-            self.updates = self._new_optimiser(rate)
+            self.updates = self._new_optimizer(rate)
         for group in self.updates.param_groups:
             group["lr"] = rate
         device = next((p.device for p in self.network.parameters()), None)
@@ -96,7 +96,7 @@ class Training:
             losses = self._pass(epoch)
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
-            raise RunError(f"training diverged: loss {mean} in epoch {epoch} at step size {rate:g}; lower the lr it is "
+            raise RunError(f"training diverged: loss {mean} in epoch {epoch} at learning rate {rate:g}; lower the lr it is "
                            "trained with")
         self.epoch += 1
         return mean
@@ -132,9 +132,9 @@ class Training:
                 p.grad = wanted
 
     def check(self) -> None:
-        """See that the last update left finite weights. Raises RunError."""
+        """Check that the last update left finite weights. Raises RunError."""
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.network.parameters()):
-            raise RunError(f"training diverged in the last epoch at step size {self.rates[-1]:g}; lower the lr it is "
+            raise RunError(f"training diverged in the last epoch at learning rate {self.rates[-1]:g}; lower the lr it is "
                            "trained with")
 
     def state(self) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def fit(network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG
         training.check()
 
 
-def _optimiser(name: Optimiser, network: nn.Module, lr: float, momentum: float, decay: float) -> torch.optim.Optimizer:
+def _optimizer(name: Optimizer, network: nn.Module, lr: float, momentum: float, decay: float) -> torch.optim.Optimizer:
     if name == "sgd":
         return torch.optim.SGD(network.parameters(), lr, momentum=momentum, weight_decay=decay)
     return torch.optim.AdamW(network.parameters(), lr, betas=(momentum, 0.999), weight_decay=decay)

@@ -48,7 +48,7 @@ def grid(protocol: Protocol, settings: Sequence[str]) -> list[Protocol]:
 
 
 def check_tuning(network: Architecture, splits: Splits, ipc: int) -> None:
-    """See that students of this kind can be tuned on these images. Raises InputError, before anything is trained."""
+    """Check that students of this kind can be tuned on these images. Raises InputError, before anything is trained."""
     if splits.validation is None:
         raise InputError("no validation images; keep some apart with data.validation=0.1, say")
     check_ipc(splits.train, ipc)

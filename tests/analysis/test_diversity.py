@@ -26,8 +26,8 @@ def test_cka_is_one_for_the_same_up_to_rotation_scale_and_shift(n: int) -> None:
 @pytest.mark.parametrize(("n", "d"), [(5, 12), (50, 12)])
 def test_cka_is_the_formula(n: int, d: int) -> None:
     a, b = RNG("a").normal(n, d).double(), RNG("b").normal(n, d - 3).double()
-    centre = torch.eye(n, dtype=torch.double) - 1 / n
-    k, m = centre @ a @ a.T @ centre, centre @ b @ b.T @ centre
+    center = torch.eye(n, dtype=torch.double) - 1 / n
+    k, m = center @ a @ a.T @ center, center @ b @ b.T @ center
     torch.testing.assert_close(linear_cka(a, b), (k * m).sum() / (k.norm() * m.norm()))
     torch.testing.assert_close(linear_cka(a, b), linear_cka(b, a))
 
@@ -50,7 +50,7 @@ def test_a_pool(tmp_path: Path) -> None:
     assert found.cka[0, 1] > found.cka[0, 2]  # of one kind they are more alike
     assert found.mean(found.disagreement) == pytest.approx(float(found.disagreement.sum()) / 12)
     assert (found.accuracy[:2] > 0.3).all()
-    one = diversity(Teachers(load(Pool, {**tiny.POOL, "initialisations": 1}), where), tiny.splits().train, 10)  # type: ignore[type-abstract]
+    one = diversity(Teachers(load(Pool, {**tiny.POOL, "count": 1}), where), tiny.splits().train, 10)  # type: ignore[type-abstract]
     assert one.mean(one.cka) != one.mean(one.cka)  # NaN: there is no pair
     with input_error("no images to compare"):
         diversity(Teachers(pool, where), tiny.splits().train.subset(torch.zeros(0, dtype=torch.long)))

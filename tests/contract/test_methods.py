@@ -26,7 +26,7 @@ MEMBERS = [(family, name) for family in FAMILIES for name in names(family)]
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """The finished artefact, byte for byte."""
+    """The finished artifact, byte for byte."""
     return {name: (folder / name).read_bytes() for name in ("synthetic.safetensors", "card.json", "preview.png")}
 
 
@@ -88,7 +88,7 @@ def test_plugin_is_pure(method: str, plugin: str) -> None:
 @pytest.mark.parametrize("plugin", tiny.PLUGINS)
 @pytest.mark.parametrize("method", tiny.iterating())
 def test_plugin_does_not_disturb_the_methods_draws(method: str, plugin: str) -> None:
-    """With all step sizes 0 the method sees the same images, so its losses must be the same with and without."""
+    """With all learning rates 0 the method sees the same images, so its losses must be the same with and without."""
     lines = []
     for extra in ({}, with_plugin(plugin)):
         run = tiny.run(method, method_options={"optim": {}}, **extra)

@@ -1,4 +1,4 @@
-"""Small data sets in their original formats, written by the tests that read them."""
+"""Small datasets in their original formats, written by the tests that read them."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def mat(pair: Pair) -> bytes:
 
 def batch(name: str, pair: Pair) -> bytes:
     """A batch of CIFAR: rows of 1024 red, 1024 green, 1024 blue values."""
-    rows = np.concatenate([pair[0][..., colour].reshape(len(pair[0]), -1) for colour in range(3)], axis=1)
+    rows = np.concatenate([pair[0][..., color].reshape(len(pair[0]), -1) for color in range(3)], axis=1)
     fine = {"cifar10": "labels", "cifar100": "fine_labels"}[name]
     return pickle.dumps({"data": rows, fine: pair[1].tolist(), "coarse_labels": [0] * len(rows)})
 

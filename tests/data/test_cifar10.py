@@ -1,4 +1,4 @@
-"""CIFAR-10: names from the archive, colours in order."""
+"""CIFAR-10: names from the archive, colors in order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from datastill.data import Data
 
 
-def test_names_and_colours(publish: Callable[[str], Any], tmp_path: Path) -> None:
+def test_names_and_colors(publish: Callable[[str], Any], tmp_path: Path) -> None:
     images, _ = publish("cifar10").train
     train = Data(name="cifar10").load(tmp_path).train
     assert train.classes == tuple(f"class {i}" for i in range(10))

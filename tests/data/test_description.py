@@ -167,7 +167,7 @@ COLOURS = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8
 LABELS = np.arange(9) % 3
 
 
-def colour_set(npz: Npz, tmp_path: Path, images: np.ndarray = COLOURS, **options: Any) -> torch.Tensor:
+def color_set(npz: Npz, tmp_path: Path, images: np.ndarray = COLOURS, **options: Any) -> torch.Tensor:
     """The training pixels as loaded."""
     data = npz(options, x_train=images, y_train=LABELS, x_test=images, y_test=LABELS)
     train, _, test = data.load(tmp_path)
@@ -178,26 +178,26 @@ def colour_set(npz: Npz, tmp_path: Path, images: np.ndarray = COLOURS, **options
 
 @pytest.mark.parametrize("size", [4, 7, 8, 20])
 def test_images_are_resized_as_pil_does(npz: Npz, tmp_path: Path, size: int) -> None:
-    got = colour_set(npz, tmp_path, size=size).permute(0, 2, 3, 1).numpy()
+    got = color_set(npz, tmp_path, size=size).permute(0, 2, 3, 1).numpy()
     wanted = np.stack([Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR) for image in COLOURS])
     assert np.abs(got.astype(int) - wanted).max() <= 1
 
 
 def test_a_plain_image_stays_plain_in_another_size(npz: Npz, tmp_path: Path) -> None:
     plain = np.full((9, 5, 9, 3), (0, 128, 255), dtype=np.uint8)
-    pixels = colour_set(npz, tmp_path, plain, size=12)
+    pixels = color_set(npz, tmp_path, plain, size=12)
     assert pixels.shape == (9, 3, 12, 12)
     assert pixels.amin((0, 2, 3)).tolist() == pixels.amax((0, 2, 3)).tolist() == [0, 128, 255]
 
 
-def test_colour_becomes_grey_as_pil_does(npz: Npz, tmp_path: Path) -> None:
-    got = colour_set(npz, tmp_path, channels=1)[:, 0].numpy()
+def test_color_becomes_gray_as_pil_does(npz: Npz, tmp_path: Path) -> None:
+    got = color_set(npz, tmp_path, channels=1)[:, 0].numpy()
     wanted = np.stack([Image.fromarray(image).convert("L") for image in COLOURS])
     assert np.abs(got.astype(int) - wanted).max() <= 1
 
 
-def test_grey_becomes_three_equal_channels(npz: Npz, tmp_path: Path) -> None:
-    pixels = colour_set(npz, tmp_path, COLOURS[..., :1], channels=3)
+def test_gray_becomes_three_equal_channels(npz: Npz, tmp_path: Path) -> None:
+    pixels = color_set(npz, tmp_path, COLOURS[..., :1], channels=3)
     assert pixels.shape == (9, 3, 8, 8)
     for channel in range(3):
         assert np.array_equal(pixels[:, channel].numpy(), COLOURS[..., 0])
@@ -212,7 +212,7 @@ def test_statistics_are_those_of_the_training_images(npz: Npz, tmp_path: Path, c
     assert np.allclose(train.std, scaled.std((0, 1, 2)), atol=1e-4)
 
 
-def test_images_of_one_colour_stay_finite(npz: Npz, tmp_path: Path) -> None:
+def test_images_of_one_color_stay_finite(npz: Npz, tmp_path: Path) -> None:
     black = np.zeros((9, 8, 8), dtype=np.uint8)
     train = npz(x_train=black, y_train=LABELS, x_test=black, y_test=LABELS).load(tmp_path).train
     assert torch.isfinite(train.sample(9, RNG(0)).x).all()
@@ -272,7 +272,7 @@ def test_a_path_that_is_nowhere_is_named_in_both_places(
 
 
 def test_an_unknown_set_is_answered_with_the_nearest(tmp_path: Path) -> None:
-    with input_error("unknown data set 'cifar11'", "'cifar10'"):
+    with input_error("unknown dataset 'cifar11'", "'cifar10'"):
         Data(name="cifar11").load(tmp_path)
 
 

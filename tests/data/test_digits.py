@@ -18,7 +18,7 @@ def test_digits_need_no_file(tmp_path: Path) -> None:
     assert torch.bincount(test.targets).min() >= 34  # a fifth of each class
 
 
-def test_grey_levels_use_the_whole_range(tmp_path: Path) -> None:
+def test_gray_levels_use_the_whole_range(tmp_path: Path) -> None:
     pixels = Data().load(tmp_path).train.pixels
     assert pixels.dtype == torch.uint8
     assert (pixels.min(), pixels.max()) == (0, 255)

@@ -28,7 +28,7 @@ def test_the_same_domain_changes_nothing() -> None:
 @pytest.mark.parametrize("domain", [GREY, COLOUR, whitened(COLOUR)])
 def test_there_and_back(domain: Domain) -> None:
     pixels = RNG("p").uniform(3, *domain.shape)
-    torch.testing.assert_close(domain.pixels(domain.normalise(pixels)), pixels, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(domain.pixels(domain.normalize(pixels)), pixels, atol=1e-4, rtol=1e-4)
 
 
 def test_a_real_image_is_the_same_pixels_in_both() -> None:
@@ -40,18 +40,18 @@ def test_a_real_image_is_the_same_pixels_in_both() -> None:
 
 
 def test_channels() -> None:
-    grey = RNG("g").uniform(2, 1, 8, 8)
-    colour = COLOUR.pixels(bring(GREY.normalise(grey), GREY, COLOUR))
-    torch.testing.assert_close(colour, grey.expand(-1, 3, -1, -1))
-    back = GREY.pixels(bring(COLOUR.normalise(colour), COLOUR, GREY))
-    torch.testing.assert_close(back, grey)  # the luma of grey is itself
+    gray = RNG("g").uniform(2, 1, 8, 8)
+    color = COLOUR.pixels(bring(GREY.normalize(gray), GREY, COLOUR))
+    torch.testing.assert_close(color, gray.expand(-1, 3, -1, -1))
+    back = GREY.pixels(bring(COLOUR.normalize(color), COLOUR, GREY))
+    torch.testing.assert_close(back, gray)  # the luma of gray is itself
 
 
 def test_size_keeps_flat_images_flat_and_the_mean() -> None:
     pixels = torch.full((1, 3, 8, 8), 0.25)
-    seen = SMALL.pixels(bring(COLOUR.normalise(pixels), COLOUR, SMALL))
+    seen = SMALL.pixels(bring(COLOUR.normalize(pixels), COLOUR, SMALL))
     torch.testing.assert_close(seen, torch.full((1, 3, 4, 4), 0.25))
-    assert bring(COLOUR.normalise(pixels), COLOUR, whitened(SMALL)).shape == (1, 3, 4, 4)
+    assert bring(COLOUR.normalize(pixels), COLOUR, whitened(SMALL)).shape == (1, 3, 4, 4)
 
 
 @pytest.mark.parametrize("there", [GREY, SMALL, whitened(COLOUR), whitened(SMALL)])

@@ -25,8 +25,8 @@ def picture(seed: int = 0, mode: str = "L", width: int = 6, height: int = 6) -> 
     rng = np.random.default_rng(seed)
     if mode == "I;16":
         return Image.fromarray(rng.integers(0, 2**16, (height, width), dtype=np.uint16))
-    colours = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
-    return colours.quantize(8) if mode == "P" else colours.convert(mode)
+    colors = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return colors.quantize(8) if mode == "P" else colors.convert(mode)
 
 
 def pictures(count: int, seed: int = 0, **options: Any) -> list[Image.Image]:
@@ -192,7 +192,7 @@ def test_an_odd_mode_is_named_with_the_remedy(tree: Tree, tmp_path: Path, mode: 
 
 
 @pytest.mark.parametrize(("mode", "other"), [("L", "RGB"), ("RGB", "L")])
-def test_grey_beside_colour_is_named_with_the_remedy(tree: Tree, tmp_path: Path, mode: str, other: str) -> None:
+def test_gray_beside_color_is_named_with_the_remedy(tree: Tree, tmp_path: Path, mode: str, other: str) -> None:
     data = tree({"ant": pictures(3, mode=mode), "bee": [*pictures(2, 1, mode=mode), picture(mode=other)]})
     with input_error(f"{tmp_path / 'tree' / 'bee' / '02.png'} has mode {other}", "set data.channels to 1 or 3"):
         data.load(tmp_path)

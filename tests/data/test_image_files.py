@@ -16,7 +16,7 @@ from kit import input_error
 
 
 def numbered(folder: Path, count: int) -> list[str]:
-    """Grey images of 2x3 pixels whose level is their number; their names."""
+    """Gray images of 2x3 pixels whose level is their number; their names."""
     folder.mkdir()
     for number in range(count):
         Image.new("L", (2, 3), number).save(folder / f"{number:02d}.png")
@@ -76,7 +76,7 @@ def test_an_image_too_large_to_be_honest_is_named(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(("mode", "channels", "wanted"), [
     ("L", 3, "RGB"), ("RGB", 1, "L"), ("CMYK", 3, "RGB"), ("1", 1, "L")])
-def test_modes_become_grey_or_colour(mode: str, channels: int, wanted: str) -> None:
+def test_modes_become_gray_or_color(mode: str, channels: int, wanted: str) -> None:
     assert files.convert(Image.new(mode, (2, 2)), Path("x.png"), channels).mode == wanted
 
 

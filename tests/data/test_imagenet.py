@@ -19,8 +19,8 @@ WNIDS = ("n01440764", "n02102040", "n03445777")
 
 
 def picture(seed: int, width: int = 12, height: int = 9, mode: str = "RGB") -> Image.Image:
-    colours = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(colours).convert(mode)
+    colors = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(colors).convert(mode)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_images_are_brought_to_a_square(folder: Path, tmp_path: Path, size: int 
     assert (train.mean, train.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def test_images_can_be_grey(folder: Path, tmp_path: Path) -> None:
+def test_images_can_be_gray(folder: Path, tmp_path: Path) -> None:
     train = load(tmp_path, channels=1).train
     assert np.array_equal(train.raw(torch.tensor([2]))[0], square(folder / "train" / WNIDS[0] / "train_2.JPEG", 8, "L"))
     assert train.mean == (round(0.299 * 0.485 + 0.587 * 0.456 + 0.114 * 0.406, 3),)

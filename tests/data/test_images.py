@@ -1,4 +1,4 @@
-"""Images: drawn by class without replacement, normalised, fingerprinted."""
+"""Images: drawn by class without replacement, normalized, fingerprinted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from datastill.data import Images, Lazy
-from datastill.data.images import denormalise
+from datastill.data.images import denormalize
 from datastill.rng import RNG
 from kit import changed_pixel, quick, toy_images
 
@@ -24,7 +24,7 @@ def numbered(targets: list[int], classes: int) -> Images:
 
 def drawn(x: Tensor) -> list[int]:
     """The indices of numbered images in a batch."""
-    return (denormalise(x, (0.5,), (0.25,)) * 255).round().int().flatten().tolist()
+    return (denormalize(x, (0.5,), (0.25,)) * 255).round().int().flatten().tolist()
 
 
 targets_of_3 = st.lists(st.integers(0, 2), min_size=1, max_size=40)
@@ -76,7 +76,7 @@ def test_every_image_is_drawn_equally_often() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_batches_are_normalised_per_channel(channels: int) -> None:
+def test_batches_are_normalized_per_channel(channels: int) -> None:
     images = toy_images(shape=(channels, 4, 5))
     rows = torch.tensor([7, 0, 7])
     x = images.batch(rows).x
@@ -86,12 +86,12 @@ def test_batches_are_normalised_per_channel(channels: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_denormalise_undoes_normalise(channels: int) -> None:
+def test_denormalize_undoes_normalize(channels: int) -> None:
     images = toy_images(shape=(channels, 4, 5))
-    x = images.normalise(images.pixels)
-    torch.testing.assert_close(denormalise(x, images.mean, images.std), images.pixels / 255)
-    assert denormalise(x * 100, images.mean, images.std).min() >= 0
-    assert denormalise(x * 100, images.mean, images.std).max() <= 1
+    x = images.normalize(images.pixels)
+    torch.testing.assert_close(denormalize(x, images.mean, images.std), images.pixels / 255)
+    assert denormalize(x * 100, images.mean, images.std).min() >= 0
+    assert denormalize(x * 100, images.mean, images.std).max() <= 1
 
 
 def layouts(channels: int) -> dict[str, Images]:

@@ -19,7 +19,7 @@ Npz = Callable[..., Data]
 
 
 @pytest.mark.parametrize("images", [IMAGES, IMAGES[..., None], np.repeat(IMAGES[..., None], 3, axis=3)])
-def test_grey_and_colour_images(npz: Npz, tmp_path: Path, images: np.ndarray) -> None:
+def test_gray_and_color_images(npz: Npz, tmp_path: Path, images: np.ndarray) -> None:
     data = npz(x_train=images, y_train=LABELS, x_test=images[:2], y_test=LABELS[:2])
     train, _, test = data.load(tmp_path)
     assert train.shape == ((3 if images.shape[-1] == 3 else 1), 5, 6)

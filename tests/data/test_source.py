@@ -1,4 +1,4 @@
-"""The checks every data set passes before it is used."""
+"""The checks every dataset passes before it is used."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ def arrays(**changes: Any) -> Arrays:
     return Arrays(**{**sound, **changes})
 
 
-def grey(count: int, dtype: type = np.uint8, channels: int = 1) -> np.ndarray:
+def gray(count: int, dtype: type = np.uint8, channels: int = 1) -> np.ndarray:
     return np.zeros((count, 5, 6, channels), dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.int32])
 def test_a_sound_set_passes(dtype: type) -> None:
-    sound = arrays(train=(grey(3), np.array([0, 1, 1], dtype=dtype)), test=None)
+    sound = arrays(train=(gray(3), np.array([0, 1, 1], dtype=dtype)), test=None)
     assert check(sound, "mine") is sound
     assert check(arrays(), "mine").classes == ("a", "b")
 
 
 @pytest.mark.parametrize(("changes", "parts"), [
-    ({"classes": ("a",), "train": (grey(2), np.zeros(2, int))}, ("1 class", "at least two")),
+    ({"classes": ("a",), "train": (gray(2), np.zeros(2, int))}, ("1 class", "at least two")),
     ({"classes": ("a", "a")}, ("not unique",)),
     ({"classes": ("a", "b", "c")}, ("class 'c' has no training image",)),
-    ({"train": (grey(2, np.float32), np.array([0, 1]))}, ("training images", "float32", "uint8")),
-    ({"train": (grey(2, channels=2), np.array([0, 1]))}, ("training images", "(2, 5, 6, 2)", "1 or 3 channels")),
-    ({"train": (grey(2)[..., 0], np.array([0, 1]))}, ("training images", "(2, 5, 6)")),
-    ({"train": (grey(3), np.array([0, 1]))}, ("3 training images but 2 targets",)),
-    ({"train": (grey(2), np.array([0, 2]))}, ("training targets run from 0 to 2", "expected 0 to 1")),
-    ({"train": (grey(2), np.array([-1, 1]))}, ("training targets run from -1 to 1",)),
-    ({"train": (grey(0), np.zeros(0, int)), "test": None}, ("no training image",)),
-    ({"test": (grey(0, channels=3), np.zeros(0, int))}, ("test split is empty",)),
-    ({"test": (grey(2), np.array([0, 1]))}, ("(5, 6, 3)", "(5, 6, 1)", "must agree")),
-    ({"test": (grey(2, channels=3), np.array([0, 2]))}, ("test targets run from 0 to 2",)),
+    ({"train": (gray(2, np.float32), np.array([0, 1]))}, ("training images", "float32", "uint8")),
+    ({"train": (gray(2, channels=2), np.array([0, 1]))}, ("training images", "(2, 5, 6, 2)", "1 or 3 channels")),
+    ({"train": (gray(2)[..., 0], np.array([0, 1]))}, ("training images", "(2, 5, 6)")),
+    ({"train": (gray(3), np.array([0, 1]))}, ("3 training images but 2 targets",)),
+    ({"train": (gray(2), np.array([0, 2]))}, ("training targets run from 0 to 2", "expected 0 to 1")),
+    ({"train": (gray(2), np.array([-1, 1]))}, ("training targets run from -1 to 1",)),
+    ({"train": (gray(0), np.zeros(0, int)), "test": None}, ("no training image",)),
+    ({"test": (gray(0, channels=3), np.zeros(0, int))}, ("test split is empty",)),
+    ({"test": (gray(2), np.array([0, 1]))}, ("(5, 6, 3)", "(5, 6, 1)", "must agree")),
+    ({"test": (gray(2, channels=3), np.array([0, 2]))}, ("test targets run from 0 to 2",)),
 ])
 def test_an_unfit_set_is_explained(changes: dict[str, Any], parts: tuple[str, ...]) -> None:
     with input_error("mine", *parts):
@@ -76,7 +76,7 @@ def test_splits_of_two_forms_pass_where_one_form_is_asked_for() -> None:
 
 
 def test_a_class_may_be_missing_in_the_test_split() -> None:
-    check(arrays(test=(grey(1, channels=3), np.array([1]))), "mine")
+    check(arrays(test=(gray(1, channels=3), np.array([1]))), "mine")
 
 
 class Unread(Lazy):

@@ -13,7 +13,7 @@ from datastill.data import Data
 from kit import input_error
 
 
-def test_digits_are_in_order_and_colours_too(publish: Callable[[str], Any], tmp_path: Path) -> None:
+def test_digits_are_in_order_and_colors_too(publish: Callable[[str], Any], tmp_path: Path) -> None:
     published = publish("svhn")
     train, _, test = Data(name="svhn").load(tmp_path)
     assert train.classes == tuple("0123456789")

@@ -24,8 +24,8 @@ DATA = Data(name="tiny_imagenet")
 
 
 def picture(seed: int, mode: str = "RGB", side: int = 64) -> Image.Image:
-    colours = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    return Image.fromarray(colours).resize((side, side)).convert(mode)
+    colors = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(colors).resize((side, side)).convert(mode)
 
 
 def jpeg(path: Path, seed: int, **options: Any) -> None:

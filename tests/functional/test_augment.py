@@ -155,11 +155,11 @@ def test_parameters_lie_in_their_ranges(seed: int, height: int, width: int) -> N
     for factor in (p.scale_x, p.scale_y):
         assert ((factor >= 1 / SCALE - 1e-6) & (factor <= SCALE + 1e-6)).all()
     assert (p.angle.abs() <= math.radians(ROTATE) + 1e-6).all()
-    for shift, centre, side in ((p.crop_row, p.cutout_row, height), (p.crop_col, p.cutout_col, width)):
+    for shift, center, side in ((p.crop_row, p.cutout_row, height), (p.crop_col, p.cutout_col, width)):
         assert (shift.abs() <= int(CROP * side + 0.5)).all()
-        assert ((centre >= 0) & (centre <= side)).all()
+        assert ((center >= 0) & (center <= side)).all()
         assert (shift == shift.round()).all()
-        assert (centre == centre.round()).all()
+        assert (center == center.round()).all()
 
 
 def test_ranges_are_used_to_their_ends() -> None:
@@ -244,9 +244,9 @@ def test_cutout_sets_a_square_of_half_the_side_to_zero(height: int, width: int, 
     assert (zero == zero[:1]).all()
     rows, cols = zero[0].any(1).nonzero().flatten().tolist(), zero[0].any(0).nonzero().flatten().tolist()
     assert zero[0].sum() == len(rows) * len(cols)
-    for covered, centre, side in ((rows, int(p.cutout_row), height), (cols, int(p.cutout_col), width)):
+    for covered, center, side in ((rows, int(p.cutout_row), height), (cols, int(p.cutout_col), width)):
         length = int(CUTOUT * side + 0.5)
-        first = centre - length // 2
+        first = center - length // 2
         assert covered == list(range(max(first, 0), min(first + length, side)))
         assert covered
 
@@ -271,13 +271,13 @@ def test_color_is_brightness_then_saturation_then_contrast(
     x = images(2, 3, 4, 4)
     y = OPERATIONS["color"](x, neutral(2, u_brightness=brightness, u_saturation=saturation, u_contrast=contrast))
     bright = x + brightness - 0.5
-    grey = bright.mean(1, keepdim=True)
-    saturated = grey + 2 * saturation * (bright - grey)
+    gray = bright.mean(1, keepdim=True)
+    saturated = gray + 2 * saturation * (bright - gray)
     mean = saturated.mean((1, 2, 3), keepdim=True)
     torch.testing.assert_close(y, mean + (contrast + 0.5) * (saturated - mean))
 
 
-def test_saturation_leaves_grey_images_alone() -> None:
+def test_saturation_leaves_gray_images_alone() -> None:
     x = images(2, 1, 4, 4)
     torch.testing.assert_close(OPERATIONS["color"](x, neutral(2, u_saturation=0.9)), x)
 

@@ -27,7 +27,7 @@ def first_step(**options: Any) -> tuple[ds.Step, ds.Task, Any]:
 
 @pytest.mark.parametrize("network", [tiny.NETWORK, "convnet:width=4,depth=2,norm=batch", "mlp"])
 def test_loss_is_that_of_a_loop_over_classes(network: str) -> None:
-    """The spec's ten lines, class by class (for batch normalisation: all at once), on the same draws."""
+    """The spec's ten lines, class by class (for batch normalization: all at once), on the same draws."""
     step, task, synthetic = first_step(augment="none", network=network)
     net = task.fresh(ds.RNG(0, "x")("network"))
     real = task.random_real(8, ds.RNG(0, "x")("real"))
@@ -81,6 +81,6 @@ def test_published_settings_are_the_defaults() -> None:
     assert (method.optim.name, method.optim.images.lr, method.optim.images.momentum) == ("sgd", 1.0, 0.5)
 
 
-def test_changing_one_setting_of_the_optimiser_keeps_the_methods_others() -> None:
+def test_changing_one_setting_of_the_optimizer_keeps_the_methods_others() -> None:
     method = load(Method, {"kind": "distribution", "optim": {"ema": 0.9, "images": {"momentum": 0.0}}})
     assert (method.optim.ema, method.optim.images.lr, method.optim.images.momentum) == (0.9, 1.0, 0.0)

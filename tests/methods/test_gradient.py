@@ -70,7 +70,7 @@ def test_equal_images_give_distance_zero_under_any_augmentation(monkeypatch: pyt
     assert step.gradient_norms.shape == (10,)
 
 
-def test_batch_normalisation_is_set_by_real_images_and_held() -> None:
+def test_batch_normalization_is_set_by_real_images_and_held() -> None:
     found, _ = steps(network="convnet:width=4,depth=2,norm=batch", outer=1)
     norms = [m for m in found[0].net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms

@@ -15,11 +15,11 @@ import tiny
 from datastill.errors import RunError
 from datastill.methods.trajectory import TrajectoryMatching
 from datastill.nets import as_function
-from datastill.run import check, labeller
+from datastill.run import check, labeler
 from datastill.teachers._snapshots import flat
 from kit import input_error
 
-LEARN = {"lr": {"lr": 1e-3}, "images": {"lr": 1.0}}
+LEARN = {"inner_lr": {"lr": 1e-3}, "images": {"lr": 1.0}}
 
 
 def run(**options: Any) -> ds.Run:
@@ -54,8 +54,8 @@ def test_a_trajectory_is_that_of_its_expert() -> None:
         task.teachers(pool).trajectory(0).weights(7)
 
 
-def test_the_loss_is_the_normalised_distance_and_falls(tmp_path: Path) -> None:
-    of = run(iterations=60, steps=5, lr_net=0.05, augment="none", max_start=1, optim={"images": {"lr": 30.0}, "lr": {"lr": 1e-4}})
+def test_the_loss_is_the_normalized_distance_and_falls(tmp_path: Path) -> None:
+    of = run(iterations=60, steps=5, lr_net=0.05, augment="none", max_start=1, optim={"images": {"lr": 30.0}, "inner_lr": {"lr": 1e-4}})
     lines: list[float] = []
     ds.distill(of, tiny.task(of), tmp_path / "run", watch=lambda done, total, line: bool(lines.append(line["method"])))
     assert sum(lines[-10:]) < sum(lines[:10])
@@ -79,7 +79,7 @@ def test_batches_go_through_all_images_in_turn(size: int, wanted: list[int]) -> 
         assert sorted(torch.cat(batches).tolist()) == list(range(20))
 
 
-def test_correct_images_are_recognised_and_labels_are_the_experts(tmp_path: Path) -> None:
+def test_correct_images_are_recognized_and_labels_are_the_experts(tmp_path: Path) -> None:
     pool = {**tiny.CHEAP["pool"], "batch_size": 32, "snapshots": "every", "epochs": 6}  # type: ignore[dict-item]
     of = run(init="correct", labels="learned", pool=pool, optim={**LEARN, "labels": {"lr": 0.1, "momentum": 0.9}})
     method, task, synthetic = ready(of)
@@ -140,7 +140,7 @@ def test_above_the_threshold_nothing_changes(tmp_path: Path) -> None:
 
 
 def test_a_step_size_stays_positive(tmp_path: Path) -> None:
-    of = run(iterations=5, lr_net=1e-5, max_start=1, optim={"images": {"lr": 0.0}, "lr": {"lr": 0.1}})
+    of = run(iterations=5, lr_net=1e-5, max_start=1, optim={"images": {"lr": 0.0}, "inner_lr": {"lr": 0.1}})
     lr = tiny.distill(of, tmp_path / "run").lr
     assert lr is not None
     assert float(lr.detach()) > 0
@@ -166,7 +166,7 @@ def test_inner_training_that_is_not_finite_stops_with_advice(tmp_path: Path) -> 
     ({"pool": {"kind": "experts", "networks": ["mlp"]}}, "the experts are mlp, the run's network is convnet:width=4,depth=2"),
     ({"pool": {"kind": "experts", "data": {"name": "digits", "size": 16}}}, "the experts are of other data: their shape is (1, 16, 16)"),
     ({"pool": {"kind": "experts", "data": {"name": "digits", "validation": 0.1, "zca": True}}}, "their ZCA whitening is"),
-    ({"run": {"network": "convnet:width=4,depth=2,norm=batch"}}, "its normalisation has running statistics"),
+    ({"run": {"network": "convnet:width=4,depth=2,norm=batch"}}, "its normalization has running statistics"),
     ({"pool": {"kind": "pretrained", "networks": ["mlp"], "files": ["x"]}}, "mlp"),
 ])
 def test_what_cannot_be(options: dict[str, Any], says: str) -> None:
@@ -185,21 +185,21 @@ def test_a_pool_without_trajectories_says_so(tmp_path: Path) -> None:
         check(of, tiny.task(of))
 
 
-def test_random_images_are_labelled_by_the_experts_that_are_there(tmp_path: Path) -> None:
+def test_random_images_are_labeled_by_the_experts_that_are_there(tmp_path: Path) -> None:
     soft = run(labels="learned", optim={**LEARN, "labels": {"lr": 1.0}})
     task = soft.task(tiny.splits().train, root=tmp_path)
-    assert labeller(soft, task) is None  # none are made to score a set
+    assert labeler(soft, task) is None  # none are made to score a set
     soft.method.prepare(task)
-    found = labeller(soft, task)
+    found = labeler(soft, task)
     assert found is not None
     batch = task.random_real(2, ds.RNG(0))
     labels = found.label(batch)
     torch.testing.assert_close(labels.sum(1), torch.ones(20))
     assert torch.equal(labels.argmax(1), batch.y.argmax(1))
-    other = labeller(run(labels="learned", pool={**tiny.CHEAP["pool"], "initialisations": 1}), task)  # type: ignore[dict-item]
+    other = labeler(run(labels="learned", pool={**tiny.CHEAP["pool"], "count": 1}), task)  # type: ignore[dict-item]
     assert other is not None
     assert other.name != found.name
-    assert labeller(run(), task) is None
+    assert labeler(run(), task) is None
 
 
 def test_memory_by_gradient_grows_with_steps_only_for_the_full_graph() -> None:

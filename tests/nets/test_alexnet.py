@@ -12,7 +12,7 @@ Shape = tuple[int, int, int]
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
-def test_grey_images_of_28_pixels_are_padded_to_32(shape: Shape) -> None:
+def test_gray_images_of_28_pixels_are_padded_to_32(shape: Shape) -> None:
     maps = AlexNet(width=2).build(shape, 10).maps(torch.randn(2, *shape))
     assert {tap: value.shape[-1] for tap, value in maps.items()} == {
         "block1": 32, "block2": 16, "block3": 8, "block4": 8, "block5": 8}

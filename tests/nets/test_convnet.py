@@ -30,7 +30,7 @@ def test_depth_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
-def test_grey_images_of_28_pixels_are_padded_to_32(shape: Shape) -> None:
+def test_gray_images_of_28_pixels_are_padded_to_32(shape: Shape) -> None:
     net = ConvNet(width=4).build(shape, 2)
     maps = net.maps(torch.zeros(1, *shape))
     assert [value.shape[2:] for value in maps.values()] == [(32, 32), (16, 16), (8, 8)]
@@ -53,7 +53,7 @@ def test_pooling(pooling: str) -> None:
 
 
 @pytest.mark.parametrize("norm", ["instance", "layer", "group"])
-def test_normalised_maps_have_mean_zero(norm: str) -> None:
+def test_normalized_maps_have_mean_zero(norm: str) -> None:
     net = ConvNet(width=8, depth=1, norm=norm).build((3, 8, 8), 2)
     normed = net.features[:2](torch.randn(2, 3, 8, 8))
     across = {"instance": normed.flatten(2), "layer": normed.flatten(1), "group": normed.reshape(2, 4, -1)}[norm]

@@ -152,7 +152,7 @@ def test_couples_samples_tells_whether_an_image_depends_on_its_batch(name: str, 
     with torch.no_grad():
         alone, together = torch.cat([net.embed(image) for image in x.split(1)]), net.embed(x)
     independent = torch.allclose(alone, together, atol=1e-4)
-    assert couples_samples(net) == (not independent) == (norm == "batch" or name in DOORS)  # those have batch normalisation
+    assert couples_samples(net) == (not independent) == (norm == "batch" or name in DOORS)  # those have batch normalization
 
 
 class Bare(Architecture):
@@ -202,14 +202,14 @@ def test_a_chunk_is_never_more_than_the_images_and_the_look_leaves_no_trace() ->
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
 
 
-def test_batch_normalisation_couples_images_only_while_it_trains() -> None:
+def test_batch_normalization_couples_images_only_while_it_trains() -> None:
     net = made("convnet", (3, 16, 16), norm="batch")
     assert couples_samples(net)
     assert not couples_samples(net.eval())
 
 
-def test_an_image_is_seen_as_it_is_normalised() -> None:
-    """Networks take what Images draw: float, normalised, on the device."""
+def test_an_image_is_seen_as_it_is_normalized() -> None:
+    """Networks take what Images draw: float, normalized, on the device."""
     pixels = torch.arange(2 * 16 * 16).remainder(256).byte().view(2, 1, 16, 16)
     drawn = Images(pixels, torch.tensor([0, 1]), ("a", "b"), (0.5,), (0.5,))
     assert made("mlp", drawn.shape)(drawn.batch(torch.tensor([0, 1])).x).shape == (2, 7)

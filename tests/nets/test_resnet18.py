@@ -29,7 +29,7 @@ def test_the_smallest_image_it_names_is_the_smallest(norm: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 3, 5)])
-def test_batch_normalisation_fits_where_it_says_so(shape: tuple[int, int, int]) -> None:
+def test_batch_normalization_fits_where_it_says_so(shape: tuple[int, int, int]) -> None:
     assert ResNet18(width=2, norm="batch").build(shape, 2)(torch.randn(2, *shape)).shape == (2, 2)
 
 

@@ -23,7 +23,7 @@ KNOWN = [name for name in models.list_models(module=models) if not name.startswi
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_maps_and_features_for_grey_images(name: str) -> None:
+def test_maps_and_features_for_gray_images(name: str) -> None:
     net, x = Torchvision(model=name).build((1, 32, 32), 7), RNG("x").normal(2, 1, 32, 32)
     logits, features, maps = net(x), net.embed(x), net.maps(x)
     torch.testing.assert_close(net.classifier(features), logits)

@@ -74,7 +74,7 @@ def test_teachers_are_asked_in_evaluation_mode_and_stay_what_they_are(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["clom", "cclom"])
-def test_following_it_makes_teachers_recognise_the_set(name: str) -> None:
+def test_following_it_makes_teachers_recognize_the_set(name: str) -> None:
     """Also teachers that were not asked."""
     pool = {**tiny.POOL, "networks": ["convnet:width=8,depth=2"], "epochs": 8, "batch_size": 64}
     task, plugin = guided(name, pool=pool, draw="mean", batch_real=256) if name == "cclom" else \
@@ -125,7 +125,7 @@ def test_features_of_real_images_are_computed_once(monkeypatch: pytest.MonkeyPat
     ({"factors": [-1.0]}, "factors: expected a number of at least 0"),
     ({"draw": "two"}, "draw"),
     ({"pool": {"kind": "supervised", "networks": []}}, "networks"),
-    ({"pool": {"kind": "supervised", "initialisations": 0}}, "initialisations"),
+    ({"pool": {"kind": "supervised", "count": 0}}, "count"),
     ({"pool": {"kind": "supervised", "epochs": 5, "epoch": 3}}, "epoch 3 is never stored; add it to snapshots (0, 1, 2, 4, 5 are kept)"),
     ({"pool": {"kind": "superwised"}}, "did you mean 'supervised'"),
     ({"pool": {"kind": "supervised", "networks": ["convnet:width=0"]}}, "width"),

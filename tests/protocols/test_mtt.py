@@ -1,4 +1,4 @@
-"""Protocols at a learned step size: taken from the set, refused where there is none."""
+"""Protocols at a learned learning rate: taken from the set, refused where there is none."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def test_they_are_dc_but_for_the_step_size_and_the_batch() -> None:
 def test_without_a_learned_step_size_they_refuse(name: str) -> None:
     run = tiny.run()
     task = tiny.task(run)
-    with input_error("step size that was learned with a set", "give it one, as in lr=0.01"):
+    with input_error("learning rate that was learned with a set", "give it one, as in lr=0.01"):
         ds.evaluate(run.method.start(task, 1, ds.RNG(0)), name, tiny.splits().test, network=tiny.NETWORK, trials=1)
 
 
 def test_the_sheet_says_which_step_size_it_was(tmp_path: Path) -> None:
-    run = tiny.run("trajectory", method_options={"lr_net": 0.03, "optim": {"lr": {"lr": 0.0}}})
+    run = tiny.run("trajectory", method_options={"lr_net": 0.03, "optim": {"inner_lr": {"lr": 0.0}}})
     tiny.distill(run, tmp_path / "run")
     distilled = ds.load(tmp_path / "run")
     assert distilled.lr == pytest.approx(0.03)

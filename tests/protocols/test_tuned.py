@@ -1,4 +1,4 @@
-"""The tuned protocol: its recipe follows the network, its step sizes rise and fall, batch statistics are recomputed."""
+"""The tuned protocol: its recipe follows the network, its learning rates rise and fall, batch statistics are recomputed."""
 
 import pytest
 import torch
@@ -28,9 +28,9 @@ def trained(protocol: Tuned, described: ConvNet | MLP = MLP(width=8)) -> nn.Modu
 def test_what_is_left_open_comes_from_the_networks_family() -> None:
     for network in (ConvNet(width=4), MLP(), ResNet18()):
         filled = Tuned().for_network(network)
-        assert None not in (filled.optimiser, filled.lr, filled.warmup, filled.statistics)
-    given = Tuned(lr=0.5, optimiser="sgd").for_network(ConvNet())
-    assert (given.lr, given.optimiser) == (0.5, "sgd")
+        assert None not in (filled.optimizer, filled.lr, filled.warmup, filled.statistics)
+    given = Tuned(lr=0.5, optimizer="sgd").for_network(ConvNet())
+    assert (given.lr, given.optimizer) == (0.5, "sgd")
 
 
 def test_every_family_of_the_zoo_has_a_recipe_of_the_same_keys() -> None:
@@ -39,7 +39,7 @@ def test_every_family_of_the_zoo_has_a_recipe_of_the_same_keys() -> None:
     assert {"convnet", "mlp", "lenet", "alexnet", "vgg11", "resnet18", "vit"} <= set(RECIPES)
 
 
-def test_batch_normalisation_may_have_its_own() -> None:
+def test_batch_normalization_may_have_its_own() -> None:
     plain, batch = (Tuned().for_network(ConvNet(norm=norm)) for norm in ("instance", "batch"))
     assert batch.statistics == RECIPES["convnet, batch norm"]["statistics"]
     assert plain.statistics == "running"
@@ -60,9 +60,9 @@ def test_step_sizes_rise_and_fall() -> None:
     assert len(half_cosine(1.0, 1, 0.9)) == 1
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_it_learns(optimiser: str) -> None:
-    net = trained(Tuned(optimiser=optimiser, lr=0.01, warmup=0.1, epochs=60, augment="none"))  # type: ignore[arg-type]
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_it_learns(optimizer: str) -> None:
+    net = trained(Tuned(optimizer=optimizer, lr=0.01, warmup=0.1, epochs=60, augment="none"))  # type: ignore[arg-type]
     assert (net(EXAMPLES.x).argmax(1) == EXAMPLES.y.argmax(1)).all()
 
 

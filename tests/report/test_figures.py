@@ -19,7 +19,7 @@ def test_thin_keeps_every_spike() -> None:
     assert figures.thin(x[:5], few[:5])[0] is not None
 
 
-def test_running_mean_is_the_mean_of_neighbours() -> None:
+def test_running_mean_is_the_mean_of_neighbors() -> None:
     y = np.arange(50.0) ** 2
     expected = [y[max(0, i - 3):i + 4].mean() for i in range(50)]
     assert np.allclose(figures.running_mean(y, 7), expected)

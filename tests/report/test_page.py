@@ -11,7 +11,7 @@ import torch
 
 import datastill as ds
 from datastill import sheets
-from datastill.artefact import write_tensors
+from datastill.artifact import write_tensors
 from datastill.config import dump, load
 from datastill.data import Images
 from datastill.errors import InputError
@@ -175,7 +175,7 @@ def test_several_runs_are_compared(made: Path, tmp_path: Path) -> None:
     assert re.findall(r'<a href="#run-(\d)">([^<]*)</a>', source) == [("1", "with tv"), ("2", "chosen")]
     assert "not all taken the same way" in checked.text
     assert "These are the images the run started from" in checked.text
-    assert "Nothing was optimised" in checked.text
+    assert "Nothing was optimized" in checked.text
 
 
 def test_several_runs_and_students_make_a_matrix(made: Path, folder: Path, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_works_without_scores_log_and_snapshots(folder: Path, tmp_path: Path) ->
 
 
 def test_works_for_a_run_this_installation_cannot_make(folder: Path, tmp_path: Path) -> None:
-    from datastill.artefact import write
+    from datastill.artifact import write
     card = ds.load(folder).card
     run = load(ds.Run, card["run"])
     task = run.task(images(0))
@@ -273,7 +273,7 @@ def test_unchanged_start_is_shown_once(folder: Path, tmp_path: Path) -> None:
 
 
 def test_teachers_and_the_paired_gain_of_plugins(tmp_path: Path) -> None:
-    pool = {"networks": ["convnet:width=4,depth=1"], "initialisations": 2, "epochs": 1, "validation": 0.34}
+    pool = {"networks": ["convnet:width=4,depth=1"], "count": 2, "epochs": 1, "validation": 0.34}
     for name, plugins in (("plain", {}), ("guided", {"clom": {"weight": 3.0, "pool": pool}})):
         run = load(ds.Run, {"network": "convnet:width=4,depth=1", "ipc": 2, "method": METHOD, "plugins": plugins})
         ds.distill(run, run.task(images(0), root=tmp_path), tmp_path / name)

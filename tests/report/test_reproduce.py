@@ -48,7 +48,7 @@ def test_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = (RNG(0).uniform(4, 3, 8, 8) * 256).byte()
     ds.distill(run, run.task(Images(pixels, torch.arange(4) % 2, ("a", "b"), (0.5,) * 3, (0.25,) * 3)), tmp_path / "it's")
     code = reproduce.python("it's", ds.load(tmp_path / "it's"))
-    assert "# x (B, 3, 8, 8) normalised, y (B,) class numbers" in code
+    assert "# x (B, 3, 8, 8) normalized, y (B,) class numbers" in code
     monkeypatch.chdir(tmp_path)
     found: dict[str, torch.Tensor] = {}
     exec(code, found)

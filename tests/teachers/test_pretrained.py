@@ -101,7 +101,7 @@ def test_the_number_of_classes_is_that_of_the_file(tmp_path: Path) -> None:
     assert pool(files=[name], classes=list("abcdefg")).domain(context(tmp_path)).classes == tuple("abcdefg")
 
 
-def test_normalisation_of_its_own(tmp_path: Path) -> None:
+def test_normalization_of_its_own(tmp_path: Path) -> None:
     given = pool(files=[saved(tmp_path / "a.pt")], mean=[0.5], std=[0.5])
     teacher, x = given.load(context(tmp_path), 0, 0), tiny.splits().train.batch(torch.arange(3)).x
     torch.testing.assert_close(teacher.see(x), teacher.home.pixels(x) * 2 - 1)

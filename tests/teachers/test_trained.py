@@ -32,7 +32,7 @@ NET = tiny.NETWORK
 
 
 def pool(**options: Any) -> Supervised:
-    table = {"kind": "supervised", "networks": [NET], "initialisations": 1, "epochs": 3, "batch_size": 512, **options}
+    table = {"kind": "supervised", "networks": [NET], "count": 1, "epochs": 3, "batch_size": 512, **options}
     return load(Pool, table)  # type: ignore[type-abstract, return-value]
 
 
@@ -86,9 +86,9 @@ def test_every_epoch_kept_can_be_had(tmp_path: Path) -> None:
 
 def test_teachers_are_shared_between_pools(tmp_path: Path) -> None:
     where = context(tmp_path)
-    pool(initialisations=2).prepare(where)
+    pool(count=2).prepare(where)
     before = content(tmp_path)
-    both = pool(networks=[NET, "mlp"], initialisations=3)
+    both = pool(networks=[NET, "mlp"], count=3)
     assert both.missing(where) == 4
     assert pool(seed=1).missing(where) == 0
     assert pool(lr=0.02).missing(where) == 1
@@ -139,7 +139,7 @@ from datastill.teachers.supervised import Supervised
 from datastill.nets.convnet import ConvNet
 trained.EVERY = 0.0
 real = Data(name="digits").load(".").train
-pool = Supervised(networks=(ConvNet(width=4, depth=2),), initialisations=2, epochs=12, batch_size=64)
+pool = Supervised(networks=(ConvNet(width=4, depth=2),), count=2, epochs=12, batch_size=64)
 root = Path(sys.argv[1])
 pool.prepare(Context(real, root, root, lambda done, of: print(done, flush=True)))
 """
@@ -162,7 +162,7 @@ pool.prepare(Context(real, root, root, lambda done, of: print(done, flush=True))
 
 
 def test_several_at_once_are_the_same(tmp_path: Path) -> None:
-    some, data = pool(initialisations=3), Data(name="digits", validation=0.1)
+    some, data = pool(count=3), Data(name="digits", validation=0.1)
     make(some, data, tmp_path / "one", tmp_path, torch.device("cpu"), 1, lambda *at: None)
     make(some, data, tmp_path / "two", tmp_path, torch.device("cpu"), 2, lambda *at: None)
     assert content(tmp_path / "one") == content(tmp_path / "two")
@@ -261,7 +261,7 @@ def test_a_damaged_checkpoint(tmp_path: Path) -> None:
     ({"epoch": 21, "epochs": 20}, ["epoch 21", "trained for 20 epochs"]),
     ({"snapshots": [0, 30], "epochs": 20}, ["0 to 20", "30"]),
     ({"networks": []}, ["networks"]),
-    ({"initialisations": 0}, ["initialisations"]),
+    ({"count": 0}, ["count"]),
     ({"networks": ["convnt"]}, ["networks[0]", "convnet"]),
     ({"lr": 0}, ["lr"]),
 ])
@@ -288,7 +288,7 @@ def test_a_network_that_does_not_fit(tmp_path: Path) -> None:
 
 
 def test_draws_take_networks_first(tmp_path: Path) -> None:
-    many = Teachers(pool(networks=[NET, "mlp:width=8"], initialisations=3), context(tmp_path, rehearsal=True))
+    many = Teachers(pool(networks=[NET, "mlp:width=8"], count=3), context(tmp_path, dry_run=True))
     drawn = [many.draw(RNG("draw", i)) for i in range(200)]
     share = np.mean([one.group == 0 for one in drawn])
     assert 0.4 < share < 0.6
@@ -313,7 +313,7 @@ def test_directions_are_the_features_of_real_images(tmp_path: Path) -> None:
 
 
 def test_another_domain(tmp_path: Path) -> None:
-    """A teacher of larger colour images looks at the run's digits."""
+    """A teacher of larger color images looks at the run's digits."""
     other = Data(name="digits", size=12, channels=3)
     teacher = pool(data=other).load(context(tmp_path), 0, 0)
     x = tiny.splits().train.batch(torch.arange(4)).x.requires_grad_()
@@ -338,7 +338,7 @@ def test_a_full_disk_is_said_and_nothing_lost(tmp_path: Path, monkeypatch: pytes
 
 
 def test_another_teachers_files_are_not_taken_for_this_ones(tmp_path: Path) -> None:
-    where, two = context(tmp_path), pool(initialisations=2)
+    where, two = context(tmp_path), pool(count=2)
     two.prepare(where)
     first, second = (two._folder(where, 0, number) for number in range(2))
     for name in ("snapshots.npy", "card.json"):

@@ -1,4 +1,4 @@
-"""How well a pool of teachers recognises a synthetic set while it is being distilled."""
+"""How well a pool of teachers recognizes a synthetic set while it is being distilled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
-from datastill import artefact
+from datastill import artifact
 from datastill.config import Description, digest, spec
 from datastill.errors import InputError
 from datastill.files import read_sealed, seal, sha256, write_json
@@ -35,7 +35,7 @@ class Judgement(Description):
 
 
 def check_judges(pool: Pool, context: Context) -> None:
-    """See that teachers of this pool can judge sets of these data, before any are made. Raises InputError."""
+    """Check that teachers of this pool can judge sets of these data, before any are made. Raises InputError."""
     pool.check(context)
     for group in range(len(pool.networks)):
         if (known := pool.domain(context, group).classes) != context.real.classes:
@@ -49,7 +49,7 @@ def judge(folder: Path, run: Run, teachers: Teachers) -> list[Judged]:
     Kept in ``folder/analysis``, so that it is measured once. Raises InputError: a run without snapshots, teachers of other
     classes.
     """
-    paths = artefact.snapshots(folder)
+    paths = artifact.snapshots(folder)
     if not paths:
         raise InputError(f"{folder} has no snapshots to judge; they lie in its folder snapshots unless deleted")
     members = list(teachers)
@@ -58,7 +58,7 @@ def judge(folder: Path, run: Run, teachers: Teachers) -> list[Judged]:
     place = folder / "analysis" / f"judged-{digest(judgement)}.json"
     if (known := read_sealed(place)) is not None:
         return [Judged(**one) for one in known["judged"]]
-    judged = [_one(iteration, artefact.read_tensors(path), members) for iteration, path in paths.items()]
+    judged = [_one(iteration, artifact.read_tensors(path), members) for iteration, path in paths.items()]
     place.parent.mkdir(exist_ok=True)
     write_json(place, seal({"teachers": [teacher.name for teacher in members], "judged": [j._asdict() for j in judged]}))
     return judged

@@ -17,7 +17,7 @@ from datastill.errors import InputError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 PLAIN = {"L": 1, "RGB": 3}  # modes that are taken as they are
-CONVERTIBLE = {"1", "P", "LA", "PA", "RGBA", "CMYK", "YCbCr"}  # modes that become 8-bit grey or RGB without guessing
+CONVERTIBLE = {"1", "P", "LA", "PA", "RGBA", "CMYK", "YCbCr"}  # modes that become 8-bit gray or RGB without guessing
 
 Decoder = Callable[[Path], np.ndarray]  # a file -> (H, W, C) uint8
 
@@ -75,7 +75,7 @@ def folder_names(folder: Path) -> list[str]:
 
 
 def decode(path: Path, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:
-    """One image, brought to grey or RGB and to its size by ``change``: (H, W, C) uint8. Raises InputError."""
+    """One image, brought to gray or RGB and to its size by ``change``: (H, W, C) uint8. Raises InputError."""
     try:
         with Image.open(path) as image:
             array = np.asarray(change(image))

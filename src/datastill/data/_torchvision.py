@@ -84,7 +84,7 @@ class CifarSource(Source):
 
 
 def ensure(name: str, folder: Path, files: dict[str, str], fetch: Callable[[list[str]], object]) -> None:
-    """See that ``files`` (name in ``folder`` -> md5) are there and whole; ``fetch`` the missing ones.
+    """Check that ``files`` (name in ``folder`` -> md5) are there and whole; ``fetch`` the missing ones.
 
     Raises InputError naming the damaged file, or what was looked for, where, and how to get it.
     """
@@ -98,7 +98,7 @@ def ensure(name: str, folder: Path, files: dict[str, str], fetch: Callable[[list
 
         attempt(name, f"{folder / missing[0]}{others}", fetch_into_folder)
         if missing := _missing(folder, files):
-            raise InputError(f"data set {name}: the download left no {folder / missing[0]}; try again")
+            raise InputError(f"dataset {name}: the download left no {folder / missing[0]}; try again")
 
 
 def attempt(name: str, wanted: str, fetch: Callable[[], object]) -> None:
@@ -107,7 +107,7 @@ def attempt(name: str, wanted: str, fetch: Callable[[], object]) -> None:
         fetch()
     except Exception as error:  # torchvision raises RuntimeError, URLError, OSError, ...
         cause = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"data set {name} is not there: looked for {wanted}, and the download failed ({cause}); "
+        raise InputError(f"dataset {name} is not there: looked for {wanted}, and the download failed ({cause}); "
                          "point --data-root or DATASTILL_DATA at a folder that holds it") from None
 
 
@@ -132,7 +132,7 @@ def _missing(folder: Path, files: dict[str, str]) -> list[str]:
         if not path.is_file():
             missing.append(name)
         elif (found := _md5(path)) != md5:
-            raise InputError(f"{path} is damaged: md5 {found}, expected {md5}; delete it and run again to fetch it anew")
+            raise InputError(f"{path} is damaged: md5 {found}, expected {md5}; delete it and run again to fetch it again")
     return missing
 
 

@@ -1,4 +1,4 @@
-"""CIFAR-10: ten classes of 32x32 colour photographs."""
+"""CIFAR-10: ten classes of 32x32 color photographs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datastill.data._torchvision import CifarSource
 
 
 class CIFAR10(CifarSource):
-    """32x32 colour photographs of ten classes (Krizhevsky 2009): 50,000 training and 10,000 test images."""
+    """32x32 color photographs of ten classes (Krizhevsky 2009): 50,000 training and 10,000 test images."""
 
     dataset: ClassVar[Any] = datasets.CIFAR10
     targets_key: ClassVar[str] = "labels"

@@ -1,4 +1,4 @@
-"""CIFAR-100: a hundred classes of 32x32 colour photographs."""
+"""CIFAR-100: a hundred classes of 32x32 color photographs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datastill.data._torchvision import CifarSource
 
 
 class CIFAR100(CifarSource):
-    """32x32 colour photographs of a hundred classes (Krizhevsky 2009): 50,000 training and 10,000 test images."""
+    """32x32 color photographs of a hundred classes (Krizhevsky 2009): 50,000 training and 10,000 test images."""
 
     dataset: ClassVar[Any] = datasets.CIFAR100
     targets_key: ClassVar[str] = "fine_labels"

@@ -28,15 +28,15 @@ class Splits(NamedTuple):
 
 
 class Data(Description):
-    """A data set by name, with what is done to it once, before anything is drawn.
+    """A dataset by name, with what is done to it once, before anything is drawn.
 
     name: a source (``datastill list data``) or ``package.module:Class``.
     path: where a source of your own files (``folder``, ``npz``) or one of many files (``imagenet``) finds them:
         absolute, from ~, or relative to the data root or, where that has no such path, to the working folder.
     size: images are resized to size x size; needed where a folder holds images of several sizes.
-    channels: 1 or 3; converts, and is needed where a folder mixes grey and colour images.
-    validation: share of the training images kept apart to choose hyper-parameters on, the same in each class.
-    test: share of the images kept apart for testing where the source has no test split of its own.
+    channels: 1 or 3; converts, and is needed where a folder mixes gray and color images.
+    validation: share of the training images held out to choose hyper-parameters on, the same in each class.
+    test: share of the images held out for testing where the source has no test split of its own.
     keep: a file of training indices (.npy, or text with one a line) to reduce the training images to.
     zca: whiten all images by the covariance of the training images (MTT and later papers). Fitted once and kept beside the
         data; what is distilled keeps it too, and is only of use with it.
@@ -111,12 +111,12 @@ class Data(Description):
     def _images(self, arrays: Arrays, pair: tuple[np.ndarray | Lazy, np.ndarray]) -> Images:
         """One split, (N, H, W, C) -> (N, C, H, W), converted and resized as asked; mean and std are still to come."""
         images, labels = pair[0], torch.from_numpy(pair[1].astype(np.int64))
-        if isinstance(images, Lazy):  # its source has honoured both wishes
+        if isinstance(images, Lazy):  # its source has honored both wishes
             return Images(images, labels, arrays.classes, (), ())
         if self.channels is not None and images.shape[3] != self.channels:
             if self.channels == 3:
                 images = np.repeat(images, 3, axis=3)
-            else:  # the luma of ITU-R 601, as PIL converts to grey
+            else:  # the luma of ITU-R 601, as PIL converts to gray
                 images = np.rint(images @ np.array([0.299, 0.587, 0.114]))[..., None].astype(np.uint8)
         turned = images.transpose(0, 3, 1, 2)
         pixels = torch.from_numpy(turned if arrays.mapped else np.ascontiguousarray(turned))  # a copy would load it
@@ -173,5 +173,5 @@ def _statistics(arrays: Arrays, train: Images) -> tuple[tuple[float, ...], tuple
         return torch.stack([of(train.raw(rows).double() / 255).sum((0, 2, 3)) for rows in parts]).sum(0) / count
 
     mean = total(lambda x: x)
-    std = total(lambda x: (x - mean.view(1, -1, 1, 1)).square()).sqrt().clamp_min(1e-3)  # one flat colour stays finite
+    std = total(lambda x: (x - mean.view(1, -1, 1, 1)).square()).sqrt().clamp_min(1e-3)  # one flat color stays finite
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())

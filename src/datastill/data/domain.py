@@ -1,4 +1,4 @@
-"""What images a network knows (size, channels, normalisation, whitening, classes), and how images come from one such domain
+"""What images a network knows (size, channels, normalization, whitening, classes), and how images come from one such domain
 into another."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 from datastill.data.images import Images, channels
 from datastill.data.whitening import Whitening
 
-LUMA = (0.299, 0.587, 0.114)  # of ITU-R 601, as PIL converts to grey
+LUMA = (0.299, 0.587, 0.114)  # of ITU-R 601, as PIL converts to gray
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Domain:
         x = x if self.whitening is None else self.whitening.undo(x)
         return x * channels(self.std, x) + channels(self.mean, x)
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels (B, C, H, W) of this size as images of this domain."""
         x = (pixels - channels(self.mean, pixels)) / channels(self.std, pixels)
         return x if self.whitening is None else self.whitening.whiten(x)
@@ -47,7 +47,7 @@ def domain_of(images: Images) -> Domain:
 
 def bring(x: Tensor, here: Domain, there: Domain) -> Tensor:
     """Images of one domain (B, C, H, W) as the other's: back to pixels, channels converted, resized (bilinear, antialiased),
-    normalised and whitened; differentiable. The very same tensor where nothing is to be done."""
+    normalized and whitened; differentiable. The very same tensor where nothing is to be done."""
     if here.looks_like(there):
         return x
     pixels = here.pixels(x)
@@ -56,4 +56,4 @@ def bring(x: Tensor, here: Domain, there: Domain) -> Tensor:
             torch.einsum("bchw,c->bhw", pixels, pixels.new_tensor(LUMA))[:, None]
     if pixels.shape[2:] != there.shape[1:]:
         pixels = torch.nn.functional.interpolate(pixels, size=there.shape[1:], mode="bilinear", antialias=True)
-    return there.normalise(pixels)
+    return there.normalize(pixels)

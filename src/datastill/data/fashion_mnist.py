@@ -1,4 +1,4 @@
-"""FashionMNIST: articles of clothing (Xiao et al. 2017): 60,000 training and 10,000 test images, grey."""
+"""FashionMNIST: articles of clothing (Xiao et al. 2017): 60,000 training and 10,000 test images, gray."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datastill.data._torchvision import IdxSource
 
 
 class FashionMNIST(IdxSource):
-    """28x28 articles of clothing (Xiao et al. 2017): 60,000 training and 10,000 test images, grey."""
+    """28x28 articles of clothing (Xiao et al. 2017): 60,000 training and 10,000 test images, gray."""
 
     dataset: ClassVar[Any] = datasets.FashionMNIST
     mean: ClassVar[tuple[float, ...]] = (0.2861,)

@@ -26,14 +26,14 @@ class Folder(Source):
     In place of ``test/`` there may be ``val/``, ``valid/`` or ``validation/``; the first of the four is taken.
 
     Classes are the folder names in alphabetical order. Images of several sizes need ``data.size``; files that are neither
-    8-bit grey nor RGB, and folders that mix the two, need ``data.channels``. Without a test folder a part of the images
+    8-bit gray nor RGB, and folders that mix the two, need ``data.channels``. Without a test folder a part of the images
     is kept for testing (``data.test``). Sets that decode to more than 4 GiB are memory-mapped from a cache folder
     (``DATASTILL_CACHE``, else the system's temporary folder).
     """
 
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
         if not place.is_dir():
-            raise InputError(f"data set folder: no folder {place}; set data.path to a folder with one folder a class")
+            raise InputError(f"dataset folder: no folder {place}; set data.path to a folder with one folder a class")
         train, test = place, None
         if (place / "train").is_dir():
             train, test = place / "train", _test_folder(place)
@@ -124,7 +124,7 @@ class _Reader:
     def _convert(self, image: Image.Image, path: Path) -> Image.Image:
         if self.channels is None:
             if image.mode not in files.PLAIN:
-                raise InputError(f"{path} has mode {image.mode}; expected 8-bit grey (L) or RGB; " + (
+                raise InputError(f"{path} has mode {image.mode}; expected 8-bit gray (L) or RGB; " + (
                     "set data.channels to 1 or 3 to convert" if image.mode in files.CONVERTIBLE
                     else "convert it first"))
             self.channels = files.PLAIN[image.mode]

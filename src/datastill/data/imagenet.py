@@ -35,11 +35,11 @@ class ImageNet(Source):
         for split in ("train", "val"):
             if not (folder / split).is_dir():
                 looked = folder / split if folder != place else f"{place / 'imagenet' / split} nor {place / split}"
-                raise InputError(f"data set imagenet: no folder {looked}; {GET}")
+                raise InputError(f"dataset imagenet: no folder {looked}; {GET}")
         side, channels = size or SIDE, channels or 3
         classes = files.class_folders(folder / "train", folder / "val")
         train, test = (_split(folder / split, classes, side, channels) for split in ("train", "val"))
-        # of grey images the mean of the luma, and the mean of the three deviations: nothing has to be read for them
+        # of gray images the mean of the luma, and the mean of the three deviations: nothing has to be read for them
         mean, std = (self.mean, self.std) if channels == 3 else ((0.459,), (0.226,))
         return Arrays(train, test, tuple(classes), mean, std)
 
@@ -51,7 +51,7 @@ def _split(folder: Path, classes: list[str], side: int, channels: int) -> tuple[
     for wnid in classes:
         found = files.image_names(folder / wnid)
         if not found:
-            raise InputError(f"data set imagenet: no images in {folder / wnid}; add some, or remove the class from "
+            raise InputError(f"dataset imagenet: no images in {folder / wnid}; add some, or remove the class from "
                              "train and val")
         names += (f"{wnid}/{name}" for name in found)
         counts.append(len(found))

@@ -1,4 +1,4 @@
-"""One split of a data set, in memory or on disk: uint8 images, normalised when drawn, sampled by class."""
+"""One split of a dataset, in memory or on disk: uint8 images, normalized when drawn, sampled by class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from datastill.rng import RNG
 
 
 class Batch(NamedTuple):
-    """x: (B, C, H, W) float, normalised. y: (B, K) probabilities; a hard label is a one-hot row."""
+    """x: (B, C, H, W) float, normalized. y: (B, K) probabilities; a hard label is a one-hot row."""
 
     x: Tensor
     y: Tensor
@@ -72,9 +72,9 @@ class Images:
         return tuple(torch.split(order, torch.bincount(self.targets, minlength=len(self.classes)).tolist()))
 
     def batch(self, indices: Tensor) -> Batch:
-        """The images at these indices (B,), normalised and whitened where that was asked for, on the device."""
+        """The images at these indices (B,), normalized and whitened where that was asked for, on the device."""
         targets = self.targets[indices].to(self.device)
-        x = self.normalise(self.raw(indices).to(self.device)) if self.whitened is None else \
+        x = self.normalize(self.raw(indices).to(self.device)) if self.whitened is None else \
             _plain(self.whitened[indices.to(self.whitened.device)])
         return Batch(x, torch.nn.functional.one_hot(targets, len(self.classes)).to(x.dtype))
 
@@ -110,11 +110,11 @@ class Images:
 
     def whiten(self, whitening: Whitening) -> Images:
         """The split whitened, once and for all its draws; the stored pixels stay what they are."""
-        parts = [whitening.whiten(self.normalise(self.raw(rows))) for rows in torch.arange(len(self)).split(4096)]
+        parts = [whitening.whiten(self.normalize(self.raw(rows))) for rows in torch.arange(len(self)).split(4096)]
         return replace(self, whitening=whitening, whitened=torch.cat(parts) if parts else torch.zeros(0, *self.shape))
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) -> float32 with the mean and std of the data set; in the plain layout."""
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) -> float32 with the mean and std of the dataset; in the plain layout."""
         return _plain((pixels.float() / 255 - channels(self.mean, pixels)) / channels(self.std, pixels))
 
     @cached_property
@@ -144,7 +144,7 @@ def channels(values: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.tensor(values, device=like.device).view(1, -1, 1, 1)
 
 
-def denormalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...], whitening: Whitening | None = None) -> Tensor:
-    """Normalised (and whitened) images (B, C, H, W) -> [0, 1], clamped, for viewing and export."""
+def denormalize(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...], whitening: Whitening | None = None) -> Tensor:
+    """Normalized (and whitened) images (B, C, H, W) -> [0, 1], clamped, for viewing and export."""
     x = x if whitening is None else whitening.undo(x)
     return (x * channels(std, x) + channels(mean, x)).clamp(0, 1)

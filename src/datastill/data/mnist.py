@@ -1,4 +1,4 @@
-"""MNIST: handwritten digits (LeCun et al. 1998): 60,000 training and 10,000 test images, grey."""
+"""MNIST: handwritten digits (LeCun et al. 1998): 60,000 training and 10,000 test images, gray."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datastill.data._torchvision import IdxSource
 
 
 class MNIST(IdxSource):
-    """28x28 handwritten digits (LeCun et al. 1998): 60,000 training and 10,000 test images, grey."""
+    """28x28 handwritten digits (LeCun et al. 1998): 60,000 training and 10,000 test images, gray."""
 
     dataset: ClassVar[Any] = datasets.MNIST
     mean: ClassVar[tuple[float, ...]] = (0.1307,)

@@ -21,7 +21,7 @@ class Npz(Source):
 
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
         if not place.is_file():
-            raise InputError(f"data set npz: no file {place}; set data.path to an .npz file with {LAYOUT}")
+            raise InputError(f"dataset npz: no file {place}; set data.path to an .npz file with {LAYOUT}")
         try:
             with np.load(place, allow_pickle=False) as file:
                 table = {name: file[name] for name in file.files}

@@ -34,15 +34,15 @@ class Arrays:
 
 
 class Source(Family):
-    """Reads one data set. A new one is a file in ``datastill/data`` (or a class outside) with ``read``."""
+    """Reads one dataset. A new one is a file in ``datastill/data`` (or a class outside) with ``read``."""
 
     home: ClassVar[str] = "datastill.data"
     download: ClassVar[bool] = False  # whether it can be fetched where there is a network
 
     @abstractmethod
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
-        """The data set at ``place``: the data root, or ``data.path``. ``size`` and ``channels`` are wishes that a
-        source of loose image files honours while decoding; others leave them to their caller."""
+        """The dataset at ``place``: the data root, or ``data.path``. ``size`` and ``channels`` are wishes that a
+        source of loose image files honors while decoding; others leave them to their caller."""
 
 
 def check(arrays: Arrays, name: str, size: int | None = None, channels: int | None = None) -> Arrays:

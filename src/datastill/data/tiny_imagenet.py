@@ -1,4 +1,4 @@
-"""Tiny ImageNet: two hundred classes of 64x64 colour photographs."""
+"""Tiny ImageNet: two hundred classes of 64x64 color photographs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LOG = logging.getLogger("datastill")
 
 
 class TinyImageNet(Source):
-    """64x64 colour photographs of 200 classes (Le and Yang 2015): 100,000 for training, 10,000 of val/ for testing.
+    """64x64 color photographs of 200 classes (Le and Yang 2015): 100,000 for training, 10,000 of val/ for testing.
 
     The original layout in ``<root>/tiny-imagenet-200`` or ``data.path``: wnids.txt, words.txt,
     train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt. The classes are those of wnids.txt, in
     its order, that have training images there; a part of the 200 will do, and a warning of the logger ``datastill``
-    says so. Grey files become RGB.
+    says so. Gray files become RGB.
     """
 
     download: ClassVar[bool] = True
@@ -44,8 +44,8 @@ class TinyImageNet(Source):
         train = {wnid: _images(folder / "train" / wnid / "images") for wnid in wnids}
         present = [wnid for wnid in wnids if train[wnid]]
         if not present:
-            raise InputError(f"data set tiny_imagenet: no images in {folder / 'train'}/<wnid>/images of any of the "
-                             f"{len(wnids)} classes of {folder / 'wnids.txt'}; unpack {URL} there anew")
+            raise InputError(f"dataset tiny_imagenet: no images in {folder / 'train'}/<wnid>/images of any of the "
+                             f"{len(wnids)} classes of {folder / 'wnids.txt'}; unpack {URL} there again")
         labels = np.repeat(np.arange(len(present)), [len(train[wnid]) for wnid in present])
         test, test_labels, left_out = _validation(folder / "val", present)
         if left_out or len(present) < len(wnids):
@@ -68,7 +68,7 @@ def _lines(path: Path) -> list[str]:
     try:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except FileNotFoundError:
-        raise InputError(f"data set tiny_imagenet: no file {path}; expected the original layout, as in {URL}") from None
+        raise InputError(f"dataset tiny_imagenet: no file {path}; expected the original layout, as in {URL}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as text: {error}") from None
 
@@ -93,8 +93,8 @@ def _validation(folder: Path, classes: list[str]) -> tuple[list[Path], np.ndarra
             paths.append(folder / "images" / name)
             labels.append(label)
     if not paths:
-        raise InputError(f"data set tiny_imagenet: no image in {folder / 'images'} of the {len(classes)} classes that "
-                         f"have training images; unpack {URL} anew")
+        raise InputError(f"dataset tiny_imagenet: no image in {folder / 'images'} of the {len(classes)} classes that "
+                         f"have training images; unpack {URL} again")
     return paths, np.array(labels), len(annotations) - len(paths)
 
 

@@ -24,7 +24,7 @@ EPS = 0.1  # added to every eigenvalue, as MTT, FTD, TESLA and DATM do
 class Whitening:
     """x -> (x - mean) W with W = U diag(s + eps)^-1/2 U', the eigenvectors U and eigenvalues s of the covariance.
 
-    Of flattened images normalised with mean and std, D = C H W numbers each: mean (D,), vectors (D, D) in columns, values
+    Of flattened images normalized with mean and std, D = C H W numbers each: mean (D,), vectors (D, D) in columns, values
     (D,). W is symmetric, so that whitened images still look like images. (Krizhevsky 2009; eps as in MTT's code.)
 
     identity: names what it was fitted on, so that sets whitened differently are told apart.
@@ -50,11 +50,11 @@ class Whitening:
         return (self.vectors * (self.values + self.eps) ** exponent) @ self.vectors.T
 
     def whiten(self, x: Tensor) -> Tensor:
-        """Normalised images (B, C, H, W), whitened; differentiable."""
+        """Normalized images (B, C, H, W), whitened; differentiable."""
         return ((x.flatten(1) - self.mean) @ self.matrix).view(x.shape)
 
     def undo(self, x: Tensor) -> Tensor:
-        """Whitened images (B, C, H, W) as normalised images; differentiable."""
+        """Whitened images (B, C, H, W) as normalized images; differentiable."""
         return (x.flatten(1) @ self.inverse + self.mean).view(x.shape)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -67,7 +67,7 @@ class Whitening:
 
 
 def fit(parts: Sequence[Tensor], identity: str = "", eps: float = EPS) -> Whitening:
-    """The whitening of normalised images, given in parts (B, C, H, W); computed and returned in float64.
+    """The whitening of normalized images, given in parts (B, C, H, W); computed and returned in float64.
 
     The covariance is divided by N - 1, as in the original implementations.
     """
@@ -75,8 +75,8 @@ def fit(parts: Sequence[Tensor], identity: str = "", eps: float = EPS) -> Whiten
     mean = torch.stack([part.flatten(1).double().sum(0) for part in parts]).sum(0) / count
     covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
     for part in parts:
-        centred = part.flatten(1).double() - mean
-        covariance.addmm_(centred.T, centred)
+        centerd = part.flatten(1).double() - mean
+        covariance.addmm_(centerd.T, centerd)
     values, vectors = torch.linalg.eigh(covariance / (count - 1))
     return Whitening(mean, vectors, values.clamp_min(0.0), identity, eps)
 
@@ -100,7 +100,7 @@ def from_tensors(tensors: Mapping[str, Tensor], identity: str) -> Whitening:
 
 
 def check_memory(count: int, shape: tuple[int, int, int]) -> None:
-    """See that so many images of this shape can be whitened here. Raises InputError that says the memory it takes."""
+    """Check that so many images of this shape can be whitened here. Raises InputError that says the memory it takes."""
     size = shape[0] * shape[1] * shape[2]
     needed = 8 * 5 * size**2 + 2 * 4 * size * count  # covariance, its eigenvectors, what finding them takes; the images
     there = memory.total()

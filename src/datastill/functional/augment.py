@@ -1,4 +1,4 @@
-"""Differentiable Siamese augmentation: DSA (Zhao & Bilen 2021, ICML), as vectorised tensor code with explicit parameters.
+"""Differentiable Siamese augmentation: DSA (Zhao & Bilen 2021, ICML), as vectorized tensor code with explicit parameters.
 
 One operation is drawn from a strategy string such as ``color_crop_cutout_flip_scale_rotate`` (``STRATEGY``; leave ``flip``
 out for digits). *Siamese*: all images of a call share one draw, and two calls with equal streams draw the same, whatever
@@ -26,7 +26,7 @@ CUTOUT = 0.5  # side of the square as a share of the side
 
 
 class Parameters(NamedTuple):
-    """What the operations need, one value per image, each (B,). ``u_*`` lie in [0, 1), shifts and centres are whole."""
+    """What the operations need, one value per image, each (B,). ``u_*`` lie in [0, 1), shifts and centers are whole."""
 
     flip: Tensor  # mirrored where < 0.5
     scale_x: Tensor  # factor along columns; > 1 shrinks the content
@@ -34,7 +34,7 @@ class Parameters(NamedTuple):
     angle: Tensor  # radians
     crop_row: Tensor  # y[r, c] = x[r + crop_row, c + crop_col]
     crop_col: Tensor
-    cutout_row: Tensor  # centre of the square
+    cutout_row: Tensor  # center of the square
     cutout_col: Tensor
     u_brightness: Tensor
     u_saturation: Tensor
@@ -155,8 +155,8 @@ def crop(x: Tensor, p: Parameters) -> Tensor:
 
 
 def cutout(x: Tensor, p: Parameters) -> Tensor:
-    """A square of zeros around the drawn centre, cut off at the borders."""
-    rows, cols = (_covered(centre, side) for centre, side in zip((p.cutout_row, p.cutout_col), x.shape[2:], strict=True))
+    """A square of zeros around the drawn center, cut off at the borders."""
+    rows, cols = (_covered(center, side) for center, side in zip((p.cutout_row, p.cutout_col), x.shape[2:], strict=True))
     return x * ~(rows[:, None, :, None] & cols[:, None, None, :])
 
 
@@ -190,10 +190,10 @@ def _each(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1)
 
 
-def _covered(centre: Tensor, side: int) -> Tensor:
-    """(B, side) bool: which rows (or columns) the square around ``centre`` covers."""
+def _covered(center: Tensor, side: int) -> Tensor:
+    """(B, side) bool: which rows (or columns) the square around ``center`` covers."""
     length = _rounded(CUTOUT * side)
-    position = torch.arange(side, device=centre.device)[None] - centre[:, None] + length // 2
+    position = torch.arange(side, device=center.device)[None] - center[:, None] + length // 2
     return (position >= 0) & (position < length)
 
 

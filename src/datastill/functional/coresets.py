@@ -9,7 +9,7 @@ from torch import Tensor
 def herding(features: Tensor, count: int) -> Tensor:
     """Indices (count,) of the examples whose running mean stays closest to the mean of ``features`` (N, D), in order.
 
-    Each pick minimises the distance of (k + 1) means to the sum of the chosen ones and itself (Welling 2009; the distance
+    Each pick minimizes the distance of (k + 1) means to the sum of the chosen ones and itself (Welling 2009; the distance
     form, which differs from the inner-product form where feature norms differ).
     """
     features = features.double()

@@ -1,4 +1,4 @@
-"""Distances between real and synthetic data that the matching methods minimise."""
+"""Distances between real and synthetic data that the matching methods minimize."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Inner:
 
 def unroll(inner: Inner, start: Tensor, x: Tensor, y: Tensor, lr: Tensor, how: How = "exact", *, every: int = 1,
            offload: bool = False) -> Unrolled:
-    """SGD from ``start`` (P,) on batches of images x (M, C, H, W) with labels y (M, K; probabilities), step size ``lr``
+    """SGD from ``start`` (P,) on batches of images x (M, C, H, W) with labels y (M, K; probabilities), learning rate ``lr``
     (scalar), as a function differentiable once in all four, norms included.
 
     "exact": the gradient of the whole, step by step backwards with one step's graph at a time. Beside it only the weights of

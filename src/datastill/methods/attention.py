@@ -28,7 +28,7 @@ class AttentionMatching(Method):
     Each iteration draws one random network. For every feature map but the last, the attention (sum of magnitudes over
     channels, a vector of length 1 for each image) is averaged over each class; the squared distances of these means
     between ``batch_real`` real images and all synthetic ones are added, and ``task_balance`` times that of the mean
-    features. Step size 10 from ipc 100 on; the authors' students train for 1800 epochs in batches of 64.
+    features. Learning rate 10 from ipc 100 on; the authors' students train for 1800 epochs in batches of 64.
 
     augment: a DSA strategy (leave out ``flip`` for digits), shared by the real and synthetic images of a class; or "none".
     """

@@ -1,4 +1,4 @@
-"""Real images chosen without any optimisation: the baselines every method has to beat."""
+"""Real images chosen without any optimization: the baselines every method has to beat."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Coreset(Method):
 
     choose: "random": uniformly, without replacement. "herding": so that their mean feature stays close to that of the
         class. "k_center": so that every image of the class is near one of them.
-    epochs: passes over the training images with which the run's network is trained for its features (SGD, step size 0.01,
-        momentum 0.9, weight decay 5e-4, batches of 256, a tenth of the step size after half; the recipe is ours).
+    epochs: passes over the training images with which the run's network is trained for its features (SGD, learning rate 0.01,
+        momentum 0.9, weight decay 5e-4, batches of 256, a tenth of the learning rate after half; the recipe is ours).
     """
 
     choose: Literal["random", "herding", "k_center"] = "random"

@@ -18,9 +18,9 @@ from datastill.synthetic import SyntheticSet
 class DistributionMatching(Method):
     """Distribution matching (Zhao & Bilen 2023, WACV: "Dataset Condensation with Distribution Matching").
 
-    Each iteration draws one random network and minimises the sum over classes of the squared distance between the mean
+    Each iteration draws one random network and minimizes the sum over classes of the squared distance between the mean
     features of ``batch_real`` real images and of all synthetic ones. Both see the same augmentation, drawn for each class.
-    The step size is 1 in the paper's code, and 10 from ipc 100 on.
+    The learning rate is 1 in the paper's code, and 10 from ipc 100 on.
 
     augment: a DSA strategy (leave out ``flip`` for digits), "dsa" for all operations, or "none".
     init: start from random real images, or from standard normal noise.

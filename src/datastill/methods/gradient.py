@@ -22,7 +22,7 @@ from datastill.synthetic import SyntheticSet
 from datastill.train import Fixed, fit
 
 LOOPS = {10: 50, 20: 25, 30: 20, 40: 15, 50: 10, 100: 2}  # ipc -> inner epochs, as the authors give them; outer = ipc
-WARM_UP = 16  # real images of each class that set the statistics of batch normalisation
+WARM_UP = 16  # real images of each class that set the statistics of batch normalization
 
 
 class GradientMatching(Method):
@@ -30,7 +30,7 @@ class GradientMatching(Method):
 
     Each iteration draws a network and goes through ``outer`` steps: for every class, the gradient of the loss on
     ``batch_real`` real images is compared with that on the synthetic ones; between two steps the network is trained for
-    ``inner`` epochs on the synthetic images. Batch normalisation is set by real images and then held fixed.
+    ``inner`` epochs on the synthetic images. Batch normalization is set by real images and then held fixed.
 
     outer, inner: 0 takes the authors' loops for 1, 10, 20, 30, 40, 50 and 100 images a class; in between, outer is ipc and
         inner is interpolated (ours).
@@ -74,7 +74,7 @@ class GradientMatching(Method):
 
     def _match(self, net: nn.Module, synthetic: SyntheticSet, task: Task, rng: RNG, together: bool) -> Step:
         if couples_samples(net.train()):
-            _set_normalisation(net, task, rng("normalisation"))
+            _set_normalization(net, task, rng("normalisation"))
         parameters = [p for p in net.parameters() if p.requires_grad]
         batch = synthetic.batch()
         real = self._by_class(task.random_real(self.batch_real, rng("real")), rng)
@@ -122,8 +122,8 @@ def _real_gradient(net: nn.Module, parameters: list[nn.Parameter], batch: Batch)
     return total
 
 
-def _set_normalisation(net: nn.Module, task: Task, rng: RNG) -> None:
-    """One forward of real images in training mode; then batch normalisation uses its running statistics."""
+def _set_normalization(net: nn.Module, task: Task, rng: RNG) -> None:
+    """One forward of real images in training mode; then batch normalization uses its running statistics."""
     with torch.no_grad():
         net(task.random_real(WARM_UP, rng).x)
     for module in net.modules():

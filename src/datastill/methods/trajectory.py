@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from datastill import memory
 from datastill.config import NOT_DECISIVE, digest, spec
-from datastill.core import Group, Labeller, Method, Optim, Step, Task
+from datastill.core import Group, Labeler, Method, Optim, Step, Task
 from datastill.data import Batch
 from datastill.errors import InputError, RunError
 from datastill.functional.augment import STRATEGY, Strategy, augment_images
@@ -40,10 +40,10 @@ class TrajectoryMatching(Method):
     min_start, max_start: start epochs are drawn from min_start to max_start - 1. first_start: the end of that window at
         iteration 0, from where it grows to max_start at iteration ``expand`` (DATM; 0: at its end from the beginning).
     batch_syn: synthetic images a step; 0 takes all.
-    lr_net: step size of the inner training to begin with; learned where ``optim.lr`` has a step size.
+    lr_net: learning rate of the inner training to begin with; learned where ``optim.inner_lr`` has a learning rate.
     init: "real"; or "correct": real images that the first expert is right about, at ``pool.epoch`` (DATM).
     labels: "hard"; "learned": soft labels that begin as the mean logits of the experts that are right (DATM), learned where
-        ``optim.labels`` has a step size; "teacher": what the target weights say of the images, anew in each step (TESLA).
+        ``optim.labels`` has a learning rate; "teacher": what the target weights say of the images, again in each step (TESLA).
     gradient: "exact", in the memory of one step; "tesla", the estimate, biased; "full", torch's own graph.
     threshold: iterations whose matching loss is above it change nothing (DATM; none: all do).
     keep_every, offload: keep the weights of every second, third, ... inner step, the others are made again; keep them in
@@ -69,7 +69,7 @@ class TrajectoryMatching(Method):
     keep_every: Annotated[int, NOT_DECISIVE] = Field(default=1, ge=1)
     offload: Annotated[bool, NOT_DECISIVE] = False
     redraws: Annotated[int, NOT_DECISIVE] = Field(default=5, ge=0)
-    optim: Optim = Optim(images=Group(lr=100.0, momentum=0.5), lr=Group(lr=1e-5, momentum=0.5))
+    optim: Optim = Optim(images=Group(lr=100.0, momentum=0.5), inner_lr=Group(lr=1e-5, momentum=0.5))
 
     @model_validator(mode="after")
     def _window(self) -> Self:
@@ -128,7 +128,7 @@ class TrajectoryMatching(Method):
             pool.trajectory(task.context, 0)  # which says that there are none
         net = task.fresh(RNG("check"))
         if couples_samples(net):
-            raise InputError(f"trajectories cannot be matched on {spec(task.network)}: its normalisation has running "
+            raise InputError(f"trajectories cannot be matched on {spec(task.network)}: its normalization has running "
                              "statistics, which are no weights; use norm=instance, or another per image")
         if others := sorted(set(net.state_dict()) - {name for name, _ in net.named_parameters()}):
             raise InputError(f"trajectories cannot be matched on {spec(task.network)}: its {others[0]} is stored with the "
@@ -152,7 +152,7 @@ class TrajectoryMatching(Method):
         return self.labels == "learned"
 
     @property
-    def has_step_size(self) -> bool:
+    def has_learned_lr(self) -> bool:
         return True
 
     def memory(self, task: Task, ipc: int) -> Mapping[str, int]:
@@ -188,18 +188,18 @@ class TrajectoryMatching(Method):
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
         pool = self.experts(task.network)
         if self.init == "correct":
-            batch = _recognised(task, pool, ipc, rng("correct"))
+            batch = _recognized(task, pool, ipc, rng("correct"))
         else:
             batch = task.first_images(ipc, self.init, rng)
         if self.labels == "learned":
             batch = Batch(batch.x, self._opinion(task, batch))
         return task.synthetic(batch, soft=self.labels == "learned", lr=self.lr_net)
 
-    def labeller(self, task: Task) -> Labeller | None:
+    def labeler(self, task: Task) -> Labeler | None:
         if self.labels != "learned":
             return None
         name = digest(self.experts(task.network), task.real.fingerprint, *self.pool.identity(task.data_root))
-        return Labeller(name, lambda batch: self._opinion(task, batch).softmax(1))
+        return Labeler(name, lambda batch: self._opinion(task, batch).softmax(1))
 
     @torch.no_grad()
     def _opinion(self, task: Task, batch: Batch) -> Tensor:
@@ -220,7 +220,7 @@ class TrajectoryMatching(Method):
         now = 0.0 if synthetic.lr is None else float(synthetic.lr.detach())
         raise RunError(f"iteration {iteration}: the inner training was not finite on {self.redraws + 1} segments in a row; "
                        f"the last good checkpoint is kept. Lower method.lr_net (now {now:.3g}, "
-                       "learned), method.optim.lr.lr or method.optim.images.lr")
+                       "learned), method.optim.inner_lr.lr or method.optim.images.lr")
 
     def _match(self, iteration: int, net: nn.Module, synthetic: SyntheticSet, task: Task, experts: Teachers,
                rng: RNG) -> Step:
@@ -277,7 +277,7 @@ def _assign(net: nn.Module, weights: Tensor) -> None:
         torch.nn.utils.vector_to_parameters(weights, net.parameters())
 
 
-def _recognised(task: Task, pool: Pool, ipc: int, rng: RNG) -> Batch:
+def _recognized(task: Task, pool: Pool, ipc: int, rng: RNG) -> Batch:
     """Random real images of each class that the first expert is right about; where they are too few, others too (ours)."""
     expert = task.teachers(pool).teacher(0, 0).network
     rows = []

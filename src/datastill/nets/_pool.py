@@ -13,7 +13,7 @@ class AveragePool(nn.Module):
     """Mean of 2x2 squares, (B, C, H, W) -> (B, C, H // 2, W // 2).
 
     On a CPU as a convolution of each channel with 1/4: the same numbers as ``avg_pool2d``, whose CPU code is not
-    vectorised for this layout and took a third of a whole DM iteration (``benchmarks/bench.py``).
+    vectorized for this layout and took a third of a whole DM iteration (``benchmarks/bench.py``).
     """
 
     def forward(self, x: Tensor) -> Tensor:

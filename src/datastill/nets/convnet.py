@@ -1,4 +1,4 @@
-"""The ConvNet of the field: equal blocks of convolution, normalisation, activation and pooling."""
+"""The ConvNet of the field: equal blocks of convolution, normalization, activation and pooling."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ConvNet(Architecture):
             channels, height, width = self.width, height + 2 * padding - 2, width + 2 * padding - 2
             if self.norm in ("instance", "layer", "group") and height * width == 1:
                 raise does_not_fit("convnet", shape, f"the map of block {block} is a single pixel, which {self.norm} "
-                                   f"normalisation sets to a constant; use {_shallower(block)}")
+                                   f"normalization sets to a constant; use {_shallower(block)}")
             if (norm := norm_layer(self.norm, channels, height, width)) is not None:
                 layers[f"norm{block}"] = norm
             layers[f"act{block}"] = activation_layer(self.activation)

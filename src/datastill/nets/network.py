@@ -71,7 +71,7 @@ class Architecture(Family):
 
 
 def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, device: torch.device) -> nn.Module:
-    """A new network with PyTorch's default initialisation, a function of ``rng`` only, in training mode."""
+    """A new network with PyTorch's default initialization, a function of ``rng`` only, in training mode."""
     with rng.as_global():
         network = architecture.build(shape, classes)
     for need in ("embed", "maps"):
@@ -89,7 +89,7 @@ def look(network: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def couples_samples(network: nn.Module) -> bool:
-    """Whether the output for one image depends on the others in its batch (batch normalisation in training mode)."""
+    """Whether the output for one image depends on the others in its batch (batch normalization in training mode)."""
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and (m.training or m.running_mean is None)
                for m in network.modules())
 
@@ -101,7 +101,7 @@ def chunk_size(network: nn.Module, x: Tensor) -> int:
     """How many images such as ``x`` (B, C, H, W) to send through a network at once for speed; never more than B.
 
     On a CPU so few that the largest feature map is a small block of memory: blocks from 32 MiB on, glibc gives back after
-    each use and gets anew, page by page, which took more than half the time of a pass over everything
+    each use and gets again, page by page, which took more than half the time of a pass over everything
     (``benchmarks/bench.py``; with that switched off, chunks of any size are as fast). All where images are coupled.
     """
     if couples_samples(network) or not hasattr(network, "maps"):
@@ -124,11 +124,11 @@ def _probing(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-GROUPS = 4  # of group normalisation
+GROUPS = 4  # of group normalization
 
 
 def norm_layer(norm: Norm, channels: int, height: int, width: int) -> nn.Module | None:
-    """The field's normalisations; "instance" is GroupNorm with one channel a group and affine weights."""
+    """The field's normalizations; "instance" is GroupNorm with one channel a group and affine weights."""
     match norm:
         case "none":
             return None

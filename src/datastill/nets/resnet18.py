@@ -46,14 +46,14 @@ class ResNet18(Architecture):
         return Network(nn.Sequential(layers), nn.Linear(before * height * width, classes), taps)
 
     def _check(self, shape: Shape) -> None:
-        """Raises InputError where the last map has no pixel, or a single one that normalisation sets to a constant."""
+        """Raises InputError where the last map has no pixel, or a single one that normalization sets to a constant."""
         pooled, normed = self.downsample == "pool", self.norm in ("instance", "layer", "group")
         last = min(side // 8 if pooled else -(-side // 8) for side in shape[1:])
         if last < 1:
             raise does_not_fit("resnet18", shape, "it needs at least 8 pixels a side, or downsample=stride")
         if normed and last < 2:
             least = "at least 16" if pooled else "more than 8"
-            raise does_not_fit("resnet18", shape, f"the last map is a single pixel, which {self.norm} normalisation "
+            raise does_not_fit("resnet18", shape, f"the last map is a single pixel, which {self.norm} normalization "
                                f"sets to a constant; it needs {least} pixels a side, or norm=batch")
 
 

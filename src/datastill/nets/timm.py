@@ -18,7 +18,7 @@ POOLS = ("maxpool", "stem.pool", "features.pool0", "features.conv1_pool")  # whe
 
 
 class Timm(Architecture):
-    """``timm:model=resnet50``: a network of timm (Wightman 2019) with timm's random initialisation and a linear classifier.
+    """``timm:model=resnet50``: a network of timm (Wightman 2019) with timm's random initialization and a linear classifier.
 
     Needs timm: ``pip install datastill[timm]``. A tag behind the name chooses the weights of a pool of teachers
     (``pretrained``) and changes nothing else. Any number of channels; no dropout and no stochastic depth, so that an

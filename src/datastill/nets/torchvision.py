@@ -60,7 +60,7 @@ SERIES = {
 
 
 class Torchvision(Architecture):
-    """``torchvision:model=resnet50``: a classification network of torchvision, with torchvision's random initialisation.
+    """``torchvision:model=resnet50``: a classification network of torchvision, with torchvision's random initialization.
 
     Weights are those of a pool of teachers (``pretrained``). Any number of channels; no dropout and no stochastic depth, so
     that an iteration stays a function of its stream. ``stem``: they are made for 224 px, and most halve the side twice;
@@ -125,7 +125,7 @@ def _series(name: str) -> str:
 
 
 def _change_stem(model: nn.Module, channels: int, small: bool) -> None:
-    """The first convolution anew: for this number of channels, and 3x3 with stride 1 if ``small``."""
+    """The first convolution again: for this number of channels, and 3x3 with stride 1 if ``small``."""
     path, conv = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
     if small or conv.in_channels != channels:
         kernel, stride, padding = (3, 1, 1) if small else (conv.kernel_size, conv.stride, conv.padding)

@@ -10,7 +10,7 @@ from datastill.synthetic import Parametrization
 
 
 class Pixels(Parametrization):
-    """Every pixel is a parameter, in normalised space, not clamped (as in DC, DSA, DM, MTT)."""
+    """Every pixel is a parameter, in normalized space, not clamped (as in DC, DSA, DM, MTT)."""
 
     def encode(self, images: Tensor) -> dict[str, Tensor]:
         return {"pixels": images}

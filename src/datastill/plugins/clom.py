@@ -1,4 +1,4 @@
-"""CLoM: synthetic images that pre-trained models of the same classes recognise."""
+"""CLoM: synthetic images that pre-trained models of the same classes recognize."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Smoother images: a penalty on differences between neighbouring pixels."""
+"""Smoother images: a penalty on differences between neighboring pixels."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ class TotalVariation(Plugin):
 
 
 def total_variation(x: Tensor) -> Tensor:
-    """Mean over images of the mean absolute difference of neighbouring pixels, down plus across; x (B, C, H, W), scalar."""
+    """Mean over images of the mean absolute difference of neighboring pixels, down plus across; x (B, C, H, W), scalar."""
     return x.diff(dim=2).abs().mean() + x.diff(dim=3).abs().mean()

@@ -20,10 +20,10 @@ Rate = Annotated[float, Field(gt=0.0, le=1e30)]
 
 class SGDTraining(Protocol):
     """A fresh network is trained with SGD and cross-entropy. ``epochs`` E means E + 1 passes; after epoch index E // 2 + 1
-    the step size is multiplied by 0.1 once, and the optimiser is made anew then, so its momentum is forgotten. The score is
+    the learning rate is multiplied by 0.1 once, and the optimizer is made again then, so its momentum is forgotten. The score is
     of the last weights.
 
-    lr: a step size, or "learned": the one that was learned with the set.
+    lr: a learning rate, or "learned": the one that was learned with the set.
     augment: a DSA strategy (leave out ``flip`` for digits): one operation a batch, with parameters for each image; "dsa"
         for all operations; "none".
     epochs: 0 takes the papers' number: 300 without augmentation, 1000 with.
@@ -40,11 +40,11 @@ class SGDTraining(Protocol):
     full_epochs: int = Field(default=60, ge=1, le=10**6)
 
     def schedule(self) -> tuple[list[float], list[int]]:
-        """(step size of each epoch, epochs that begin with a new optimiser)."""
+        """(learning rate of each epoch, epochs that begin with a new optimizer)."""
         lr = self.for_set(None).lr
         assert lr != "learned"
         epochs = self.epochs or (300 if self.augment == "none" else 1000)
-        drop = epochs // 2 + 2  # first epoch at the lower step size
+        drop = epochs // 2 + 2  # first epoch at the lower learning rate
         return [lr if epoch < drop else lr * 0.1 for epoch in range(epochs + 1)], [drop]
 
     def train(self, network: nn.Module, examples: Examples, rng: RNG, watch: Watch | None = None) -> None:
@@ -58,7 +58,7 @@ class SGDTraining(Protocol):
         if self.lr != "learned":
             return self
         if lr is None:
-            raise InputError(f"protocol {kind(self)} trains at the step size that was learned with a set, and with this one "
+            raise InputError(f"protocol {kind(self)} trains at the learning rate that was learned with a set, and with this one "
                              "none was; give it one, as in lr=0.01")
         return self.model_copy(update={"lr": lr})
 

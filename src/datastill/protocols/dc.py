@@ -9,10 +9,10 @@ class DC(SGDTraining):
     """The evaluation of Zhao et al. 2021, its quirks included; its options are the variants of later papers.
 
     A fresh network is trained with SGD and cross-entropy. Quirks kept on purpose: ``epochs`` E means E + 1 passes; after
-    epoch index E // 2 + 1 the step size is multiplied by 0.1 once, and the optimiser is made anew then, so its momentum is
+    epoch index E // 2 + 1 the learning rate is multiplied by 0.1 once, and the optimizer is made again then, so its momentum is
     forgotten. The score is of the last weights.
 
-    lr: a step size, or "learned": the one that was learned with the set.
+    lr: a learning rate, or "learned": the one that was learned with the set.
     augment: a DSA strategy (leave out ``flip`` for digits): one operation a batch, with parameters for each image; "dsa"
         for all operations; "none".
     epochs: 0 takes the papers' number: 300 without augmentation, 1000 with.

@@ -8,7 +8,7 @@ from datastill.protocols._sgd import Rate, SGDTraining
 
 
 class MTT(SGDTraining):
-    """The evaluation of Cazenavette et al. 2022: that of DC and DSA, at the step size that was learned with the set.
+    """The evaluation of Cazenavette et al. 2022: that of DC and DSA, at the learning rate that was learned with the set.
 
     The papers report the best of several evaluations during distillation; the score here is of the finished set, always.
     """

@@ -16,36 +16,36 @@ from datastill.errors import InputError
 from datastill.functional.augment import STRATEGY, Strategy, augment_images
 from datastill.nets import Architecture
 from datastill.rng import RNG
-from datastill.train import Examples, Optimiser, Watch, fit, half_cosine
+from datastill.train import Examples, Optimizer, Watch, fit, half_cosine
 
-OTHERS: dict[str, Any] = {"optimiser": "adamw", "lr": 0.001, "warmup": 0.1, "statistics": "running"}
+OTHERS: dict[str, Any] = {"optimizer": "adamw", "lr": 0.001, "warmup": 0.1, "statistics": "running"}
 RECIPES: dict[str, dict[str, Any]] = {
     "convnet": {"lr": 0.003},
     "convnet, batch norm": {"lr": 0.003, "statistics": "recomputed"},
-    "mlp": {"optimiser": "sgd", "lr": 0.03},
+    "mlp": {"optimizer": "sgd", "lr": 0.03},
     "lenet": {"lr": 0.003},
     "alexnet": {"lr": 0.001},
-    "vgg11": {"optimiser": "sgd", "lr": 0.03},
+    "vgg11": {"optimizer": "sgd", "lr": 0.03},
     "resnet18": {"lr": 0.003},
     "vit": {"lr": 0.001},
 }
 
 
 class Tuned(Protocol):
-    """A recipe for each family of networks (ours): under ``dc``'s single step size some never leave chance on few images.
+    """A recipe for each family of networks (ours): under ``dc``'s single learning rate some never leave chance on few images.
 
     Cross-entropy, a linear warm-up to ``lr``, then a cosine to 0; the score is of the last weights. Settings left at "none"
     are those found for the student's family on random real images of CIFAR-10, scored on validation images
     (docs/results/students.md); for another network find them with ``datastill tune``. Not to be compared with published
     numbers, which come from ``dc`` and its variants.
 
-    warmup: share of the epochs in which the step size rises.
-    statistics: of batch normalisation when scoring: the running means of training, or "recomputed" over the training images
+    warmup: share of the epochs in which the learning rate rises.
+    statistics: of batch normalization when scoring: the running means of training, or "recomputed" over the training images
         without augmentation.
     """
 
     epochs: int = Field(default=300, ge=1, le=10**6)
-    optimiser: Optimiser | None = None
+    optimizer: Optimizer | None = None
     lr: float | None = Field(default=None, gt=0.0, le=1e30)
     warmup: float | None = Field(default=None, ge=0.0, lt=1.0)
     statistics: Literal["running", "recomputed"] | None = None
@@ -65,10 +65,10 @@ class Tuned(Protocol):
         return self.model_copy(update={"epochs": self.full_epochs})
 
     def train(self, network: nn.Module, examples: Examples, rng: RNG, watch: Watch | None = None) -> None:
-        if self.optimiser is None or self.lr is None or self.warmup is None:
+        if self.optimizer is None or self.lr is None or self.warmup is None:
             raise InputError("tuned: the recipe depends on the network; call for_network(architecture) first")
         fit(network, examples, half_cosine(self.lr, self.epochs, self.warmup), rng, batch_size=self.batch_size,
-            optimiser=self.optimiser, momentum=self.momentum, weight_decay=self.weight_decay,
+            optimizer=self.optimizer, momentum=self.momentum, weight_decay=self.weight_decay,
             augment=None if self.augment == "none" else partial(augment_images, strategy=self.augment), watch=watch)
         if self.statistics == "recomputed":
             parts = torch.arange(len(examples)).split(self.batch_size)

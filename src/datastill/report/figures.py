@@ -1,4 +1,4 @@
-"""Curves as inline SVG that follows the page's colours, light and dark."""
+"""Curves as inline SVG that follows the page's colors, light and dark."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from datastill.report.words import percent
 
 POINTS = 1000  # at most, in a line
 COLOURS = 6  # of terms in the shares figure; further terms begin again
-# colours no figure would use, each replaced by a custom property of the page, so that dark mode reaches the curves
+# colors no figure would use, each replaced by a custom property of the page, so that dark mode reaches the curves
 STAND_INS = {"#000001": "var(--line)", "#000002": "var(--muted)",
              **{f"#00010{i}": f"var(--c{i})" for i in range(COLOURS)}}
 
@@ -33,7 +33,7 @@ class Curve(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """Gradient shares: (term, colour number, last share) of each, the same in words, the SVG (None for one point)."""
+    """Gradient shares: (term, color number, last share) of each, the same in words, the SVG (None for one point)."""
 
     terms: list[tuple[str, int, float]]
     alt: str
@@ -95,7 +95,7 @@ def shares(log: Sequence[Mapping[str, Any]], key: str) -> Shares | None:
         return Shares(terms, alt, None)
     figure, axes = new_axes()
     some = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).astype(int))
-    axes.stackplot(x[some], parts[:, some], colors=[f"#00010{colour}" for _, colour, _ in terms], linewidth=0)
+    axes.stackplot(x[some], parts[:, some], colors=[f"#00010{color}" for _, color, _ in terms], linewidth=0)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     return Shares(terms, alt, inline(figure, key))
@@ -107,7 +107,7 @@ def smoothing(count: int) -> int:
 
 
 def running_mean(y: np.ndarray, window: int) -> np.ndarray:
-    """Mean over ``window`` neighbours, fewer at both ends; (n,) -> (n,)."""
+    """Mean over ``window`` neighbors, fewer at both ends; (n,) -> (n,)."""
     total = np.concatenate([[0.0], np.cumsum(y)])
     at = np.arange(len(y))
     low, high = np.maximum(at - window // 2, 0), np.minimum(at + window // 2 + 1, len(y))
@@ -152,6 +152,6 @@ def inline(figure: Figure, key: str) -> Markup:
     body = body.replace('href="#', f'href="#{key}-').replace("url(#", f"url(#{key}-")
     body = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", tag[0]), body)
     body = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans)", body)
-    for colour, name in STAND_INS.items():
-        body = body.replace(colour, name)
+    for color, name in STAND_INS.items():
+        body = body.replace(color, name)
     return Markup(f"{head}>{body}")

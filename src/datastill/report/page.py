@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import datastill
-from datastill import artefact, checkpoint
+from datastill import artifact, checkpoint
 from datastill import sheets as score_sheets
 from datastill.config import kind, spec
 from datastill.core import Protocol
@@ -47,7 +47,7 @@ def report(folders: Sequence[Path], out: Path) -> Path:
     """Write one self-contained HTML page about finished runs to ``out``, atomically, and return ``out``.
 
     The page is a function of the folders alone. Folders are named by their last part only, so that it can be passed on.
-    Raises InputError: no folder, one without a finished artefact, a damaged file in it, a place that cannot be written.
+    Raises InputError: no folder, one without a finished artifact, a damaged file in it, a place that cannot be written.
     """
     if not folders:
         raise InputError("no run folder given, expected one or more; name the folders of finished runs")
@@ -75,7 +75,7 @@ def render(sections: Sequence[Section]) -> str:
 
 def collect(folder: Path, key: str) -> Section:
     """Read all there is about one run. Raises InputError for an unfinished or damaged one."""
-    distilled = artefact.load(folder)
+    distilled = artifact.load(folder)
     card, name = distilled.card, folder.resolve().name
     run = settings.read(Run, card["run"])
     with _expecting(folder / "scores"):
@@ -97,7 +97,7 @@ def collect(folder: Path, key: str) -> Section:
 
 @contextmanager
 def _expecting(place: Path) -> Iterator[None]:
-    """Files outside the artefact carry no checksum: one of another form is named instead of a traceback shown."""
+    """Files outside the artifact carry no checksum: one of another form is named instead of a traceback shown."""
     try:
         yield
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -140,11 +140,11 @@ def _columns(card: dict[str, Any], run: Run | None) -> dict[str, tuple[str, str]
 def _facts(card: dict[str, Any], log: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     shape = " × ".join(map(str, card["shape"]))
     facts = [("images", f"{card['count']} of {shape} (channels × height × width), {card['labels']} labels"),
-             ("normalisation", f"mean {settings.text(card['mean'])}; std {settings.text(card['std'])}"),
+             ("normalization", f"mean {settings.text(card['mean'])}; std {settings.text(card['std'])}"),
              ("run digest", card["digest"]), ("data fingerprint", card["data"]["fingerprint"]),
              ("versions", ", ".join(f"{name} {version}" for name, version in card["versions"].items()))]
-    if card.get("step_size") is not None:
-        facts.insert(1, ("learned step size", f"{card['step_size']:.4g}"))
+    if card.get("learning_rate") is not None:
+        facts.insert(1, ("learned learning rate", f"{card['step_size']:.4g}"))
     if card.get("protocol") is not None:
         facts.append(("meant for protocol", settings.short_table(Protocol, card["protocol"])))
     if len(log) > 1:

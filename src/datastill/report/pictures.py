@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datastill.artefact import Distilled, png, read_tensors
+from datastill.artifact import Distilled, png, read_tensors
 from datastill.report.words import percent
 
 IMAGES, CLASSES = 10, 20  # shown at most: images of a class, classes

@@ -21,12 +21,12 @@ def lines(results: Mapping[str, Any], student: str, key: str, teachers: Mapping[
     values = results["axes"]
     figure, axes = new_axes()
     places = {label: place for place, label in enumerate(values)}
-    for colour, recipe in enumerate(dict.fromkeys(row["recipe"] for row in results["rows"])):
+    for color, recipe in enumerate(dict.fromkeys(row["recipe"] for row in results["rows"])):
         rows = {row["arm"]: row for row in results["rows"] if (row["recipe"], row["student"]) == (recipe, student)}
         shown = [(places[label], rows[label]["mean"]) for label in values if label in rows]
         x, mean = [place for place, _ in shown], np.array([100 * one["mean"] for _, one in shown])
         half = np.array([100 * (one["high"] - one["mean"]) if "high" in one else 0.0 for _, one in shown])
-        tone = f"#00010{colour % COLOURS}"
+        tone = f"#00010{color % COLOURS}"
         axes.errorbar(x, mean, yerr=half, color=tone, marker="o", markersize=4, linewidth=1.6, capsize=3, label=recipe)
         if (plain := rows.get(results["against"])) is not None:
             axes.axhline(100 * plain["mean"]["mean"], color=tone, linestyle="--", linewidth=1)
@@ -56,12 +56,12 @@ def bars(results: Mapping[str, Any], student: str, key: str) -> Markup:
     arms = list(dict.fromkeys(row["arm"] for row in results["rows"]))
     figure.set_size_inches(5.2, 0.7 + 0.42 * len(arms) * max(1.0, 0.6 * len(recipes)))
     height = 0.8 / len(recipes)
-    for colour, recipe in enumerate(recipes):
+    for color, recipe in enumerate(recipes):
         rows = {row["arm"]: row["mean"] for row in results["rows"] if (row["recipe"], row["student"]) == (recipe, student)}
-        y = [place - 0.4 + height * (colour + 0.5) for place, arm in enumerate(arms) if arm in rows]
+        y = [place - 0.4 + height * (color + 0.5) for place, arm in enumerate(arms) if arm in rows]
         found = [rows[arm] for arm in arms if arm in rows]
         half = [100 * (one["high"] - one["mean"]) if "high" in one else 0.0 for one in found]
-        axes.barh(y, [100 * one["mean"] for one in found], height * 0.92, color=f"#00010{colour % COLOURS}", label=recipe)
+        axes.barh(y, [100 * one["mean"] for one in found], height * 0.92, color=f"#00010{color % COLOURS}", label=recipe)
         axes.errorbar([100 * one["mean"] for one in found], y, xerr=half, fmt="none", ecolor=MUTED, capsize=3)
     axes.set_yticks(range(len(arms)), [_wrapped(arm, 20) for arm in arms])
     axes.set_ylim(len(arms) - 0.5, -0.5)
@@ -110,6 +110,6 @@ def _tick(value: Any) -> str:
 
 
 def _wrapped(text: str, width: int) -> str:
-    """The text in lines, so that neighbours do not run into each other."""
+    """The text in lines, so that neighbors do not run into each other."""
     import textwrap
     return "\n".join(textwrap.wrap(text.replace(":", ": ").replace(",", ", "), width)) or text

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datastill.artefact import Distilled
+from datastill.artifact import Distilled
 from datastill.config import Family, dump, kind, parse_value, spec
 from datastill.core import Protocol
 from datastill.errors import InputError
@@ -69,7 +69,7 @@ from torch.utils.data import DataLoader
 
 data = datastill.load({name!r})
 for x, y in DataLoader(data, batch_size=64, shuffle=True):
-    ...  # x (B, {shape}) normalised, y {label}
+    ...  # x (B, {shape}) normalized, y {label}
 """
 
 

@@ -124,9 +124,9 @@ def text(value: Any) -> str:
 
 def hidden(value: str) -> str:
     """The text, or its last part where it is an absolute path."""
-    for flavour in (PurePosixPath(value), PureWindowsPath(value)):
-        if flavour.is_absolute() or value.startswith("~"):
-            return f"…/{flavour.name}"
+    for flavor in (PurePosixPath(value), PureWindowsPath(value)):
+        if flavor.is_absolute() or value.startswith("~"):
+            return f"…/{flavor.name}"
     return value
 
 

@@ -63,7 +63,7 @@ def write_card(folder: Path, network: nn.Module, epochs: Sequence[int], sums: Se
 
 
 def read_card(folder: Path, again: str) -> dict[str, Any]:
-    """The card of a finished teacher; ``again`` says how to make it anew. Raises InputError where it was altered."""
+    """The card of a finished teacher; ``again`` says how to make it again. Raises InputError where it was altered."""
     if (card := read_sealed(folder / CARD)) is None:
         raise InputError(f"{folder / CARD} is damaged or was edited: its checksum does not fit; {again}")
     return card

@@ -31,18 +31,18 @@ STATE = "state.pt"
 class Trained(Pool):
     """Networks trained with cross-entropy on the run's training images or on another set.
 
-    networks: one kind of network or several. initialisations: members of each kind; ``seed`` is that of the first, the
+    networks: one kind of network or several. count: members of each kind; ``seed`` is that of the first, the
         others follow it.
     data: the set they are trained on; the run's own training images unless given.
     epoch: which snapshot is used: "last", or one of those kept (0: before any training).
-    epochs, lr, momentum, weight_decay, batch_size: of training by SGD; drops: shares of the epochs after which the step size
+    epochs, lr, momentum, weight_decay, batch_size: of training by SGD; drops: shares of the epochs after which the learning rate
         is divided by 10. augment: a DSA strategy, each image with its own draw, or "none".
     snapshots: epochs whose weights are kept beside the last: 0, 1, 2, 4, 6, 10, 20, 50, 100, 150 unless given; "every".
     validation: share of the training images that the teacher is measured on after every epoch and not trained on (ours; 0
         trains on all of them and measures nothing).
     """
 
-    initialisations: int = Field(default=10, ge=1, le=10_000)
+    count: int = Field(default=10, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0, lt=2**62)
     data: Data | None = None
     epoch: int | Literal["last"] = "last"
@@ -78,11 +78,11 @@ class Trained(Pool):
 
     @property
     def size(self) -> int:
-        return self.initialisations
+        return self.count
 
     @property
     def rates(self) -> list[float]:
-        """Step size of each epoch."""
+        """Learning rate of each epoch."""
         ends = [round(share * self.epochs) for share in self.drops]
         return [self.lr * 0.1 ** sum(epoch >= end for end in ends) for epoch in range(self.epochs)]
 
@@ -188,7 +188,7 @@ class Trained(Pool):
         return context.real if self.data is None else _loaded(self.data, context.data_root).to(context.real.device)
 
     def alone(self, group: int, number: int) -> Self:
-        return self.model_copy(update={"networks": (self.networks[group],), "initialisations": 1,
+        return self.model_copy(update={"networks": (self.networks[group],), "count": 1,
                                        "seed": self.seed + number})
 
     def _one(self, group: int, number: int) -> Self:
@@ -229,7 +229,7 @@ class Lesson:
         self.network = fresh(pool.networks[0], images.shape, len(images.classes), rng("network"), images.device)
         self.digest, self.fingerprint = digest(pool, images.fingerprint), images.fingerprint
         self.training = Training(self.network, self.taught, pool.rates, rng("train"), **pool.how())
-        self.accuracy: list[float] = []  # on the images held apart, before training and after each epoch
+        self.accuracy: list[float] = []  # on the images held out, before training and after each epoch
         self.losses: list[float] = []
         self.sums: dict[int, str] = {}  # of the snapshots written, by epoch
         self._restore()
@@ -293,7 +293,7 @@ class Lesson:
 
 
 def again(folder: Path) -> str:
-    """How to make a teacher anew: only when asked to."""
+    """How to make a teacher again: only when asked to."""
     return f"to train it again, delete {folder} or use datastill teach --retrain"
 
 

@@ -51,9 +51,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _see_plain(path: Path, name: str, value: Tensor) -> None:
-    """See that a tensor can be weights. Raises InputError."""
+    """Check that a tensor can be weights. Raises InputError."""
     if value.layout != torch.strided or value.is_quantized or value.is_complex():
-        what = "complex" if value.is_complex() else "sparse or quantised"
+        what = "complex" if value.is_complex() else "sparse or quantized"
         raise InputError(f"{path}: tensor {name} is {what}; expected plain real numbers")
     if not bool(torch.isfinite(value).all()):
         raise InputError(f"{path}: tensor {name} holds numbers that are not finite; the training it comes from diverged")

@@ -30,7 +30,7 @@ class Context:
     """For whom teachers are made, and where they lie.
 
     real: the run's training images. root: the folder for results; teachers lie in ``root/teachers``. data_root: where other
-    data sets are. watch: told of work done and to do, in epochs. rehearsal: networks stand in with random weights, nothing
+    datasets are. watch: told of work done and to do, in epochs. dry_run: networks stand in with random weights, nothing
     is made or written (``datastill plan``).
     """
 
@@ -38,7 +38,7 @@ class Context:
     root: Path
     data_root: Path
     watch: Watch | None = None
-    rehearsal: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Teacher:
 
     name: for logs and pages. group: which of the pool's networks it is one of. domain: of the images it was trained on;
     home: of the images it is shown. folder: its place on disk, where features of real images are kept too, or None.
-    facts: what a card says of it. stand_in: untrained, in the place of another in a rehearsal.
+    facts: what a card says of it. stand_in: untrained, in the place of another in a dry run.
     """
 
     name: str
@@ -169,7 +169,7 @@ class Pool(Family):
         return self.model_copy(update={"networks": (self.networks[group],)})
 
     def check(self, context: Context) -> None:
-        """See that there can be such teachers, before any work. Raises InputError."""
+        """Check that there can be such teachers, before any work. Raises InputError."""
         for group, network in enumerate(self.networks):
             domain = self.domain(context, group)
             fresh(network, domain.shape, len(domain.classes), RNG("check"), context.real.device)
@@ -214,14 +214,14 @@ class Teachers:
     def teacher(self, group: int, number: int) -> Teacher:
         """Member ``number`` of the pool's network ``group``. Raises InputError."""
         if (group, number) not in self._loaded:
-            self._loaded[group, number] = self._stand_in(group) if self.context.rehearsal else \
+            self._loaded[group, number] = self._stand_in(group) if self.context.dry_run else \
                 self.pool.load(self.context, group, number)
         return self._loaded[group, number]
 
     def trajectory(self, number: int) -> Trajectory:
         """Member ``number`` of the pool's first network while it was trained. Raises InputError."""
         if number not in self._trajectories:
-            self._trajectories[number] = self._wander(number) if self.context.rehearsal else \
+            self._trajectories[number] = self._wander(number) if self.context.dry_run else \
                 self.pool.trajectory(self.context, number)
         return self._trajectories[number]
 
@@ -231,7 +231,7 @@ class Teachers:
         return self.teacher(int(pick.integers(len(self.pool.networks))), int(pick.integers(self.pool.size)))
 
     def _wander(self, number: int) -> Trajectory:
-        """Takes the place of a trajectory in a rehearsal: an untrained network's weights, moved a little each epoch."""
+        """Takes the place of a trajectory in a dry run: an untrained network's weights, moved a little each epoch."""
         start = as_function(self._stand_in(0).network)[0].cpu()
         away = 0.01 * RNG("wander", number).normal(len(start))
         return Trajectory(lambda epoch: start + epoch * away, self.context.real.device)

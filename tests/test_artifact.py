@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 import datastill as ds
 import tiny
-from datastill import artefact
+from datastill import artifact
 from datastill.errors import InputError
 
 
@@ -76,11 +76,11 @@ def test_foreign_pickle_is_never_opened(folder: Path) -> None:
     with pytest.raises(InputError, match=r"synthetic\.safetensors"):
         ds.load(folder)
     with pytest.raises(InputError, match="no readable safetensors file"):
-        artefact.read_tensors(folder / "synthetic.safetensors")
+        artifact.read_tensors(folder / "synthetic.safetensors")
     assert not (folder / "owned").exists()
 
 
-def test_missing_file_unfinished_run_and_no_artefact(folder: Path, tmp_path: Path) -> None:
+def test_missing_file_unfinished_run_and_no_artifact(folder: Path, tmp_path: Path) -> None:
     (folder / "preview.png").unlink()
     with pytest.raises(InputError, match=r"preview\.png is missing"):
         ds.load(folder)
@@ -97,12 +97,12 @@ def test_soft_labels_and_step_size_come_back(tmp_path: Path) -> None:
     logits = torch.randn(10, 10, generator=torch.Generator().manual_seed(0))
     start = task.random_real(1, ds.RNG(0))
     synthetic = task.synthetic(start._replace(y=logits), soft=True, lr=0.03)
-    artefact.write(tmp_path, synthetic, {"ipc": 1})
+    artifact.write(tmp_path, synthetic, {"ipc": 1})
     data = ds.load(tmp_path)
     torch.testing.assert_close(data[3][1], logits[3].softmax(0))
     assert data.card["labels"] == "soft"
     assert data.lr == pytest.approx(0.03)
-    assert data.card["step_size"] == pytest.approx(0.03)
+    assert data.card["learning_rate"] == pytest.approx(0.03)
 
 
 def test_parameters_are_stored_where_they_are_not_the_images(tmp_path: Path) -> None:
@@ -115,5 +115,5 @@ def test_parameters_are_stored_where_they_are_not_the_images(tmp_path: Path) -> 
 
     task = ds.Task(tiny.splits().train, ds.find(ds.Architecture, "mlp")(), Halved())
     synthetic = task.synthetic(task.random_real(1, ds.RNG(0)))
-    tensors = artefact.tensors_of(synthetic)
+    tensors = artifact.tensors_of(synthetic)
     torch.testing.assert_close(tensors["parameters.half"] * 2, tensors["images"])

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datastill.data import Batch, Images
-from datastill.data.images import denormalise
+from datastill.data.images import denormalize
 from datastill.data.whitening import Whitening, from_tensors
 from datastill.errors import InputError
 from datastill.files import read_sealed, seal, sha256, write_atomically, write_json
@@ -29,10 +29,10 @@ TENSORS, CARD, PREVIEW, WHITENING = "synthetic.safetensors", "card.json", "previ
 
 
 class Distilled(Dataset[tuple[Tensor, Any]]):
-    """A distilled set read from its folder: a torch data set with its card.
+    """A distilled set read from its folder: a torch dataset with its card.
 
-    An item is (image (C, H, W) float, normalised; label): the class number for hard labels, probabilities (K,) for soft
-    ones. ``x`` (N, C, H, W), ``y`` (N, K), ``view`` (N, H, W, C) uint8, ``lr`` the learned step size or None,
+    An item is (image (C, H, W) float, normalized; label): the class number for hard labels, probabilities (K,) for soft
+    ones. ``x`` (N, C, H, W), ``y`` (N, K), ``view`` (N, H, W, C) uint8, ``lr`` the learned learning rate or None,
     ``whitening`` what images have to be whitened with before a network trained on these sees them, or None.
     """
 
@@ -67,12 +67,12 @@ class Distilled(Dataset[tuple[Tensor, Any]]):
 
 
 def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
-    """What is stored: images (normalised float32), view (uint8, N H W C), labels (probabilities), their logits where those
+    """What is stored: images (normalized float32), view (uint8, N H W C), labels (probabilities), their logits where those
     are what is learned, lr, and the parameters ``parameters.<name>`` of a parametrization where they are not the images
     themselves."""
     with torch.no_grad():
         batch = synthetic.batch()
-        seen = denormalise(batch.x, synthetic.mean, synthetic.std, synthetic.whitening)
+        seen = denormalize(batch.x, synthetic.mean, synthetic.std, synthetic.whitening)
         view = (seen * 255).round().byte().permute(0, 2, 3, 1)
         tensors = {"images": batch.x, "view": view, "labels": batch.y}
         if synthetic.lr is not None:
@@ -102,7 +102,7 @@ def write_tensors(path: Path, synthetic: SyntheticSet) -> None:
 
 
 def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> None:
-    """Write the finished artefact; the card comes last, so a folder with a card is complete.
+    """Write the finished artifact; the card comes last, so a folder with a card is complete.
 
     ``about`` goes into the card first (the run, its digest, the data it was made from, the protocol it is meant for).
     """
@@ -120,7 +120,7 @@ def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> No
         "schema": SCHEMA, "kind": "datastill.synthetic", **about,
         "classes": list(synthetic.classes), "mean": list(synthetic.mean), "std": list(synthetic.std),
         "count": len(synthetic), "shape": list(tensors["images"].shape[1:]), "labels": "hard" if hard else "soft",
-        "step_size": float(tensors["lr"]) if "lr" in tensors else None,
+        "learning_rate": float(tensors["lr"]) if "lr" in tensors else None,
         "versions": {"datastill": version("datastill"), "torch": torch.__version__,
                      "torchvision": torchvision.__version__},
         "files": {name: sha256(folder / name) for name in names},
@@ -129,7 +129,7 @@ def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> No
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a finished artefact. Raises InputError: none there, or altered."""
+    """The card of a finished artifact. Raises InputError: none there, or altered."""
     path = folder / CARD
     if not path.is_file():
         hint = "a run that has not finished; run it again to go on" if (folder / "run.toml").exists() else \
@@ -144,7 +144,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def load(folder: Path | str) -> Distilled:
-    """Read a distilled set as a torch data set with its card. Every file is checked against its checksum.
+    """Read a distilled set as a torch dataset with its card. Every file is checked against its checksum.
 
     Raises InputError: not a distilled set, an unfinished one, or a damaged file (named).
     """
