@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 from bench import make_task
-from datastill.config import load
+from datastill.description import load
 from datastill.core import Method
 from datastill.nets.convnet import ConvNet
 from datastill.plan import plan

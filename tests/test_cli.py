@@ -17,7 +17,7 @@ import pytest
 
 import tiny
 from datastill import cli
-from datastill.config import kind
+from datastill.registry import kind
 from datastill.recipes import read_recipe, recipe_names
 
 SMALL = ["method.iterations=3", "method.batch_real=8", "network=convnet:width=4,depth=2"]
@@ -91,8 +91,8 @@ BAD = [
     (["distill", "dm/digits-ipc1", "network=convnet:wdth=3"], r"unknown key 'network\.wdth'; did you mean 'width'"),
     (["distill", "dm/digits-ipc1", "network=convnett"], r"unknown network 'convnett'; did you mean 'convnet'"),
     (["distill", "dm/digits-ipc1", "network=lenet"], r"network lenet does not fit images of 8x8"),
-    (["distill", "dm/digits-ipc1", "data.name=cifar11"], r"unknown dataset 'cifar11'; did you mean 'cifar10'"),
-    (["distill", "dm/digits-ipc1", "data.name=folder", "data.path=nowhere"], r"no folder .*nowhere"),
+    (["distill", "dm/digits-ipc1", "data.source=cifar11"], r"unknown dataset 'cifar11'; did you mean 'cifar10'"),
+    (["distill", "dm/digits-ipc1", "data.source=folder", "data.path=nowhere"], r"no folder .*nowhere"),
     (["distill", "dm/digits-ipc1", "ipc=1000"], r"ipc 1000 is more than the \d+ training images of class"),
     (["distill", "dm/digits-ipc1", "ipc=0"], r"ipc: input should be greater than or equal to 1, got 0"),
     (["distill", "dm/digits-ipc1", "ipc"], r"expected key=value with dots between keys, got 'ipc'"),
@@ -131,7 +131,7 @@ def test_set_of_other_data_is_refused(run_cli: Call, tmp_path: Path) -> None:
     for seed in (0, 1):
         np.savez(tmp_path / f"{seed}.npz", x_train=rng.integers(0, 256, (40, 12, 12), dtype=np.uint8), y_train=np.arange(40) % 2)
     (tmp_path / "0.npz").rename(tmp_path / "set.npz")
-    small = ["data.name=npz", f"data.path={tmp_path / 'set.npz'}", *SMALL]
+    small = ["data.source=npz", f"data.path={tmp_path / 'set.npz'}", *SMALL]
     assert run_cli("distill", "dm/digits-ipc1", *small, "--out", "run")[0] == 0
     (tmp_path / "1.npz").rename(tmp_path / "set.npz")
     code, _, err = run_cli("evaluate", "run")
@@ -262,7 +262,7 @@ def test_recipes_and_commands_of_the_readme_exist() -> None:
 # --- teachers and studies ----------------------------------------------------------------------------------------------
 
 POOL = ["pool.networks=convnet:width=4,depth=2", "pool.count=2", "pool.epochs=2", "pool.batch_size=256",
-        "data.name=digits", "data.validation=0.1"]
+        "data.source=digits", "data.validation=0.1"]
 GUIDED = ["data.validation=0.1", "plugins.clom.weight=1", "plugins.clom.pool.networks=convnet:width=4,depth=2",
           "plugins.clom.pool.count=2", "plugins.clom.pool.epochs=2", "plugins.clom.pool.batch_size=256"]
 
@@ -297,7 +297,7 @@ def test_teach_then_distill_and_analyse(run_cli: Call, tmp_path: Path) -> None:
 
 def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
     (tmp_path / "pool.toml").write_text('[pool]\nkind = "supervised"\nnetworks = ["mlp:width=8"]\ncount = 1\n'
-                                        'epochs = 1\n[data]\nname = "digits"\n')
+                                        'epochs = 1\n[data]\nsource = "digits"\n')
     code, out, err = run_cli("teach", "pool.toml")
     assert code == 0, err
     assert "mlp:width=8" in out
@@ -307,15 +307,15 @@ def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
     (("teach", "dm/digits-ipc1"), "no plug-in of dm/digits-ipc1 asks teachers; add one"),
     (("teach", "superwised"), "unknown pool 'superwised'; did you mean 'supervised'"),
     (("teach", "nowhere:Pool"), "no module 'nowhere'"),
-    (("teach", "supervised", "pool.drops=-1", "data.name=digits"), "drops: expected shares of the epochs"),
+    (("teach", "supervised", "pool.drops=-1", "data.source=digits"), "drops: expected shares of the epochs"),
     (("teach", "dm/digits-ipc1", "plugins.clom.pool.networks=convnet:depth=6"), "does not fit"),
-    (("teach", "supervised", "pool.epochs=3", "pool.epoch=2", "pool.snapshots=[1]", "data.name=digits"), "epoch 2 is never stored; add it to snapshots (1, 3 are kept)"),
-    (("teach", "supervised", "pool.networks=[]", "data.name=digits"), "networks"),
-    (("teach", "pretrained", "pool.files=missing.pt", "pool.networks=mlp", "data.name=digits"), "no file missing.pt"),
+    (("teach", "supervised", "pool.epochs=3", "pool.epoch=2", "pool.snapshots=[1]", "data.source=digits"), "epoch 2 is never stored; add it to snapshots (1, 3 are kept)"),
+    (("teach", "supervised", "pool.networks=[]", "data.source=digits"), "networks"),
+    (("teach", "pretrained", "pool.files=missing.pt", "pool.networks=mlp", "data.source=digits"), "no file missing.pt"),
     (("analyse", "sets", "nowhere"), "nowhere"),
     (("study", "ptm-weight"), "unknown study 'ptm-weight'; did you mean 'ptm-weights'"),
     (("study", "ptm-weights", "--edition", "tiny"), "no edition 'tiny'; known: paper, small"),
-    (("distill", "dm/digits-ipc1", "plugins.clom.pool.data.name=mnist"), "dataset MNIST is not there"),
+    (("distill", "dm/digits-ipc1", "plugins.clom.pool.data.source=mnist"), "dataset MNIST is not there"),
 ])
 def test_bad_input_about_teachers_and_studies(arguments: tuple[str, ...], says: str, run_cli: Call, tmp_path: Path) -> None:
     code, _, err = run_cli(*arguments)
@@ -392,7 +392,7 @@ def test_a_pool_of_your_own(run_cli: Call, tmp_path: Path) -> None:
         "        home = domain_of(context.real)\n"
         "        net = fresh(self.networks[group], home.shape, len(home.classes), RNG('noise', number), context.real.device)\n"
         "        return Teacher(f'noise {number}', group, net.eval().requires_grad_(False), home, home, None, {'network': 'mlp', 'weights': 'noise', 'epoch': 0, 'digest': str(number)})\n")
-    code, out, err = run_cli("teach", "noise:Noise", "pool.networks=mlp:width=8", "data.name=digits")
+    code, out, err = run_cli("teach", "noise:Noise", "pool.networks=mlp:width=8", "data.source=digits")
     assert code == 0, err
     assert "noise 1" in out
     code, _, err = run_cli("distill", "dm/digits-ipc1", *SMALL, "plugins.clom.weight=1", "plugins.clom.pool.kind=noise:Noise",
@@ -404,7 +404,7 @@ def test_a_pool_of_your_own(run_cli: Call, tmp_path: Path) -> None:
 def test_a_learned_step_size_at_its_bound_is_said_once(run_cli: Call) -> None:
     options = ["method.iterations=4", "method.steps=2", "method.max_start=1", "method.expert_epochs=1", "method.pool.count=1",
                "method.pool.epochs=1", "method.lr_net=1e-6", "method.optim.inner_lr.lr=1e-3", "method.optim.images.lr=0",
-               "network=convnet:width=4,depth=2", "data.name=digits", "data.zca=false", "method.augment=none"]
+               "network=convnet:width=4,depth=2", "data.source=digits", "data.zca=false", "method.augment=none"]
     code, _, err = run_cli("distill", "mtt/cifar10-ipc1", *options, "--out", "run")
     assert code == 0, err
     assert err.count("caution: the learned learning rate is at its lower bound") == 1

@@ -21,25 +21,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from datastill import config
-from datastill.config import (
-    NOT_DECISIVE,
-    Description,
-    Family,
-    digest,
-    dump,
-    find,
-    kind,
-    load,
-    names,
-    nearest,
-    override,
-    parse_spec,
-    parse_value,
-    read_toml,
-    spec,
-    to_toml,
-)
+from datastill import registry, tables
+from datastill.description import NOT_DECISIVE, Description, Family, load
+from datastill.digest import digest, dump, spec, to_toml
+from datastill.registry import find, kind, names
+from datastill.tables import nearest, override, parse_spec, parse_value, read_toml
 from datastill.core import Group, Method, Optim, Plugin, Protocol
 from datastill.data import Data, Source
 from datastill.methods.coreset import Coreset
@@ -51,6 +37,7 @@ from datastill.parametrizations.pixels import Pixels
 from datastill.plugins.total_variation import TotalVariation
 from datastill.run import RESERVED, Run, label
 from datastill.synthetic import Parametrization
+from datastill.errors import InputError
 from kit import changed_pixel, input_error, quick, toy_images
 
 FAMILIES = (Method, Plugin, Protocol, Parametrization, Architecture, Source)
@@ -65,7 +52,7 @@ ZOO = {
     "zoo/base.py": """
 from abc import abstractmethod
 from typing import ClassVar
-from datastill.config import Family
+from datastill.description import Family
 
 class Animal(Family):
     home: ClassVar[str] = "zoo"
@@ -129,7 +116,7 @@ def animal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Fam
 def entry(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if an installed package announced ``farm:Cow`` as an animal, and a class that is none as another."""
     points = EntryPoints([EntryPoint("cow", "farm:Cow", "zoo"), EntryPoint("tractor", "farm:Tractor", "zoo")])
-    monkeypatch.setattr(config, "entry_points", points.select)
+    monkeypatch.setattr(registry, "entry_points", points.select)
 
 
 def test_a_member_is_found_by_its_file_name(animal: type[Family]) -> None:
@@ -215,7 +202,7 @@ methods = st.builds(Coreset) | st.builds(DistributionMatching, iterations=st.int
 plugins = st.lists(st.builds(TotalVariation, weight=rates, balance=st.sampled_from(["fixed", "gradient"]),
                              label=st.text(max_size=6).filter(lambda text: text not in RESERVED and not text.startswith("share."))),
                    max_size=3, unique_by=label).map(tuple)
-datas = st.builds(Data, name=st.text(max_size=5), path=st.none() | st.text(max_size=5),
+datas = st.builds(Data, source=st.sampled_from(["digits", "mnist", "folder"]), path=st.none() | st.text(max_size=5),
                   size=st.none() | st.integers(4, 99), validation=st.floats(0, 0.99))
 networks = st.builds(ConvNet, width=st.integers(1, 16384), norm=st.sampled_from(["batch", "none"])) | st.builds(MLP)
 runs = st.builds(Run, method=methods, plugins=plugins, data=datas, network=networks, ipc=st.integers(1, 10**6),
@@ -226,7 +213,7 @@ runs = st.builds(Run, method=methods, plugins=plugins, data=datas, network=netwo
 @given(runs)
 def test_a_run_comes_back_from_toml(run: Run) -> None:
     table = tomllib.loads(to_toml(run))
-    assert table.pop("schema") == config.SCHEMA
+    assert table.pop("schema") == tables.SCHEMA
     back = load(Run, table)
     assert back == run
     assert back.digest(toy_images()) == run.digest(toy_images())
@@ -290,16 +277,16 @@ def test_dump_writes_every_field_defaults_included() -> None:
     assert set(table) == set(Run.model_fields)
     assert table["method"]["kind"] == "distribution"
     assert table["method"]["optim"]["images"] == {"lr": 1.0, "momentum": 0.5, "clip": "none"}
-    assert table["data"]["name"] == "digits"
+    assert table["data"]["source"] == {"kind": "digits"}
 
 
 def test_the_same_run_in_python_and_in_toml() -> None:
     run = Run(method=DistributionMatching(iterations=7), plugins=(TotalVariation(weight=0.5),), network="mlp:width=9",
-              data=Data(name="cifar10"), ipc=3)
+              data=Data(source="cifar10"), ipc=3)
     text = """
         ipc = 3
         network = "mlp:width=9"
-        data.name = "cifar10"
+        data = "cifar10"
         method = {kind = "distribution", iterations = 7}
         plugins.total_variation.weight = 0.5
     """
@@ -365,7 +352,7 @@ def test_values_are_of_their_toml_type(text: str, value: object) -> None:
 
 def test_overrides_reach_into_tables_that_are_not_there_yet() -> None:
     table = {"method": {"kind": "distribution"}, "ipc": 1}
-    got = override(table, ["ipc=10", "method.iterations=5", "plugins.total_variation.weight=0.5", "data.name=mnist"])
+    got = override(table, ["ipc=10", "method.iterations=5", "plugins.total_variation.weight=0.5", "data.source=mnist"])
     run = load(Run, got)
     assert (run.ipc, run.method.iterations, run.data.name) == (10, 5, "mnist")
     assert run.plugins == (TotalVariation(weight=0.5),)
@@ -379,9 +366,15 @@ def test_overrides_reach_into_a_spec() -> None:
     assert run.method == DistributionMatching(batch_real=7)
 
 
-def test_the_last_override_wins_and_replaces_whole_tables() -> None:
-    run = load(Run, override({"method": "coreset"}, ["network=mlp", "network=convnet:width=3", "ipc=2", "ipc=3"]))
+def test_an_override_replaces_whole_tables() -> None:
+    run = load(Run, override({"method": "coreset", "network": "mlp"}, ["network=convnet:width=3", "ipc=3"]))
     assert (run.network, run.ipc) == (ConvNet(width=3), 3)
+
+
+@pytest.mark.parametrize("twice", [["ipc=2", "ipc=3"], ["ipc=2", " ipc = 2"], ["method.iterations=1", "seed=1", "method.iterations=2"]])
+def test_a_key_given_twice_is_refused(twice: list[str]) -> None:
+    with input_error(twice[0].partition("=")[0], "given twice"):
+        override({"method": "distribution"}, twice)
 
 
 def test_an_override_of_one_nested_field_keeps_the_defaults_beside_it() -> None:
@@ -427,8 +420,12 @@ def test_any_toml_table_can_be_overridden() -> None:
     ("ipc=0", ("ipc", "greater than or equal to 1", "got 0")),
     ("seed=-1", ("seed", "greater than or equal to 0", "-1")),
     ("data.validation=1.0", ("data.validation", "less than 1", "1.0")),
-    ("data.name=3", ("data.name", "string", "got 3")),
-    ("data=cifar10", ("data", "expected a table", "'cifar10'")),
+    ("data.source=3", ("data.source", "expected a table", "got 3")),
+    ("data=cifar", ("data.source", "unknown dataset 'cifar'", "'cifar10'")),
+    ("data.name=cifar10", ("unknown key 'data.name'", "it is called 'source' now")),
+    ("data.nam=cifar10", ("unknown key 'data.nam'", "known: source")),
+    ("seed=true", ("seed", "expected a number, got true")),
+    ("method.iterations=false", ("method.iterations", "expected a number, got false")),
     ("method=3", ("method", "expected a table", "3")),
     ("method.optim=adam", ("method.optim", "expected a table", "'adam'")),
     ("method.optim.name=adamw", ("method.optim.name", "'sgd' or 'adam'", "'adamw'")),
@@ -456,7 +453,7 @@ def test_a_missing_field_is_named() -> None:
 
 
 def test_two_plugins_of_one_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="total_variation"):
+    with input_error("total_variation"):
         Run(method="coreset", plugins=(TotalVariation(), TotalVariation(weight=2.0)))  # type: ignore[arg-type]
 
 
@@ -562,7 +559,7 @@ def variants(description: Description, path: Place, field: FieldInfo) -> Iterato
         if other != value:
             try:
                 yield changed(description, path, other)
-            except ValidationError:
+            except InputError:
                 continue
 
 

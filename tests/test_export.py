@@ -48,7 +48,7 @@ def test_npz_of_two_images_a_class_is_a_data_set_again(distilled: ds.artifact.Di
     with np.load(path) as file:
         assert np.array_equal(file["images"], distilled.x.numpy())
         assert tuple(file["classes"]) == distilled.classes
-    again = ds.Data(name="npz", path="set.npz", test=0.5).load(tmp_path)
+    again = ds.Data(source="npz", path="set.npz", test=0.5).load(tmp_path)
     assert len(again.train) + len(again.test) == 20
     assert again.train.classes == distilled.classes
 
@@ -57,7 +57,7 @@ def test_npz_of_one_image_a_class_needs_test_images_of_your_own(tmp_path: Path) 
     tiny.distill(tiny.run(ipc=1), tmp_path / "run")
     path = to_npz(ds.load(tmp_path / "run"), tmp_path / "set")
     with input_error("has 1 images, too few"):
-        ds.Data(name="npz", path="set.npz").load(tmp_path)
+        ds.Data(source="npz", path="set.npz").load(tmp_path)
     with np.load(path) as file:
         np.savez(path, **file, x_test=file["x_train"], y_test=file["y_train"])
-    assert len(ds.Data(name="npz", path="set.npz").load(tmp_path).train) == 10
+    assert len(ds.Data(source="npz", path="set.npz").load(tmp_path).train) == 10

@@ -7,7 +7,7 @@ import pytest
 import datastill as ds
 import tiny
 from datastill import plan as module
-from datastill.config import load
+from datastill.description import load
 from datastill.errors import InputError
 from datastill.plan import plan
 from datastill.protocols.dc import DC

@@ -17,7 +17,7 @@ import torch
 import datastill as ds
 import tiny
 from datastill import checkpoint, files
-from datastill.config import load
+from datastill.description import load
 from datastill.errors import InputError, RunError
 from datastill.recipes import read_recipe
 from datastill.run import read_run

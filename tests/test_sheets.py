@@ -12,7 +12,7 @@ import torch
 import datastill as ds
 import tiny
 from datastill import sheets
-from datastill.config import load
+from datastill.description import load
 from datastill.errors import InputError
 from datastill.nets.mlp import MLP
 from datastill.protocols.dc import DC

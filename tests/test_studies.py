@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from datastill.config import digest, read_toml
+from datastill.digest import digest
+from datastill.tables import read_toml
 from datastill.studies import load_study, read_study, study_names, study_path
 from datastill.study import cells
 from kit import input_error

@@ -17,7 +17,9 @@ import pytest
 from scipy import stats
 
 import tiny
-from datastill.config import load, read_toml, to_toml
+from datastill.description import load
+from datastill.digest import to_toml
+from datastill.tables import read_toml
 from datastill.nets.mlp import MLP
 from datastill.studies import read_study
 from datastill.study import Place, Study, carry_out, cells, difference, foresee, seeds_needed
@@ -125,7 +127,7 @@ def test_networks_that_differ_in_width_alone_are_told_apart() -> None:
 def test_judges_must_know_the_classes_and_take_no_part(tmp_path: Path) -> None:
     few = tmp_path / "few.npz"
     np.savez(few, x_train=np.zeros((40, 8, 8, 1), np.uint8), y_train=np.arange(40) % 2)
-    for judges, says in (({**tiny.POOL, "data": {"name": "npz", "path": str(few)}}, "know 2 other classes"),
+    for judges, says in (({**tiny.POOL, "data": {"source": "npz", "path": str(few)}}, "know 2 other classes"),
                          (tiny.POOL, "guides the run too")):
         with input_error("judges", says):
             carry_out(study(judges=judges), place(tmp_path / "root"), tmp_path / "results")

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 import datastill as ds
-from datastill.config import find, load, names
+from datastill.description import load
+from datastill.registry import find, names
 from datastill.core import Method, Plugin
 from datastill.errors import InputError
 from datastill.synthetic import Parametrization
@@ -33,7 +34,7 @@ METHODS, PLUGINS, PARAMETRIZATIONS = names(Method), names(Plugin), names(Paramet
 @cache
 def splits() -> ds.Splits:
     """The embedded digits."""
-    return ds.Data(name="digits", validation=0.1).load(Path())
+    return ds.Data(source="digits", validation=0.1).load(Path())
 
 
 def method(name: str, **options: Any) -> Method:
@@ -62,7 +63,7 @@ def run(method_name: str = "distribution", **fields: Any) -> ds.Run:
     """A cheap run on digits, one image a class."""
     options = fields.pop("method_options", {})
     return load(ds.Run, {"method": method(method_name, **options), "network": NETWORK, "ipc": 1,
-                         "data": ds.Data(name="digits", validation=0.1), **fields})
+                         "data": ds.Data(source="digits", validation=0.1), **fields})
 
 
 def task(of: ds.Run) -> ds.Task:

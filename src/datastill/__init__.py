@@ -62,7 +62,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from datastill.artifact import Distilled, load
-    from datastill.config import Description, Family, find
+    from datastill.description import Description, Family
+    from datastill.registry import find
     from datastill.core import Group, Labeler, Method, Optim, Plugin, Protocol, Step, Task
     from datastill.data import Batch, Data, Images, Source, Splits
     from datastill.errors import InputError, RunError

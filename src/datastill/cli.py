@@ -92,7 +92,7 @@ def quickstart(out: Annotated[Path | None, typer.Option(
     evaluate(run_folder, ["convnet:width=32", "mlp"], None, 5, "test", 0, False, False, DATA_ROOT, out, device)
     report([run_folder], out / "report.html")
     _say("Next: `datastill list recipes`, or your own images: "
-         "`datastill distill dm/digits-ipc1 data.name=folder data.path=PATH data.size=32`")
+         "`datastill distill dm/digits-ipc1 data.source=folder data.path=PATH data.size=32`")
 
 
 @_command()
@@ -178,8 +178,8 @@ def evaluate(folder: Folder,
     """
     from datastill import console
     from datastill.artifact import load
-    from datastill.config import load as describe
-    from datastill.config import spec
+    from datastill.description import load as describe
+    from datastill.digest import spec
     from datastill.core import Protocol
     from datastill.data import Data
     from datastill.nets import Architecture
@@ -265,8 +265,8 @@ def tune(recipe: RecipeName, changes: Changes = None,
     set. The same command goes on with what was interrupted. Then: `datastill evaluate DIR --protocol tuned:lr=...`.
     """
     from datastill import console
-    from datastill.config import load as describe
-    from datastill.config import spec
+    from datastill.description import load as describe
+    from datastill.digest import spec
     from datastill.core import Protocol
     from datastill.nets import Architecture
     from datastill.recipes import read_recipe
@@ -298,13 +298,13 @@ def teach(pool: Annotated[str, typer.Argument(
               "pool (`datastill list pools`).")],
           changes: Annotated[list[str] | None, typer.Argument(
               metavar="[KEY=VALUE]...", help="Changes: to the recipe; or to pool and data: `pool.count=5 "
-              "data.name=cifar10`.")] = None,
+              "data.source=cifar10`.")] = None,
           jobs: Annotated[int, typer.Option(min=1, help="Teachers trained at once, each with its share of the cores.")] = 1,
           retrain: Annotated[bool, typer.Option("--retrain", help="Make damaged teachers again.")] = False,
           data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
     """Make the teachers of a pool ahead of time; the same command goes on with what was interrupted.
 
-    Example: `datastill teach supervised 'pool.networks=["convnet:width=32"]' pool.epochs=10 data.name=cifar10`
+    Example: `datastill teach supervised 'pool.networks=["convnet:width=32"]' pool.epochs=10 data.source=cifar10`
     """
     from datastill import console
     from datastill.recipes import read_pools
@@ -423,7 +423,7 @@ def list_(what: Annotated[str, typer.Argument(
         autocompletion=lambda: [*_families(), "recipes", "studies"])]) -> None:
     """List what can be named: methods, plugins, data, networks, pools, parametrizations, protocols, recipes, studies."""
     from datastill import console
-    from datastill.config import nearest
+    from datastill.tables import nearest
     if what == "recipes":
         console.show_recipes()
     elif what == "studies":
@@ -440,7 +440,8 @@ def show(name: Annotated[str, typer.Argument(
         )]) -> None:
     """Show what a name means: its settings with their defaults, or the recipe's text."""
     from datastill import console
-    from datastill.config import find, names, nearest
+    from datastill.registry import find, names
+    from datastill.tables import nearest
     from datastill.recipes import recipe_names, recipe_path
     from datastill.studies import study_names, study_path
     if name in recipe_names():
@@ -500,7 +501,8 @@ def _parts() -> dict[str, Any]:
 
 def _outside(name: str) -> Any:
     """The class ``package.module:Class`` names, of whatever family."""
-    from datastill.config import Family, find
+    from datastill.description import Family
+    from datastill.registry import find
     return find(Family, name)
 
 

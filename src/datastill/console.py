@@ -14,7 +14,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from datastill.config import Description, Family, dump, find, kind, leaves, names, spec
+from datastill.description import Description, Family
+from datastill.digest import dump, spec
+from datastill.registry import find, kind, names
+from datastill.tables import leaves
 from datastill.scoring import guessing, statistics
 
 out = Console(soft_wrap=False)
@@ -208,7 +211,7 @@ def show_judged(rows: Sequence[tuple[str, Any]], correlation: Mapping[str, Any])
 
 def show_studies() -> None:
     """All studies with their questions and editions."""
-    from datastill.config import read_toml
+    from datastill.tables import read_toml
     from datastill.studies import study_names, study_path
     table = Table("study", "question", "editions")
     for name in study_names():

@@ -8,16 +8,18 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field, TypeAdapter
 from torch import Tensor, nn
 
-from datastill.config import Description, Family
+from datastill.description import Description, Family
 from datastill.data import Batch, Images
 from datastill.nets import Architecture, chunk_size, fresh
 from datastill.parametrizations.pixels import Pixels
+from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.synthetic import Parametrization, SyntheticSet
 from datastill.teachers import Context, Pool, Teachers
@@ -251,6 +253,28 @@ class Plugin(Part):
         if self.schedule == "linear":
             return min(1.0, iteration / (0.5 * iterations))
         return math.log1p(iteration) / math.log1p(iterations) if self.schedule == "log" else 1.0
+
+
+@cache
+def _by_label() -> TypeAdapter[dict[str, Plugin]]:
+    return TypeAdapter(dict[str, Plugin])
+
+
+def _labeled(plugins: Any) -> Any:
+    """Plug-ins in a table by label, as a tuple; the label is the kind, unless a kind is given."""
+    if not isinstance(plugins, Mapping):
+        return plugins
+    tables = {}
+    for label, table in plugins.items():
+        if isinstance(table, Plugin):
+            tables[label] = table if label in (table.label, kind(table)) else table.model_copy(update={"label": label})
+        else:
+            named = {} if not isinstance(table, Mapping) or table.get("kind", label) == label else {"label": label}
+            tables[label] = {"kind": label, **named, **table} if isinstance(table, Mapping) else table
+    return tuple(_by_label().validate_python(tables).values())
+
+
+Plugins = Annotated[tuple[Plugin, ...], BeforeValidator(_labeled)]  # of a field: a table by label will do
 
 
 class Protocol(Family):

@@ -41,7 +41,7 @@ def to_npz(distilled: Distilled, out: Path) -> Path:
     y_train (N,) int64 (the largest label), classes, mean, std, and lr where one was learned. Where images are whitened,
     zca_mean (D,) and zca_matrix (D, D): normalized images x, flattened, are whitened by (x - zca_mean) @ zca_matrix.
 
-    The names are those of ``data.name=npz``, but there are no test images in it: to be read back as a dataset it needs
+    The names are those of ``data.source=npz``, but there are no test images in it: to be read back as a dataset it needs
     two images of each class at least (a part of them is then kept for testing), or an x_test and y_test of your own.
     """
     out = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datastill.config import kind, nearest
+from datastill.registry import kind
+from datastill.tables import nearest
 from datastill.core import Method, Plugin, Step, Task
 from datastill.errors import InputError, RunError
 from datastill.rng import RNG

@@ -10,8 +10,11 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from datastill import artifact, checkpoint
-from datastill.config import Description, digest, dump, kind, load, read_toml, spec, to_toml
-from datastill.core import Labeler, Method, Part, Plugin, Precision, Protocol, Task
+from datastill.description import Description, load
+from datastill.digest import digest, dump, spec, to_toml
+from datastill.registry import kind
+from datastill.tables import read_toml
+from datastill.core import Labeler, Method, Part, Plugin, Plugins, Precision, Protocol, Task
 from datastill.data import Data, Images
 from datastill.errors import InputError, RunError
 from datastill.files import locked, make_folder, reason, remove_leftovers, write_atomically
@@ -39,7 +42,7 @@ class Run(Description):
     """
 
     method: Method
-    plugins: tuple[Plugin, ...] = ()
+    plugins: Plugins = ()
     parametrization: Parametrization = Pixels()
     data: Data = Data()
     network: Architecture = ConvNet()

@@ -12,7 +12,8 @@ from pydantic import Field
 from scipy import stats
 
 from datastill.artifact import Distilled
-from datastill.config import Description, load, spec
+from datastill.description import Description, load
+from datastill.digest import spec
 from datastill.core import Protocol
 from datastill.data import Batch, Images
 from datastill.errors import InputError

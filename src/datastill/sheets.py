@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from datastill.artifact import TENSORS, Distilled
-from datastill.config import Description, digest, dump, explain, spec
+from datastill.description import Description, explain
+from datastill.digest import digest, dump, spec
 from datastill.core import Labeler, Protocol, Task
 from datastill.data import Batch, Images
 from datastill.errors import InputError

@@ -15,7 +15,9 @@ from scipy import stats
 
 from datastill import artifact
 from datastill.analysis.judging import check_judges, judge, rank_correlation
-from datastill.config import Description, changed, digest, leaves, load, spec
+from datastill.description import Description, load
+from datastill.digest import digest, spec
+from datastill.tables import changed, leaves
 from datastill.core import Plugin
 from datastill.data import Data, Splits
 from datastill.errors import InputError

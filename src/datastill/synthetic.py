@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from datastill.config import Family
+from datastill.description import Family
 from datastill.data import Batch, Images
 
 

@@ -7,7 +7,9 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from datastill.config import digest, dump, load, override, spec
+from datastill.description import load
+from datastill.digest import digest, dump, spec
+from datastill.tables import override
 from datastill.core import Protocol
 from datastill.data import Splits
 from datastill.errors import InputError, RunError

@@ -9,7 +9,7 @@ import torch
 
 import tiny
 from datastill.analysis.diversity import diversity, linear_cka
-from datastill.config import load
+from datastill.description import load
 from datastill.rng import RNG
 from datastill.teachers import Context, Pool, Teachers
 from kit import input_error
@@ -61,7 +61,7 @@ def test_of_another_label_space_there_is_no_accuracy(tmp_path: Path) -> None:
     import numpy as np
     few = train.targets < 2
     np.savez(tmp_path / "few.npz", x_train=train.pixels[few].permute(0, 2, 3, 1).numpy(), y_train=train.targets[few].numpy())
-    pool = load(Pool, {**tiny.POOL, "batch_size": 32, "data": {"name": "npz", "path": str(tmp_path / "few.npz")}})  # type: ignore[type-abstract]
+    pool = load(Pool, {**tiny.POOL, "batch_size": 32, "data": {"source": "npz", "path": str(tmp_path / "few.npz")}})  # type: ignore[type-abstract]
     where = Context(train, tmp_path, tmp_path)
     pool.prepare(where)
     found = diversity(Teachers(pool, where), train, 50)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import datastill as ds
 import tiny
 from datastill.analysis.judging import judge, rank_correlation
-from datastill.config import load
+from datastill.description import load
 from datastill.teachers import Pool, Teachers
 from kit import input_error
 
@@ -57,7 +57,7 @@ def test_what_cannot_be_judged(tmp_path: Path) -> None:
     train = tiny.splits().train
     few = train.targets < 2
     np.savez(tmp_path / "few.npz", x_train=train.pixels[few].permute(0, 2, 3, 1).numpy(), y_train=train.targets[few].numpy())
-    other = load(Pool, {**tiny.POOL, "batch_size": 32, "data": {"name": "npz", "path": str(tmp_path / "few.npz")}})  # type: ignore[type-abstract]
+    other = load(Pool, {**tiny.POOL, "batch_size": 32, "data": {"source": "npz", "path": str(tmp_path / "few.npz")}})  # type: ignore[type-abstract]
     other.prepare(task.context)
     ds.distill(tiny.run(), tiny.run().task(train, root=tmp_path), tmp_path / "run2")
     with input_error("knows 2 other classes", "choose teachers of the run's data"):

@@ -11,7 +11,9 @@ import torch
 import datastill as ds
 import tiny
 from datastill import checkpoint
-from datastill.config import Family, dump, find, kind, load, names, to_toml
+from datastill.description import Family, load
+from datastill.digest import dump, to_toml
+from datastill.registry import find, kind, names
 from datastill.core import Method, Plugin, Protocol
 from datastill.data import Source
 from datastill.errors import InputError, RunError

@@ -43,7 +43,7 @@ def npz(tmp_path: Path) -> Callable[..., Data]:
     def write(options: dict[str, Any] | None = None, **arrays: Any) -> Data:
         x, y = pictures(3, 10)
         np.savez(tmp_path / "set.npz", **{"x_train": x, "y_train": y, **arrays})
-        return Data(name="npz", path="set.npz", **(options or {}))
+        return Data(source="npz", path="set.npz", **(options or {}))
 
     return write
 
@@ -60,7 +60,7 @@ def tree(tmp_path: Path) -> Callable[..., Data]:
             folder.mkdir(parents=True, exist_ok=True)
             for number, image in enumerate(images):
                 image.save(folder / f"{number:02d}.png")
-        return Data(name="folder", path="tree", **options)
+        return Data(source="folder", path="tree", **options)
 
     return write
 

@@ -11,7 +11,7 @@ from datastill.data import Data
 
 def test_names_and_colors(publish: Callable[[str], Any], tmp_path: Path) -> None:
     images, _ = publish("cifar10").train
-    train = Data(name="cifar10").load(tmp_path).train
+    train = Data(source="cifar10").load(tmp_path).train
     assert train.classes == tuple(f"class {i}" for i in range(10))
     assert train.shape == (3, 32, 32)
     assert train.pixels[7, :, 2, 5].tolist() == images[7, 2, 5].tolist()
@@ -19,4 +19,4 @@ def test_names_and_colors(publish: Callable[[str], Any], tmp_path: Path) -> None
 
 def test_batches_stay_in_order(publish: Callable[[str], Any], tmp_path: Path) -> None:
     _, targets = publish("cifar10").train
-    assert Data(name="cifar10").load(tmp_path).train.targets.tolist() == targets.tolist()
+    assert Data(source="cifar10").load(tmp_path).train.targets.tolist() == targets.tolist()

@@ -11,7 +11,7 @@ from datastill.data import Data
 
 def test_the_fine_classes_are_read(publish: Callable[[str], Any], tmp_path: Path) -> None:
     publish("cifar100")
-    train, _, test = Data(name="cifar100").load(tmp_path)
+    train, _, test = Data(source="cifar100").load(tmp_path)
     assert len(train.classes) == 100
     assert set(train.targets.tolist()) == set(test.targets.tolist()) == set(range(100))
     assert train.mean == (0.5071, 0.4866, 0.4409)

@@ -236,19 +236,19 @@ def test_two_channels_are_refused(npz: Npz, tmp_path: Path) -> None:
 
 def test_a_path_is_relative_to_the_root_or_absolute(npz: Npz, tmp_path: Path) -> None:
     data = npz()
-    absolute = Data(name="npz", path=str(tmp_path / "set.npz"))
+    absolute = Data(source="npz", path=str(tmp_path / "set.npz"))
     assert data.load(tmp_path).train.fingerprint == absolute.load(tmp_path / "elsewhere").train.fingerprint
 
 
 def test_a_path_may_start_at_home(npz: Npz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     there = npz().load(tmp_path).train.fingerprint
-    assert Data(name="npz", path="~/set.npz").load(tmp_path / "elsewhere").train.fingerprint == there
+    assert Data(source="npz", path="~/set.npz").load(tmp_path / "elsewhere").train.fingerprint == there
 
 
 def test_a_path_of_nobodys_home_is_refused(tmp_path: Path) -> None:
     with input_error("data.path", "~nobody-of-this-name"):
-        Data(name="npz", path="~nobody-of-this-name/set.npz").load(tmp_path)
+        Data(source="npz", path="~nobody-of-this-name/set.npz").load(tmp_path)
 
 
 def test_a_path_is_tried_under_the_root_first_and_then_here(
@@ -268,12 +268,12 @@ def test_a_path_that_is_nowhere_is_named_in_both_places(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with input_error(str(tmp_path / "gone"), str(tmp_path / "here" / "gone")):
-        Data(name=name, path="gone").load(tmp_path)
+        Data(source=name, path="gone").load(tmp_path)
 
 
 def test_an_unknown_set_is_answered_with_the_nearest(tmp_path: Path) -> None:
     with input_error("unknown dataset 'cifar11'", "'cifar10'"):
-        Data(name="cifar11").load(tmp_path)
+        Data(source="cifar11").load(tmp_path)
 
 
 def test_a_source_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +288,7 @@ class Stripes(Source):
         return Arrays((images, np.arange(10) % 2), None, ("across", "none"))
 """)
     monkeypatch.syspath_prepend(tmp_path)
-    train = Data(name="stripes_set:Stripes").load(tmp_path).train
+    train = Data(source="stripes_set:Stripes").load(tmp_path).train
     assert train.classes == ("across", "none")
     assert len(train) == 8
 
@@ -299,7 +299,7 @@ def test_what_changes_the_training_images_changes_the_fingerprint(
         npz: Npz, tmp_path: Path, options: dict[str, Any]) -> None:
     np.save(tmp_path / "keep.npy", np.arange(9))
     data = npz(options)
-    plain = Data(name="npz", path="set.npz")
+    plain = Data(source="npz", path="set.npz")
     assert data.load(tmp_path).train.fingerprint != plain.load(tmp_path).train.fingerprint
     assert data.load(tmp_path).train.fingerprint == data.load(tmp_path).train.fingerprint
 

@@ -120,12 +120,12 @@ def test_a_fifo_is_not_opened(tree: Tree, tmp_path: Path) -> None:
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with input_error(f"no folder {tmp_path / 'tree'}", "data.path"):
-        Data(name="folder", path="tree").load(tmp_path)
+        Data(source="folder", path="tree").load(tmp_path)
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     with input_error(str(tmp_path), "one folder a class"):
-        Data(name="folder").load(tmp_path)
+        Data(source="folder").load(tmp_path)
 
 
 @pytest.mark.parametrize(("folders", "parts"), [

@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(root: Path, size: int | None = 8, **options: Any) -> Splits:
-    return Data(name="imagenet", size=size, **options).load(root)
+    return Data(source="imagenet", size=size, **options).load(root)
 
 
 def square(path: Path, side: int, mode: str = "RGB") -> np.ndarray:

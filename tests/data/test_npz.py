@@ -103,7 +103,7 @@ def test_pickled_arrays_are_refused_and_not_run(npz: Npz, tmp_path: Path) -> Non
 
 def test_a_missing_file_says_what_is_expected(tmp_path: Path) -> None:
     with input_error(f"no file {tmp_path / 'nothing.npz'}", "data.path", "x_train (N, H, W)"):
-        Data(name="npz", path="nothing.npz").load(tmp_path)
+        Data(source="npz", path="nothing.npz").load(tmp_path)
 
 
 @pytest.mark.parametrize("split", ["y_train", "y_test"])
@@ -130,20 +130,20 @@ def test_an_unwritable_class_name_is_refused(npz: Npz, tmp_path: Path, name: str
 
 def test_no_path_is_explained(tmp_path: Path) -> None:
     with input_error("data.path"):
-        Data(name="npz").load(tmp_path)
+        Data(source="npz").load(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 but cut off"])
 def test_another_kind_of_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "set.npz").write_bytes(content)
     with input_error(str(tmp_path / "set.npz"), "cannot be read"):
-        Data(name="npz", path="set.npz").load(tmp_path)
+        Data(source="npz", path="set.npz").load(tmp_path)
 
 
 def test_a_single_array_is_not_an_npz_file(tmp_path: Path) -> None:
     np.save(tmp_path / "set.npy", IMAGES)
     with input_error(str(tmp_path / "set.npy")):
-        Data(name="npz", path="set.npy").load(tmp_path)
+        Data(source="npz", path="set.npy").load(tmp_path)
 
 
 def outcome(data: Data, root: Path) -> str | Exception:
@@ -156,7 +156,7 @@ def outcome(data: Data, root: Path) -> str | Exception:
 
 def test_a_damaged_file_is_refused_whatever_the_damage(tmp_path: Path) -> None:
     """Each third byte of a small compressed file turned over: the same images, or one line that names the file."""
-    path, data = tmp_path / "set.npz", Data(name="npz", path="set.npz")
+    path, data = tmp_path / "set.npz", Data(source="npz", path="set.npz")
     np.savez_compressed(path, x_train=IMAGES, y_train=LABELS)
     content, whole = path.read_bytes(), outcome(data, tmp_path)
     for place in range(0, len(content), 3):

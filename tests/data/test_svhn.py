@@ -15,7 +15,7 @@ from kit import input_error
 
 def test_digits_are_in_order_and_colors_too(publish: Callable[[str], Any], tmp_path: Path) -> None:
     published = publish("svhn")
-    train, _, test = Data(name="svhn").load(tmp_path)
+    train, _, test = Data(source="svhn").load(tmp_path)
     assert train.classes == tuple("0123456789")
     assert train.shape == (3, 32, 32)
     assert train.targets.tolist() == list(range(10)) * 3
@@ -26,7 +26,7 @@ def test_digits_are_in_order_and_colors_too(publish: Callable[[str], Any], tmp_p
 
 def test_the_files_read_as_torchvision_reads_them(publish: Callable[[str], Any], tmp_path: Path) -> None:
     publish("svhn")
-    train = Data(name="svhn").load(tmp_path).train
+    train = Data(source="svhn").load(tmp_path).train
     theirs = datasets.SVHN(str(tmp_path / "SVHN"), "train")
     assert (train.pixels.numpy() == theirs.data).all()
     assert train.targets.tolist() == theirs.labels.tolist()
@@ -37,7 +37,7 @@ def test_files_in_the_root_itself_are_found(publish: Callable[[str], Any], tmp_p
     published.site.close()
     for path, content in published.contents.items():
         (tmp_path / Path(path).name).write_bytes(content)
-    assert len(Data(name="svhn").load(tmp_path).train) == 30
+    assert len(Data(source="svhn").load(tmp_path).train) == 30
     assert not (tmp_path / "SVHN").exists()
 
 
@@ -47,7 +47,7 @@ def test_a_damaged_file_is_named_in_both_places(publish: Callable[[str], Any], t
     (tmp_path / folder).mkdir(exist_ok=True)
     (tmp_path / folder / "test_32x32.mat").write_bytes(b"half of it")
     with input_error(f"{tmp_path / folder / 'test_32x32.mat'} is damaged"):
-        Data(name="svhn").load(tmp_path)
+        Data(source="svhn").load(tmp_path)
 
 
 def test_a_folder_with_nothing_of_it_does_not_hide_the_root(publish: Callable[[str], Any], tmp_path: Path) -> None:
@@ -56,4 +56,4 @@ def test_a_folder_with_nothing_of_it_does_not_hide_the_root(publish: Callable[[s
     (tmp_path / "SVHN").mkdir()
     for path, content in published.contents.items():
         (tmp_path / Path(path).name).write_bytes(content)
-    assert len(Data(name="svhn").load(tmp_path).test) == 10
+    assert len(Data(source="svhn").load(tmp_path).test) == 10

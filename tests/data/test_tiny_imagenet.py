@@ -20,7 +20,7 @@ from datastill.data import Data, tiny_imagenet
 from kit import input_error
 
 WNIDS = ["n03", "n01", "n02"]  # not in alphabetical order, as in the original
-DATA = Data(name="tiny_imagenet")
+DATA = Data(source="tiny_imagenet")
 
 
 def picture(seed: int, mode: str = "RGB", side: int = 64) -> Image.Image:
@@ -75,7 +75,7 @@ def test_classes_are_in_the_order_of_wnids(folder: Path, tmp_path: Path, caplog:
 
 
 def test_the_folder_itself_may_be_the_path(folder: Path, tmp_path: Path) -> None:
-    named = Data(name="tiny_imagenet", path=folder.name).load(tmp_path)
+    named = Data(source="tiny_imagenet", path=folder.name).load(tmp_path)
     assert named.train.fingerprint == DATA.load(tmp_path).train.fingerprint
 
 
@@ -96,7 +96,7 @@ def test_images_that_are_not_rgb_become_it(folder: Path, tmp_path: Path, mode: s
 
 
 def test_size_and_channels_can_be_asked_for(folder: Path, tmp_path: Path) -> None:
-    splits = Data(name="tiny_imagenet", size=32, channels=1).load(tmp_path)
+    splits = Data(source="tiny_imagenet", size=32, channels=1).load(tmp_path)
     assert splits.train.shape == splits.test.shape == (1, 32, 32)
     assert len(splits.train.mean) == 1
 
@@ -150,7 +150,7 @@ def test_a_damaged_image_is_named(
 def test_an_odd_size_is_named(folder: Path, tmp_path: Path) -> None:
     path = folder / "val" / "images" / "val_1.JPEG"
     jpeg(path, 1, side=32)
-    with input_error(str(path), "32x32", "64x64", "data.name=folder"):
+    with input_error(str(path), "32x32", "64x64", "data.source=folder"):
         DATA.load(tmp_path)
 
 

@@ -29,20 +29,20 @@ def root(tmp_path: Path) -> Path:
 
 @each
 def test_a_missing_set_is_fetched_once(published: Any, root: Path) -> None:
-    train, validation, test = Data(name=published.name).load(root)
+    train, validation, test = Data(source=published.name).load(root)
     assert validation is None
     for images, (pixels, targets) in ((train, published.train), (test, published.test)):
         assert np.array_equal(images.pixels.numpy(), pixels.transpose(0, 3, 1, 2))
         assert images.targets.tolist() == targets.tolist()
     published.site.close()
-    assert Data(name=published.name).load(root).train.fingerprint == train.fingerprint
+    assert Data(source=published.name).load(root).train.fingerprint == train.fingerprint
 
 
 @each
 def test_files_that_are_there_are_read_without_a_network(published: Any, root: Path) -> None:
     published.unpack(root)
     published.site.close()
-    assert len(Data(name=published.name).load(root).train) == len(published.train[0])
+    assert len(Data(source=published.name).load(root).train) == len(published.train[0])
 
 
 @each
@@ -50,7 +50,7 @@ def test_a_missing_set_without_a_network_is_explained(published: Any, root: Path
     published.site.close()
     first, *others = [root / path for path in published.contents]
     with input_error(f"looked for {first} and {len(others)} more", "download failed", "--data-root", "DATASTILL_DATA"):
-        Data(name=published.name).load(root)
+        Data(source=published.name).load(root)
 
 
 @each
@@ -60,7 +60,7 @@ def test_a_missing_set_leaves_nothing_behind(published: Any, root: Path, there: 
     if there:
         root.mkdir()
     with input_error("download failed"):
-        Data(name=published.name).load(root / "a" / "b")
+        Data(source=published.name).load(root / "a" / "b")
     assert root.exists() == there
     assert not there or list(root.iterdir()) == []
 
@@ -72,14 +72,14 @@ def test_one_missing_file_without_a_network_is_named(published: Any, root: Path)
     lost = root / list(published.contents)[1]
     lost.unlink()
     with input_error(f"looked for {lost}, "):
-        Data(name=published.name).load(root)
+        Data(source=published.name).load(root)
 
 
 @each
 def test_one_missing_file_is_fetched(published: Any, root: Path) -> None:
     published.unpack(root)
     (root / list(published.contents)[1]).unlink()
-    assert len(Data(name=published.name).load(root).test) == len(published.test[0])
+    assert len(Data(source=published.name).load(root).test) == len(published.test[0])
 
 
 @each
@@ -89,7 +89,7 @@ def test_a_damaged_file_is_named_and_left_alone(published: Any, root: Path, numb
     path, content = list(published.contents.items())[number]
     (root / path).write_bytes(content[:-1])
     with input_error(f"{root / path} is damaged", "md5", "delete it"):
-        Data(name=published.name).load(root)
+        Data(source=published.name).load(root)
     assert (root / path).read_bytes() == content[:-1]
 
 
@@ -98,19 +98,19 @@ def test_a_damaged_download_is_not_read(published: Any, root: Path) -> None:
     for file in published.site.folder.iterdir():
         file.write_bytes(b"a login page")
     with input_error("download failed", str(root)):
-        Data(name=published.name).load(root)
+        Data(source=published.name).load(root)
 
 
 def test_a_root_that_cannot_be_made_is_explained(publish: Callable[[str], Any], tmp_path: Path) -> None:
     publish("mnist")
     (tmp_path / "file").touch()
     with input_error(str(tmp_path / "file"), "--data-root"):
-        Data(name="mnist").load(tmp_path / "file")
+        Data(source="mnist").load(tmp_path / "file")
 
 
 def test_the_fields_usual_statistics_are_used(publish: Callable[[str], Any], root: Path) -> None:
     publish("cifar10")
-    train = Data(name="cifar10").load(root).train
+    train = Data(source="cifar10").load(root).train
     wanted = (train.pixels.numpy() / 255 - np.reshape(train.mean, (3, 1, 1))) / np.reshape(train.std, (3, 1, 1))
     got = train.batch(RNG(0).permutation(len(train)).sort().values).x
     assert np.allclose(got, wanted, atol=1e-5)
@@ -119,7 +119,7 @@ def test_the_fields_usual_statistics_are_used(publish: Callable[[str], Any], roo
 
 def test_statistics_are_measured_where_the_channels_are_converted(publish: Callable[[str], Any], root: Path) -> None:
     publish("cifar10")
-    train = Data(name="cifar10", channels=1).load(root).train
+    train = Data(source="cifar10", channels=1).load(root).train
     assert train.shape == (1, 32, 32)
     assert abs(train.batch(train.of_class[0]).x.mean()) < 0.2
     assert len(train.mean) == len(train.std) == 1

@@ -17,7 +17,7 @@ from kit import input_error
 
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory: pytest.TempPathFactory) -> ds.Splits:
-    return ds.Data(name="digits", validation=0.1, zca=True).load(tmp_path_factory.mktemp("root"))
+    return ds.Data(source="digits", validation=0.1, zca=True).load(tmp_path_factory.mktemp("root"))
 
 
 def covariance(x: torch.Tensor) -> torch.Tensor:
@@ -55,7 +55,7 @@ def test_whitened_data_have_another_fingerprint(splits: ds.Splits) -> None:
 
 
 def test_it_is_fitted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    described = ds.Data(name="digits", zca=True)
+    described = ds.Data(source="digits", zca=True)
     first = described.load(tmp_path)
     (kept,) = tmp_path.iterdir()
     monkeypatch.setattr(whitening, "fit", None)  # would fail if it were called
@@ -72,14 +72,14 @@ def test_it_is_fitted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_set_too_large_for_it_says_the_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(whitening.memory, "total", lambda: 2**20)
     with input_error("zca", "GiB", "data.size", "data.zca=false"):
-        ds.Data(name="digits", zca=True).load(tmp_path)
+        ds.Data(source="digits", zca=True).load(tmp_path)
     monkeypatch.undo()
     with input_error("224", "GiB"):
         whitening.check_memory(1_281_167, (3, 224, 224))
 
 
 def test_what_is_distilled_keeps_it(tmp_path: Path, splits: ds.Splits) -> None:
-    run = tiny.run(data=ds.Data(name="digits", validation=0.1, zca=True))
+    run = tiny.run(data=ds.Data(source="digits", validation=0.1, zca=True))
     ds.distill(run, run.task(splits.train), tmp_path / "run")
     loaded = ds.load(tmp_path / "run")
     assert loaded.whitening is not None

@@ -9,7 +9,7 @@ import torch
 
 import datastill as ds
 import tiny
-from datastill.config import load
+from datastill.description import load
 from datastill.core import Method
 from datastill.errors import InputError
 from datastill.functional.distances import class_means, mean_feature_distance

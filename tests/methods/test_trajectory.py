@@ -164,8 +164,8 @@ def test_inner_training_that_is_not_finite_stops_with_advice(tmp_path: Path) -> 
     ({"steps": 0}, "steps"),
     ({"gradient": "wrong"}, "gradient"),
     ({"pool": {"kind": "experts", "networks": ["mlp"]}}, "the experts are mlp, the run's network is convnet:width=4,depth=2"),
-    ({"pool": {"kind": "experts", "data": {"name": "digits", "size": 16}}}, "the experts are of other data: their shape is (1, 16, 16)"),
-    ({"pool": {"kind": "experts", "data": {"name": "digits", "validation": 0.1, "zca": True}}}, "their ZCA whitening is"),
+    ({"pool": {"kind": "experts", "data": {"source": "digits", "size": 16}}}, "the experts are of other data: their shape is (1, 16, 16)"),
+    ({"pool": {"kind": "experts", "data": {"source": "digits", "validation": 0.1, "zca": True}}}, "their ZCA whitening is"),
     ({"run": {"network": "convnet:width=4,depth=2,norm=batch"}}, "its normalization has running statistics"),
     ({"pool": {"kind": "pretrained", "networks": ["mlp"], "files": ["x"]}}, "mlp"),
 ])

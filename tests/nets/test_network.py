@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datastill.config import find, load, names
+from datastill.description import load
+from datastill.registry import find, names
 from datastill.data import Images
 from datastill.nets import Architecture, Network, as_function, chunk_size, couples_samples, fresh
 from datastill.rng import RNG

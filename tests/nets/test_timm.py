@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from datastill.config import load
+from datastill.description import load
 from datastill.nets import Architecture
 from datastill.nets.timm import Timm
 from datastill.rng import RNG

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from datastill.config import load, spec
+from datastill.description import load
+from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.nets import Architecture, fresh
 from datastill.nets._foreign import ForeignNetwork

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastill.config import load
+from datastill.description import load
 from datastill.errors import InputError
 from datastill.nets import Architecture
 from datastill.nets.vit import ViT

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from datastill.config import load, spec
+from datastill.description import load
+from datastill.digest import spec
 from datastill.parametrizations.pixels import Pixels
 from datastill.rng import RNG
 from datastill.synthetic import Parametrization

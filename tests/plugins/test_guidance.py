@@ -13,7 +13,7 @@ from torch import nn
 
 import datastill as ds
 import tiny
-from datastill.config import load
+from datastill.description import load
 from datastill.core import Plugin, Step, Task
 from datastill.run import check
 from datastill.teachers import Pool, Teachers
@@ -22,7 +22,7 @@ from datastill.teachers.supervised import Supervised
 from kit import input_error
 
 PAIR = {**tiny.POOL, "networks": [tiny.NETWORK, "mlp"]}
-OTHER = {**tiny.POOL, "data": {"name": "digits", "size": 16}}  # the same classes in another size
+OTHER = {**tiny.POOL, "data": {"source": "digits", "size": 16}}  # the same classes in another size
 
 
 def guided(name: str, **options: Any) -> tuple[Task, Any]:
@@ -142,7 +142,7 @@ def test_another_label_space_is_for_cclom(tmp_path: Path) -> None:
     few = train.targets < 3
     pixels, labels = train.pixels[few].permute(0, 2, 3, 1).numpy(), train.targets[few].numpy()
     np.savez(tmp_path / "few.npz", x_train=pixels, y_train=labels, x_test=pixels[:9], y_test=labels[:9])
-    fewer = {**tiny.POOL, "batch_size": 64, "data": {"name": "npz", "path": str(tmp_path / "few.npz")}}
+    fewer = {**tiny.POOL, "batch_size": 64, "data": {"source": "npz", "path": str(tmp_path / "few.npz")}}
     with input_error("clom needs teachers of the same classes in the same order: they know 3 (0, 1, 2), the run has 10",
                      "use cclom"):
         guided("clom", pool=fewer)

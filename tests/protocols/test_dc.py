@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from datastill.config import load
+from datastill.description import load
 from datastill.core import Protocol
 from datastill.data import Batch
 from datastill.errors import InputError

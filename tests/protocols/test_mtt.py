@@ -8,7 +8,7 @@ import pytest
 
 import datastill as ds
 import tiny
-from datastill.config import load
+from datastill.description import load
 from datastill.core import Protocol
 from datastill.protocols.datm import DATM
 from datastill.protocols.dc import DC

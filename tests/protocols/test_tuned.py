@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from datastill.config import load
+from datastill.description import load
 from datastill.core import Protocol
 from datastill.data import Batch
 from datastill.nets.convnet import ConvNet

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from datastill.config import load
+from datastill.description import load
 from datastill.nets import Architecture
 from reference.golden import FOLDER, Golden, error, fill
 

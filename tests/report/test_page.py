@@ -12,7 +12,8 @@ import torch
 import datastill as ds
 from datastill import sheets
 from datastill.artifact import write_tensors
-from datastill.config import dump, load
+from datastill.description import load
+from datastill.digest import dump
 from datastill.data import Images
 from datastill.errors import InputError
 from datastill.protocols.dc import DC

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import datastill as ds
-from datastill.config import dump, load
+from datastill.description import load
+from datastill.digest import dump
 from datastill.data import Images
 from datastill.recipes import read_recipe
 from datastill.report import reproduce
@@ -18,7 +19,7 @@ RECIPE = "dm/digits-ipc1"
 @pytest.mark.parametrize("given", [
     [], ["seed=3"], ["method.iterations=5", "network.width=16"], ["plugins.total_variation.weight=0.25"],
     ["plugins.total_variation.weight=1.0"], ["network=mlp"], ["method=coreset", "network=mlp:width=8"], ["method.optim.images.lr=2.5", "ipc=2"],
-    ["data.name=cifar10", "method.augment=color_crop"]])
+    ["data.source=cifar10", "method.augment=color_crop"]])
 def test_changes_lead_to_the_run(given: list[str]) -> None:
     run = read_recipe(RECIPE, given).run
     found = reproduce.changes(RECIPE, run)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datastill.config import load
+from datastill.description import load
 from datastill.core import Protocol
 from datastill.report import settings
 from datastill.report.settings import Setting

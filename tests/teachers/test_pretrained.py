@@ -15,7 +15,7 @@ from torchvision import models
 
 import datastill as ds
 import tiny
-from datastill.config import load
+from datastill.description import load
 from datastill.data.domain import bring
 from datastill.nets import Architecture
 from datastill.teachers import Context, Pool, Teachers

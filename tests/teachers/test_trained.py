@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import tiny
-from datastill.config import load
+from datastill.description import load
 from datastill.data import Data
 from datastill.errors import InputError
 from datastill.nets import Architecture
@@ -92,14 +92,14 @@ def test_teachers_are_shared_between_pools(tmp_path: Path) -> None:
     assert both.missing(where) == 4
     assert pool(seed=1).missing(where) == 0
     assert pool(lr=0.02).missing(where) == 1
-    assert pool(data=Data(name="digits", validation=0.1)).missing(where) == 0  # the very same images by another way
+    assert pool(data=Data(source="digits", validation=0.1)).missing(where) == 0  # the very same images by another way
     assert torch.equal(weights(pool(seed=1), where), weights(both, where, 0, 1))
     assert before.items() <= content(tmp_path).items()
 
 
 def test_other_data_are_another_digest(tmp_path: Path) -> None:
     plain = tiny.run(plugins={"cclom": {"pool": {"kind": "supervised"}}})
-    other = tiny.run(plugins={"cclom": {"pool": {"kind": "supervised", "data": {"name": "digits", "size": 16}}}})
+    other = tiny.run(plugins={"cclom": {"pool": {"kind": "supervised", "data": {"source": "digits", "size": 16}}}})
     real = tiny.splits().train
     assert plain.digest(real) != other.digest(real)
     assert len(other.pools()[0].identity(tmp_path)) == 1
@@ -138,7 +138,7 @@ from datastill.teachers import Context
 from datastill.teachers.supervised import Supervised
 from datastill.nets.convnet import ConvNet
 trained.EVERY = 0.0
-real = Data(name="digits").load(".").train
+real = Data(source="digits").load(".").train
 pool = Supervised(networks=(ConvNet(width=4, depth=2),), count=2, epochs=12, batch_size=64)
 root = Path(sys.argv[1])
 pool.prepare(Context(real, root, root, lambda done, of: print(done, flush=True)))
@@ -162,7 +162,7 @@ pool.prepare(Context(real, root, root, lambda done, of: print(done, flush=True))
 
 
 def test_several_at_once_are_the_same(tmp_path: Path) -> None:
-    some, data = pool(count=3), Data(name="digits", validation=0.1)
+    some, data = pool(count=3), Data(source="digits", validation=0.1)
     make(some, data, tmp_path / "one", tmp_path, torch.device("cpu"), 1, lambda *at: None)
     make(some, data, tmp_path / "two", tmp_path, torch.device("cpu"), 2, lambda *at: None)
     assert content(tmp_path / "one") == content(tmp_path / "two")
@@ -314,7 +314,7 @@ def test_directions_are_the_features_of_real_images(tmp_path: Path) -> None:
 
 def test_another_domain(tmp_path: Path) -> None:
     """A teacher of larger color images looks at the run's digits."""
-    other = Data(name="digits", size=12, channels=3)
+    other = Data(source="digits", size=12, channels=3)
     teacher = pool(data=other).load(context(tmp_path), 0, 0)
     x = tiny.splits().train.batch(torch.arange(4)).x.requires_grad_()
     assert teacher.see(x).shape == (4, 3, 12, 12)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from scipy import stats
 
 from datastill import artifact
-from datastill.config import Description, digest, spec
+from datastill.description import Description
+from datastill.digest import digest, spec
 from datastill.errors import InputError
 from datastill.files import read_sealed, seal, sha256, write_json
 from datastill.run import Run

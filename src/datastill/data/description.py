@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field
 
-from datastill.config import NOT_DECISIVE, Description, find
-from datastill.data.images import Images, Lazy
+from datastill.description import NOT_DECISIVE, Description
+from datastill.registry import kind
+from datastill.data.digits import Digits
+from datastill.data.images import Images, Lazy, mean_and_std
 from datastill.data.source import Arrays, Source, check
 from datastill.data.whitening import check_memory, fit_once
 from datastill.errors import InputError
 from datastill.rng import RNG
+from datastill.tables import nearest
 
 
 class Splits(NamedTuple):
@@ -28,28 +30,38 @@ class Splits(NamedTuple):
 
 
 class Data(Description):
-    """A dataset by name, with what is done to it once, before anything is drawn.
+    """A dataset by its source, with what is done to it once, before anything is drawn.
 
-    name: a source (``datastill list data``) or ``package.module:Class``.
+    source: where it comes from (``datastill list data``, or ``package.module:Class``), with settings of its own where it
+        has some. The source alone will do for the whole: ``data=cifar10``.
     path: where a source of your own files (``folder``, ``npz``) or one of many files (``imagenet``) finds them:
         absolute, from ~, or relative to the data root or, where that has no such path, to the working folder.
     size: images are resized to size x size; needed where a folder holds images of several sizes.
     channels: 1 or 3; converts, and is needed where a folder mixes gray and color images.
     validation: share of the training images held out to choose hyper-parameters on, the same in each class.
     test: share of the images held out for testing where the source has no test split of its own.
+    classes: names of the classes to keep, in the order they shall have; all unless given.
     keep: a file of training indices (.npy, or text with one a line) to reduce the training images to.
     zca: whiten all images by the covariance of the training images (MTT and later papers). Fitted once and kept beside the
         data; what is distilled keeps it too, and is only of use with it.
     """
 
-    name: str = "digits"
+    bare: ClassVar[str] = "source"
+
+    source: Source = Digits()
     path: Annotated[str | None, NOT_DECISIVE] = None
     size: int | None = Field(default=None, ge=4, le=1024)
     channels: int | None = Field(default=None, ge=1, le=3)
     validation: float = Field(default=0.0, ge=0.0, lt=1.0)
     test: float = Field(default=0.2, gt=0.0, lt=1.0)
     keep: Annotated[str | None, NOT_DECISIVE] = None
+    classes: tuple[str, ...] = ()
     zca: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the source."""
+        return kind(self.source)
 
     def load(self, root: Path | str) -> Splits:
         """Read the set under the data root. Raises InputError for a missing, damaged or unfit set."""
@@ -57,7 +69,7 @@ class Data(Description):
         if self.channels == 2:
             raise InputError("data.channels: expected 1 or 3, got 2")
         arrays = check(self._read(root), self.name, self.size, self.channels)
-        train, test = self._apart(arrays)
+        train, test = (self._of_classes(images) for images in self._apart(arrays))
         if self.keep:
             train = train.subset(self._read_keep(root / self.keep, len(train)))
             _check_no_class_lost(train, f"data.keep {self.keep}")
@@ -67,8 +79,22 @@ class Data(Description):
         mean, std = _statistics(arrays, train)  # of what is left for training, and of nothing else
         if validation is not None:
             validation = replace(validation, mean=mean, std=std)
-        splits = Splits(replace(train, mean=mean, std=std), validation, replace(test, mean=mean, std=std))
+        splits = Splits(replace(train, mean=mean, std=std, origin=self), validation, replace(test, mean=mean, std=std))
         return self._whiten(splits, root) if self.zca else splits
+
+    def _of_classes(self, images: Images) -> Images:
+        """The images of the classes asked for, in their order."""
+        if not self.classes:
+            return images
+        for name in self.classes:
+            if name not in images.classes:
+                raise InputError(f"data.classes: {self.name} has no class {name!r}{nearest(name, images.classes)}")
+        if len(set(self.classes)) < max(2, len(self.classes)):
+            raise InputError(f"data.classes: expected two different classes or more, got {', '.join(self.classes)}")
+        number = torch.full((len(images.classes),), -1)
+        number[[images.classes.index(name) for name in self.classes]] = torch.arange(len(self.classes))
+        part = images.subset(torch.nonzero(number[images.targets] >= 0).squeeze(1))
+        return replace(part, targets=number[part.targets], classes=self.classes)
 
     def _whiten(self, splits: Splits, root: Path) -> Splits:
         """All splits whitened by the training images; the fit is kept under the root where that can be written to."""
@@ -81,20 +107,18 @@ class Data(Description):
 
     def _read(self, root: Path) -> Arrays:
         """What the source finds at ``path``, under the root or else under the working folder."""
-        source = find(Source, self.name)()
-        assert isinstance(source, Source)
         try:
             path = Path(self.path or "").expanduser()
         except RuntimeError as error:  # ~ of somebody unknown
             raise InputError(f"data.path: {self.path} leads nowhere: {error}") from None
         place = root / path
         if place.exists() or not self.path:
-            return source.read(place, self.size, self.channels)
+            return self.source.read(place, self.size, self.channels)
         here = Path.cwd() / path
         if here.exists():
-            return source.read(here, self.size, self.channels)
+            return self.source.read(here, self.size, self.channels)
         try:
-            return source.read(place, self.size, self.channels)  # which may fetch it
+            return self.source.read(place, self.size, self.channels)  # which may fetch it
         except InputError as error:
             if here == place.absolute():
                 raise
@@ -166,12 +190,4 @@ def _statistics(arrays: Arrays, train: Images) -> tuple[tuple[float, ...], tuple
     channels = train.shape[0]
     if arrays.mean is not None and arrays.std is not None and len(arrays.mean) == channels:
         return arrays.mean, arrays.std
-    parts = torch.arange(len(train)).split(1024)
-    count = len(train) * train.shape[1] * train.shape[2]
-
-    def total(of: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        return torch.stack([of(train.raw(rows).double() / 255).sum((0, 2, 3)) for rows in parts]).sum(0) / count
-
-    mean = total(lambda x: x)
-    std = total(lambda x: (x - mean.view(1, -1, 1, 1)).square()).sqrt().clamp_min(1e-3)  # one flat color stays finite
-    return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
+    return mean_and_std(train)

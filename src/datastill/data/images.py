@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -55,6 +56,27 @@ class Images:
     rows: Tensor | None = None  # of a part of a set on disk: which images it has, so that they need not be read
     whitening: Whitening | None = None
     whitened: Tensor | None = None  # the images as they are drawn, (N, C, H, W) float, where they are whitened
+    origin: Any = None  # the Data they were loaded by, or the name of what they were made of
+
+    @classmethod
+    def from_dataset(cls, dataset: Any, *, classes: Sequence[str] = (), mean: Sequence[float] = (),
+                     std: Sequence[float] = (), like: Images | None = None) -> Images:
+        """Any map-style dataset of (image, label), torchvision's for example, read into memory.
+
+        An image is a PIL image, an array (H, W) or (H, W, C) uint8, or a tensor (C, H, W), uint8 or float in [0, 1] (as
+        ``ToTensor`` gives; normalized ones are refused, this library normalizes itself). Labels are whole numbers.
+        classes: names in order; unless given, ``dataset.classes``, else the numbers. mean, std: per channel, of pixels in
+        [0, 1]; unless given, those of these images. like: the training images, whose classes, mean and std are taken.
+
+        Raises InputError: an item that is no such pair, images of several sizes, fewer than two classes.
+
+        >>> from torch.utils.data import TensorDataset
+        >>> pairs = TensorDataset(torch.rand(6, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2]))
+        >>> Images.from_dataset(pairs, classes=["cat", "dog", "owl"]).shape
+        (3, 8, 8)
+        """
+        from datastill.data._memory import read
+        return read(dataset, tuple(classes), tuple(mean), tuple(std), like)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -95,7 +117,7 @@ class Images:
     def subset(self, indices: Tensor) -> Images:
         """The split reduced to these indices, in this order; of one on disk nothing is read."""
         whitened = None if self.whitened is None else self.whitened[indices.to(self.whitened.device)]
-        part = replace(self, targets=self.targets[indices], whitened=whitened)
+        part = replace(self, targets=self.targets[indices], whitened=whitened, origin=None)
         if self.mapped or isinstance(self.pixels, Lazy):
             return replace(part, rows=self._places(indices))
         return replace(part, pixels=self.pixels[indices])
@@ -129,6 +151,19 @@ class Images:
             sha.update(self.pixels.identity(self._places(rows)) if isinstance(self.pixels, Lazy) else
                        np.ascontiguousarray(self.raw(rows).cpu().numpy()).data)
         return sha.hexdigest()[:12]
+
+
+def mean_and_std(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of all pixels in [0, 1], to four digits."""
+    parts = torch.arange(len(images)).split(1024)
+    count = len(images) * images.shape[1] * images.shape[2]
+
+    def total(of: Callable[[Tensor], Tensor]) -> Tensor:
+        return torch.stack([of(images.raw(rows).double() / 255).sum((0, 2, 3)) for rows in parts]).sum(0) / count
+
+    mean = total(lambda x: x)
+    std = total(lambda x: (x - mean.view(1, -1, 1, 1)).square()).sqrt().clamp_min(1e-3)  # one flat color stays finite
+    return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
 
 
 def _plain(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from datastill.config import Family
+from datastill.description import Family
 from datastill.data.images import Lazy
 from datastill.errors import InputError
 

@@ -114,5 +114,5 @@ def _decode(path: Path) -> np.ndarray:
     image = files.decode(path, lambda image: files.convert(image, path, 3))
     if image.shape[:2] != (SIDE, SIDE):
         raise InputError(f"{path} is {image.shape[1]}x{image.shape[0]} pixels; tiny_imagenet has images of "
-                         f"{SIDE}x{SIDE}; take it from the archive again, or read other sizes with data.name=folder")
+                         f"{SIDE}x{SIDE}; take it from the archive again, or read other sizes with data.source=folder")
     return image

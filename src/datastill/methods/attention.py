@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from datastill.config import spec
+from datastill.digest import spec
 from datastill.core import Group, Method, Optim, Step, Task
 from datastill.errors import InputError
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from datastill import memory
-from datastill.config import NOT_DECISIVE, digest, spec
+from datastill.description import NOT_DECISIVE
+from datastill.digest import digest, spec
 from datastill.core import Group, Labeler, Method, Optim, Step, Task
 from datastill.data import Batch
 from datastill.errors import InputError, RunError

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from datastill.config import digest
+from datastill.digest import digest
 from datastill.nets.network import Architecture, Network, Shape, does_not_fit
 
 Stem = Literal["auto", "small", "original"]

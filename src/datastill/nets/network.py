@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from datastill.config import Family, spec
+from datastill.description import Family
+from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.rng import RNG
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from datastill.config import nearest
+from datastill.tables import nearest
 from datastill.nets import _foreign
 from datastill.nets.network import Architecture, Network, Shape
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 from torch import nn
 
-from datastill.config import kind
+from datastill.registry import kind
 from datastill.core import Protocol
 from datastill.errors import InputError
 from datastill.functional.augment import Strategy, augment_images

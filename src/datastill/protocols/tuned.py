@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from datastill.config import kind
+from datastill.registry import kind
 from datastill.core import Protocol
 from datastill.errors import InputError
 from datastill.functional.augment import STRATEGY, Strategy, augment_images

@@ -10,7 +10,9 @@ from typing import Any
 
 from pydantic import Field
 
-from datastill.config import Description, changed, load, names, nearest, override, parse_spec, read_toml
+from datastill.description import Description, load
+from datastill.registry import names
+from datastill.tables import changed, nearest, override, parse_spec, read_toml
 from datastill.core import Protocol
 from datastill.data import Data
 from datastill.errors import InputError
@@ -42,7 +44,7 @@ class Recipe(Description):
 
     def about(self) -> dict[str, Any]:
         """What the card of the distilled set says of its recipe."""
-        from datastill.config import dump
+        from datastill.digest import dump
         published = {} if self.published is None else {"published": dump(self.published)}
         return {"recipe": self.name, "protocol": dump(self.protocol), **published}
 

@@ -13,7 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import datastill
 from datastill import artifact, checkpoint
 from datastill import sheets as score_sheets
-from datastill.config import kind, spec
+from datastill.digest import spec
+from datastill.registry import kind
 from datastill.core import Protocol
 from datastill.errors import InputError
 from datastill.files import make_folder, write_atomically

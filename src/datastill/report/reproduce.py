@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datastill.artifact import Distilled
-from datastill.config import Family, dump, kind, parse_value, spec
+from datastill.description import Family
+from datastill.digest import dump, spec
+from datastill.registry import kind
+from datastill.tables import parse_value
 from datastill.core import Protocol
 from datastill.errors import InputError
 from datastill.recipes import read_recipe, recipe_names

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from pydantic_core import PydanticUndefined
 
-from datastill.config import Description, Family, kind, leaves, load
+from datastill.description import Description, Family, load
+from datastill.registry import kind
+from datastill.tables import leaves
 
 NOT_SET = "not set"
 

@@ -7,7 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from datastill.config import leaves, load, nearest, read_toml
+from datastill.description import load
+from datastill.tables import leaves, nearest, read_toml
 from datastill.errors import InputError
 from datastill.study import Study
 

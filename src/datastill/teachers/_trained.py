@@ -10,7 +10,8 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import Field, model_validator
 
-from datastill.config import digest, dump, kind, spec
+from datastill.digest import digest, dump, spec
+from datastill.registry import kind
 from datastill.data import Data, Images, stratified
 from datastill.data.domain import Domain, domain_of
 from datastill.errors import InputError, RunError

@@ -14,7 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from datastill.config import Family, kind, spec
+from datastill.description import Family
+from datastill.digest import spec
+from datastill.registry import kind
 from datastill.data import Images
 from datastill.data.domain import Domain, bring, domain_of
 from datastill.errors import InputError

@@ -11,7 +11,8 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from datastill.config import NOT_DECISIVE, digest, spec
+from datastill.description import NOT_DECISIVE
+from datastill.digest import digest, spec
 from datastill.data.domain import Domain, domain_of
 from datastill.errors import InputError
 from datastill.files import make_folder, sha256

@@ -1,0 +1,201 @@
+"""Descriptions: frozen models whose fields are hyper-parameters, written the same way in Python and in TOML."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from datastill.errors import InputError
+from datastill.registry import inside, members, preset
+from datastill.tables import NONE, nearest, parse_spec, today
+
+NOT_DECISIVE = "not decisive"  # metadata of a field that does not decide a result (a path, say): left out of the digest
+
+D = TypeVar("D", bound="Description")
+
+
+class _Over(NamedTuple):
+    """Settings, and the description they lie over."""
+
+    base: Description
+    given: Any
+
+
+class _OneLine(type(BaseModel)):  # type: ignore[misc]  # pydantic's metaclass has no public name
+    """Makes a description that is built in Python fail as one read from a file does: by an InputError of one line."""
+
+    def __call__(cls, *arguments: Any, **settings: Any) -> Any:
+        if not inspect.isabstract(cls):
+            try:
+                return super().__call__(*arguments, **settings)
+            except ValidationError as error:
+                raise InputError(explain(error)) from None
+        return super().__call__(*arguments, **settings)
+
+
+class Description(BaseModel, metaclass=_OneLine):
+    """A frozen set of hyper-parameters; unknown keys are refused. ``version`` is raised when the meaning changes.
+
+    Where a description is expected, its settings alone will do, as a table; they lie over the default of the field they
+    are in. ``bare`` names the field that a plain text sets.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    version: ClassVar[int] = 1
+    bare: ClassVar[str] = ""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_description(cls, value: Any, handler: Any) -> Any:
+        base, given = value if isinstance(value, _Over) else (None, value)
+        if isinstance(given, cls):
+            return given
+        try:
+            settings = cls._as_table(given)
+            chosen, base, settings = cls._choose_class(settings, base)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        laid = chosen._lay_over(base if type(base) is chosen else None, settings)
+        return handler(laid) if chosen is cls else chosen.model_validate(laid)
+
+    @classmethod
+    def _as_table(cls, given: Any) -> dict[str, Any]:
+        if isinstance(given, str) and cls.bare:
+            return {cls.bare: given}
+        if not isinstance(given, Mapping):
+            raise InputError(f"expected a table, got {given!r}")
+        return dict(given)
+
+    @classmethod
+    def _choose_class(cls, settings: dict[str, Any], base: Any) -> tuple[type[Description], Any, dict[str, Any]]:
+        """The class that is meant, what the settings lie over, the settings."""
+        return cls, base, settings
+
+    @classmethod
+    def _lay_over(cls, base: Description | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """All settings that differ from the class's defaults, those inside a field over what they lie over."""
+        laid = {} if base is None else {key: getattr(base, key) for key in cls.model_fields}
+        for key, value in settings.items():
+            if key not in cls.model_fields:
+                now = today(cls.__name__.lower(), key)
+                hint = f"; it is called {now!r} now" if now in cls.model_fields else nearest(key, cls.model_fields)
+                raise PydanticCustomError("unknown_key", "{hint}", {"key": key, "hint": hint})
+            usual = laid[key] if key in laid else cls.model_fields[key].get_default(call_default_factory=True)
+            over = isinstance(usual, Description) and isinstance(value, (str, Mapping))
+            laid[key] = _Over(usual, value) if over else value
+        return laid
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _read_field(cls, value: Any, handler: Any) -> Any:
+        """The value as it is, or else as what it may be short for: None for "none", a list of one for that one."""
+        ways = [None, value] if isinstance(value, str) and value == NONE else [value]
+        if isinstance(value, (str, int, float, Mapping)):
+            ways.append((value,))
+        failures = []
+        for way in ways:
+            try:
+                found = handler(way)
+            except ValidationError as error:
+                failures.append((_depth(error), way is value, error))
+                continue
+            _refuse_true_as_number(value, found)
+            return found
+        raise max(failures, key=lambda failure: failure[:2])[2]
+
+
+class Family(Description):
+    """A description whose class is chosen by name (``kind``). ``home`` is the package its members are found in; ``bare`` the
+    field that may stand behind the name without its own: ``torchvision:resnet50``. ``presets``: names of the literature for
+    a member with certain settings."""
+
+    home: ClassVar[str] = ""
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    @classmethod
+    def _as_table(cls, given: Any) -> dict[str, Any]:
+        return parse_spec(given) if isinstance(given, str) else super()._as_table(given)
+
+    @classmethod
+    def _choose_class(cls, settings: dict[str, Any], base: Any) -> tuple[type[Description], Any, dict[str, Any]]:
+        settings = dict(settings)
+        name = settings.pop("kind", None)
+        if name is None:
+            if isinstance(base, cls):
+                return type(base), base, settings
+            if inspect.isabstract(cls):
+                raise InputError(f"'kind' is missing; known: {', '.join(members(cls))}")
+            return cls, base, settings
+        if not isinstance(name, str):
+            raise PydanticCustomError("wrong_kind", "expected a name, got {got}", {"got": repr(name)})
+        head, _, bare = name.partition(":")
+        if bare and (member := inside(cls, head)) is not None and member.bare:
+            settings.setdefault(member.bare, bare)
+            return member, base, settings
+        chosen, usual = preset(cls, name)
+        return chosen, chosen.model_validate(usual) if usual else base, settings
+
+
+def _depth(error: ValidationError) -> int:
+    """How far the reading came before it failed: what came furthest was meant."""
+    return max(len(one["loc"]) for one in error.errors(include_url=False))
+
+
+def _refuse_true_as_number(value: Any, found: Any) -> None:
+    if isinstance(value, (list, tuple)) and isinstance(found, (list, tuple)):
+        for one, other in zip(value, found, strict=False):
+            _refuse_true_as_number(one, other)
+    elif isinstance(value, bool) and isinstance(found, (int, float)) and not isinstance(found, bool):
+        raise ValueError(f"expected a number, got {str(value).lower()}")
+
+
+def load(cls: type[D], given: Any, path: str = "", base: Any = None) -> D:
+    """A description from a table (or, for a family, from a name with options), validated; one that is ready stays as it is.
+
+    Settings that are not given are those of ``base`` where it is of the same class.
+
+    Raises InputError: one line with the path of the wrong key, what came and what is allowed.
+    """
+    if isinstance(given, cls):
+        return given
+    try:
+        return cls.model_validate(given if base is None else _Over(base, given))
+    except ValidationError as error:
+        raise InputError(explain(error, path)) from None
+
+
+def explain(error: ValidationError, path: str = "") -> str:
+    """A pydantic error as one line: where, what was expected, what came."""
+    problems: list[Any] = list(error.errors(include_url=False))
+    first = problems[0]
+    alternatives = [one for one in problems if one["loc"][:-1] == first["loc"][:-1] and one["input"] is first["input"]]
+    if len(first["loc"]) > 1 and len(alternatives) > 1:  # of a field that may be one of several things
+        first = {**first, "loc": first["loc"][:-1], "msg": " or ".join(dict.fromkeys(
+            one["msg"][:1].lower() + one["msg"][1:] for one in alternatives))}
+        problems = [one for one in problems if one not in alternatives[1:]]
+    where = _place(path, first["loc"])
+    if first["type"] == "unknown_key":
+        text = f"unknown key {_place(where, [first['ctx']['key']])!r}{first['msg']}"
+    elif first["type"] == "missing":
+        text = f"{where} is missing"
+    elif first["type"] == "wrong_kind":
+        text = f"{_place(where, ['kind'])}: {first['msg']}"
+    elif first["type"] == "value_error":
+        text = f"{where}: {first['ctx']['error']}" if where else str(first["ctx"]["error"])
+    else:
+        text = f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}, got {_given(first['input'])!r}"
+    return " ".join(text.split()) + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+
+
+def _place(path: str, loc: Any) -> str:
+    for key in loc:
+        path += f"[{key}]" if isinstance(key, int) and path else f".{key}" if path else str(key)
+    return path
+
+
+def _given(value: Any) -> Any:
+    return value.given if isinstance(value, _Over) else value

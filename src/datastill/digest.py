@@ -1,0 +1,80 @@
+"""Descriptions written out: as plain tables, as TOML, in short form; and the digest that names what comes of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import tomli_w
+
+from datastill.description import NOT_DECISIVE, Description, Family
+from datastill.registry import kind
+from datastill.tables import NONE, SCHEMA
+
+
+def dump(description: Description) -> dict[str, Any]:
+    """Every field, defaults and those of subclasses included, as plain values; "none" for None, which TOML lacks."""
+    table: dict[str, Any] = {"kind": kind(description)} if isinstance(description, Family) else {}
+    for key in type(description).model_fields:
+        table[key] = _plain(getattr(description, key))
+    return table
+
+
+def _plain(value: Any) -> Any:
+    if value is None:
+        return NONE
+    if isinstance(value, Description):
+        return dump(value)
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple):
+        if value and "label" in getattr(type(value[0]), "model_fields", ()):  # these stand in a table by label
+            return {member.label or kind(member): dump(member) for member in value}
+        return [_plain(v) for v in value]
+    return value
+
+
+def to_toml(description: Description, **header: Any) -> str:
+    """The description as a TOML text that ``load`` reads back to an equal one (once ``header`` is taken off again)."""
+    return tomli_w.dumps({"schema": SCHEMA, **header, **dump(description)})
+
+
+def spec(member: Family) -> str:
+    """Short form, ``name:option=value`` with the plain options that differ from their defaults, and ``bare`` in any case:
+    ``torchvision:model=resnet18``."""
+    always = {member.bare: getattr(member, member.bare)} if member.bare else {}
+    options = {**always, **{k: v for k, v in _essence(member).items()
+                            if k not in ("kind", "version") and not isinstance(v, (dict, list))}}
+    return kind(member) + (":" + ",".join(f"{k}={v}" for k, v in options.items()) if options else "")
+
+
+def digest(description: Description, *more: str) -> str:
+    """16 hex digits naming a result: fields that differ from their defaults, class versions, and ``more``
+    (a fingerprint of the data, say). Paths and other fields marked NOT_DECISIVE do not count."""
+    text = json.dumps([_essence(description), *more], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _essence(description: Description) -> dict[str, Any]:
+    table: dict[str, Any] = {"version": type(description).version}
+    if isinstance(description, Family):
+        table["kind"] = kind(description)
+    for key, field in type(description).model_fields.items():
+        value = getattr(description, key)
+        if NOT_DECISIVE in field.metadata:
+            continue
+        # descriptions stand in full, so that a new version of a default one counts; plain values only when changed
+        if isinstance(value, Description):
+            table[key] = _essence(value)
+        elif value != field.get_default(call_default_factory=True):
+            table[key] = _members(value)
+    return table
+
+
+def _members(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_members(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _members(v) for k, v in value.items()}
+    return _essence(value) if isinstance(value, Description) else value

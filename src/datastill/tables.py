@@ -1,0 +1,131 @@
+"""Settings as plain tables: what is typed, what stands in TOML files, changes by dotted key."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from datastill.errors import InputError
+
+SCHEMA = 2  # of the TOML form; raised when an old file would be read wrongly
+NONE = "none"  # how a table says None
+RENAMED = {"initialisations": "count", "optimiser": "optimizer"}  # since schema 1, wherever they stand
+RENAMED_IN = {("data", "name"): "source", ("optim", "lr"): "inner_lr"}  # in this table only
+
+
+def parse_spec(text: str) -> dict[str, Any]:
+    """``"convnet:width=32,norm=batch"`` -> ``{"kind": "convnet", "width": 32, "norm": "batch"}``."""
+    head, separator, tail = text.rpartition(":")
+    if not separator or "=" not in tail:
+        return {"kind": text}
+    try:
+        return override({"kind": head}, [f"{key.strip()}={value.strip()}" if equals else item
+                                         for item in tail.split(",") for key, equals, value in [item.partition("=")]])
+    except InputError as error:
+        raise InputError(f"{text!r}: expected name:option=value,option=value; {error}") from None
+
+
+def parse_value(text: str) -> Any:
+    """A TOML value where the text is one, else the text itself."""
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+    return table["value"] if len(table) == 1 else text
+
+
+def override(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """The table with dotted ``key=value`` assignments applied, on a copy.
+
+    Raises InputError for a malformed one, and for a key that is given twice.
+    """
+    seen: dict[str, str] = {}
+    for assignment in assignments:
+        path, equals, value = (part.strip() for part in assignment.partition("="))
+        if not equals or not all(path.split(".")):
+            raise InputError(f"expected key=value with dots between keys, got {assignment!r}")
+        if path in seen:
+            raise InputError(f"{path} is given twice, as {seen[path]!r} and as {value!r}; give it once")
+        seen[path] = value
+        table = changed(table, {path: parse_value(value)})
+    return table
+
+
+def changed(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with values set by dotted key, on a copy. Raises InputError where a key leads into a value."""
+    result = copy.deepcopy(dict(table))
+    for path, value in changes.items():
+        *way, last = path.split(".")
+        place = result
+        for key in way:
+            inner = place.get(key, {})
+            if isinstance(inner, str):
+                inner = {"source": inner} if key == "data" else parse_spec(inner)
+            if not isinstance(inner, dict):
+                raise InputError(f"'{path}={value}': {key} is a value, not a table, so nothing can be set inside it")
+            place[key] = inner
+            place = inner
+        place[last] = value
+    return result
+
+
+def leaves(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """The values of nested tables by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        where = f"{path}.{key}" if path else key
+        found |= leaves(value, where) if isinstance(value, Mapping) else {where: value}
+    return found
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """End of an error line: the nearest known names, or all of them where none is near."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; known: {', '.join(known) or 'none'}"
+
+
+def today(table: str, key: str) -> str | None:
+    """What a key of schema 1 in a table of this name is called now; None where it is no such key."""
+    return RENAMED.get(key) or RENAMED_IN.get((table, key))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table in a TOML file in today's form, its schema number checked and removed. Raises InputError."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no file {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as TOML: {error}") from None
+    if (schema := table.pop("schema", SCHEMA)) not in (1, SCHEMA) or isinstance(schema, bool):
+        raise InputError(f"{path} is of schema {schema!r}, this version reads 1 to {SCHEMA}; use the version that wrote it")
+    return upgraded(table) if schema == 1 else table
+
+
+def upgraded(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table of schema 1 (a run, or a description in it) with today's names."""
+    result = _renamed(table)
+    method = result.get("method")
+    if isinstance(method, dict) and method.get("kind") == "trajectory" and isinstance(pool := method.get("pool"), dict):
+        networks = pool.get("networks")
+        if isinstance(networks, list) and len(networks) == 1 and _plain_convnet(networks[0]):
+            pool["networks"] = []  # which then stood for the run's own network
+    return result
+
+
+def _plain_convnet(network: Any) -> bool:
+    usual = {"kind": "convnet", "width": 128, "depth": 0, "norm": "instance", "activation": "relu", "pooling": "avg"}
+    return network == "convnet" or isinstance(network, dict) and {**usual, **network} == usual
+
+
+def _renamed(value: Any, key: str = "") -> Any:
+    if isinstance(value, list):
+        return [_renamed(one, key) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {today(key, name) or name: _renamed(inner, name) for name, inner in value.items()}
