@@ -17,8 +17,8 @@ import pytest
 
 import tiny
 from datastill import cli
-from datastill.registry import kind
 from datastill.recipes import read_recipe, recipe_names
+from datastill.registry import kind
 
 SMALL = ["method.iterations=3", "method.batch_real=8", "network=convnet:width=4,depth=2"]
 

@@ -22,12 +22,11 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from datastill import registry, tables
-from datastill.description import NOT_DECISIVE, Description, Family, load
-from datastill.digest import digest, dump, spec, to_toml
-from datastill.registry import find, kind, names
-from datastill.tables import nearest, override, parse_spec, parse_value, read_toml
 from datastill.core import Group, Method, Optim, Plugin, Protocol
 from datastill.data import Data, Source
+from datastill.description import NOT_DECISIVE, Description, Family, load
+from datastill.digest import digest, dump, spec, to_toml
+from datastill.errors import InputError
 from datastill.methods.coreset import Coreset
 from datastill.methods.distribution import DistributionMatching
 from datastill.nets import Architecture
@@ -35,9 +34,10 @@ from datastill.nets.convnet import ConvNet
 from datastill.nets.mlp import MLP
 from datastill.parametrizations.pixels import Pixels
 from datastill.plugins.total_variation import TotalVariation
+from datastill.registry import find, kind, names
 from datastill.run import RESERVED, Run, label
 from datastill.synthetic import Parametrization
-from datastill.errors import InputError
+from datastill.tables import nearest, override, parse_spec, parse_value, read_toml
 from kit import changed_pixel, input_error, quick, toy_images
 
 FAMILIES = (Method, Plugin, Protocol, Parametrization, Architecture, Source)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from datastill.digest import digest
-from datastill.tables import read_toml
 from datastill.studies import load_study, read_study, study_names, study_path
 from datastill.study import cells
+from datastill.tables import read_toml
 from kit import input_error
 
 EDITIONS = [(name, edition) for name in study_names() for edition in ("", "small", "paper")]

@@ -19,10 +19,10 @@ from scipy import stats
 import tiny
 from datastill.description import load
 from datastill.digest import to_toml
-from datastill.tables import read_toml
 from datastill.nets.mlp import MLP
 from datastill.studies import read_study
 from datastill.study import Place, Study, carry_out, cells, difference, foresee, seeds_needed
+from datastill.tables import read_toml
 from kit import input_error
 
 RECIPE = "dm/digits-ipc1"

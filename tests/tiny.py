@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 import datastill as ds
-from datastill.description import load
-from datastill.registry import find, names
 from datastill.core import Method, Plugin
+from datastill.description import load
 from datastill.errors import InputError
+from datastill.registry import find, members
 from datastill.synthetic import Parametrization
 
 NETWORK = "convnet:width=4,depth=2"
@@ -28,7 +28,7 @@ POOL = {"kind": "supervised", "networks": [NETWORK], "count": 2, "epochs": 1, "b
 ROOT = Path(tempfile.mkdtemp(prefix="datastill-tests-"))  # for teachers, made once for all tests
 atexit.register(shutil.rmtree, ROOT, ignore_errors=True)
 
-METHODS, PLUGINS, PARAMETRIZATIONS = names(Method), names(Plugin), names(Parametrization)
+METHODS, PLUGINS, PARAMETRIZATIONS = members(Method), members(Plugin), members(Parametrization)
 
 
 @cache

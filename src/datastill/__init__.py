@@ -62,12 +62,12 @@ __all__ = [
 
 if TYPE_CHECKING:
     from datastill.artifact import Distilled, load
-    from datastill.description import Description, Family
-    from datastill.registry import find
     from datastill.core import Group, Labeler, Method, Optim, Plugin, Protocol, Step, Task
     from datastill.data import Batch, Data, Images, Source, Splits
+    from datastill.description import Description, Family
     from datastill.errors import InputError, RunError
     from datastill.nets import Architecture, Network
+    from datastill.registry import find
     from datastill.rng import RNG
     from datastill.run import Run, distill
     from datastill.scoring import Score, evaluate

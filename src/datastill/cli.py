@@ -178,10 +178,10 @@ def evaluate(folder: Folder,
     """
     from datastill import console
     from datastill.artifact import load
-    from datastill.description import load as describe
-    from datastill.digest import spec
     from datastill.core import Protocol
     from datastill.data import Data
+    from datastill.description import load as describe
+    from datastill.digest import spec
     from datastill.nets import Architecture
     from datastill.protocols.dc import DC
     from datastill.run import labeler, read_run
@@ -265,9 +265,9 @@ def tune(recipe: RecipeName, changes: Changes = None,
     set. The same command goes on with what was interrupted. Then: `datastill evaluate DIR --protocol tuned:lr=...`.
     """
     from datastill import console
+    from datastill.core import Protocol
     from datastill.description import load as describe
     from datastill.digest import spec
-    from datastill.core import Protocol
     from datastill.nets import Architecture
     from datastill.recipes import read_recipe
     from datastill.tuning import check_tuning, grid
@@ -440,29 +440,26 @@ def show(name: Annotated[str, typer.Argument(
         )]) -> None:
     """Show what a name means: its settings with their defaults, or the recipe's text."""
     from datastill import console
-    from datastill.registry import find, names
-    from datastill.tables import nearest
     from datastill.recipes import recipe_names, recipe_path
+    from datastill.registry import names, preset
     from datastill.studies import study_names, study_path
-    if name in recipe_names():
-        _say(recipe_path(name).read_text(encoding="utf-8").rstrip())
-        return
-    if name in study_names():
-        _say(study_path(name).read_text(encoding="utf-8").rstrip())
-        return
-    families = _families()
-    members = [find(family, name) for family in families.values() if ":" not in name and name in names(family)]
+    from datastill.tables import nearest
+    families, known = _families(), name.lower()
+    texts = [path(name) for path, listed in ((recipe_path, recipe_names()), (study_path, study_names())) if name in listed]
+    members = [preset(family, known) for family in families.values() if ":" not in name and known in names(family)]
     if ":" in name:
-        members = [_outside(name)]
+        members = [(_outside(name), {})]
     if name in ("run", "data", "optim"):
-        members = [_parts()[name]]
-    if not members:
-        known = [*_parts(), *recipe_names(), *study_names(), *(n for family in families.values() for n in names(family))]
-        hint = nearest(name, known) if difflib.get_close_matches(name, known) else \
+        members = [(_parts()[name], {})]
+    if not members and not texts:
+        listed = [*_parts(), *recipe_names(), *study_names(), *(n for family in families.values() for n in names(family))]
+        hint = nearest(name, listed) if difflib.get_close_matches(name, listed) else \
             "; see datastill list recipes, methods, plugins, data, networks, pools, studies; a class of yours: module:Class"
         raise InputError(f"unknown name {name!r}{hint}")
-    for member in members:
-        console.show_member(member)
+    for member, settings in members:
+        console.show_member(member, settings)
+    for path in texts:
+        _say(path.read_text(encoding="utf-8").rstrip())
 
 
 @_command()

@@ -14,11 +14,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from datastill.description import Description, Family
+from datastill.description import Description, Family, load
 from datastill.digest import dump, spec
-from datastill.registry import find, kind, names
-from datastill.tables import leaves
+from datastill.registry import kind, names, preset, presets
 from datastill.scoring import guessing, statistics
+from datastill.tables import leaves
 
 out = Console(soft_wrap=False)
 err = Console(stderr=True)
@@ -211,8 +211,8 @@ def show_judged(rows: Sequence[tuple[str, Any]], correlation: Mapping[str, Any])
 
 def show_studies() -> None:
     """All studies with their questions and editions."""
-    from datastill.tables import read_toml
     from datastill.studies import study_names, study_path
+    from datastill.tables import read_toml
     table = Table("study", "question", "editions")
     for name in study_names():
         content = read_toml(study_path(name))
@@ -267,12 +267,14 @@ def show_family(family: type[Family]) -> None:
     """All members of a family with the first line of their documentation."""
     table = Table("name", "what it is")
     for name in names(family):
-        table.add_row(name, escape(_first_line(find(family, name))))
+        member, settings = preset(family, name)
+        what = f"{kind(member)}: {', '.join(f'{k}={v}' for k, v in leaves(settings).items()) or 'as it stands'}"
+        table.add_row(name, escape(_first_line(member) if name not in presets(family) else what))
     out.print(table)
 
 
-def show_member(member: type[Description]) -> None:
-    """Documentation and settings of one member of a family, or of another description."""
+def show_member(member: type[Description], settings: Mapping[str, Any] | None = None) -> None:
+    """Documentation and settings of one member of a family, or of another description; ``settings`` are those of a preset."""
     import inspect
     name = kind(member) if issubclass(member, Family) else member.__name__.lower()
     inherited = [base for base in member.__mro__[1:] if issubclass(base, Family) and base is not Family
@@ -283,7 +285,7 @@ def show_member(member: type[Description]) -> None:
     if not member.model_fields:
         return
     table = Table("setting", "default", "type")
-    for row in _settings(member):
+    for row in _settings(member, load(member, settings) if settings else None):
         table.add_row(*map(escape, row))
     out.print(table)
 
@@ -292,6 +294,8 @@ def _settings(cls: type[Description], usual: Any = None, prefix: str = "") -> It
     """(key as ``distill`` takes it, default, type) of every setting, those of descriptions inside included."""
     for key, field in cls.model_fields.items():
         default = field.get_default(call_default_factory=True) if usual is None else getattr(usual, key)
+        if isinstance(default, Family):
+            yield f"{prefix}{key}", kind(default), "name:option=value"
         if isinstance(default, Description):
             yield from _settings(type(default), default, f"{prefix}{key}.")
         else:

@@ -7,16 +7,16 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import BeforeValidator, Field, TypeAdapter
 from torch import Tensor, nn
 
-from datastill.description import Description, Family
 from datastill.data import Batch, Images
+from datastill.description import Description, Family
 from datastill.nets import Architecture, chunk_size, fresh
 from datastill.parametrizations.pixels import Pixels
 from datastill.registry import kind
@@ -264,7 +264,7 @@ def _labeled(plugins: Any) -> Any:
     """Plug-ins in a table by label, as a tuple; the label is the kind, unless a kind is given."""
     if not isinstance(plugins, Mapping):
         return plugins
-    tables = {}
+    tables: dict[str, Any] = {}
     for label, table in plugins.items():
         if isinstance(table, Plugin):
             tables[label] = table if label in (table.label, kind(table)) else table.model_copy(update={"label": label})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -14,6 +14,11 @@ from datastill.registry import inside, members, preset
 from datastill.tables import NONE, nearest, parse_spec, today
 
 NOT_DECISIVE = "not decisive"  # metadata of a field that does not decide a result (a path, say): left out of the digest
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass as _Metaclass
+else:
+    _Metaclass = type(BaseModel)  # which has no public name
 
 D = TypeVar("D", bound="Description")
 
@@ -25,7 +30,7 @@ class _Over(NamedTuple):
     given: Any
 
 
-class _OneLine(type(BaseModel)):  # type: ignore[misc]  # pydantic's metaclass has no public name
+class _OneLine(_Metaclass):
     """Makes a description that is built in Python fail as one read from a file does: by an InputError of one line."""
 
     def __call__(cls, *arguments: Any, **settings: Any) -> Any:
@@ -143,6 +148,22 @@ class Family(Description):
 def _depth(error: ValidationError) -> int:
     """How far the reading came before it failed: what came furthest was meant."""
     return max(len(one["loc"]) for one in error.errors(include_url=False))
+
+
+class Preset:
+    """A member of a family with the settings of a paper. Call it with what is to be otherwise."""
+
+    def __init__(self, family: type[Family], name: str) -> None:
+        self.family, self.name = family, name
+        member, settings = preset(family, name)
+        with_ = f" With the settings {settings}." if settings else ""
+        self.__doc__ = f"``{name}``.{with_} {inspect.getdoc(member)}"
+
+    def __call__(self, **settings: Any) -> Any:
+        return load(self.family, {"kind": self.name, **settings})
+
+    def __repr__(self) -> str:
+        return f"datastill preset {self.name}"
 
 
 def _refuse_true_as_number(value: Any, found: Any) -> None:

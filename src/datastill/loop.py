@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datastill.registry import kind
-from datastill.tables import nearest
 from datastill.core import Method, Plugin, Step, Task
 from datastill.errors import InputError, RunError
+from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
+from datastill.tables import nearest
 
 MEASURE = 100  # iterations between measurements of gradient norms, each a backward pass per term
 SMALLEST_LR = 1e-6  # a learned learning rate is projected to at least this after each update

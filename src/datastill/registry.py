@@ -22,7 +22,7 @@ NOUNS = {"datastill.nets": "network", "datastill.data": "dataset"}
 
 def kind(member: Any) -> str:
     """Name under which ``find`` gives this class back: its file name, or ``package.module:Class`` outside its home."""
-    cls = member if isinstance(member, type) else type(member)
+    cls: Any = member if isinstance(member, type) else type(member)
     package, _, module = cls.__module__.rpartition(".")
     return module if package == cls.home else f"{cls.__module__}:{cls.__qualname__}"
 
@@ -100,10 +100,10 @@ def _member_of(family: Any, module: types.ModuleType) -> Any:
 
 
 def _check_member(family: Any, value: Any, name: str) -> Any:
-    if not (isinstance(value, type) and issubclass(value, family)):
+    if not isinstance(value, type) or not issubclass(value, family):
         raise InputError(f"{name} is not a {_noun(family)}: expected a subclass of datastill.{family.__name__}")
     if inspect.isabstract(value):
-        raise InputError(f"{name} is abstract: it does not define {', '.join(sorted(value.__abstractmethods__))}")
+        raise InputError(f"{name} is abstract: it does not define {', '.join(sorted(getattr(value, '__abstractmethods__', ())))}")
     return value
 
 

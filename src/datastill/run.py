@@ -10,20 +10,20 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from datastill import artifact, checkpoint
-from datastill.description import Description, load
-from datastill.digest import digest, dump, spec, to_toml
-from datastill.registry import kind
-from datastill.tables import read_toml
 from datastill.core import Labeler, Method, Part, Plugin, Plugins, Precision, Protocol, Task
 from datastill.data import Data, Images
+from datastill.description import Description, load
+from datastill.digest import digest, dump, spec, to_toml
 from datastill.errors import InputError, RunError
 from datastill.files import locked, make_folder, reason, remove_leftovers, write_atomically
 from datastill.loop import Loop, check_optim
 from datastill.nets import Architecture
 from datastill.nets.convnet import ConvNet
 from datastill.parametrizations.pixels import Pixels
+from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.synthetic import Parametrization, SyntheticSet
+from datastill.tables import read_toml
 from datastill.teachers import Pool
 
 Watch = Callable[[int, int, Mapping[str, Any]], bool]  # (iterations done, of how many, last log line) -> whether to stop

@@ -12,10 +12,10 @@ from pydantic import Field
 from scipy import stats
 
 from datastill.artifact import Distilled
-from datastill.description import Description, load
-from datastill.digest import spec
 from datastill.core import Protocol
 from datastill.data import Batch, Images
+from datastill.description import Description, load
+from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.nets import Architecture, fresh
 from datastill.nets.convnet import ConvNet

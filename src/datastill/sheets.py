@@ -11,10 +11,10 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from datastill.artifact import TENSORS, Distilled
-from datastill.description import Description, explain
-from datastill.digest import digest, dump, spec
 from datastill.core import Labeler, Protocol, Task
 from datastill.data import Batch, Images
+from datastill.description import Description, explain
+from datastill.digest import digest, dump, spec
 from datastill.errors import InputError
 from datastill.files import make_folder, sha256, write_json
 from datastill.nets import Architecture

@@ -15,11 +15,10 @@ from scipy import stats
 
 from datastill import artifact
 from datastill.analysis.judging import check_judges, judge, rank_correlation
-from datastill.description import Description, load
-from datastill.digest import digest, spec
-from datastill.tables import changed, leaves
 from datastill.core import Plugin
 from datastill.data import Data, Splits
+from datastill.description import Description, load
+from datastill.digest import digest, spec
 from datastill.errors import InputError
 from datastill.files import make_folder, write_json
 from datastill.jobs import carry_out as in_jobs
@@ -30,6 +29,7 @@ from datastill.run import Run, check, check_protocol, distill, labeler
 from datastill.scoring import check as check_student
 from datastill.scoring import statistics
 from datastill.sheets import score, scored
+from datastill.tables import changed, leaves
 from datastill.teachers import Context, Pool
 from datastill.teachers.making import make
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from datastill.description import Family
 from datastill.data import Batch, Images
+from datastill.description import Family
 
 
 class Parametrization(Family):

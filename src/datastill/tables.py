@@ -120,7 +120,7 @@ def upgraded(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain_convnet(network: Any) -> bool:
     usual = {"kind": "convnet", "width": 128, "depth": 0, "norm": "instance", "activation": "relu", "pooling": "avg"}
-    return network == "convnet" or isinstance(network, dict) and {**usual, **network} == usual
+    return network == "convnet" or (isinstance(network, dict) and {**usual, **network} == usual)
 
 
 def _renamed(value: Any, key: str = "") -> Any:

@@ -7,15 +7,15 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from datastill.description import load
-from datastill.digest import digest, dump, spec
-from datastill.tables import override
 from datastill.core import Protocol
 from datastill.data import Splits
+from datastill.description import load
+from datastill.digest import digest, dump, spec
 from datastill.errors import InputError, RunError
 from datastill.nets import Architecture
 from datastill.scoring import check, check_ipc, statistics
 from datastill.sheets import random_real
+from datastill.tables import override
 
 Follow = Callable[[int, int, str], None]  # (students begun, of how many, the protocol in hand)
 

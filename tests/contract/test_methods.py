@@ -11,20 +11,20 @@ import torch
 import datastill as ds
 import tiny
 from datastill import checkpoint
-from datastill.description import Family, load
-from datastill.digest import dump, to_toml
-from datastill.registry import find, kind, names
 from datastill.core import Method, Plugin, Protocol
 from datastill.data import Source
+from datastill.description import Family, load
+from datastill.digest import dump, to_toml
 from datastill.errors import InputError, RunError
 from datastill.loop import Loop
 from datastill.nets import Architecture
+from datastill.registry import find, kind, members
 from datastill.rng import RNG
 from datastill.synthetic import Parametrization
 from datastill.teachers import Pool
 
 FAMILIES: list[Any] = [Method, Plugin, Parametrization, Architecture, Protocol, Source, Pool]
-MEMBERS = [(family, name) for family in FAMILIES for name in names(family)]
+MEMBERS = [(family, name) for family in FAMILIES for name in members(family)]
 
 
 def content(folder: Path) -> dict[str, bytes]:

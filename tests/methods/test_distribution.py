@@ -9,8 +9,8 @@ import torch
 
 import datastill as ds
 import tiny
-from datastill.description import load
 from datastill.core import Method
+from datastill.description import load
 from datastill.errors import InputError
 from datastill.functional.distances import class_means, mean_feature_distance
 

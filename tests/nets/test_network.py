@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datastill.description import load
-from datastill.registry import find, names
 from datastill.data import Images
+from datastill.description import load
 from datastill.nets import Architecture, Network, as_function, chunk_size, couples_samples, fresh
+from datastill.registry import find, names
 from datastill.rng import RNG
 from kit import input_error
 

@@ -13,8 +13,8 @@ from torch import nn
 
 import datastill as ds
 import tiny
-from datastill.description import load
 from datastill.core import Plugin, Step, Task
+from datastill.description import load
 from datastill.run import check
 from datastill.teachers import Pool, Teachers
 from datastill.teachers._snapshots import flat

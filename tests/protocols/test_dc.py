@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from datastill.description import load
 from datastill.core import Protocol
 from datastill.data import Batch
+from datastill.description import load
 from datastill.errors import InputError
 from datastill.nets.mlp import MLP
 from datastill.protocols.dc import DC

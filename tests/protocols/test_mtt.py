@@ -8,8 +8,8 @@ import pytest
 
 import datastill as ds
 import tiny
-from datastill.description import load
 from datastill.core import Protocol
+from datastill.description import load
 from datastill.protocols.datm import DATM
 from datastill.protocols.dc import DC
 from datastill.protocols.mtt import MTT

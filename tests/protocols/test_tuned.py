@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from datastill.description import load
 from datastill.core import Protocol
 from datastill.data import Batch
+from datastill.description import load
 from datastill.nets.convnet import ConvNet
 from datastill.nets.mlp import MLP
 from datastill.nets.resnet18 import ResNet18

@@ -12,9 +12,9 @@ import torch
 import datastill as ds
 from datastill import sheets
 from datastill.artifact import write_tensors
+from datastill.data import Images
 from datastill.description import load
 from datastill.digest import dump
-from datastill.data import Images
 from datastill.errors import InputError
 from datastill.protocols.dc import DC
 from datastill.report import report, words

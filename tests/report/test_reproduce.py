@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import datastill as ds
+from datastill.data import Images
 from datastill.description import load
 from datastill.digest import dump
-from datastill.data import Images
 from datastill.recipes import read_recipe
 from datastill.report import reproduce
 from datastill.rng import RNG

@@ -2,8 +2,8 @@
 
 import pytest
 
-from datastill.description import load
 from datastill.core import Protocol
+from datastill.description import load
 from datastill.report import settings
 from datastill.report.settings import Setting
 from datastill.run import Run

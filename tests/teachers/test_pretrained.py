@@ -15,8 +15,8 @@ from torchvision import models
 
 import datastill as ds
 import tiny
-from datastill.description import load
 from datastill.data.domain import bring
+from datastill.description import load
 from datastill.nets import Architecture
 from datastill.teachers import Context, Pool, Teachers
 from datastill.teachers._snapshots import flat

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import tiny
-from datastill.description import load
 from datastill.data import Data
+from datastill.description import load
 from datastill.errors import InputError
 from datastill.nets import Architecture
 from datastill.rng import RNG

@@ -21,7 +21,8 @@ def read(dataset: Any, classes: tuple[str, ...], mean: tuple[float, ...], std: t
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise InputError(f"from_dataset: expected a map-style dataset of (image, label), got {name}")
     count = len(dataset)
-    pixels, labels = [], np.zeros(count, dtype=np.int64)
+    pixels: list[np.ndarray] = []
+    labels = np.zeros(count, dtype=np.int64)
     for row in range(count):
         image, labels[row] = _pair(dataset[row], f"{name}[{row}]")
         if pixels and image.shape != pixels[0].shape:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from datastill.description import NOT_DECISIVE, Description
-from datastill.registry import kind
 from datastill.data.digits import Digits
 from datastill.data.images import Images, Lazy, mean_and_std
 from datastill.data.source import Arrays, Source, check
 from datastill.data.whitening import check_memory, fit_once
+from datastill.description import NOT_DECISIVE, Description
 from datastill.errors import InputError
+from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.tables import nearest
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from datastill.description import Family
 from datastill.data.images import Lazy
+from datastill.description import Family
 from datastill.errors import InputError
 
 SMALLEST = 4  # pixels of a side

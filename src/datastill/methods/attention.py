@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from datastill.digest import spec
 from datastill.core import Group, Method, Optim, Step, Task
+from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import attention, class_means, mean_feature_distance
@@ -32,6 +32,8 @@ class AttentionMatching(Method):
 
     augment: a DSA strategy (leave out ``flip`` for digits), shared by the real and synthetic images of a class; or "none".
     """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"datadam": {}}
 
     iterations: int = Field(default=20_000, ge=0, le=10**9)
     batch_real: int = Field(default=256, ge=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -24,6 +24,8 @@ class Coreset(Method):
     epochs: passes over the training images with which the run's network is trained for its features (SGD, learning rate 0.01,
         momentum 0.9, weight decay 5e-4, batches of 256, a tenth of the learning rate after half; the recipe is ours).
     """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {name: {"choose": name} for name in ("random", "herding", "k_center")}
 
     choose: Literal["random", "herding", "k_center"] = "random"
     epochs: int = Field(default=20, ge=1)

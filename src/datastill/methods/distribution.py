@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -25,6 +25,8 @@ class DistributionMatching(Method):
     augment: a DSA strategy (leave out ``flip`` for digits), "dsa" for all operations, or "none".
     init: start from random real images, or from standard normal noise.
     """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"dm": {}}
 
     iterations: int = Field(default=20_000, ge=0, le=10**9)
     batch_real: int = Field(default=256, ge=1)

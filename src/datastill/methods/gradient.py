@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from datastill.core import Group, Method, Optim, Step, Task
 from datastill.data import Batch
-from datastill.functional.augment import Strategy, augment_classes, augment_images
+from datastill.functional.augment import STRATEGY, Strategy, augment_classes, augment_images
 from datastill.functional.distances import GradientMetric, gradient_distance, gradient_norm
 from datastill.nets import chunk_size, couples_samples
 from datastill.rng import RNG
@@ -40,6 +40,9 @@ class GradientMatching(Method):
         ones, so that classes are seen against each other (DCC, Lee et al. 2022; with ``augment`` DSAC). From iteration
         ``warm_up`` on, and before it from step ``warm_up_steps`` of an iteration on; until then class by class.
     """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "dc": {}, "dsa": {"augment": STRATEGY, "init": "real"}, "dsac": {"augment": STRATEGY, "init": "real", "contrast": True}}
 
     iterations: int = Field(default=1000, ge=0, le=10**9)
     batch_real: int = Field(default=256, ge=1)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from datastill import memory
-from datastill.description import NOT_DECISIVE
-from datastill.digest import digest, spec
 from datastill.core import Group, Labeler, Method, Optim, Step, Task
 from datastill.data import Batch
+from datastill.description import NOT_DECISIVE
+from datastill.digest import digest, spec
 from datastill.errors import InputError, RunError
 from datastill.functional.augment import STRATEGY, Strategy, augment_images
 from datastill.functional.labels import mean_of_right
@@ -51,6 +51,11 @@ class TrajectoryMatching(Method):
         host memory.
     redraws: how often a segment whose inner training is not finite is drawn again before the run stops.
     """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "mtt": {}, "tesla": {"gradient": "tesla"}, "ftd": {"pool": {"rho": 0.01}, "optim": {"ema": 0.9995}},
+        "datm": {"pool": {"rho": 0.01}, "init": "correct", "labels": "learned", "threshold": 1.0,
+                 "optim": {"labels": {"lr": 2.0, "momentum": 0.9}}}}
 
     iterations: int = Field(default=5000, ge=0, le=10**9)
     pool: Pool = Experts(snapshots=())

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from datastill.tables import nearest
 from datastill.nets import _foreign
 from datastill.nets.network import Architecture, Network, Shape
+from datastill.tables import nearest
 
 
 def _tokens_as_grid(tokens: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 from torch import nn
 
-from datastill.registry import kind
 from datastill.core import Protocol
 from datastill.errors import InputError
 from datastill.functional.augment import Strategy, augment_images
+from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.train import Examples, Watch, fit
 

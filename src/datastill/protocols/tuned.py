@@ -10,11 +10,11 @@ from pydantic import Field
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from datastill.registry import kind
 from datastill.core import Protocol
 from datastill.errors import InputError
 from datastill.functional.augment import STRATEGY, Strategy, augment_images
 from datastill.nets import Architecture
+from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.train import Examples, Optimizer, Watch, fit, half_cosine
 

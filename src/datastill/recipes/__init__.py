@@ -10,14 +10,14 @@ from typing import Any
 
 from pydantic import Field
 
-from datastill.description import Description, load
-from datastill.registry import names
-from datastill.tables import changed, nearest, override, parse_spec, read_toml
 from datastill.core import Protocol
 from datastill.data import Data
+from datastill.description import Description, load
 from datastill.errors import InputError
 from datastill.protocols.dc import DC
+from datastill.registry import names
 from datastill.run import Run
+from datastill.tables import changed, nearest, override, parse_spec, read_toml
 from datastill.teachers import Pool
 
 

@@ -13,12 +13,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import datastill
 from datastill import artifact, checkpoint
 from datastill import sheets as score_sheets
-from datastill.digest import spec
-from datastill.registry import kind
 from datastill.core import Protocol
+from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.files import make_folder, write_atomically
 from datastill.nets import Architecture
+from datastill.registry import kind
 from datastill.report import figures, guided, pictures, reproduce, settings, words
 from datastill.run import Run, label
 

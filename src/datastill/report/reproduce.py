@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datastill.artifact import Distilled
+from datastill.core import Protocol
 from datastill.description import Family
 from datastill.digest import dump, spec
-from datastill.registry import kind
-from datastill.tables import parse_value
-from datastill.core import Protocol
 from datastill.errors import InputError
 from datastill.recipes import read_recipe, recipe_names
+from datastill.registry import kind
 from datastill.report.settings import hidden, leaves, read, short
 from datastill.run import Run
+from datastill.tables import parse_value
 
 
 def commands(name: str, card: Mapping[str, Any], run: Run | None, sheets: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from datastill.description import load
-from datastill.tables import leaves, nearest, read_toml
 from datastill.errors import InputError
 from datastill.study import Study
+from datastill.tables import leaves, nearest, read_toml
 
 LAID_OVER = ("changes", "along")  # tables of a study that an edition adds to; it replaces all else it names
 

@@ -10,14 +10,14 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import Field, model_validator
 
-from datastill.digest import digest, dump, spec
-from datastill.registry import kind
 from datastill.data import Data, Images, stratified
 from datastill.data.domain import Domain, domain_of
+from datastill.digest import digest, dump, spec
 from datastill.errors import InputError, RunError
 from datastill.files import locked, make_folder, reason, remove_leftovers
 from datastill.functional.augment import Strategy, augment_images
 from datastill.nets import fresh
+from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.states import read_state, write_state
 from datastill.teachers._snapshots import CARD, SNAPSHOTS, Rows, Writer, flat, read_card, read_into, write_card

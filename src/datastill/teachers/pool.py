@@ -14,15 +14,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from datastill.description import Family
-from datastill.digest import spec
-from datastill.registry import kind
 from datastill.data import Images
 from datastill.data.domain import Domain, bring, domain_of
+from datastill.description import Family
+from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.files import LEFTOVER, locked, read_sealed, seal, sha256, write_json
 from datastill.nets import Architecture, as_function, chunk_size, fresh
 from datastill.nets.convnet import ConvNet
+from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.train import Watch
 

@@ -11,9 +11,9 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from datastill.data.domain import Domain, domain_of
 from datastill.description import NOT_DECISIVE
 from datastill.digest import digest, spec
-from datastill.data.domain import Domain, domain_of
 from datastill.errors import InputError
 from datastill.files import make_folder, sha256
 from datastill.nets import Architecture, fresh
