@@ -29,19 +29,21 @@ from datastill.digest import digest, dump, spec, to_toml
 from datastill.errors import InputError
 from datastill.methods.coreset import Coreset
 from datastill.methods.distribution import DistributionMatching
+from datastill.methods.trajectory import TrajectoryMatching
 from datastill.nets import Architecture
 from datastill.nets.convnet import ConvNet
 from datastill.nets.mlp import MLP
 from datastill.parametrizations.pixels import Pixels
 from datastill.plugins.total_variation import TotalVariation
 from datastill.registry import find, kind, names
+from datastill.registry import members as members_of
 from datastill.run import RESERVED, Run, label
 from datastill.synthetic import Parametrization
 from datastill.tables import nearest, override, parse_spec, parse_value, read_toml
 from kit import changed_pixel, input_error, quick, toy_images
 
 FAMILIES = (Method, Plugin, Protocol, Parametrization, Architecture, Source)
-MEMBERS = [pytest.param(family, name, id=f"{family.__name__}-{name}") for family in FAMILIES for name in names(family)]
+MEMBERS = [pytest.param(family, name, id=f"{family.__name__}-{name}") for family in FAMILIES for name in members_of(family)]
 RUN = Run(method=DistributionMatching(), plugins=(TotalVariation(), TotalVariation(label="second")))
 
 
@@ -529,7 +531,7 @@ def values_of(annotation: Any) -> list[Any]:
 
 
 def members(cls: type[Description]) -> list[Any]:
-    return [find(cls, name)() for name in names(cls)] if issubclass(cls, Family) else [cls()]
+    return [find(cls, name)() for name in members_of(cls)] if issubclass(cls, Family) else [cls()]
 
 
 def at(description: Any, path: Place) -> Any:
@@ -594,6 +596,72 @@ def check_every_field_counts(description: Description) -> None:
 
 def test_every_field_of_a_run_changes_the_digest() -> None:
     check_every_field_counts(RUN)
+
+
+def check_python_is_toml(description: Description) -> None:
+    """Every field set in turn: by keyword, inside a plain table, and in TOML text come to the same, digest included."""
+    cls = type(description)
+    for path, field in fields(description):
+        for variant in variants(description, path, field):
+            if "Twin" in repr(variant):  # a class nothing can find
+                continue
+            table = {key: value for key, value in dump(variant).items() if key != "kind"}
+            text = tomllib.loads(to_toml(variant))
+            del text["schema"]
+            read = load(cls, {key: value for key, value in text.items() if key != "kind"})
+            assert cls(**table) == read == variant, path
+            assert digest(cls(**table)) == digest(read) == digest(variant)
+            if all(isinstance(key, str) for key in path) and not cls.model_fields[path[0]].is_required():  # this setting alone, the others as they were
+                value = at(variant, path)
+                plain = dump(value) if isinstance(value, Description) else value
+                for key in reversed(path):
+                    plain = {key: plain}  # type: ignore[index]
+                start = {key: value for key, value in description if key != path[0] and key in description.model_fields_set}
+                assert cls(**start, **plain) == load(cls, {**start, **plain}) == changed(description, path, value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("family", "name"), MEMBERS)
+def test_python_and_toml_say_the_same(family: type[Family], name: str) -> None:
+    check_python_is_toml(find(family, name)(**TOGETHER.get(name, {})))
+
+
+def test_a_run_in_python_and_in_toml_say_the_same() -> None:
+    check_python_is_toml(Run(method=DistributionMatching(), plugins=(TotalVariation(), TotalVariation(label="second"))))
+
+
+def test_settings_lie_over_the_defaults_of_their_field() -> None:
+    """The ones that were lost in Python, or reset what stood beside them."""
+    assert DistributionMatching(optim={"images": {"momentum": 0.9}}).optim.images == Group(lr=1.0, momentum=0.9)  # type: ignore[arg-type]
+    averaged = TrajectoryMatching(optim={"ema": 0.9995}).optim  # type: ignore[arg-type]
+    assert (averaged.images.lr, averaged.inner_lr.lr, averaged.ema) == (100.0, 1e-5, 0.9995)
+    run = Run(method="dm", data="cifar10", plugins={"total_variation": {"weight": 2}, "second": {"kind": "total_variation"}})  # type: ignore[arg-type]
+    assert [(label(plugin), plugin.weight) for plugin in run.plugins] == [("total_variation", 2.0), ("second", 1.0)]
+    assert run.data == Data(source="cifar10")  # type: ignore[arg-type]
+    same = Run(method="dm", plugins={"smooth": TotalVariation(weight=3.0)})  # type: ignore[arg-type]
+    assert label(same.plugins[0]) == "smooth"
+
+
+@pytest.mark.parametrize(("wrong", "parts"), [
+    ({"data": "cifar"}, ("data.source", "'cifar10'")), ({"ipc": 0}, ("ipc", "got 0")), ({"ipcc": 1}, ("unknown key 'ipcc'",)),
+    ({"seed": True}, ("seed", "expected a number, got true")), ({"method": {"kind": "dm", "iterations": True}}, ("method.iterations",)),
+    ({"plugins": {"clom": {"pool": {"networks": [True]}}}}, ("plugins.clom.pool.networks[0]", "expected a table"))])
+def test_a_run_in_python_fails_in_one_line(wrong: dict[str, Any], parts: tuple[str, ...]) -> None:
+    with input_error(*parts):
+        Run(**{"method": "dm", **wrong})
+
+
+@pytest.mark.parametrize(("name", "cls"), [("dm", "distribution"), ("dsa", "gradient"), ("DSAC", "gradient"), ("mtt", "trajectory"),
+                                           ("tesla", "trajectory"), ("ftd", "trajectory"), ("datm", "trajectory"), ("herding", "coreset")])
+def test_names_of_the_literature(name: str, cls: str) -> None:
+    """They are short for a member with settings: dumped as that, and with the digest of that."""
+    member = load(Method, name)  # type: ignore[type-abstract]
+    assert kind(member) == cls
+    assert name.lower() in names(Method)
+    _, settings = registry.preset(Method, name)
+    assert digest(member) == digest(load(Method, {"kind": cls, **settings}))  # type: ignore[type-abstract]
+    assert load(Method, dump(member)) == member  # type: ignore[type-abstract]
+    changed = load(Method, {"kind": name, "iterations": 0})  # type: ignore[type-abstract]
+    assert changed == member.model_copy(update={"iterations": 0})
 
 
 @pytest.mark.parametrize(("family", "name"), MEMBERS)

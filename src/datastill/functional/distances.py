@@ -16,6 +16,10 @@ def class_means(features: Tensor, y: Tensor) -> Tensor:
     """Mean feature of each class, (K, D), from features (B, D) and label probabilities (B, K).
 
     With soft labels a sample counts in each class by its probability. A class without samples gives NaN.
+
+    >>> class_means(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    tensor([[2.],
+            [5.]])
     """
     return (y.T @ features) / y.sum(0)[:, None]
 
@@ -24,14 +28,31 @@ def mean_feature_distance(real: Tensor, synthetic: Tensor) -> Tensor:
     """Sum over classes of the squared distance between class means, both (K, D); scalar.
 
     Zhao & Bilen 2023 (Dataset Condensation with Distribution Matching), eq. 4 as their code computes it.
+
+    >>> mean_feature_distance(torch.zeros(2, 3), torch.ones(2, 3))
+    tensor(6.)
     """
     return (real - synthetic).square().sum()
+
+
+def dm(features: Tensor, y: Tensor, real: Tensor, real_y: Tensor) -> Tensor:
+    """Distribution matching (Zhao & Bilen 2023): ``mean_feature_distance`` of the class means; scalar, 0 or more.
+
+    features (N, D) of synthetic images with labels y (N, K); real (B, D), real_y (B, K); all probabilities.
+
+    >>> dm(torch.zeros(2, 3), torch.eye(2), torch.ones(2, 3), torch.eye(2))
+    tensor(6.)
+    """
+    return mean_feature_distance(class_means(real, real_y), class_means(features, y))
 
 
 def attention(maps: Tensor) -> Tensor:
     """Where a feature map (B, C, H, W) is active: sum of magnitudes over channels, flattened to length 1, (B, H W).
 
     Of a fully connected stage (B, D) the magnitudes themselves (ours). Sajedi et al. 2023, eq. 2 with p = 1.
+
+    >>> attention(torch.ones(1, 3, 2, 2))
+    tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
     """
     active = maps.abs().sum(1).flatten(1) if maps.dim() == 4 else maps.abs()
     return torch.nn.functional.normalize(active, dim=1)
@@ -42,6 +63,9 @@ def gradient_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor], metri
 
     "layerwise": sum over layers and output rows of 1 - cosine; vectors (biases, norm weights) do not count
     (Zhao et al. 2021, eq. 8-9). "mse": sum of squared differences. "cosine": 1 - cosine of everything as one vector.
+
+    >>> gradient_distance([torch.eye(2)], [torch.eye(2).flip(0)])
+    tensor(2.)
     """
     if metric == "mse":
         return torch.stack([(a - b).square().sum() for a, b in zip(synthetic, real, strict=True)]).sum()
@@ -57,5 +81,20 @@ def _row_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of a list of gradients as one vector, scalar; differentiable also where it is 0."""
+    """Euclidean norm of a list of gradients as one vector, scalar; differentiable also where it is 0.
+
+    >>> gradient_norm([torch.tensor([3.0]), torch.tensor([[4.0]])])
+    tensor(5.)
+    """
     return (torch.stack([g.square().sum() for g in gradients]).sum() + 1e-12).sqrt()
+
+
+def trajectory_distance(last: Tensor, start: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of weights (P,) to those of an expert, relative to the expert's way; scalar, 1 where nothing moved.
+
+    |last - target|^2 / |start - target|^2 (Cazenavette et al. 2022, eq. 2).
+
+    >>> trajectory_distance(torch.tensor([1.0]), torch.tensor([0.0]), torch.tensor([2.0]))
+    tensor(0.2500)
+    """
+    return (last - target).square().sum() / (start - target).square().sum()

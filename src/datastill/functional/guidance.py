@@ -1,10 +1,51 @@
-"""What frozen pre-trained models say of synthetic images (CLoM, CCLoM)."""
+"""What frozen pre-trained models say of synthetic images (Lu et al. 2023: CLoM, CCLoM)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from datastill.functional.chunks import of_features, sum_over
+
+
+def clom(teacher: Any, x: Tensor, y: Tensor) -> Tensor:
+    """Classification loss of a pre-trained model (Lu et al. 2023, CLoM): mean cross-entropy, a scalar in nats.
+
+    teacher: a ``Teacher``, or any module that gives logits (B, K); frozen, in evaluation mode. x: images (B, C, H, W) as the
+    teacher's run normalizes them; y: class numbers (B,) or probabilities (B, K). Differentiable once in x; a ``Teacher`` sees
+    the images in chunks, so that memory does not grow with B.
+
+    >>> clom(torch.nn.Flatten(), torch.zeros(2, 1, 1, 3), torch.tensor([0, 2]))
+    tensor(1.0986)
+    """
+    logits = getattr(teacher, "logits", teacher)
+    return sum_over(lambda part, rows: F.cross_entropy(logits(part), y[rows], reduction="sum") / len(x), x, _chunk(teacher, x))
+
+
+def cclom(teacher: Any, x: Tensor, y: Tensor, real: Tensor, real_y: Tensor) -> Tensor:
+    """Contrastive loss of a pre-trained model (Lu et al. 2023, CCLoM): ``class_distance_share`` of its features, a scalar in
+    [0, 1], 1/K by chance. The classes need not be the teacher's.
+
+    teacher: a ``Teacher`` or a ``Network`` (anything with ``embed``), frozen. x (N, C, H, W) with y (N, K) probabilities:
+    synthetic images; real (B, C, H, W) with real_y (B, K): real ones, seen without gradient. Differentiable once in x.
+
+    >>> from types import SimpleNamespace
+    >>> flat = SimpleNamespace(embed=torch.nn.Flatten())
+    >>> x, y = torch.eye(2).view(2, 1, 1, 2), torch.eye(2)
+    >>> cclom(flat, x, y, x, y)
+    tensor(0.)
+    """
+    with torch.no_grad():
+        directions = F.normalize(teacher.embed(real), dim=1)
+    sums, counts = real_y.T @ directions, real_y.sum(0)
+    return of_features(teacher.embed, lambda found: share_of_sums(found, y, sums, counts), x, _chunk(teacher, x))
+
+
+def _chunk(teacher: Any, x: Tensor) -> int:
+    return teacher.chunk(x) if hasattr(teacher, "chunk") and not isinstance(teacher, torch.nn.Module) else len(x)
 
 
 def class_distance_share(features: Tensor, y: Tensor, real: Tensor, real_y: Tensor) -> Tensor:
@@ -12,6 +53,9 @@ def class_distance_share(features: Tensor, y: Tensor, real: Tensor, real_y: Tens
 
     sum(M * D) / sum(D) with D = 1 - cosine of every synthetic and real feature and M = y real_y' (Lu et al. 2023, CCLoM).
     features (N, D) of synthetic images with labels y (N, K); real (B, D), real_y (B, K).
+
+    >>> class_distance_share(torch.eye(2), torch.eye(2), torch.eye(2), torch.eye(2))
+    tensor(0.)
     """
     directions = F.normalize(real, dim=1)
     return share_of_sums(features, y, real_y.T @ directions, real_y.sum(0))

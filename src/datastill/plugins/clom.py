@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from datastill.core import Step, Task
 from datastill.errors import InputError
-from datastill.functional.chunks import sum_over
+from datastill.functional.guidance import clom
 from datastill.plugins._guidance import Guidance
 from datastill.rng import RNG
 from datastill.teachers import Teacher
@@ -31,8 +30,7 @@ class CLoM(Guidance):
 
     def term(self, teacher: Teacher, step: Step, task: Task, rng: RNG) -> Tensor:
         x, y = step.batch
-        return sum_over(lambda part, rows: F.cross_entropy(teacher.logits(part), y[rows], reduction="sum") / len(x), x,
-                        teacher.chunk(x))
+        return clom(teacher, x, y)
 
 
 def _shown(classes: tuple[str, ...]) -> str:

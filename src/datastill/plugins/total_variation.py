@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from datastill.core import Plugin, Step, Task
+from datastill.functional.smoothness import total_variation
 from datastill.rng import RNG
 
 
@@ -13,8 +14,3 @@ class TotalVariation(Plugin):
 
     def loss(self, step: Step, task: Task, rng: RNG) -> Tensor:
         return total_variation(step.batch.x)
-
-
-def total_variation(x: Tensor) -> Tensor:
-    """Mean over images of the mean absolute difference of neighboring pixels, down plus across; x (B, C, H, W), scalar."""
-    return x.diff(dim=2).abs().mean() + x.diff(dim=3).abs().mean()

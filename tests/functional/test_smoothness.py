@@ -2,7 +2,7 @@
 
 import torch
 
-from datastill.plugins.total_variation import total_variation
+from datastill.functional.smoothness import total_variation
 
 
 def test_flat_images_have_none() -> None:
