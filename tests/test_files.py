@@ -6,26 +6,14 @@ import errno
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from datastill.files import locked, make_folder, reason, sha256, write_atomically, write_json
+from datastill.files import make_folder, reason, sha256, write_atomically, write_json
 from kit import input_error
-
-HOLD = """
-import sys
-from pathlib import Path
-from datastill.files import locked
-with locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 @pytest.fixture
@@ -157,49 +145,3 @@ def test_a_folder_can_be_made_by_several_at_once(tmp_path: Path, monkeypatch: py
 ])
 def test_reason_is_in_plain_words(error: OSError, text: str) -> None:
     assert reason(error) == text
-
-
-@pytest.fixture
-def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds ``tmp_path`` until its input ends."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], text=True, stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE)
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
-
-
-@pytest.mark.usefixtures("holder")
-def test_a_folder_held_by_another_process_is_refused(tmp_path: Path) -> None:
-    with input_error(str(tmp_path), "in use by another process"), locked(tmp_path):
-        pass
-
-
-def test_a_folder_is_free_after_its_holder_was_killed(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
-    holder.kill()
-    holder.wait()
-    with locked(tmp_path):
-        pass
-
-
-def test_a_folder_is_free_after_its_holder_ended(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
-    holder.communicate()
-    with locked(tmp_path):
-        pass
-
-
-def test_a_folder_is_free_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), locked(tmp_path):
-        raise KeyError
-    with locked(tmp_path):
-        pass
-
-
-def test_a_folder_is_held_within_one_process_too(tmp_path: Path) -> None:
-    with locked(tmp_path):
-        with input_error(str(tmp_path)), locked(tmp_path):
-            pass
-        with input_error(str(tmp_path)), locked(tmp_path):  # the refused one has not set it free
-            pass

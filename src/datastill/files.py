@@ -1,4 +1,4 @@
-"""Files that are never half written, folders that one process holds, checksums."""
+"""Files that are never half written; checksums; what goes wrong with files, in words."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import filelock
 
 from datastill.errors import InputError
 
@@ -46,6 +43,12 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def sync(path: Path) -> None:
+    """Wait until a file is on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def sha256(path: Path) -> str:
     """Checksum of a file, hex."""
     with path.open("rb") as file:
@@ -62,12 +65,6 @@ def make_folder(folder: Path) -> None:
         raise InputError(f"cannot write to {folder}: {reason(error)}; choose another place (--out, --root)") from None
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete what killed processes left half written in a folder this process holds, and in the folders inside."""
-    for path in folder.rglob(f"{LEFTOVER}*"):
-        path.unlink(missing_ok=True)
-
-
 def reason(error: OSError) -> str:
     """The cause of a file error in plain words."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -75,39 +72,3 @@ def reason(error: OSError) -> str:
     if error.errno == errno.EROFS:
         return "the file system is read-only"
     return (error.strerror or str(error)).lower()
-
-
-def seal(card: Mapping[str, Any]) -> dict[str, Any]:
-    """The card with a checksum of itself."""
-    return {**card, "checksum": _checksum(card)}
-
-
-def read_sealed(path: Path) -> dict[str, Any] | None:
-    """A card that was sealed; None where the file is no such card, or was altered."""
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        return card if card["checksum"] == _checksum(card) else None
-    except (ValueError, KeyError, TypeError, OSError, RecursionError):
-        return None
-
-
-def _checksum(card: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in card.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold a folder for this process; the lock ends with the process, however it ends.
-
-    Raises InputError when another process holds it, unless it is to ``wait`` for that.
-    """
-    lock = filelock.FileLock(str(folder / ".lock"), timeout=-1 if wait else 0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise InputError(f"{folder} is in use by another process; wait for it, or choose another --out") from None
-    try:
-        yield
-    finally:
-        lock.release()

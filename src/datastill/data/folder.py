@@ -13,6 +13,7 @@ from PIL import Image
 from datastill.data import _image_files as files
 from datastill.data.source import Arrays, Source
 from datastill.errors import InputError
+from datastill.store import once
 
 MEMORY_LIMIT = 4 * 2**30  # bytes of decoded images; a larger set is decoded once into a file and memory-mapped
 
@@ -87,28 +88,17 @@ class _Reader:
         cache = Path(os.environ.get("DATASTILL_CACHE", Path(tempfile.gettempdir()) / "datastill"))
         assert self.shape is not None
         target, shape = cache / f"{name}.npy", (len(paths), *self.shape)
-        if (images := _cached(target, shape)) is None:
-            try:
-                self._write(target, shape, paths)
-            except OSError as error:
-                raise InputError(f"{target} cannot be written: {error.strerror or error}; set DATASTILL_CACHE to a "
-                                 "folder with room") from None
-            images = _cached(target, shape)
-        if images is None:
-            raise InputError(f"{target} cannot be read back; set DATASTILL_CACHE to another folder")
-        return images
 
-    def _write(self, target: Path, shape: tuple[int, ...], paths: list[Path]) -> None:
-        """Decode the images into a file, written aside and moved to ``target`` when it is whole."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.stem}.{os.getpid()}")
-        try:
-            images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+        def make(aside: Path) -> None:
+            images = np.lib.format.open_memmap(aside, "w+", np.uint8, shape)
             files.fill(images, paths, self._decode)
             images.flush()
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+
+        try:
+            return np.load(once(target, make), mmap_mode="c")
+        except OSError as error:
+            raise InputError(f"{target} cannot be written: {error.strerror or error}; set DATASTILL_CACHE to a folder with "
+                             "room") from None
 
     def _decode(self, path: Path) -> np.ndarray:
         """One image as (H, W, C) uint8. Raises InputError for a damaged file, an odd mode or an odd size."""
@@ -134,13 +124,3 @@ class _Reader:
         if not self.asked and image.mode in files.CONVERTIBLE:
             raise InputError(f"{path} has mode {image.mode}; set data.channels to 1 or 3 to convert all images")
         return files.convert(image, path, self.channels)
-
-
-def _cached(target: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The memory-mapped array in a cache file; None where there is none or it is damaged."""
-    try:
-        images = np.load(target, mmap_mode="c")
-    except Exception:  # damage shows in many ways: ValueError, EOFError, BadZipFile, ...
-        return None
-    fits = isinstance(images, np.memmap) and images.shape == shape and images.dtype == np.uint8
-    return images if fits else None

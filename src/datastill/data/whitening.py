@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from datastill import memory
 from datastill.errors import InputError
-from datastill.files import write_atomically
+from datastill.store import once
 
 EPS = 0.1  # added to every eigenvalue, as MTT, FTD, TESLA and DATM do
 
@@ -83,12 +81,16 @@ def fit(parts: Sequence[Tensor], identity: str = "", eps: float = EPS) -> Whiten
 
 def fit_once(path: Path, identity: str, parts: Callable[[], Sequence[Tensor]]) -> Whitening:
     """The whitening kept at ``path``, else fitted to these parts and kept there if that is possible; in float32."""
-    with contextlib.suppress(OSError, SafetensorError, KeyError):
-        return from_tensors(load(path.read_bytes()), identity)
-    fitted = fit(parts(), identity).to(torch.float32)
-    with contextlib.suppress(OSError):  # a root that is only to be read is no reason to stop
-        write_atomically(path, save(fitted.tensors()))
-    return fitted
+    fitted: list[Whitening] = []
+
+    def make(aside: Path) -> None:
+        fitted.append(fit(parts(), identity).to(torch.float32))
+        aside.write_bytes(save(fitted[0].tensors()))
+
+    try:
+        return from_tensors(load(once(path, make).read_bytes()), identity)
+    except OSError:  # a root that is only to be read is no reason to stop
+        return fitted[0] if fitted else fit(parts(), identity).to(torch.float32)
 
 
 def from_tensors(tensors: Mapping[str, Tensor], identity: str) -> Whitening:

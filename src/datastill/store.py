@@ -1,0 +1,155 @@
+"""What is computed once and kept: found by the place its description names, made by one process, verified when read.
+
+Three forms: a folder that is complete once its card is there (``Place``), a single file with its checksum beside it
+(``once``), and a record, JSON with its checksum inside (``write_record``). Nothing is ever half there: files are written
+aside and renamed, a card comes last, and what does not fit its checksum is refused or computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from datastill.errors import InputError
+from datastill.files import LEFTOVER, make_folder, sha256, sync, write_json
+
+CARD = "card.json"
+
+
+class Place:
+    """The folder of one result. ``again`` ends the errors: how to have it again."""
+
+    def __init__(self, folder: Path, again: str) -> None:
+        self.folder, self.again = folder, again
+
+    @property
+    def finished(self) -> bool:
+        """Whether the card is there; it is written last."""
+        return (self.folder / CARD).exists()
+
+    @contextlib.contextmanager
+    def held(self, wait: bool = False) -> Iterator[None]:
+        """The folder, made if need be, for this process alone, cleared of what killed processes left half written.
+
+        Raises InputError: it cannot be written to, or another process holds it, unless it is to ``wait`` for that.
+        """
+        make_folder(self.folder)
+        with locked(self.folder, wait):
+            for path in self.folder.rglob(f"{LEFTOVER}*"):
+                path.unlink(missing_ok=True)
+            yield
+
+    def finish(self, card: Mapping[str, Any], files: Iterable[str] = ()) -> None:
+        """Write the card, with the checksums of these files: from now on the place is complete."""
+        sums = {name: sha256(self.folder / name) for name in files}
+        write_record(self.folder / CARD, {**card, **({"files": sums} if sums else {})})
+
+    def card(self) -> dict[str, Any]:
+        """The card. Raises InputError where there is none, or it was altered."""
+        found = read_record(self.folder / CARD, self.again)
+        if found is None:
+            raise InputError(f"{self.folder} is not finished; {self.again}")
+        return found
+
+    def read(self) -> dict[str, Any]:
+        """The card, every file it names held against its checksum. Raises InputError naming the one that is damaged."""
+        card = self.card()
+        for name, expected in card.get("files", {}).items():
+            path = self.folder / name
+            if not path.is_file():
+                raise InputError(f"{path} is missing; {self.again}")
+            if sha256(path) != expected:
+                raise InputError(f"{path} is damaged: its checksum does not fit the card; {self.again}")
+        return card
+
+
+def once(path: Path, make: Callable[[Path], None]) -> Path:
+    """The file at ``path``, made if it is not there or not whole, by one process while others wait for it.
+
+    make: writes it, to the path it is given. Raises OSError where it cannot be kept.
+    """
+    if not _whole(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(str(path.with_name(f".{path.name}.lock"))):
+            if not _whole(path):
+                aside = path.with_name(f"{LEFTOVER}{path.name}")
+                try:
+                    make(aside)
+                    sync(aside)
+                    checksum = sha256(aside)
+                    aside.replace(path)
+                finally:
+                    aside.unlink(missing_ok=True)
+                write_record(_beside(path), {"sha256": checksum})
+    return path
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+_sound: set[tuple[str, int, int]] = set()  # files held against their checksums by this process: path, time of change, size
+
+
+def _whole(path: Path) -> bool:
+    try:
+        facts = path.stat()
+        known = (str(path.absolute()), facts.st_mtime_ns, facts.st_size)
+        if known not in _sound:
+            card = _sealed(_beside(path))
+            if card is None or card.get("sha256") != sha256(path):
+                return False
+            _sound.add(known)
+        return True
+    except OSError:
+        return False
+
+
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a table as JSON with a checksum of itself, atomically."""
+    write_json(path, {**content, "checksum": _checksum(content)})
+
+
+def read_record(path: Path, again: str) -> dict[str, Any] | None:
+    """What was written; None where there is no such file. Raises InputError where it was altered, ending with ``again``."""
+    if not path.exists():
+        return None
+    if (found := _sealed(path)) is None:
+        raise InputError(f"{path} is damaged or was edited: its checksum does not fit; {again}")
+    return found
+
+
+def _sealed(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content if content["checksum"] == _checksum(content) else None
+    except (ValueError, KeyError, TypeError, OSError, RecursionError):
+        return None
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    rest = json.loads(json.dumps({key: value for key, value in content.items() if key != "checksum"}))  # keys become text
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Hold a folder for this process; the lock ends with the process, however it ends.
+
+    Raises InputError when another process holds it, unless it is to ``wait`` for that.
+    """
+    lock = filelock.FileLock(str(folder / ".lock"), timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise InputError(f"{folder} is in use by another process; wait for it, or choose another --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
