@@ -6,9 +6,9 @@ from collections import OrderedDict
 from typing import Literal
 
 from pydantic import Field
-from torch import Tensor, nn
 
-from datastill.nets.network import Architecture, Network, Norm, Shape, does_not_fit, norm_layer
+from datastill.late import nn
+from datastill.nets.network import Architecture, Network, Norm, Shape, does_not_fit
 
 Downsample = Literal["stride", "pool"]
 
@@ -27,10 +27,13 @@ class ResNet18(Architecture):
     downsample: Downsample = "stride"
 
     def build(self, shape: Shape, classes: int) -> Network:
+        from datastill.nets._resnet18 import BasicBlock, add_norm, conv3
+        from datastill.nets.network import Network
+
         channels, height, width = shape
         self._check(shape)
-        layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=_conv3(channels, self.width, 1))
-        _add_norm(layers, "norm1", self.norm, self.width, height, width)
+        layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=conv3(channels, self.width, 1))
+        add_norm(layers, "norm1", self.norm, self.width, height, width)
         layers["act1"] = nn.ReLU()
         before = self.width
         for stage in range(1, 5):
@@ -55,46 +58,3 @@ class ResNet18(Architecture):
             least = "at least 16" if pooled else "more than 8"
             raise does_not_fit("resnet18", shape, f"the last map is a single pixel, which {self.norm} normalization "
                                f"sets to a constant; it needs {least} pixels a side, or norm=batch")
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes.
-
-    (B, before, height, width) -> (B, after, *out), where ``downsample`` halves the sides.
-    """
-
-    def __init__(self, before: int, after: int, height: int, width: int, norm: Norm,
-                 downsample: Downsample | None = None) -> None:
-        super().__init__()
-        stride, pooled = 2 if downsample == "stride" else 1, downsample == "pool"
-        inner = (-(-height // stride), -(-width // stride))
-        self.out = (height // 2, width // 2) if pooled else inner
-        layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=_conv3(before, after, stride))
-        _add_norm(layers, "norm1", norm, after, *inner)
-        layers["act1"] = nn.ReLU()
-        if pooled:
-            layers["pool"] = nn.AvgPool2d(2)
-        layers["conv2"] = _conv3(after, after, 1)
-        _add_norm(layers, "norm2", norm, after, *self.out)
-        self.residual = nn.Sequential(layers)
-        shortcut: OrderedDict[str, nn.Module] = OrderedDict()
-        if pooled:
-            # before the convolution, not behind it as in the original: the same numbers for a quarter of the work
-            shortcut["pool"] = nn.AvgPool2d(2)
-        if downsample is not None or before != after:
-            shortcut["conv"] = nn.Conv2d(before, after, 1, stride=stride, bias=False)
-            _add_norm(shortcut, "norm", norm, after, *self.out)
-        self.shortcut = nn.Sequential(shortcut)
-        self.act = nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.residual(x) + self.shortcut(x))
-
-
-def _conv3(before: int, after: int, stride: int) -> nn.Conv2d:
-    return nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
-
-
-def _add_norm(layers: OrderedDict[str, nn.Module], name: str, norm: Norm, channels: int, height: int, width: int) -> None:
-    if (layer := norm_layer(norm, channels, height, width)) is not None:
-        layers[name] = layer

@@ -7,12 +7,10 @@ import importlib
 from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from datastill.errors import InputError
-from datastill.nets import _foreign
-from datastill.nets.network import Architecture, Network, Shape
+from datastill.late import nn
+from datastill.nets.network import Architecture, Network, Shape, Stem
 
 POOLS = ("maxpool", "stem.pool", "features.pool0", "features.conv1_pool")  # where timm has the pooling behind the stem
 
@@ -33,7 +31,7 @@ class Timm(Architecture):
     bare: ClassVar[str] = "model"
 
     model: str = "resnet18"
-    stem: _foreign.Stem = "auto"
+    stem: Stem = "auto"
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:
@@ -48,9 +46,14 @@ class Timm(Architecture):
         if _library() is None:
             raise InputError(f"network timm:model={self.model} needs timm, which is not installed; "
                              "pip install datastill[timm]")
-        return _foreign.fitted(f"timm:model={self.model}", shape, lambda size: self._made(size, classes))
+        from datastill.nets._foreign import fitted
+
+        return fitted(f"timm:model={self.model}", shape, lambda size: self._made(size, classes))
 
     def _made(self, shape: Shape, classes: int) -> Network:
+        from datastill.nets import _foreign
+        from datastill.nets._timm import TimmNetwork
+
         timm = _library()
         config = timm.get_pretrained_cfg(self.model) or timm.models.PretrainedCfg()
         sized = {"img_size": shape[1:]} if config.fixed_input_size else {}
@@ -62,19 +65,6 @@ class Timm(Architecture):
         network = TimmNetwork(model, nn.Identity(), taps, classifier_path=str(config.classifier or ""))
         network.classifier = nn.Linear(_foreign.count_features(self, network, shape), classes)
         return network
-
-
-class TimmNetwork(_foreign.ForeignNetwork):
-    """A ForeignNetwork whose feature maps are what timm says they are."""
-
-    def maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Feature maps by tap name in order of depth, each (B, C, H, W)."""
-        with sdpa_kernel(SDPBackend.MATH):
-            found = self.features.forward_intermediates(x, intermediates_only=True)  # type: ignore[operator]
-        if len(found) != len(self.taps):
-            raise InputError(f"timm's {type(self.features).__name__} names {len(self.taps)} feature maps and gives "
-                             f"{len(found)}; choose another network")
-        return dict(zip(self.taps, found, strict=True))
 
 
 def _library() -> Any:

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import model_validator
-from torch import Tensor, nn
 
-from datastill.nets import _foreign
-from datastill.nets.network import Architecture, Network, Shape
+from datastill.late import nn
+from datastill.nets.network import Architecture, Network, Shape, Stem
 from datastill.tables import nearest
 
 
@@ -27,13 +26,13 @@ def _channels_first(x: Tensor) -> Tensor:
 class Series(NamedTuple):
     """What the networks whose names start alike have in common.
 
-    maps, of: feature maps are the outputs of the modules whose path is this pattern and whose class is this one.
+    maps, of: feature maps are the outputs of the modules whose path is this pattern and whose class in ``torch.nn`` is this one.
     arrange: makes such an output a map (B, C, H, W).
     small: whether the stem is made smaller for small images; pool: the max pooling behind the stem, then dropped.
     """
 
     maps: str
-    of: type[nn.Module] = nn.Module
+    of: str = "Module"
     arrange: Callable[[Tensor], Tensor] | None = None
     small: bool = False
     pool: str = ""
@@ -48,9 +47,9 @@ SERIES = {
     "regnet": Series(r"trunk_output\.block\d", small=True),
     "mobilenet": Series(r"features\.\d+", small=True),
     "efficientnet": Series(r"features\.\d+", small=True),
-    "mnasnet": Series(r"layers\.\d+", of=nn.Sequential, small=True),
-    "alexnet": Series(r"features\.\d+", of=nn.ReLU),
-    "vgg": Series(r"features\.\d+", of=nn.ReLU),
+    "mnasnet": Series(r"layers\.\d+", of="Sequential", small=True),
+    "alexnet": Series(r"features\.\d+", of="ReLU"),
+    "vgg": Series(r"features\.\d+", of="ReLU"),
     "inception": Series(r"Mixed_\w+"),
     "maxvit": Series(r"blocks\.\d"),
     "convnext": Series(r"features\.[1357]"),
@@ -74,10 +73,12 @@ class Torchvision(Architecture):
     bare: ClassVar[str] = "model"
 
     model: str = "resnet18"
-    stem: _foreign.Stem = "auto"
+    stem: Stem = "auto"
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:
+        if (self.model, self.stem) == ("resnet18", "auto"):
+            return self  # there, and the default of other settings: torchvision takes seconds to import
         from torchvision import models
 
         known = [name for name in models.list_models(module=models) if _series(name)]
@@ -88,10 +89,14 @@ class Torchvision(Architecture):
         return self
 
     def build(self, shape: Shape, classes: int) -> Network:
-        return _foreign.fitted(f"torchvision:model={self.model}", shape, lambda size: self._made(size, classes))
+        from datastill.nets._foreign import fitted
+
+        return fitted(f"torchvision:model={self.model}", shape, lambda size: self._made(size, classes))
 
     def _made(self, shape: Shape, classes: int) -> Network:
         from torchvision import models
+
+        from datastill.nets import _foreign
 
         series = SERIES[_series(self.model)]
         model = _foreign.settle(models.get_model(self.model, weights=None, num_classes=classes, **self._options(shape)))
@@ -102,7 +107,7 @@ class Torchvision(Architecture):
         path, classifier = [item for item in model.named_modules() if isinstance(item[1], nn.Linear)][-1]
         model.set_submodule(path, nn.Identity())
         taps = {name: name for name, module in model.named_modules()
-                if re.fullmatch(series.maps, name) and isinstance(module, series.of)}
+                if re.fullmatch(series.maps, name) and isinstance(module, getattr(nn, series.of))}
         network = _foreign.ForeignNetwork(model, classifier, taps, series.arrange, path)
         _foreign.count_features(self, network, shape)  # raises where the image does not fit
         return network

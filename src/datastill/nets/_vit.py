@@ -1,0 +1,63 @@
+"""What a vision transformer is made of."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from datastill.nets.network import Network
+
+Pooling = Literal["class", "mean"]
+
+
+class TokenNetwork(Network):
+    """A Network whose stages hand on tokens (B, N, D), one for each cell of ``grid`` (rows, columns), last."""
+
+    def __init__(self, features: nn.Sequential, classifier: nn.Module, taps: dict[str, str],
+                 grid: tuple[int, int]) -> None:
+        super().__init__(features, classifier, taps)
+        self.grid = grid
+
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Grids of tokens by tap name in order of depth, each (B, D, rows, columns), without the class token."""
+        return {tap: tokens[:, -math.prod(self.grid):].transpose(1, 2).unflatten(2, self.grid)
+                for tap, tokens in super().maps(x).items()}
+
+
+class Tokens(nn.Module):
+    """Images (B, C, H, W) -> tokens (B, N, D): patches, after a class token where the features are one, plus positions."""
+
+    def __init__(self, channels: int, width: int, patch: int, patches: int, pooling: Pooling) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(channels, width, patch, stride=patch)
+        self.first = nn.Parameter(0.02 * torch.randn(1, 1, width)) if pooling == "class" else None
+        self.position = nn.Parameter(0.02 * torch.randn(1, patches + (self.first is not None), width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.project(x).flatten(2).transpose(1, 2)
+        if self.first is not None:
+            tokens = torch.cat([self.first.expand(len(x), -1, -1), tokens], 1)
+        return tokens + self.position
+
+
+class Block(nn.TransformerEncoderLayer):
+    """Torch's own, with attention that can be differentiated twice: the fused kernels cannot, and gradient matching must."""
+
+    def forward(self, src: Tensor, *args: object, **options: object) -> Tensor:
+        with sdpa_kernel(SDPBackend.MATH):
+            return super().forward(src, *args, **options)  # type: ignore[arg-type]
+
+
+class Pooled(nn.Module):
+    """Tokens (B, N, D) -> features (B, D): the class token, which stands first, or the mean."""
+
+    def __init__(self, pooling: Pooling) -> None:
+        super().__init__()
+        self.pooling = pooling
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens[:, 0] if self.pooling == "class" else tokens.mean(1)
