@@ -7,11 +7,15 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch import device as Device
+
+from datastill.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch import device as Device
 
 
 @dataclass(frozen=True)

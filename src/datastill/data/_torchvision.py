@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from torchvision.datasets.utils import download_and_extract_archive, download_url
 
 from datastill.data.source import Arrays, Source
 from datastill.errors import InputError
@@ -21,49 +20,42 @@ class IdxSource(Source):
     """A set of the MNIST family in ``<root>/<Name>/raw``, read from its original archives."""
 
     download: ClassVar[bool] = True
-    dataset: ClassVar[Any]  # torchvision's class: file names, checksums, mirrors, class names
+    torchvision_name: ClassVar[str]  # of the class that knows file names, checksums, mirrors, class names
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
 
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
-        folder = place / self.dataset.__name__ / "raw"
-        files = dict(self.dataset.resources)
+        dataset = _dataset(self.torchvision_name)
+        folder = place / dataset.__name__ / "raw"
+        files = dict(dataset.resources)
 
         def fetch(missing: list[str]) -> None:
             for name in missing:
-                self._fetch_one(name, folder, files[name])
+                _fetch_one(dataset, name, folder, files[name])
 
-        ensure(self.dataset.__name__, folder, files, fetch)
+        ensure(dataset.__name__, folder, files, fetch)
         train, train_targets, test, test_targets = (_read_idx(folder / name) for name in files)
         return Arrays((train[..., None], train_targets), (test[..., None], test_targets),
-                      self.class_names(), self.mean, self.std)
+                      self.class_names(dataset), self.mean, self.std)
 
-    def _fetch_one(self, name: str, folder: Path, md5: str) -> None:
-        """From the first mirror that has it."""
-        *first, last = self.dataset.mirrors
-        for mirror in first:
-            try:
-                return download_url(mirror + name, str(folder), name, md5)
-            except (OSError, RuntimeError):
-                continue
-        return download_url(last + name, str(folder), name, md5)
-
-    def class_names(self) -> tuple[str, ...]:
+    def class_names(self, dataset: Any) -> tuple[str, ...]:
         """The class names in target order."""
-        return tuple(self.dataset.classes)
+        return tuple(dataset.classes)
 
 
 class CifarSource(Source):
     """CIFAR-10 or CIFAR-100 in its original folder of batches."""
 
     download: ClassVar[bool] = True
-    dataset: ClassVar[Any]
+    torchvision_name: ClassVar[str]
     targets_key: ClassVar[str]
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
 
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
-        dataset = self.dataset
+        from torchvision.datasets.utils import download_and_extract_archive
+
+        dataset = _dataset(self.torchvision_name)
         folder = place / dataset.base_folder
         files = dict((*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])))
 
@@ -81,6 +73,26 @@ class CifarSource(Source):
         images = np.concatenate([np.asarray(batch["data"], dtype=np.uint8) for batch in batches])
         targets = np.concatenate([np.asarray(batch[self.targets_key]) for batch in batches])
         return np.ascontiguousarray(images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), targets
+
+
+def _dataset(name: str) -> Any:
+    """torchvision's class; imported when data are read, since that takes seconds."""
+    from torchvision import datasets
+
+    return getattr(datasets, name)
+
+
+def _fetch_one(dataset: Any, name: str, folder: Path, md5: str) -> None:
+    """From the first mirror that has it."""
+    from torchvision.datasets.utils import download_url
+
+    *first, last = dataset.mirrors
+    for mirror in first:
+        try:
+            return download_url(mirror + name, str(folder), name, md5)
+        except (OSError, RuntimeError):
+            continue
+    return download_url(last + name, str(folder), name, md5)
 
 
 def ensure(name: str, folder: Path, files: dict[str, str], fetch: Callable[[list[str]], object]) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-from torchvision import datasets
+from typing import ClassVar
 
 from datastill.data._torchvision import CifarSource
 
@@ -12,7 +10,7 @@ from datastill.data._torchvision import CifarSource
 class CIFAR10(CifarSource):
     """32x32 color photographs of ten classes (Krizhevsky 2009): 50,000 training and 10,000 test images."""
 
-    dataset: ClassVar[Any] = datasets.CIFAR10
+    torchvision_name: ClassVar[str] = "CIFAR10"
     targets_key: ClassVar[str] = "labels"
     mean: ClassVar[tuple[float, ...]] = (0.4914, 0.4822, 0.4465)
     std: ClassVar[tuple[float, ...]] = (0.2023, 0.1994, 0.2010)

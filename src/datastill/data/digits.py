@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from datastill.data.source import Arrays, Source
 
@@ -14,6 +13,8 @@ class Digits(Source):
     """8x8 handwritten digits that come with scikit-learn; 17 gray levels spread to 0-255; no test split of its own."""
 
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
+        from sklearn.datasets import load_digits
+
         digits = load_digits()
         images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
         return Arrays((images, digits.target), None, tuple(str(d) for d in range(10)))

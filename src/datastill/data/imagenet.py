@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 from PIL import Image
-from torchvision.transforms import functional
 
 from datastill.data import _image_files as files
 from datastill.data.source import Arrays, Source
@@ -64,4 +63,6 @@ def _split(folder: Path, classes: list[str], side: int, channels: int) -> tuple[
 
 def _square(image: Image.Image, side: int) -> Image.Image:
     """The shorter side resized to ``side``, bilinear, and the middle of the longer one: torchvision's two steps."""
+    from torchvision.transforms import functional
+
     return functional.center_crop(functional.resize(image, side), [side, side])

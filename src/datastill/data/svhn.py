@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from scipy.io import loadmat
-from torchvision import datasets
-from torchvision.datasets.utils import download_url
 
 from datastill.data._torchvision import ensure
 from datastill.data.source import Arrays, Source
@@ -26,6 +23,9 @@ class SVHN(Source):
     std: ClassVar[tuple[float, ...]] = (0.1980, 0.2010, 0.1970)
 
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
+        from torchvision import datasets
+        from torchvision.datasets.utils import download_url
+
         listed = [datasets.SVHN.split_list[split] for split in ("train", "test")]
         urls, files = {name: url for url, name, _ in listed}, {name: md5 for _, name, md5 in listed}
         home = place / "SVHN"
@@ -42,5 +42,7 @@ class SVHN(Source):
 
 def _read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """X (H, W, C, N) as images (N, H, W, C); y (N, 1) of 1 to 10 as digits (N,)."""
+    from scipy.io import loadmat
+
     table = loadmat(path, variable_names=["X", "y"])
     return table["X"].transpose(3, 0, 1, 2), table["y"][:, 0].astype(np.int64) % 10

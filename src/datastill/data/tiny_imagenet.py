@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from torchvision.datasets.utils import download_and_extract_archive
 
 from datastill.data import _image_files as files
 from datastill.data._torchvision import attempt, made
@@ -58,6 +57,8 @@ class TinyImageNet(Source):
 
 def _fetch(place: Path, folder: Path) -> None:
     """The archive into ``place``, unpacked aside first: a folder that is there is a whole one."""
+    from torchvision.datasets.utils import download_and_extract_archive
+
     with made(place), tempfile.TemporaryDirectory(prefix=f".{FOLDER}-", dir=place) as aside:
         download_and_extract_archive(URL, str(place), aside, f"{FOLDER}.zip", MD5)
         (Path(aside) / FOLDER).rename(folder)

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
+from datastill.late import torch
 
-
-class _Known(torch.autograd.Function):
-    """A value whose gradient is known already."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(gradient)
-        return value.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return upstream * gradient, None, None
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def sum_over(term: Callable[[Tensor, slice], Tensor], x: Tensor, size: int) -> Tensor:
@@ -35,7 +21,9 @@ def sum_over(term: Callable[[Tensor, slice], Tensor], x: Tensor, size: int) -> T
         value = term(leaf, rows)
         gradients.append(torch.autograd.grad(value, leaf)[0])
         total += value.detach()
-    return _Known.apply(x, total, torch.cat(gradients))
+    from datastill.functional._known import Known
+
+    return Known.apply(x, total, torch.cat(gradients))
 
 
 KEPT = 4  # parts whose graph is kept: what memory allows at any number of images
@@ -60,7 +48,9 @@ def of_features(features: Callable[[Tensor], Tensor], loss: Callable[[Tensor], T
     for number, part in enumerate(inputs):
         out = outputs[number] if number < KEPT else features(part)
         gradients.append(torch.autograd.grad(out, part, wanted[number])[0])
-    return _Known.apply(x, value.detach(), torch.cat(gradients))
+    from datastill.functional._known import Known
+
+    return Known.apply(x, value.detach(), torch.cat(gradients))
 
 
 def _parts(x: Tensor, size: int) -> list[tuple[Tensor, slice]]:

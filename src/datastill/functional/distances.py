@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+from datastill.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 GradientMetric = Literal["layerwise", "mse", "cosine"]
 EPSILON = 1e-6  # beside the product of norms: a row of zeros counts 1 and has no gradient

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from datastill.functional.chunks import of_features, sum_over
+from datastill.late import F, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def clom(teacher: Any, x: Tensor, y: Tensor) -> Tensor:

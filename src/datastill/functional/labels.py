@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+from datastill.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 
 def mean_of_right(logits: Tensor, targets: Tensor) -> Tensor:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from datastill.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 EPSILON = 1e-12
 

@@ -1,5 +1,18 @@
 """Networks by name: ``convnet:width=32,norm=batch``. Each gives logits, ``embed(x)`` and named feature maps."""
 
-from datastill.nets.network import Architecture, Network, as_function, chunk_size, couples_samples, fresh, look
+from typing import TYPE_CHECKING, Any
+
+from datastill.nets.network import Architecture, as_function, chunk_size, couples_samples, fresh, look
+
+if TYPE_CHECKING:
+    from datastill.nets._network import Network
 
 __all__ = ["Architecture", "Network", "as_function", "chunk_size", "couples_samples", "fresh", "look"]
+
+
+def __getattr__(name: str) -> Any:
+    """``Network`` derives from torch's class, and torch is only imported when it is used."""
+    if name != "Network":
+        raise AttributeError(f"module 'datastill.nets' has no attribute {name!r}")
+    from datastill.nets._network import Network
+    return Network

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from datastill.digest import digest
-from datastill.nets.network import Architecture, Network, Shape, does_not_fit
+from datastill.nets._network import Network
+from datastill.nets.network import Architecture, Shape, Stem, does_not_fit
 
-Stem = Literal["auto", "small", "original"]
 USUAL = (32, 64, 96, 128, 224, 256)  # pixels a side
 MISFITS = (RuntimeError, ValueError, AssertionError)  # how other libraries say that an image size does not fit
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from datastill.nets.network import Network
+from datastill.nets._network import Network
 
 Pooling = Literal["class", "mean"]
 

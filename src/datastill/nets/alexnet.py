@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 from pydantic import Field
-from torch import nn
 
-from datastill.nets.network import Architecture, Network, Norm, Shape, does_not_fit, norm_layer
+from datastill.late import nn
+from datastill.nets.network import Architecture, Norm, Shape, does_not_fit, norm_layer
+
+if TYPE_CHECKING:
+    from datastill.nets._network import Network
 
 CHANNELS = (128, 192, 256, 192, 192)
 KERNELS = (5, 5, 3, 3, 3)
@@ -27,6 +31,8 @@ class AlexNet(Architecture):
     norm: Norm = "none"
 
     def build(self, shape: Shape, classes: int) -> Network:
+        from datastill.nets._network import Network
+
         channels, height, width = shape
         wider = 4 if channels == 1 else 0
         height, width = height + wider, width + wider

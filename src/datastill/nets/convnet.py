@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 from pydantic import Field
-from torch import nn
 
-from datastill.nets._pool import AveragePool
+from datastill.late import nn
 from datastill.nets.network import (
     Activation,
     Architecture,
-    Network,
     Norm,
     Pooling,
     Shape,
@@ -19,6 +18,9 @@ from datastill.nets.network import (
     does_not_fit,
     norm_layer,
 )
+
+if TYPE_CHECKING:
+    from datastill.nets._network import Network
 
 
 class ConvNet(Architecture):
@@ -36,6 +38,9 @@ class ConvNet(Architecture):
     pooling: Pooling = "avg"
 
     def build(self, shape: Shape, classes: int) -> Network:
+        from datastill.nets._network import Network
+        from datastill.nets._pool import AveragePool
+
         channels, height, width = shape
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for block in range(1, (self.depth or _depth_for(max(height, width))) + 1):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 from pydantic import Field
-from torch import nn
 
-from datastill.nets.network import Architecture, Network, Shape, does_not_fit
+from datastill.late import nn
+from datastill.nets.network import Architecture, Shape, does_not_fit
+
+if TYPE_CHECKING:
+    from datastill.nets._network import Network
 
 
 class LeNet(Architecture):
@@ -20,6 +24,8 @@ class LeNet(Architecture):
     width: int = Field(default=6, ge=1, le=16384)
 
     def build(self, shape: Shape, classes: int) -> Network:
+        from datastill.nets._network import Network
+
         channels, *sides = shape
         second, third, fourth = (round(self.width * n / 6) for n in (16, 120, 84))
         padding = 2 if channels == 1 else 0

@@ -4,58 +4,24 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from datastill.description import Family
 from datastill.digest import spec
 from datastill.errors import InputError
+from datastill.late import nn, torch
 from datastill.rng import RNG
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Shape = tuple[int, int, int]  # (C, H, W) of one image
 Norm = Literal["none", "instance", "batch", "layer", "group"]
 Activation = Literal["relu", "sigmoid", "leakyrelu", "swish"]
 Pooling = Literal["none", "avg", "max"]
-
-
-class Network(nn.Module):
-    """``features`` in named stages, then a linear ``classifier`` on their flattened output.
-
-    ``taps`` names the feature maps: tap -> the stage whose output it is, in order. ``features`` is an ``nn.Sequential``;
-    a subclass with a ``maps`` of its own may have any module there.
-    """
-
-    def __init__(self, features: nn.Module, classifier: nn.Module, taps: Mapping[str, str]) -> None:
-        super().__init__()
-        self.features = features
-        self.classifier = classifier
-        self.taps = dict(taps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K) of images (B, C, H, W)."""
-        return self.classifier(self.embed(x))
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Flattened features before the classifier, (B, D)."""
-        return self.features(x).flatten(1)
-
-    def maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Feature maps by tap name in order of depth, each (B, C, H, W), or (B, D) for a fully connected stage."""
-        return self.walk(x)[1]
-
-    def walk(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """``embed(x)`` and ``maps(x)`` in one pass."""
-        found = {}
-        tap_of = {stage: tap for tap, stage in self.taps.items()}
-        for name, stage in self.features.named_children():
-            x = stage(x)
-            if name in tap_of:
-                found[tap_of[name]] = x
-        return x.flatten(1), found
+Stem = Literal["auto", "small", "original"]
 
 
 class Architecture(Family):
@@ -65,7 +31,7 @@ class Architecture(Family):
 
     @abstractmethod
     def build(self, shape: Shape, classes: int) -> nn.Module:
-        """A network for images of ``shape`` (C, H, W), with ``embed`` and ``maps`` as in Network.
+        """A network for images of ``shape`` (C, H, W), with ``embed`` and ``maps`` as in ``datastill.Network``.
 
         Raises InputError when it does not fit the image size.
         """
@@ -84,6 +50,8 @@ def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, devi
 
 def look(network: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """``embed(x)`` and ``maps(x)``: in one pass where the network's maps are those of ``Network``, else in two."""
+    from datastill.nets._network import Network
+
     if isinstance(network, Network) and (type(network).maps, type(network).embed) == (Network.maps, Network.embed):
         return network.walk(x)
     return network.embed(x), network.maps(x)  # type: ignore[operator]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from datastill.late import nn
-from datastill.nets.network import Architecture, Network, Norm, Shape, does_not_fit
+from datastill.nets.network import Architecture, Norm, Shape, does_not_fit
+
+if TYPE_CHECKING:
+    from datastill.nets._network import Network
 
 Downsample = Literal["stride", "pool"]
 
@@ -27,8 +30,8 @@ class ResNet18(Architecture):
     downsample: Downsample = "stride"
 
     def build(self, shape: Shape, classes: int) -> Network:
+        from datastill.nets._network import Network
         from datastill.nets._resnet18 import BasicBlock, add_norm, conv3
-        from datastill.nets.network import Network
 
         channels, height, width = shape
         self._check(shape)

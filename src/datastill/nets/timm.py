@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import model_validator
 
 from datastill.errors import InputError
 from datastill.late import nn
-from datastill.nets.network import Architecture, Network, Shape, Stem
+from datastill.nets.network import Architecture, Shape, Stem
+
+if TYPE_CHECKING:
+    from datastill.nets._network import Network
 
 POOLS = ("maxpool", "stem.pool", "features.pool0", "features.conv1_pool")  # where timm has the pooling behind the stem
 

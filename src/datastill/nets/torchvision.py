@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from pydantic import model_validator
 
 from datastill.late import nn
-from datastill.nets.network import Architecture, Network, Shape, Stem
+from datastill.nets.network import Architecture, Shape, Stem
 from datastill.tables import nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from datastill.nets._network import Network
 
 
 def _tokens_as_grid(tokens: Tensor) -> Tensor:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 from pydantic import Field
-from torch import nn
 
-from datastill.nets.network import Architecture, Network, Norm, Shape, does_not_fit, norm_layer
+from datastill.late import nn
+from datastill.nets.network import Architecture, Norm, Shape, does_not_fit, norm_layer
+
+if TYPE_CHECKING:
+    from datastill.nets._network import Network
 
 STAGES = ((1, 1), (1, 2), (2, 4), (2, 8), (2, 8))  # convolutions, and their channels in units of the first
 
@@ -24,6 +28,8 @@ class VGG11(Architecture):
     norm: Norm = "instance"
 
     def build(self, shape: Shape, classes: int) -> Network:
+        from datastill.nets._network import Network
+
         channels, height, width = shape
         wider = 4 if channels == 1 else 0
         height, width = height + wider, width + wider

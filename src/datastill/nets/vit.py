@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from datastill.late import nn
-from datastill.nets.network import Architecture, Network, Shape, does_not_fit
+from datastill.nets.network import Architecture, Shape, does_not_fit
+
+if TYPE_CHECKING:
+    from datastill.nets._network import Network
 
 Pooling = Literal["class", "mean"]
 
