@@ -310,7 +310,6 @@ def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
     (("teach", "supervised", "pool.drops=-1", "data.source=digits"), "drops: expected shares of the epochs"),
     (("teach", "dm/digits-ipc1", "plugins.clom.pool.networks=convnet:depth=6"), "does not fit"),
     (("teach", "supervised", "pool.epochs=3", "pool.epoch=2", "pool.snapshots=[1]", "data.source=digits"), "epoch 2 is never stored; add it to snapshots (1, 3 are kept)"),
-    (("teach", "supervised", "pool.networks=[]", "data.source=digits"), "networks"),
     (("teach", "pretrained", "pool.files=missing.pt", "pool.networks=mlp", "data.source=digits"), "no file missing.pt"),
     (("analyse", "sets", "nowhere"), "nowhere"),
     (("study", "ptm-weight"), "unknown study 'ptm-weight'; did you mean 'ptm-weights'"),

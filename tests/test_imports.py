@@ -13,7 +13,7 @@ ORDER = [["errors"], ["config", "rng", "files", "memory"], ["states", "jobs"], [
          ["recipes", "scoring", "export", "plan"], ["sheets"], ["selection", "tuning", "analysis"], ["study"], ["studies"], ["report", "console"], ["cli"], ["__main__"]]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 FAMILIES = {"data", "nets", "parametrizations", "methods", "plugins", "protocols", "teachers"}
-SHARED = {"data": {"source", "images", "description", "whitening", "domain", "_torchvision", "_image_files"}, "nets": {"network", "_pool", "_foreign"}, "teachers": {"pool", "making", "_snapshots", "_trained", "_weights"},
+SHARED = {"data": {"source", "images", "description", "whitening", "domain", "_torchvision", "_image_files"}, "nets": {"network", "_pool", "_foreign"}, "teachers": {"pool", "making", "_snapshots", "_lesson", "_trained", "_weights"},
           "plugins": {"_guidance"}, "protocols": {"_sgd"}}  # a family's base, not a member
 
 

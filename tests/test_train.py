@@ -13,10 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from datastill.artifact import Distilled, tensors_of
 from datastill.data import Batch, Images
 from datastill.errors import RunError
+from datastill.parametrizations.pixels import Pixels
 from datastill.rng import RNG
-from datastill.train import Fixed, Training, accuracies, fit
+from datastill.synthetic import SyntheticSet
+from datastill.train import Augmented, Examples, Fixed, Training, accuracies, augmented, fit
 from kit import one_thread, quick, toy_images  # noqa: F401  a fixture
 
 
@@ -38,9 +41,10 @@ def weights(network: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
-def trained(rates: Sequence[float] = (0.1, 0.1, 0.1), seed: int = 0, batch_size: int = 16, **options: object) -> Tensor:
+def trained(rates: Sequence[float] = (0.1, 0.1, 0.1), seed: int = 0, batch_size: int = 16, examples: Examples | None = None,
+            **options: object) -> Tensor:
     network = linear()
-    fit(network, Fixed(separable()), rates, RNG(seed), batch_size=batch_size, **options)  # type: ignore[arg-type]
+    fit(network, examples or Fixed(separable()), rates, RNG(seed), batch_size=batch_size, **options)  # type: ignore[arg-type]
     return weights(network)
 
 
@@ -107,9 +111,9 @@ class Numbered:
     def __len__(self) -> int:
         return self.n
 
-    def batch(self, indices: Tensor) -> Batch:
-        self.asked.append(indices.tolist())
-        return Batch(indices.float().view(-1, 1, 1, 1).expand(-1, 1, 4, 4), torch.eye(3)[indices % 3])
+    def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
+        self.asked.append(rows.tolist())
+        return Batch(rows.float().view(-1, 1, 1, 1).expand(-1, 1, 4, 4), torch.eye(3)[rows % 3])
 
 
 @quick
@@ -136,7 +140,7 @@ def test_every_batch_is_augmented_with_a_stream_of_its_own() -> None:
         seen.append((rng.seed, len(x)))
         return x
 
-    plain, noted = trained([0.1, 0.1]), trained([0.1, 0.1], augment=note)
+    plain, noted = trained([0.1, 0.1]), trained([0.1, 0.1], examples=Augmented(Fixed(separable()), note))
     assert torch.equal(plain, noted)
     assert [n for _, n in seen] == [16, 16, 16, 12] * 2
     assert len({seed for seed, _ in seen}) == 8
@@ -145,8 +149,126 @@ def test_every_batch_is_augmented_with_a_stream_of_its_own() -> None:
 def test_the_augmented_images_are_what_is_learned_from() -> None:
     network = linear()
     before = network[1].weight.clone()  # type: ignore[index]
-    fit(network, Fixed(separable()), [0.1], RNG(0), batch_size=16, weight_decay=0.0, augment=lambda x, rng: x * 0)
+    fit(network, Augmented(Fixed(separable()), lambda x, rng: x * 0), [0.1], RNG(0), batch_size=16, weight_decay=0.0)
     assert torch.equal(network[1].weight, before)  # type: ignore[index]
+
+
+class Mixup:
+    """Every image mixed with another one, and their labels with them (Zhang et al. 2018), its share drawn."""
+
+    def __init__(self, examples: Examples, shown: list[Batch]) -> None:
+        self.examples, self.shown = examples, shown
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
+        x, y = self.examples.batch(rows)
+        if rng is None:
+            return Batch(x, y)
+        share, other = rng("share").uniform(len(x)), rng("other").permutation(len(x))
+        mixed = Batch(x.lerp(x[other], share.view(-1, 1, 1, 1)), y.lerp(y[other], share[:, None]))
+        self.shown.append(mixed)
+        return mixed
+
+
+def test_images_and_labels_can_be_mixed() -> None:
+    """Of one-hot images whose labels are their pixels, a mixed image's label is itself."""
+    targets, shown = torch.arange(48) % 3, list[Batch]()
+    x = torch.zeros(48, 1, 4, 4)
+    x[torch.arange(48), 0, 0, targets] = 1
+    network = linear()
+    fit(network, Mixup(Fixed(Batch(x, torch.eye(3)[targets])), shown), [0.5] * 60, RNG(0), batch_size=16, weight_decay=0.0)
+    assert len(shown) == 180
+    assert all(torch.equal(batch.x[:, 0, 0, :3], batch.y) for batch in shown)
+    assert len({float(batch.y.max(1).values.sum()) for batch in shown}) > 100  # each batch by its own draw
+    between = torch.zeros(1, 1, 4, 4)
+    between[0, 0, 0, :2] = 0.5
+    near = network(between).softmax(1)
+    assert near[0, :2].min() > 3 * near[0, 2]  # told apart from hard labels: half of each
+
+
+class Taught:
+    """Augmented images with what a teacher says of just these, at a temperature (Hinton et al. 2015)."""
+
+    def __init__(self, examples: Examples, teacher: nn.Module, temperature: float) -> None:
+        self.examples, self.teacher, self.temperature = examples, teacher, temperature
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @torch.no_grad()
+    def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
+        x = self.examples.batch(rows, epoch, rng).x
+        return Batch(x, (self.teacher(x) / self.temperature).softmax(1))
+
+
+def test_a_teacher_can_label_augmented_images_online() -> None:
+    """The teacher tells classes by the bright pixel and is asked after the images were turned around: a student of its
+    answers agrees with it, one of labels from before is at chance."""
+    temperature, (x, _) = 4.0, separable()
+    teacher = linear()
+    with torch.no_grad():
+        teacher[1].weight.zero_()  # type: ignore[index]
+        teacher[1].bias.zero_()  # type: ignore[index]
+        teacher[1].weight[:, :3] = 10 * torch.eye(3)  # type: ignore[index]
+
+    def kl(logits: Tensor, y: Tensor) -> Tensor:
+        return temperature**2 * F.kl_div((logits / temperature).log_softmax(1), y, reduction="sum")
+
+    def turned(x: Tensor, rng: RNG) -> Tensor:
+        return x.roll(int(rng.numpy().integers(3)), 3) + 0.3 * rng.normal(*x.shape)
+
+    def agrees(examples: Examples) -> float:
+        student = linear(1)
+        fit(student, examples, [0.05] * 60, RNG(0), batch_size=16, weight_decay=0.0, criterion=kl)
+        shown = torch.cat([turned(x, RNG("shown", i)) for i in range(9)])
+        return float((student(shown).argmax(1) == teacher(shown).argmax(1)).double().mean())
+
+    plain = Fixed(separable())
+    assert agrees(Taught(Augmented(plain, turned), teacher, temperature)) > 0.9
+    assert agrees(Augmented(Taught(plain, teacher, temperature), turned)) < 0.6
+
+
+def test_the_criterion_is_what_is_learned_from() -> None:
+    def squares(logits: Tensor, y: Tensor) -> Tensor:
+        return (logits - y).square().sum()
+
+    network, (x, y) = linear(), separable()
+    fit(network, Fixed(separable()), [0.05] * 200, RNG(0), batch_size=60, weight_decay=0.0, criterion=squares)
+    flat = torch.cat([x.flatten(1), torch.ones(60, 1)], 1)
+    best = torch.linalg.lstsq(flat, y).solution
+    torch.testing.assert_close(network(x), flat @ best, atol=2e-2, rtol=0)
+
+
+def stored(kind: str) -> Examples:
+    images = toy_images()
+    batch = images.batch(torch.arange(len(images)))
+    synthetic = SyntheticSet(batch.x, batch.y, images, Pixels())
+    card = {"classes": images.classes, "mean": images.mean, "std": images.std}
+    return {"fixed": Fixed(batch), "images": images, "synthetic": synthetic,
+            "distilled": Distilled(tensors_of(synthetic), card)}[kind]  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("kind", ["fixed", "images", "synthetic", "distilled"])
+def test_stored_examples_are_the_same_in_every_epoch(kind: str) -> None:
+    examples, rows = stored(kind), torch.tensor([3, 0, 7])
+    plain = examples.batch(rows)
+    assert plain.x.shape == (3, 1, 4, 4)
+    again = examples.batch(rows, 5, RNG(1))
+    assert torch.equal(plain.x, again.x)
+    assert torch.equal(plain.y, again.y)
+
+
+def test_augmented_examples_keep_labels_and_draw_nothing_without_a_stream() -> None:
+    plain, rows = Fixed(separable()), torch.tensor([3, 0, 7])
+    some = augmented(plain, "flip_crop")
+    assert len(some) == len(plain)
+    assert torch.equal(some.batch(rows).x, plain.batch(rows).x)
+    assert not torch.equal(some.batch(rows, 0, RNG(0)).x, plain.batch(rows).x)
+    assert torch.equal(some.batch(rows, 0, RNG(0)).x, some.batch(rows, 5, RNG(0)).x)
+    assert torch.equal(some.batch(rows, 0, RNG(0)).y, plain.batch(rows).y)
+    assert augmented(plain, "none") is plain
 
 
 def test_someone_watching_is_told_of_every_epoch() -> None:
@@ -225,8 +347,9 @@ def test_a_trained_network_is_right_on_what_it_learned() -> None:
 @pytest.mark.parametrize("restarts", [(), (2,)])
 def test_stopped_after_any_epoch_it_goes_on_as_if_it_never_had(optimizer: str, restarts: tuple[int, ...]) -> None:
     def training(network: nn.Module) -> Training:
-        return Training(network, Fixed(separable()), (0.1, 0.05, 0.05, 0.01), RNG("fit"), batch_size=16, optimizer=optimizer,  # type: ignore[arg-type]
-                        restarts=restarts, augment=lambda x, rng: x + 0.1 * rng.normal(*x.shape))
+        examples = Augmented(Fixed(separable()), lambda x, rng: x + 0.1 * rng.normal(*x.shape))
+        return Training(network, examples, (0.1, 0.05, 0.05, 0.01), RNG("fit"), batch_size=16, optimizer=optimizer,  # type: ignore[arg-type]
+                        restarts=restarts)
 
     def net() -> nn.Module:
         with RNG("net", 0).as_global():

@@ -22,6 +22,7 @@ from datastill.data.images import denormalize
 from datastill.data.whitening import Whitening, from_tensors
 from datastill.errors import InputError
 from datastill.files import read_sealed, seal, sha256, write_atomically, write_json
+from datastill.rng import RNG
 from datastill.synthetic import Parametrization, SyntheticSet
 
 SCHEMA = 1
@@ -53,12 +54,12 @@ class Distilled(Dataset[tuple[Tensor, Any]]):
         y = self.y[index]
         return self.x[index], int(y.argmax()) if self.card["labels"] == "hard" else y
 
-    def batch(self, indices: Tensor | None = None) -> Batch:
-        """Images and label probabilities at these indices, or all."""
-        if indices is None:
+    def batch(self, rows: Tensor | None = None, epoch: int = 0, rng: RNG | None = None) -> Batch:
+        """Images and label probabilities at these rows, or all; the same in every epoch."""
+        if rows is None:
             return Batch(self.x, self.y)
-        indices = indices.to(self.x.device)
-        return Batch(self.x[indices], self.y[indices])
+        rows = rows.to(self.x.device)
+        return Batch(self.x[rows], self.y[rows])
 
     def to(self, device: torch.device) -> Distilled:
         """The same set with its tensors on another device."""

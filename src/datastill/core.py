@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from pydantic import BeforeValidator, Field, TypeAdapter
 from torch import Tensor, nn
 
@@ -56,7 +57,9 @@ class Task:
         return Context(self.real, self.root, self.data_root, self.watch, self.dry_run)
 
     def teachers(self, pool: Pool) -> Teachers:
-        """The frozen networks of a pool, each made or loaded when it is first asked for. Raises InputError, RunError."""
+        """The frozen networks of a pool, each made or loaded when it is first asked for; of the task's network where it
+        names none. Raises InputError, RunError."""
+        pool = pool.for_network(self.network)
         if pool not in self._teachers:
             self._teachers[pool] = Teachers(pool, self.context)
         return self._teachers[pool]
@@ -175,7 +178,7 @@ class Part(Family):
 
     def pools(self, network: Architecture) -> tuple[Pool, ...]:
         """The pools of teachers it asks in a run that matches on this network: its fields that are pools."""
-        return tuple(value for _, value in self if isinstance(value, Pool))
+        return tuple(value.for_network(network) for _, value in self if isinstance(value, Pool))
 
 
 class Labeler(NamedTuple):
@@ -285,6 +288,11 @@ class Protocol(Family):
     @abstractmethod
     def train(self, network: nn.Module, examples: Examples, rng: RNG, watch: Watch | None = None) -> None:
         """Train a fresh network in place; its last weights are what is scored. ``watch`` is told of every epoch."""
+
+    def criterion(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The loss of logits (B, K) under labels (B, K), a scalar, summed over the images; cross-entropy unless a protocol
+        says otherwise."""
+        return F.cross_entropy(logits, y, reduction="sum")
 
     def for_network(self, network: Architecture) -> Protocol:
         """The protocol with what it prescribes for students of this kind filled in; scores are kept under that."""

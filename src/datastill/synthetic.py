@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from datastill.data import Batch, Images
 from datastill.description import Family
+from datastill.rng import RNG
 
 
 class Parametrization(Family):
@@ -65,10 +66,10 @@ class SyntheticSet(nn.Module):
         """Label probabilities (N, K), with graph where they are learned."""
         return self.labels.softmax(1) if self.soft else self.labels
 
-    def batch(self, indices: Tensor | None = None) -> Batch:
-        """Images and labels at these indices, or all, with graph."""
+    def batch(self, rows: Tensor | None = None, epoch: int = 0, rng: RNG | None = None) -> Batch:
+        """Images and labels at these rows, or all, with graph; the same in every epoch."""
         x, y = self.decode(), self.y()
-        return Batch(x, y) if indices is None else Batch(x[indices], y[indices])
+        return Batch(x, y) if rows is None else Batch(x[rows], y[rows])
 
     def groups(self) -> dict[str, nn.Parameter]:
         """All that can be learned, by the name an ``Optim`` gives it a learning rate under."""

@@ -14,17 +14,25 @@ from torch import Tensor, nn
 
 from datastill.data import Batch, Images
 from datastill.errors import RunError
+from datastill.functional.augment import augment_images
 from datastill.functional.sam import gap_direction, perturbation
 from datastill.nets import chunk_size
 from datastill.rng import RNG
 
 
 class Examples(Interface):
-    """Anything to train on: a synthetic set, a loaded one, real images."""
+    """Anything to train on: a synthetic set, a loaded one, real images, or images that are augmented, mixed or labeled anew
+    as they are drawn."""
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: Tensor) -> Batch: ...
+    def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
+        """The images at these rows (B,) as a network is shown them in this epoch, and the labels of just these.
+
+        ``rng`` is the batch's own stream; without one, nothing is drawn: the images as they are stored. Labels are (B, ...),
+        in the form the criterion takes.
+        """
+        ...
 
 
 class Fixed:
@@ -36,18 +44,41 @@ class Fixed:
     def __len__(self) -> int:
         return len(self.x)
 
-    def batch(self, indices: Tensor) -> Batch:
-        rows = indices.to(self.x.device)
+    def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
+        rows = rows.to(self.x.device)
         return Batch(self.x[rows], self.y[rows])
 
 
-Optimizer = Literal["sgd", "adamw"]
 Augment = Callable[[Tensor, RNG], Tensor]
+
+
+class Augmented:
+    """Examples whose images are augmented as they are drawn; their labels stay."""
+
+    def __init__(self, examples: Examples, augment: Augment) -> None:
+        self.examples, self.augment = examples, augment
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
+        batch = self.examples.batch(rows, epoch, None if rng is None else rng("examples"))
+        return batch if rng is None else batch._replace(x=self.augment(batch.x, rng))
+
+
+def augmented(examples: Examples, strategy: str) -> Examples:
+    """The examples augmented by a DSA strategy, each image with its own draw; they themselves for "none"."""
+    return examples if strategy == "none" else Augmented(examples, partial(augment_images, strategy=strategy))
+
+
+Optimizer = Literal["sgd", "adamw"]
+Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits (B, K), labels (B, ...)) -> scalar, summed over the images
+CROSS_ENTROPY: Criterion = partial(F.cross_entropy, reduction="sum")
 Watch = Callable[[int, int], None]  # (epochs done, of how many)
 
 
 def half_cosine(lr: float, epochs: int, warmup: float) -> list[float]:
-    """Learning rate of each epoch: a linear rise to ``lr`` in the first ``warmup`` share of them, then a cosine towards 0."""
+    """Learning rate of each epoch: a linear rise to ``lr`` in the first ``warmup`` share of them, then a cosine to 0."""
     rise = round(warmup * epochs)
     fall = max(1, epochs - rise)
     return [lr * (epoch + 1) / (rise + 1) if epoch < rise else
@@ -63,20 +94,22 @@ class Sharpness(NamedTuple):
 
 
 class Training:
-    """A network being trained in place with cross-entropy, one epoch per entry of ``rates`` (its learning rate).
+    """A network being trained in place, one epoch per entry of ``rates`` (its learning rate).
 
-    Momentum is AdamW's beta1. The optimizer is made again (momentum forgotten) before each epoch in ``restarts``. Every epoch
-    goes through all examples in a fresh order. An epoch is a function of the network, the optimizer and its number: with
-    ``state`` and ``restore`` training goes on as if it had never stopped. What networks draw themselves (dropout) follows
-    from the number too.
+    The loss of a batch is ``criterion``, summed over its images, over their number; cross-entropy unless given.
+    Momentum is AdamW's beta1. The optimizer is made again (momentum forgotten) before each epoch in ``restarts``. Every
+    epoch goes through all examples in a fresh order. An epoch is a function of the network, the optimizer and its number:
+    with ``state`` and ``restore`` training goes on as if it had never stopped. What networks draw themselves (dropout)
+    follows from the number too.
     """
 
     def __init__(self, network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG, *, batch_size: int,
                  optimizer: Optimizer = "sgd", momentum: float = 0.9, weight_decay: float = 5e-4,
-                 restarts: Sequence[int] = (), augment: Augment | None = None, sharpness: Sharpness | None = None) -> None:
+                 restarts: Sequence[int] = (), criterion: Criterion = CROSS_ENTROPY,
+                 sharpness: Sharpness | None = None) -> None:
         self.sharpness = sharpness
         self.network, self.examples, self.rates, self.rng = network, examples, rates, rng
-        self.batch_size, self.restarts, self.augment = batch_size, restarts, augment
+        self.batch_size, self.restarts, self.criterion = batch_size, restarts, criterion
         self._new_optimizer = partial(_optimizer, optimizer, network, momentum=momentum, decay=weight_decay)
         self.updates = self._new_optimizer(rates[0] if rates else 0.0)
         self.epoch = 0  # epochs done
@@ -105,15 +138,23 @@ class Training:
         """Through all examples once. Returns the loss of each batch."""
         losses = []
         for number, rows in enumerate(self.rng("order", epoch).permutation(len(self.examples)).split(self.batch_size)):
-            batch = self.examples.batch(rows)
-            x = batch.x if self.augment is None else self.augment(batch.x, self.rng("augment", epoch, number))
+            x, y = self.examples.batch(rows, epoch, self.rng("augment", epoch, number))
             self.updates.zero_grad(set_to_none=True)
             self._size = self._size or chunk_size(self.network, x)
-            losses.append(_accumulate(self.network, x, batch.y, self._size))
+            losses.append(self._accumulate(x, y))
             if self.sharpness is not None:
-                self._flatten(x, batch.y, self.sharpness)
+                self._flatten(x, y, self.sharpness)
             self.updates.step()
         return losses
+
+    def _accumulate(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add the gradient of the mean loss to the parameters, some images at a time. Returns the loss."""
+        total = x.new_zeros(())
+        for images, labels in zip(x.split(self._size), y.split(self._size), strict=True):
+            loss = self.criterion(self.network(images), labels) / len(x)
+            loss.backward()
+            total += loss.detach()
+        return total
 
     def _flatten(self, x: Tensor, y: Tensor, sharpness: Sharpness) -> None:
         """Put GSAM's direction in the place of the gradient: a second pass at perturbed weights."""
@@ -124,7 +165,7 @@ class Training:
             for p, step in zip(parameters, perturbation(kept, gradients, sharpness.rho, sharpness.adaptive), strict=True):
                 p.add_(step)
         self.updates.zero_grad(set_to_none=True)
-        _accumulate(self.network, x, y, self._size)
+        self._accumulate(x, y)
         direction = gap_direction(gradients, [p.grad for p in parameters if p.grad is not None], sharpness.alpha)
         with torch.no_grad():
             for p, before, wanted in zip(parameters, kept, direction, strict=True):
@@ -164,16 +205,6 @@ def _optimizer(name: Optimizer, network: nn.Module, lr: float, momentum: float, 
     if name == "sgd":
         return torch.optim.SGD(network.parameters(), lr, momentum=momentum, weight_decay=decay)
     return torch.optim.AdamW(network.parameters(), lr, betas=(momentum, 0.999), weight_decay=decay)
-
-
-def _accumulate(network: nn.Module, x: Tensor, y: Tensor, size: int) -> Tensor:
-    """Add the gradient of the mean cross-entropy to the parameters, ``size`` images at a time. Returns the loss."""
-    total = x.new_zeros(())
-    for images, labels in zip(x.split(size), y.split(size), strict=True):
-        loss = F.cross_entropy(network(images), labels, reduction="sum") / len(x)
-        loss.backward()
-        total += loss.detach()
-    return total
 
 
 @torch.no_grad()

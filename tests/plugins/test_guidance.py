@@ -124,7 +124,6 @@ def test_features_of_real_images_are_computed_once(monkeypatch: pytest.MonkeyPat
     ({"factors": [1.0, 2.0]}, "factors: expected a number of at least 0 for each of the 1 networks of the pool, got [1.0, 2.0]"),
     ({"factors": [-1.0]}, "factors: expected a number of at least 0"),
     ({"draw": "two"}, "draw"),
-    ({"pool": {"kind": "supervised", "networks": []}}, "networks"),
     ({"pool": {"kind": "supervised", "count": 0}}, "count"),
     ({"pool": {"kind": "supervised", "epochs": 5, "epoch": 3}}, "epoch 3 is never stored; add it to snapshots (0, 1, 2, 4, 5 are kept)"),
     ({"pool": {"kind": "superwised"}}, "did you mean 'supervised'"),

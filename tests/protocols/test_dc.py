@@ -39,3 +39,16 @@ def test_full_data_has_its_own_number_of_epochs() -> None:
 def test_unknown_strategy_is_refused_when_read() -> None:
     with pytest.raises(InputError, match=r"augment: unknown augmentation 'blur'"):
         load(Protocol, {"kind": "dc", "augment": "blur"})
+
+
+class Halves(DC):
+    """Half the loss, which for SGD is half the rate."""
+
+    def criterion(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return super().criterion(logits, y) / 2
+
+
+def test_the_criterion_of_a_protocol_is_what_students_learn_by() -> None:
+    plain = {"epochs": 3, "augment": "none", "weight_decay": 0.0}
+    assert torch.allclose(trained(Halves(lr=0.02, **plain)), trained(DC(lr=0.01, **plain)), atol=1e-6)
+    assert not torch.allclose(trained(Halves(lr=0.01, **plain)), trained(DC(lr=0.01, **plain)), atol=1e-4)

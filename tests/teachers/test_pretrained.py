@@ -17,6 +17,7 @@ import datastill as ds
 import tiny
 from datastill.data.domain import bring
 from datastill.description import load
+from datastill.digest import dump
 from datastill.nets import Architecture
 from datastill.teachers import Context, Pool, Teachers
 from datastill.teachers._snapshots import flat
@@ -101,6 +102,31 @@ def test_the_number_of_classes_is_that_of_the_file(tmp_path: Path) -> None:
     assert pool(files=[name], classes=list("abcdefg")).domain(context(tmp_path)).classes == tuple("abcdefg")
 
 
+def test_outputs_that_are_the_runs_classes_by_other_names(tmp_path: Path) -> None:
+    name = saved(tmp_path / "words.pt")
+    words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+    def guided(**options: Any) -> Any:
+        return tiny.run(plugins={"clom": {"pool": {"kind": "pretrained", "networks": [NET], "files": [name], **options}}})
+
+    with input_error("they know 10 (zero, one, two, ...), the run has 10 (0, 1, 2, ...)", "classes=run", "use cclom"):
+        guided(classes=words).plugins[0].check(tiny.task(guided()), 1)
+    run = guided(classes="run")
+    run.plugins[0].check(tiny.task(run), 1)
+    assert run.pools()[0].domain(context(tmp_path)).classes == tiny.splits().train.classes
+    assert load(ds.Run, dump(run)) == run
+    seven = saved(tmp_path / "seven.pt", dict(network(classes=7).state_dict()))
+    with input_error("classes run", "seven.pt has 7 outputs, the run has 10 classes", "leave classes out"):
+        pool(files=[seven], classes="run").check(context(tmp_path))
+
+
+def test_the_runs_own_network(tmp_path: Path) -> None:
+    names = [saved(tmp_path / f"{seed}.pt", dict(network(seed).state_dict())) for seed in range(2)]
+    several = pool(networks=[], files=names).for_network(load(Architecture, NET))  # type: ignore[type-abstract]
+    assert [torch.equal(flat(one.network), flat(network(seed)))
+            for seed, one in enumerate(Teachers(several, context(tmp_path)))] == [True] * 2
+
+
 def test_normalization_of_its_own(tmp_path: Path) -> None:
     given = pool(files=[saved(tmp_path / "a.pt")], mean=[0.5], std=[0.5])
     teacher, x = given.load(context(tmp_path), 0, 0), tiny.splits().train.batch(torch.arange(3)).x
@@ -127,7 +153,7 @@ def test_what_does_not_fit_is_named(options: dict[str, Any], says: str, tmp_path
     ({}, "has no weights to be had by name; name a file for each network"),
     ({"files": ["x"], "mean": [0.5]}, "one number a channel each"),
     ({"files": ["x"], "mean": [0.5], "std": [0.0]}, "std: expected numbers above 0"),
-    ({"networks": []}, "networks"),
+    ({"networks": []}, "networks: name one that has weights by name, or weights of the run's own network in files"),
     ({"networks": ["timm:model=resnet18"], "weights": "IMAGENET1K_V1"}, "with timm the tag behind the name says it"),
 ])
 def test_settings_that_cannot_be(options: dict[str, Any], says: str) -> None:

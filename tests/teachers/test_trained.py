@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -16,16 +17,20 @@ import pytest
 import torch
 
 import tiny
-from datastill.data import Data
+from datastill.core import Step
+from datastill.data import Batch, Data, Images
 from datastill.description import load
 from datastill.errors import InputError
 from datastill.nets import Architecture
 from datastill.rng import RNG
+from datastill.run import check, distill
 from datastill.teachers import Context, Pool, Teachers
 from datastill.teachers._snapshots import flat
+from datastill.teachers._trained import Trained
 from datastill.teachers.experts import Experts
 from datastill.teachers.making import make
 from datastill.teachers.supervised import Supervised
+from datastill.train import Examples
 from kit import input_error
 
 NET = tiny.NETWORK
@@ -110,7 +115,7 @@ def test_other_data_are_another_digest(tmp_path: Path) -> None:
 def test_stop_and_resume_is_the_unbroken_training(every: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     some = pool(epochs=5, augment="flip_crop", networks=["convnet:width=4,depth=2,norm=batch"])
     some.prepare(context(tmp_path / "whole"))
-    monkeypatch.setattr("datastill.teachers._trained.EVERY", every)
+    monkeypatch.setattr("datastill.teachers._lesson.EVERY", every)
 
     class Enough(Exception):
         pass
@@ -132,12 +137,12 @@ def test_killed_inside_a_teacher(tmp_path: Path) -> None:
 import sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
-import datastill.teachers._trained as trained
+import datastill.teachers._lesson as lesson
 from datastill.data import Data
 from datastill.teachers import Context
 from datastill.teachers.supervised import Supervised
 from datastill.nets.convnet import ConvNet
-trained.EVERY = 0.0
+lesson.EVERY = 0.0
 real = Data(source="digits").load(".").train
 pool = Supervised(networks=(ConvNet(width=4, depth=2),), count=2, epochs=12, batch_size=64)
 root = Path(sys.argv[1])
@@ -260,7 +265,6 @@ def test_a_damaged_checkpoint(tmp_path: Path) -> None:
     ({"epoch": 7, "epochs": 20}, ["epoch 7", "never stored", "0, 1, 2, 4, 6, 10, 20"]),
     ({"epoch": 21, "epochs": 20}, ["epoch 21", "trained for 20 epochs"]),
     ({"snapshots": [0, 30], "epochs": 20}, ["0 to 20", "30"]),
-    ({"networks": []}, ["networks"]),
     ({"count": 0}, ["count"]),
     ({"networks": ["convnt"]}, ["networks[0]", "convnet"]),
     ({"lr": 0}, ["lr"]),
@@ -330,7 +334,7 @@ def test_a_full_disk_is_said_and_nothing_lost(tmp_path: Path, monkeypatch: pytes
     def full(*anything: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("datastill.teachers._trained.Writer.write", full)
+    monkeypatch.setattr("datastill.teachers._lesson.Writer.write", full)
     with pytest.raises(RunError, match=r"the disk is full.*make room"):
         some.prepare(context(tmp_path))
     monkeypatch.undo()
@@ -359,3 +363,141 @@ def test_mending_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     one.mend(where)
     assert (folder / "notes").exists()
     one.prepare(where)
+
+
+class Rotations:
+    """Every image four times, turned by 0, 90, 180 and 270 degrees, its label the turn."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, rows: torch.Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
+        x = self.images.batch(rows).x
+        turned = torch.cat([x.rot90(turn, (2, 3)) for turn in range(4)])
+        return Batch(turned, torch.eye(4, device=x.device).repeat_interleave(len(x), 0))
+
+
+class RotNet(Trained):
+    """Networks that tell by how much an image was turned, and never see a class (Gidaris et al. 2018)."""
+
+    def outputs(self, images: Images) -> tuple[str, ...]:
+        return ("0", "90", "180", "270")
+
+    def examples(self, images: Images) -> Examples:
+        return Rotations(images)
+
+    def measure(self, network: torch.nn.Module, held: Images) -> float:
+        x, y = Rotations(held).batch(torch.arange(len(held)))
+        with torch.no_grad():
+            return float((network.eval()(x).argmax(1) == y.argmax(1)).double().mean())
+
+
+def rotnet(**options: Any) -> RotNet:
+    network = load(Architecture, "convnet:width=8,depth=2")  # type: ignore[type-abstract]
+    return RotNet(**{"networks": (network,), "count": 2, "epochs": 5, "batch_size": 64, **options})
+
+
+def test_a_pool_of_your_own_that_is_not_told_classes(tmp_path: Path) -> None:
+    some, train = rotnet(), tiny.splits().train
+    teachers = some.fit(train, root=tmp_path)
+    measured = some.accuracy(context(tmp_path), 0, 0)
+    assert measured[0] < 0.45
+    assert measured[-1] > 0.6
+    assert teachers[0].domain.classes == ("0", "90", "180", "270")
+    assert teachers[0].facts["accuracy"] == measured[-1]
+    shuffled = dataclasses.replace(train, targets=train.targets.roll(1))
+    blind = rotnet(count=1, epochs=1, validation=0.0)
+    assert torch.equal(weights(blind, context(tmp_path)), weights(blind, Context(shuffled, tmp_path, tmp_path)))
+    assert blind.alone(0, 0).model_copy(update={"seed": 9}).seconds(context(tmp_path)) > 0
+    clom = tiny.run(plugins=(tiny.plugin("clom", pool=some),))
+    with input_error("they know 4 (0, 90, 180, ...), the run has 10", "use cclom"):
+        clom.plugins[0].check(tiny.task(clom), 1)
+
+
+def test_its_features_guide_a_run(tmp_path: Path) -> None:
+    """Features learned without labels: noise that follows them comes nearer to the real images of its class."""
+    run = tiny.run(ipc=2, plugins=(tiny.plugin("cclom", pool=rotnet(), weight=10.0, draw="mean", batch_real=256),))
+    task = run.task(tiny.splits().train, root=tmp_path)
+    check(run, task)
+    plugin = run.plugins[0]
+    plugin.prepare(task)
+    x, y = RNG("x").normal(20, *task.real.shape), torch.eye(10).repeat_interleave(2, 0)
+    shares = []
+    for i in range(20):
+        given = Step(x.sum() * 0, Batch(x.clone().requires_grad_(), y), torch.nn.Identity())
+        loss = plugin.loss(given, task, RNG(0, i))
+        (gradient,) = torch.autograd.grad(loss, given.batch.x)
+        x = x - gradient / gradient.norm()
+        shares.append(float(loss.detach()))
+    assert shares[0] == pytest.approx(0.1, abs=0.02)
+    assert shares[-1] < 0.8 * shares[0]
+    distill(run, task, tmp_path / "run")
+
+
+class Two:
+    """Trains a network and a head beside it that is thrown away, in steps of its own."""
+
+    def __init__(self, network: torch.nn.Module, images: Images, rng: RNG) -> None:
+        self.network, self.images, self.rng, self.epoch = network, images, rng, 0
+        x = images.batch(torch.arange(1)).x
+        self.head = torch.nn.Linear(network.embed(x).shape[1], 1)  # type: ignore[operator]
+        with torch.no_grad():
+            self.head.weight.zero_()
+            self.head.bias.zero_()
+        self.updates = torch.optim.SGD([*network.parameters(), *self.head.parameters()], 0.1, momentum=0.9)
+
+    def advance(self) -> float:
+        x = self.images.batch(self.rng("order", self.epoch).permutation(len(self.images))[:64]).x
+        loss = (self.head(self.network.embed(x))[:, 0] - x.mean((1, 2, 3))).square().mean()  # type: ignore[operator]
+        self.updates.zero_grad()
+        loss.backward()
+        self.updates.step()
+        self.epoch += 1
+        return float(loss.detach())
+
+    def check(self) -> None:
+        pass
+
+    def state(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, **{name: getattr(self, name).state_dict() for name in ("network", "head", "updates")}}
+
+    def restore(self, state: Any) -> None:
+        self.epoch = state["epoch"]
+        for name in ("network", "head", "updates"):
+            getattr(self, name).load_state_dict(state[name])
+
+
+class Headed(Trained):
+    """Networks for their features alone."""
+
+    def outputs(self, images: Images) -> tuple[str, ...]:
+        return ()
+
+    def training(self, network: torch.nn.Module, images: Images, rng: RNG) -> Two:
+        return Two(network, images, rng)
+
+    def measure(self, network: torch.nn.Module, held: Images) -> float:
+        return float(network.embed(held.batch(torch.arange(4)).x).std().detach())  # type: ignore[operator]
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_training_of_your_own_stops_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = load(Architecture, NET)  # type: ignore[type-abstract]
+    some = Headed(networks=(network,), count=1, epochs=4)
+    whole = some.fit(tiny.splits().train, root=tmp_path / "whole")
+    assert whole[0].gives == {"features", "maps"}
+    with input_error("gives no logits; it gives features, maps"):
+        whole[0].logits(tiny.splits().train.batch(torch.arange(1)).x)
+    monkeypatch.setattr("datastill.teachers._lesson.EVERY", 0.0)
+
+    def stop(done: int, of: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        some.fit(tiny.splits().train, root=tmp_path / "broken", watch=stop)
+    some.fit(tiny.splits().train, root=tmp_path / "broken")
+    assert content(tmp_path / "whole") == content(tmp_path / "broken")

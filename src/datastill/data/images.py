@@ -93,11 +93,12 @@ class Images:
         order = torch.argsort(self.targets, stable=True)
         return tuple(torch.split(order, torch.bincount(self.targets, minlength=len(self.classes)).tolist()))
 
-    def batch(self, indices: Tensor) -> Batch:
-        """The images at these indices (B,), normalized and whitened where that was asked for, on the device."""
-        targets = self.targets[indices].to(self.device)
-        x = self.normalize(self.raw(indices).to(self.device)) if self.whitened is None else \
-            _plain(self.whitened[indices.to(self.whitened.device)])
+    def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
+        """The images at these rows (B,), normalized and whitened where that was asked for, on the device; the same in every
+        epoch."""
+        targets = self.targets[rows].to(self.device)
+        x = self.normalize(self.raw(rows).to(self.device)) if self.whitened is None else \
+            _plain(self.whitened[rows.to(self.whitened.device)])
         return Batch(x, torch.nn.functional.one_hot(targets, len(self.classes)).to(x.dtype))
 
     def raw(self, indices: Tensor) -> Tensor:

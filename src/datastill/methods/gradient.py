@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,12 +13,12 @@ from torch import Tensor, nn
 
 from datastill.core import Group, Method, Optim, Step, Task
 from datastill.data import Batch
-from datastill.functional.augment import STRATEGY, Strategy, augment_classes, augment_images
+from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import GradientMetric, gradient_distance, gradient_norm
 from datastill.nets import chunk_size, couples_samples
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
-from datastill.train import Fixed, fit
+from datastill.train import Fixed, augmented, fit
 
 LOOPS = {10: 50, 20: 25, 30: 20, 40: 15, 50: 10, 100: 2}  # ipc -> inner epochs, as the authors give them; outer = ipc
 WARM_UP = 16  # real images of each class that set the statistics of batch normalization
@@ -109,9 +108,8 @@ class GradientMatching(Method):
 
     def _train(self, net: nn.Module, synthetic: SyntheticSet, epochs: int, rng: RNG) -> None:
         with torch.no_grad():
-            examples = Fixed(synthetic.batch())  # which may be the learned tensors themselves
-        fit(net, examples, [self.lr_net] * epochs, rng, batch_size=self.batch_train, momentum=0.0, weight_decay=0.0,
-            augment=None if self.augment == "none" else partial(augment_images, strategy=self.augment))
+            examples = augmented(Fixed(synthetic.batch()), self.augment)  # which may be the learned tensors themselves
+        fit(net, examples, [self.lr_net] * epochs, rng, batch_size=self.batch_train, momentum=0.0, weight_decay=0.0)
 
 
 def _real_gradient(net: nn.Module, parameters: list[nn.Parameter], batch: Batch) -> list[Tensor]:

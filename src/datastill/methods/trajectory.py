@@ -13,13 +13,12 @@ from datastill import memory
 from datastill.core import Group, Labeler, Method, Optim, Step, Task
 from datastill.data import Batch
 from datastill.description import NOT_DECISIVE
-from datastill.digest import digest, spec
+from datastill.digest import spec
 from datastill.errors import InputError, RunError
 from datastill.functional.augment import STRATEGY, Strategy, augment_images
 from datastill.functional.labels import mean_of_right
 from datastill.functional.unroll import How, Inner, unroll
 from datastill.nets import Architecture, as_function, chunk_size, couples_samples
-from datastill.nets.convnet import ConvNet
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
 from datastill.teachers import Pool, Teachers
@@ -44,7 +43,7 @@ class TrajectoryMatching(Method):
     lr_net: learning rate of the inner training to begin with; learned where ``optim.inner_lr`` has a learning rate.
     init: "real"; or "correct": real images that the first expert is right about, at ``pool.epoch`` (DATM).
     labels: "hard"; "learned": soft labels that begin as the mean logits of the experts that are right (DATM), learned where
-        ``optim.labels`` has a learning rate; "teacher": what the target weights say of the images, again in each step (TESLA).
+        ``optim.labels`` has a learning rate; "teacher": what the target weights say of the images, anew each step (TESLA).
     gradient: "exact", in the memory of one step; "tesla", the estimate, biased; "full", torch's own graph.
     threshold: iterations whose matching loss is above it change nothing (DATM; none: all do).
     keep_every, offload: keep the weights of every second, third, ... inner step, the others are made again; keep them in
@@ -103,9 +102,7 @@ class TrajectoryMatching(Method):
 
     def experts(self, network: Architecture) -> Pool:
         """The pool with what it leaves open filled in: the run's network, the epochs that can be used."""
-        pool, changes = self.pool, dict[str, Any]()
-        if pool.networks == (ConvNet(),):
-            changes["networks"] = (network,)
+        pool, changes = self.pool.for_network(network), dict[str, Any]()
         if isinstance(pool, Trained) and pool.snapshots == ():
             used = self._epochs()
             asked = self.init == "correct" or self.labels == "learned" or pool.epoch != "last"
@@ -204,7 +201,7 @@ class TrajectoryMatching(Method):
     def labeler(self, task: Task) -> Labeler | None:
         if self.labels != "learned":
             return None
-        name = digest(self.experts(task.network), task.real.fingerprint, *self.pool.identity(task.data_root))
+        name = self.experts(task.network).digest(task.real.fingerprint, *self.pool.identity(task.data_root))
         return Labeler(name, lambda batch: self._opinion(task, batch).softmax(1))
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -19,10 +19,13 @@ from datastill.teachers.supervised import Supervised
 class Guidance(Plugin):
     """Asks the teachers of a pool.
 
+    asks: what of them, as in ``Teacher.gives``; a class says it.
     pool: a kind of pool with its settings; ``datastill teach`` makes it ahead of time, a run what is missing.
     draw: "one": a teacher drawn for every step, its network first (the paper); "mean": the mean over all of them.
     factors: multiplies the weight for each of the pool's networks; 1 unless given.
     """
+
+    asks: ClassVar[frozenset[str]] = frozenset({"features"})
 
     weight: float = Field(default=1000.0, ge=0.0)
     pool: Pool = Supervised()
@@ -31,8 +34,8 @@ class Guidance(Plugin):
 
     @model_validator(mode="after")
     def _a_factor_each(self) -> Self:
-        if self.factors and (len(self.factors) != len(self.pool.networks) or min(self.factors) < 0):
-            raise ValueError(f"factors: expected a number of at least 0 for each of the {len(self.pool.networks)} networks "
+        if self.factors and (len(self.factors) != (count := max(1, len(self.pool.networks))) or min(self.factors) < 0):
+            raise ValueError(f"factors: expected a number of at least 0 for each of the {count} networks "
                              f"of the pool, got {list(self.factors)}")
         return self
 
@@ -41,10 +44,10 @@ class Guidance(Plugin):
         """What one teacher says, a scalar."""
 
     def check(self, task: Task, ipc: int) -> None:
-        self.pool.check(task.context)
+        self.pool.for_network(task.network).check(task.context, self.asks)
 
     def prepare(self, task: Task) -> Mapping[str, Any]:
-        self.pool.prepare(task.context)
+        self.pool.for_network(task.network).prepare(task.context)
         return {"teachers": [dict(teacher.facts) for teacher in task.teachers(self.pool)]}
 
     def loss(self, step: Step, task: Task, rng: RNG) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from datastill.core import Step, Task
@@ -16,17 +18,21 @@ class CLoM(Guidance):
     """Classification loss of a pre-trained model (Lu et al. 2023, "Can Pre-Trained Models Assist in Dataset Distillation?"):
     mean cross-entropy of a frozen teacher on all synthetic images in play, without augmentation.
 
-    The teachers must know the run's classes; for others there is ``cclom``. The authors' weights (their tables of May 2023):
-    2000 for DM, 1000 for DC, 5000 for DSA on CIFAR-10 at 10 images a class, 100 on Fashion-MNIST.
+    The teachers must know the run's classes in its order; for others there is ``cclom``. The authors' weights (their tables
+    of May 2023): 2000 for DM, 1000 for DC, 5000 for DSA on CIFAR-10 at 10 images a class, 100 on Fashion-MNIST.
     """
+
+    asks: ClassVar[frozenset[str]] = frozenset({"logits"})
 
     def check(self, task: Task, ipc: int) -> None:
         super().check(task, ipc)
-        ours = task.real.classes
-        known = [self.pool.domain(task.context, group).classes for group in range(len(self.pool.networks))]
+        ours, pool = task.real.classes, self.pool.for_network(task.network)
+        known = [pool.domain(task.context, group).classes for group in range(len(pool.networks))]
         if theirs := next((classes for classes in known if classes != ours), None):
+            named = "" if len(theirs) != len(ours) else \
+                "where only the names differ, say so by classes=run of a pretrained pool; "
             raise InputError(f"clom needs teachers of the same classes in the same order: they know {_shown(theirs)}, the "
-                             f"run has {_shown(ours)}; use cclom, which compares features instead")
+                             f"run has {_shown(ours)}; {named}use cclom, which compares features instead")
 
     def term(self, teacher: Teacher, step: Step, task: Task, rng: RNG) -> Tensor:
         x, y = step.batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Literal, Self
 
 from pydantic import Field
@@ -10,10 +9,10 @@ from torch import nn
 
 from datastill.core import Protocol
 from datastill.errors import InputError
-from datastill.functional.augment import Strategy, augment_images
+from datastill.functional.augment import Strategy
 from datastill.registry import kind
 from datastill.rng import RNG
-from datastill.train import Examples, Watch, fit
+from datastill.train import Examples, Watch, augmented, fit
 
 Rate = Annotated[float, Field(gt=0.0, le=1e30)]
 
@@ -49,10 +48,8 @@ class SGDTraining(Protocol):
 
     def train(self, network: nn.Module, examples: Examples, rng: RNG, watch: Watch | None = None) -> None:
         rates, restarts = self.schedule()
-        fit(network, examples, rates, rng, batch_size=self.batch_size, momentum=self.momentum,
-            weight_decay=self.weight_decay, restarts=restarts,
-            augment=None if self.augment == "none" else partial(augment_images, strategy=self.augment),
-            watch=watch)
+        fit(network, augmented(examples, self.augment), rates, rng, batch_size=self.batch_size, momentum=self.momentum,
+            weight_decay=self.weight_decay, restarts=restarts, criterion=self.criterion, watch=watch)
 
     def for_set(self, lr: float | None) -> Self:
         if self.lr != "learned":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,11 +11,11 @@ from torch.optim.swa_utils import update_bn
 
 from datastill.core import Protocol
 from datastill.errors import InputError
-from datastill.functional.augment import STRATEGY, Strategy, augment_images
+from datastill.functional.augment import STRATEGY, Strategy
 from datastill.nets import Architecture
 from datastill.registry import kind
 from datastill.rng import RNG
-from datastill.train import Examples, Optimizer, Watch, fit, half_cosine
+from datastill.train import Examples, Optimizer, Watch, augmented, fit, half_cosine
 
 OTHERS: dict[str, Any] = {"optimizer": "adamw", "lr": 0.001, "warmup": 0.1, "statistics": "running"}
 RECIPES: dict[str, dict[str, Any]] = {
@@ -67,9 +66,9 @@ class Tuned(Protocol):
     def train(self, network: nn.Module, examples: Examples, rng: RNG, watch: Watch | None = None) -> None:
         if self.optimizer is None or self.lr is None or self.warmup is None:
             raise InputError("tuned: the recipe depends on the network; call for_network(architecture) first")
-        fit(network, examples, half_cosine(self.lr, self.epochs, self.warmup), rng, batch_size=self.batch_size,
-            optimizer=self.optimizer, momentum=self.momentum, weight_decay=self.weight_decay,
-            augment=None if self.augment == "none" else partial(augment_images, strategy=self.augment), watch=watch)
+        fit(network, augmented(examples, self.augment), half_cosine(self.lr, self.epochs, self.warmup), rng,
+            batch_size=self.batch_size, optimizer=self.optimizer, momentum=self.momentum, weight_decay=self.weight_decay,
+            criterion=self.criterion, watch=watch)
         if self.statistics == "recomputed":
             parts = torch.arange(len(examples)).split(self.batch_size)
             update_bn((examples.batch(rows).x for rows in parts), network)

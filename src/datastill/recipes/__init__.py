@@ -14,6 +14,7 @@ from datastill.core import Protocol
 from datastill.data import Data
 from datastill.description import Description, load
 from datastill.errors import InputError
+from datastill.nets.convnet import ConvNet
 from datastill.protocols.dc import DC
 from datastill.registry import names
 from datastill.run import Run
@@ -93,7 +94,7 @@ class Teaching(Description):
 
 def read_pools(name: str, assignments: Iterable[str] = ()) -> tuple[tuple[Pool, ...], Data, Run | None]:
     """The pools of a recipe (by name or path), or one of a kind (``module:Class`` too) or a file with a table [pool]; the
-    data they are for; the run, where it was a recipe.
+    data they are for; the run, where it was a recipe. Without a run, a pool that names no networks is of ``ConvNet()``.
 
     Raises InputError: unknown name or key, a recipe that asks no teachers.
     """
@@ -110,7 +111,7 @@ def read_pools(name: str, assignments: Iterable[str] = ()) -> tuple[tuple[Pool, 
                              f"of pool: {', '.join(names(Pool))}")
         return run.pools(), run.data, run
     teaching = load(Teaching, override(table, assignments))
-    return (teaching.pool,), teaching.data, None
+    return (teaching.pool.for_network(ConvNet()),), teaching.data, None
 
 
 def _shown(name: str, path: Path) -> str:

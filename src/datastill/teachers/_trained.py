@@ -1,43 +1,46 @@
-"""Pools of networks trained by ourselves: how one is trained, kept at several epochs, and found again."""
+"""Pools of networks trained by ourselves: what they are, where each lies, and how it is found again."""
 
 from __future__ import annotations
 
 import time
-from functools import cached_property, lru_cache, partial
+from collections.abc import Collection
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
+from torch import nn
 
 from datastill.data import Data, Images, stratified
 from datastill.data.domain import Domain, domain_of
-from datastill.digest import digest, dump, spec
+from datastill.digest import spec
 from datastill.errors import InputError, RunError
 from datastill.files import locked, make_folder, reason, remove_leftovers
-from datastill.functional.augment import Strategy, augment_images
+from datastill.functional.augment import Strategy
 from datastill.nets import fresh
 from datastill.registry import kind
 from datastill.rng import RNG
-from datastill.states import read_state, write_state
-from datastill.teachers._snapshots import CARD, SNAPSHOTS, Rows, Writer, flat, read_card, read_into, write_card
+from datastill.states import read_state
+from datastill.teachers._lesson import STATE, Lesson, Trainer
+from datastill.teachers._snapshots import CARD, SNAPSHOTS, Rows, read_card, read_into
 from datastill.teachers.pool import Context, Pool, Teacher, Trajectory, frozen
-from datastill.train import Training, accuracies
+from datastill.train import Examples, Training, accuracies, augmented
 
 GRID = (0, 1, 2, 4, 6, 10, 20, 50, 100, 150)  # epochs that are kept unless told otherwise
-EVERY = 30.0  # seconds between checkpoints
-STATE = "state.pt"
 
 
 class Trained(Pool):
-    """Networks trained with cross-entropy on the run's training images or on another set.
+    """Networks trained on the run's training images or on another set, with cross-entropy by SGD unless a pool of yours says
+    otherwise by ``outputs``, ``examples``, ``how``, ``training`` and ``measure``.
 
     networks: one kind of network or several. count: members of each kind; ``seed`` is that of the first, the
         others follow it.
     data: the set they are trained on; the run's own training images unless given.
     epoch: which snapshot is used: "last", or one of those kept (0: before any training).
-    epochs, lr, momentum, weight_decay, batch_size: of training by SGD; drops: shares of the epochs after which the learning rate
-        is divided by 10. augment: a DSA strategy, each image with its own draw, or "none".
+    epochs, lr, momentum, weight_decay, batch_size: of training by SGD; drops: shares of the epochs after which the learning
+        rate is divided by 10. augment: a DSA strategy, each image with its own draw, or "none".
     snapshots: epochs whose weights are kept beside the last: 0, 1, 2, 4, 6, 10, 20, 50, 100, 150 unless given; "every".
     validation: share of the training images that the teacher is measured on after every epoch and not trained on (ours; 0
         trains on all of them and measures nothing).
@@ -87,33 +90,52 @@ class Trained(Pool):
         ends = [round(share * self.epochs) for share in self.drops]
         return [self.lr * 0.1 ** sum(epoch >= end for end in ends) for epoch in range(self.epochs)]
 
+    def outputs(self, images: Images) -> tuple[str, ...]:
+        """What the outputs of the networks stand for, by name: the classes. Empty where only features are wanted."""
+        return images.classes
+
+    def examples(self, images: Images) -> Examples:
+        """What they are shown of these images, and under which labels."""
+        return augmented(images, self.augment)
+
     def how(self) -> dict[str, Any]:
-        """Options of ``Training``."""
-        return {"batch_size": self.batch_size, "momentum": self.momentum, "weight_decay": self.weight_decay,
-                "augment": None if self.augment == "none" else partial(augment_images, strategy=self.augment)}
+        """Options of ``Training``; ``criterion`` is one."""
+        return {"batch_size": self.batch_size, "momentum": self.momentum, "weight_decay": self.weight_decay}
+
+    def training(self, network: nn.Module, images: Images, rng: RNG) -> Trainer:
+        """The training of one of them on these images, ``epochs`` epochs long; a function of its arguments only. Whatever
+        else is trained with it (a head, a second network) is in its state."""
+        return Training(network, self.examples(images), self.rates, rng, **self.how())
+
+    def measure(self, network: nn.Module, held: Images) -> float:
+        """How good a network is on images held out, kept for every epoch; the share of them it is right about."""
+        shares = accuracies(network, held).nan_to_num()
+        counts = torch.bincount(held.targets.cpu(), minlength=len(shares))
+        return float((shares * counts).sum() / counts.sum())
 
     def domain(self, context: Context, group: int = 0) -> Domain:
-        return domain_of(self._images(context))
+        images = self._images(context)
+        return replace(domain_of(images), classes=self.outputs(images))
 
     def identity(self, data_root: Path) -> tuple[str, ...]:
         return () if self.data is None else (_loaded(self.data, data_root).fingerprint,)
 
-    def check(self, context: Context) -> None:
-        super().check(context)
+    def check(self, context: Context, asked: Collection[str] = ()) -> None:
+        super().check(context, asked)
         _apart(self._images(context), self.validation)
-        for member in self._members():
+        for member in self.members():
             if (folder := self._folder(context, *member)) and (folder / CARD).exists():
                 self._card(folder)
 
     def places(self, context: Context) -> list[Path]:
-        return [self._folder(context, *member) for member in self._members()]
+        return [self._folder(context, *member) for member in self.members()]
 
     def missing(self, context: Context) -> int:
         return sum(not (place / CARD).exists() for place in self.places(context))
 
     def prepare(self, context: Context) -> None:
         """Train the teachers that are not there yet; one that another process is at is waited for."""
-        members = list(self._members())
+        members = self.members()
         for done, member in enumerate(members):
             self._make(context, *member, done, len(members))
         for member in members:
@@ -121,13 +143,13 @@ class Trained(Pool):
 
     def seconds(self, context: Context) -> float:
         images, total = self._images(context), 0.0
-        for group, number in self._members():
+        for group, number in self.members():
             if not (self._folder(context, group, number) / CARD).exists():
                 total += self.epochs * _epoch_seconds(self.alone(group, 0), images)
         return total
 
     def mend(self, context: Context) -> None:
-        for member in self._members():
+        for member in self.members():
             folder = self._folder(context, *member)
             if not folder.exists():
                 continue
@@ -176,13 +198,10 @@ class Trained(Pool):
         return card
 
     def accuracy(self, context: Context, group: int, number: int) -> list[float]:
-        """Validation accuracy (a fraction) of a finished teacher before training and after each epoch; empty where none was
-        measured. Raises InputError."""
+        """What ``measure`` said of a finished teacher before training and after each epoch: validation accuracy (a fraction)
+        unless the pool measures something else; empty where nothing was. Raises InputError."""
         folder = self._folder(context, group, number)
         return list(self._card(folder)["accuracy"])
-
-    def _members(self) -> list[tuple[int, int]]:
-        return [(group, number) for group in range(len(self.networks)) for number in range(self.size)]
 
     def _images(self, context: Context) -> Images:
         """What they are trained on."""
@@ -199,7 +218,7 @@ class Trained(Pool):
     def _folder(self, context: Context, group: int, number: int) -> Path:
         one = self._one(group, number)
         name = kind(one.networks[0]).rpartition(":")[2]
-        return context.root / "teachers" / f"{name}-{digest(one, self._images(context).fingerprint)}"
+        return context.root / "teachers" / f"{name}-{one.digest(self._images(context).fingerprint)}"
 
     def _make(self, context: Context, group: int, number: int, before: int, of: int) -> None:
         """Train one teacher, if it is not there; ``before`` of ``of`` teachers are done."""
@@ -211,86 +230,14 @@ class Trained(Pool):
             if (folder / CARD).exists():  # another process made it while this one waited
                 return
             remove_leftovers(folder)
-            lesson = Lesson(self._one(group, number), self._images(context), folder)
+            images = self._images(context)
+            lesson = Lesson(self._one(group, number), images, *_apart(images, self.validation), folder)
             try:
                 lesson.carry_out(lambda done, epochs: context.watch is None or context.watch(
                     before * epochs + done, of * epochs))
             except OSError as error:
                 raise RunError(f"stopped: cannot write to {folder}: {reason(error)}; make room and run the same command to "
                                "go on") from error
-
-
-class Lesson:
-    """One teacher in training, in its folder; goes on from the last checkpoint there."""
-
-    def __init__(self, pool: Trained, images: Images, folder: Path) -> None:
-        self.pool, self.folder = pool, folder
-        self.taught, self.held = _apart(images, pool.validation)
-        rng = RNG("teacher", pool.seed)
-        self.network = fresh(pool.networks[0], images.shape, len(images.classes), rng("network"), images.device)
-        self.digest, self.fingerprint = digest(pool, images.fingerprint), images.fingerprint
-        self.training = Training(self.network, self.taught, pool.rates, rng("train"), **pool.how())
-        self.accuracy: list[float] = []  # on the images held out, before training and after each epoch
-        self.losses: list[float] = []
-        self.sums: dict[int, str] = {}  # of the snapshots written, by epoch
-        self._restore()
-
-    @cached_property
-    def path(self) -> Path:
-        """Of the checkpoint."""
-        return self.folder / STATE
-
-    def carry_out(self, watch: Any) -> None:
-        """Train to the end and write the card. Raises RunError when training diverges."""
-        pool, saved = self.pool, time.monotonic()
-        writer = Writer(self.folder / SNAPSHOTS, len(pool.kept), len(flat(self.network)))
-        try:
-            if not self.accuracy and not self.sums:
-                self._note(writer)
-            while self.training.epoch < pool.epochs:
-                self.losses.append(round(self.training.advance(), 6))
-                self._note(writer)
-                if time.monotonic() - saved > EVERY:
-                    self._save()
-                    saved = time.monotonic()
-                try:
-                    watch(self.training.epoch, pool.epochs)
-                except BaseException:  # asked to stop
-                    self._save()
-                    raise
-            if pool.epochs:
-                self.training.check()
-        finally:
-            writer.close()
-        write_card(self.folder, self.network, pool.kept, [self.sums[epoch] for epoch in pool.kept], {
-            "pool": dump(pool), "digest": self.digest, "data": self.fingerprint, "classes": list(self.taught.classes),
-            "mean": list(self.taught.mean), "std": list(self.taught.std), "shape": list(self.taught.shape),
-            "images": {"training": len(self.taught), "validation": 0 if self.held is None else len(self.held)},
-            "accuracy": self.accuracy, "loss": self.losses})
-        self.path.unlink(missing_ok=True)
-
-    def _note(self, writer: Writer) -> None:
-        """Measure the network, and store it if this epoch is one to keep."""
-        epoch = self.training.epoch
-        if self.held is not None:
-            shares = accuracies(self.network, self.held).nan_to_num()
-            counts = torch.bincount(self.held.targets.cpu(), minlength=len(shares))
-            self.accuracy.append(round(float((shares * counts).sum() / counts.sum()), 6))
-        if epoch in self.pool.kept:
-            self.sums[epoch] = writer.write(self.pool.kept.index(epoch), self.network)
-
-    def _save(self) -> None:
-        write_state(self.path, {"digest": self.digest, "training": self.training.state(), "accuracy": self.accuracy,
-                                "losses": self.losses, "sums": self.sums})
-
-    def _restore(self) -> None:
-        if not self.path.exists():
-            return
-        state = read_state(self.path, next(self.network.parameters()).device, "teacher")
-        if not isinstance(state, dict) or state.get("digest") != self.digest:
-            raise InputError(f"{self.path} is the checkpoint of another teacher; delete it to start this one over")
-        self.training.restore(state["training"])
-        self.accuracy, self.losses, self.sums = state["accuracy"], state["losses"], dict(state["sums"])
 
 
 def again(folder: Path) -> str:
@@ -308,8 +255,8 @@ def _loaded(data: Data, root: Path) -> Images:
 def _epoch_seconds(pool: Trained, images: Images) -> float:
     """Seconds of an epoch over these images, from a few batches."""
     part = images.subset(torch.arange(min(len(images), 4 * pool.batch_size)))
-    net = fresh(pool.networks[0], images.shape, len(images.classes), RNG("rehearsal"), images.device)
-    training = Training(net, part, [0.0, 0.0], RNG("rehearsal"), **pool.how())
+    net = fresh(pool.networks[0], images.shape, len(pool.outputs(images)), RNG("rehearsal"), images.device)
+    training = pool.model_copy(update={"epochs": 2, "lr": 0.0}).training(net, part, RNG("rehearsal"))
     training.advance()
     began = time.perf_counter()
     training.advance()
@@ -323,5 +270,3 @@ def _apart(images: Images, share: float) -> tuple[Images, Images | None]:
         return images, None
     held, rest = stratified(images.targets.cpu().numpy(), share, RNG("teachers", "validation"), images.classes)
     return images.subset(torch.from_numpy(rest)), images.subset(torch.from_numpy(held))
-
-

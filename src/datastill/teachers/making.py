@@ -21,7 +21,7 @@ def make(pool: Pool, data: Data, root: Path, data_root: Path, device: torch.devi
     if jobs == 1 or pool.missing(context) < 2:
         pool.prepare(context)
         return
-    alone = [pool.alone(group, number) for group in range(len(pool.networks)) for number in range(pool.size)]
+    alone = [pool.alone(*member) for member in pool.members()]
     missing = [one for one in alone if one.missing(context)]
     carry_out(partial(_make, data, root, data_root, device), missing, jobs, watch)
     pool.prepare(context)

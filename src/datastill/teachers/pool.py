@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,15 +11,15 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from datastill.data import Images
 from datastill.data.domain import Domain, bring, domain_of
 from datastill.description import Family
-from datastill.digest import spec
+from datastill.digest import digest, spec
 from datastill.errors import InputError
 from datastill.files import LEFTOVER, locked, read_sealed, seal, sha256, write_json
+from datastill.functional.batchnorm import Statistics, normalizations, statistics
 from datastill.nets import Architecture, as_function, chunk_size, fresh
 from datastill.nets.convnet import ConvNet
 from datastill.registry import kind
@@ -47,6 +47,9 @@ class Context:
 class Teacher:
     """A frozen network in evaluation mode, and the images it knows.
 
+    What can be asked of it is in ``gives``: "logits" of the classes of its domain, which need not be the run's, "features",
+    "maps", and "statistics" of batch normalization.
+
     name: for logs and pages. group: which of the pool's networks it is one of. domain: of the images it was trained on;
     home: of the images it is shown. folder: its place on disk, where features of real images are kept too, or None.
     facts: what a card says of it. stand_in: untrained, in the place of another in a dry run.
@@ -65,13 +68,33 @@ class Teacher:
         """The run's images (B, C, H, W) as images of the teacher's domain, differentiable."""
         return bring(x, self.home, self.domain)
 
+    @cached_property
+    def gives(self) -> frozenset[str]:
+        """Which of "logits", "features", "maps" and "statistics" can be asked of it."""
+        return gives(self.network, self.domain)
+
     def logits(self, x: Tensor) -> Tensor:
-        """Logits (B, K) of the teacher's classes for the run's images (B, C, H, W)."""
+        """Logits (B, K) of the teacher's classes for the run's images (B, C, H, W). Raises InputError where it has none."""
+        self._see_given("logits")
         return self.network(self.see(x))
 
     def embed(self, x: Tensor) -> Tensor:
         """Features (B, D) before the classifier for the run's images (B, C, H, W)."""
         return self.network.embed(self.see(x))  # type: ignore[operator]
+
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Feature maps by name in order of depth, (B, C, H, W) or (B, D) each, for the run's images (B, C, H, W)."""
+        return self.network.maps(self.see(x))  # type: ignore[operator]
+
+    def statistics(self, x: Tensor) -> dict[str, Statistics]:
+        """Of every layer of batch normalization by name, what it remembers and what these images (B, C, H, W) of the run
+        have, differentiable: see ``functional.batchnorm``. Raises InputError where the network has no such layer."""
+        self._see_given("statistics")
+        return statistics(self.network, self.see(x))
+
+    def _see_given(self, what: str) -> None:
+        if what not in self.gives:
+            raise InputError(_gives_no(what, self.name, self.gives))
 
     def chunk(self, x: Tensor) -> int:
         """How many images such as ``x`` to show it at once."""
@@ -121,6 +144,18 @@ class Teacher:
             yield torch.nn.functional.normalize(features, dim=1).cpu().numpy()
 
 
+def gives(network: nn.Module, domain: Domain) -> frozenset[str]:
+    """What can be asked of a teacher with this network: features and feature maps of each, logits where its domain has
+    classes, statistics where it has batch normalization with running statistics."""
+    return frozenset({"features", "maps", *(["logits"] if domain.classes else []),
+                      *(["statistics"] if normalizations(network) else [])})
+
+
+def _gives_no(what: str, name: str, given: Collection[str]) -> str:
+    why = ", for it has no batch normalization with running statistics" if what == "statistics" else ""
+    return f"teacher {name} gives no {what}{why}; it gives {', '.join(sorted(given))}"
+
+
 def _is_sound(path: Path) -> bool:
     """Whether a file is there and what was written; features that are not are simply computed again."""
     card = read_sealed(path.with_suffix(".json")) if path.exists() else None
@@ -139,7 +174,7 @@ class Trajectory:
 
 
 class Pool(Family):
-    """Networks that know real data: ``networks``, each with as many members as ``size`` says.
+    """Networks that know real data: ``networks``, each with as many members as ``size`` says; none named are the run's own.
 
     Making them is shared: a teacher lies under the digest of what decides it alone, whatever pool it is asked for by. A new
     kind of pool is a file in ``datastill/teachers``, or a class outside.
@@ -147,7 +182,7 @@ class Pool(Family):
 
     home: ClassVar[str] = "datastill.teachers"
 
-    networks: tuple[Architecture, ...] = Field(default=(ConvNet(),), min_length=1)
+    networks: tuple[Architecture, ...] = (ConvNet(),)
 
     @property
     @abstractmethod
@@ -166,15 +201,44 @@ class Pool(Family):
         """Member ``number`` of the first network while it was trained. Raises InputError."""
         raise InputError(f"a pool of kind {kind(self)} keeps no trajectories; use experts")
 
+    def for_network(self, network: Architecture) -> Self:
+        """The pool with the run's network where it names none."""
+        return self if self.networks else self.model_copy(update={"networks": (network,)})
+
+    def fit(self, images: Images, *, root: Path | str = "outputs", data_root: Path | str = "data",
+            watch: Watch | None = None) -> Teachers:
+        """Make what is missing of it for these training images, in ``root/teachers``, and return its teachers. Where it
+        names no networks, ``ConvNet()`` is taken. Raises InputError, RunError."""
+        pool, context = self.for_network(ConvNet()), Context(images, Path(root), Path(data_root), watch)
+        pool.check(context)
+        pool.prepare(context)
+        return Teachers(pool, context)
+
+    def digest(self, *more: str) -> str:
+        """Name of what such a pool gives, from its settings and ``more``. Where the default is the run's own network,
+        ``ConvNet()`` counts as not given: it was the default there once, and teachers keep their names."""
+        default = type(self).model_fields["networks"].default
+        plain = self.networks == (ConvNet(),) and default == ()
+        return digest(self.model_copy(update={"networks": ()}) if plain else self, *more)
+
+    def members(self) -> list[tuple[int, int]]:
+        """(network, number) of each of its teachers, in order. Raises InputError where no network is named."""
+        if not self.networks:
+            raise InputError("pool.networks: none is named, which is the run's own network, and here is no run; name one")
+        return [(group, number) for group in range(len(self.networks)) for number in range(self.size)]
+
     def alone(self, group: int, number: int) -> Self:
         """The pool of one of its teachers."""
         return self.model_copy(update={"networks": (self.networks[group],)})
 
-    def check(self, context: Context) -> None:
-        """Check that there can be such teachers, before any work. Raises InputError."""
+    def check(self, context: Context, asked: Collection[str] = ()) -> None:
+        """Check that there can be such teachers and that they give what is ``asked``, before any work. Raises InputError."""
+        self.members()
         for group, network in enumerate(self.networks):
             domain = self.domain(context, group)
-            fresh(network, domain.shape, len(domain.classes), RNG("check"), context.real.device)
+            net = fresh(network, domain.shape, len(domain.classes), RNG("check"), context.real.device)
+            if lacking := sorted(set(asked) - (given := gives(net, domain))):
+                raise InputError(_gives_no(lacking[0], spec(network), given))
 
     def prepare(self, context: Context) -> None:
         """Make what is missing. Raises InputError, RunError."""
@@ -203,15 +267,19 @@ class Teachers:
     """The teachers of a pool, each loaded when it is first asked for."""
 
     def __init__(self, pool: Pool, context: Context) -> None:
-        self.pool, self.context = pool, context
+        self.pool, self.context, self._members = pool, context, pool.members()
         self._loaded: dict[tuple[int, int], Teacher] = {}
         self._trajectories: dict[int, Trajectory] = {}
 
     def __len__(self) -> int:
-        return len(self.pool.networks) * self.pool.size
+        return len(self._members)
+
+    def __getitem__(self, number: int) -> Teacher:
+        """In the order of the pool: the members of the first network, then those of the second."""
+        return self.teacher(*self._members[number])
 
     def __iter__(self) -> Iterator[Teacher]:
-        return (self.teacher(group, number) for group in range(len(self.pool.networks)) for number in range(self.pool.size))
+        return (self.teacher(*member) for member in self._members)
 
     def teacher(self, group: int, number: int) -> Teacher:
         """Member ``number`` of the pool's network ``group``. Raises InputError."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 from torch import Tensor
 
 from datastill.data.domain import Domain, domain_of
@@ -29,21 +29,23 @@ LARGEST = 1024  # pixels a side
 class Pretrained(Pool):
     """Networks with given weights: those of torchvision or timm by name, or files of your own.
 
-    networks: ``torchvision:model=resnet18``, ``timm:model=resnet18.a1_in1k``, or any other where ``files`` are given.
+    networks: ``torchvision:model=resnet18``, ``timm:model=resnet18.a1_in1k``, or any other where ``files`` are given; none
+        named are the run's own.
     weights: of torchvision, by its name (IMAGENET1K_V1); with timm the tag behind the name says it.
     files: a state dict (.safetensors, .pt, .pth) for each network, or several for a single one. Tensors are found by
         our names, by the library's, or else by their order.
     mean, std, shape, classes: of the images the networks know: per channel, (C, H, W), names in order. Unless given, those
-        that come with the weights, and for files those of the run's data.
+        that come with the weights, and for files those of the run's data. classes "run" says that the outputs are the run's
+        classes in the run's order, whatever they are called where the weights are from.
     """
 
-    networks: tuple[Architecture, ...] = Field(default=(Torchvision(),), min_length=1)
+    networks: tuple[Architecture, ...] = (Torchvision(),)
     weights: str = "DEFAULT"
     files: Annotated[tuple[str, ...], NOT_DECISIVE] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     shape: tuple[int, ...] = ()
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...] | Literal["run"] = ()
 
     @field_validator("files", mode="before")
     @classmethod
@@ -52,12 +54,14 @@ class Pretrained(Pool):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.files and len(self.networks) not in (1, len(self.files)):
+        if self.files and len(self.networks) not in (0, 1, len(self.files)):
             raise ValueError(f"files: expected one for each of the {len(self.networks)} networks, or several for a single "
                              f"one, got {len(self.files)}")
         named = [network for network in self.networks if not isinstance(network, (Torchvision, Timm))]
         if named and not self.files:
             raise ValueError(f"files: {spec(named[0])} has no weights to be had by name; name a file for each network")
+        if not self.networks and not self.files:
+            raise ValueError("networks: name one that has weights by name, or weights of the run's own network in files")
         if len(self.mean) != len(self.std):
             raise ValueError("mean and std: expected one number a channel each")
         if self.shape and (len(self.shape) != 3 or min(self.shape) < 1 or max(self.shape) > LARGEST):
@@ -70,7 +74,7 @@ class Pretrained(Pool):
 
     @property
     def size(self) -> int:
-        return len(self.files) if self.files and len(self.networks) == 1 else 1
+        return len(self.files) if self.files and len(self.networks) <= 1 else 1
 
     def alone(self, group: int, number: int) -> Self:
         files = self.files[group + number:][:1]
@@ -79,10 +83,10 @@ class Pretrained(Pool):
     def identity(self, data_root: Path) -> tuple[str, ...]:
         return tuple(_checksum(name) for name in self.files)
 
-    def check(self, context: Context) -> None:
+    def check(self, context: Context, asked: Collection[str] = ()) -> None:
         for name in self.files:
             _checksum(name)
-        super().check(context)
+        super().check(context, asked)
 
     def prepare(self, context: Context) -> None:
         for group in range(len(self.networks)):
@@ -111,17 +115,21 @@ class Pretrained(Pool):
             path = self.files[group if len(self.networks) > 1 else 0]
             count = _outputs(_read(path, _checksum(path)))
             names = known.classes if count in (None, len(known.classes)) else tuple(map(str, range(count or 0)))
-            found = Domain(known.shape, known.mean, known.std, names, known.whitening)
+            what, found = path, Domain(known.shape, known.mean, known.std, names, known.whitening)
         else:
-            found = _library_domain(self.networks[group], self.weights)
+            what, found = spec(self.networks[group]), _library_domain(self.networks[group], self.weights)
+        if self.classes == "run" and len(found.classes) != len(known.classes):
+            raise InputError(f"classes run: {what} has {len(found.classes)} outputs, the run has {len(known.classes)} "
+                             "classes; leave classes out, or take weights of as many")
         if not (self.mean or self.shape or self.classes):
             return found
         whitening = None if self.mean or self.shape else found.whitening
         channels, height, width = self.shape or found.shape
         mean, std = self.mean or found.mean, self.std or found.std
+        classes = known.classes if self.classes == "run" else self.classes or found.classes
         if len(mean) != channels:
             raise InputError(f"mean and std: expected one number for each of {channels} channels, got {len(mean)}")
-        return Domain((channels, height, width), mean, std, self.classes or found.classes, whitening)
+        return Domain((channels, height, width), mean, std, classes, whitening)
 
 
 def _outputs(weights: Mapping[str, Tensor]) -> int | None:

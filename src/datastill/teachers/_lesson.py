@@ -1,0 +1,115 @@
+"""The making of one teacher: it is trained, measured, and kept at several epochs, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from typing import Protocol as Interface
+
+from datastill.data import Images
+from datastill.digest import dump
+from datastill.errors import InputError
+from datastill.nets import fresh
+from datastill.rng import RNG
+from datastill.states import read_state, write_state
+from datastill.teachers._snapshots import SNAPSHOTS, Writer, flat, write_card
+
+if TYPE_CHECKING:
+    from datastill.teachers._trained import Trained
+
+EVERY = 30.0  # seconds between checkpoints
+STATE = "state.pt"
+
+
+class Trainer(Interface):
+    """What trains a teacher, an epoch at a time; ``train.Training`` is one. An epoch follows from the state before it."""
+
+    epoch: int  # epochs done
+
+    def advance(self) -> float:
+        """One more epoch. Returns its loss; raises RunError when it diverges."""
+        ...
+
+    def check(self) -> None:
+        """Check the last weights. Raises RunError."""
+
+    def state(self) -> dict[str, Any]:
+        """All that changes, as tensors and plain values."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+
+
+class Lesson:
+    """One teacher in training on the images ``taught``, measured on those ``held`` out, in its folder; goes on from the last
+    checkpoint there."""
+
+    def __init__(self, pool: Trained, images: Images, taught: Images, held: Images | None, folder: Path) -> None:
+        self.pool, self.taught, self.held, self.folder = pool, taught, held, folder
+        rng, self.outputs = RNG("teacher", pool.seed), pool.outputs(images)
+        self.network = fresh(pool.networks[0], images.shape, len(self.outputs), rng("network"), images.device)
+        self.digest, self.fingerprint = pool.digest(images.fingerprint), images.fingerprint
+        self.training = pool.training(self.network, taught, rng("train"))
+        self.accuracy: list[float] = []  # or what else is measured on those held out, before training and after each epoch
+        self.losses: list[float] = []
+        self.sums: dict[int, str] = {}  # of the snapshots written, by epoch
+        self._restore()
+
+    @cached_property
+    def path(self) -> Path:
+        """Of the checkpoint."""
+        return self.folder / STATE
+
+    def carry_out(self, watch: Any) -> None:
+        """Train to the end and write the card. Raises RunError when training diverges."""
+        pool, saved = self.pool, time.monotonic()
+        writer = Writer(self.folder / SNAPSHOTS, len(pool.kept), len(flat(self.network)))
+        try:
+            if not self.accuracy and not self.sums:
+                self._note(writer)
+            while self.training.epoch < pool.epochs:
+                self.losses.append(round(self.training.advance(), 6))
+                self._note(writer)
+                if time.monotonic() - saved > EVERY:
+                    self._save()
+                    saved = time.monotonic()
+                try:
+                    watch(self.training.epoch, pool.epochs)
+                except BaseException:  # asked to stop
+                    self._save()
+                    raise
+            if pool.epochs:
+                self.training.check()
+        finally:
+            writer.close()
+        write_card(self.folder, self.network, pool.kept, [self.sums[epoch] for epoch in pool.kept], {
+            "pool": dump(pool), "digest": self.digest, "data": self.fingerprint, "classes": list(self.outputs),
+            "mean": list(self.taught.mean), "std": list(self.taught.std), "shape": list(self.taught.shape),
+            "images": {"training": len(self.taught), "validation": 0 if self.held is None else len(self.held)},
+            "accuracy": self.accuracy, "loss": self.losses})
+        self.path.unlink(missing_ok=True)
+
+    def _note(self, writer: Writer) -> None:
+        """Measure the network, and store it if this epoch is one to keep."""
+        epoch = self.training.epoch
+        if self.held is not None:
+            self.accuracy.append(round(self.pool.measure(self.network, self.held), 6))
+        if epoch in self.pool.kept:
+            self.sums[epoch] = writer.write(self.pool.kept.index(epoch), self.network)
+
+    def _save(self) -> None:
+        write_state(self.path, {"digest": self.digest, "training": self.training.state(), "accuracy": self.accuracy,
+                                "losses": self.losses, "sums": self.sums})
+
+    def _restore(self) -> None:
+        if not self.path.exists():
+            return
+        state = read_state(self.path, next(self.network.parameters()).device, "teacher")
+        if not isinstance(state, dict) or state.get("digest") != self.digest:
+            raise InputError(f"{self.path} is the checkpoint of another teacher; delete it to start this one over")
+        self.training.restore(state["training"])
+        self.accuracy, self.losses, self.sums = state["accuracy"], state["losses"], dict(state["sums"])
