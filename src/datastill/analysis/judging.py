@@ -14,8 +14,9 @@ from datastill import artifact
 from datastill.description import Description
 from datastill.digest import digest, spec
 from datastill.errors import InputError
-from datastill.files import read_sealed, seal, sha256, write_json
+from datastill.files import sha256
 from datastill.run import Run
+from datastill.store import read_record, write_record
 from datastill.teachers import Context, Pool, Teacher, Teachers
 
 
@@ -57,11 +58,11 @@ def judge(folder: Path, run: Run, teachers: Teachers) -> list[Judged]:
     judgement = Judgement(subject=tuple(sha256(path) for path in paths.values()), pool=teachers.pool,
                           teachers=tuple(str(teacher.facts.get("digest", teacher.name)) for teacher in members))
     place = folder / "analysis" / f"judged-{digest(judgement)}.json"
-    if (known := read_sealed(place)) is not None:
+    if (known := read_record(place, "delete it to judge again")) is not None:
         return [Judged(**one) for one in known["judged"]]
     judged = [_one(iteration, artifact.read_tensors(path), members) for iteration, path in paths.items()]
     place.parent.mkdir(exist_ok=True)
-    write_json(place, seal({"teachers": [teacher.name for teacher in members], "judged": [j._asdict() for j in judged]}))
+    write_record(place, {"teachers": [teacher.name for teacher in members], "judged": [j._asdict() for j in judged]})
     return judged
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from datastill.errors import InputError
-from datastill.files import read_sealed, reason, seal, write_json
+from datastill.files import reason
+from datastill.store import Place
 
-SNAPSHOTS, CARD = "snapshots.npy", "card.json"
+SNAPSHOTS = "snapshots.npy"
 SCHEMA = 1
 
 
@@ -57,23 +58,16 @@ def layout(network: nn.Module) -> list[list[Any]]:
 
 def write_card(folder: Path, network: nn.Module, epochs: Sequence[int], sums: Sequence[str],
                about: Mapping[str, Any]) -> None:
-    """The card; it comes last, so that a folder with a card is complete."""
-    write_json(folder / CARD, seal({"schema": SCHEMA, "kind": "datastill.teacher", **about, "tensors": layout(network),
-                                    "epochs": list(epochs), "rows": list(sums)}))
-
-
-def read_card(folder: Path, again: str) -> dict[str, Any]:
-    """The card of a finished teacher; ``again`` says how to make it again. Raises InputError where it was altered."""
-    if (card := read_sealed(folder / CARD)) is None:
-        raise InputError(f"{folder / CARD} is damaged or was edited: its checksum does not fit; {again}")
-    return card
+    """The card; it comes last, so that a folder with a card is complete. The snapshots have a checksum a row."""
+    Place(folder, "").finish({"schema": SCHEMA, "kind": "datastill.teacher", **about, "tensors": layout(network),
+                              "epochs": list(epochs), "rows": list(sums)})
 
 
 class Rows:
     """The rows of a finished teacher by epoch, memory-mapped; each is held against its checksum when first read."""
 
     def __init__(self, folder: Path, again: str) -> None:
-        self.card, self.path, self.again = read_card(folder, again), folder / SNAPSHOTS, again
+        self.card, self.path, self.again = Place(folder, again).card(), folder / SNAPSHOTS, again
         self._sound: set[int] = set()
 
     def read(self, epoch: int) -> Tensor:

@@ -18,12 +18,12 @@ from datastill.data.domain import Domain, bring, domain_of
 from datastill.description import Family
 from datastill.digest import digest, spec
 from datastill.errors import InputError
-from datastill.files import LEFTOVER, locked, read_sealed, seal, sha256, write_json
 from datastill.functional.batchnorm import Statistics, normalizations, statistics
 from datastill.nets import Architecture, as_function, chunk_size, fresh
 from datastill.nets.convnet import ConvNet
 from datastill.registry import kind
 from datastill.rng import RNG
+from datastill.store import once
 from datastill.train import Watch
 
 
@@ -118,23 +118,16 @@ class Teacher:
         if self.folder is None:
             return np.concatenate(list(self._compute_directions(real)))
         path = self.folder / f"features-{self.facts['epoch']}-{real.fingerprint}.npy"
-        if not _is_sound(path):
-            with locked(self.folder, wait=True):
-                if not _is_sound(path):  # another process may have made it while this one waited
-                    self._write_directions(real, path)
-                    write_json(path.with_suffix(".json"), seal({"sha256": sha256(path)}))
-        return np.load(path, mmap_mode="r")
+        return np.load(once(path, lambda aside: self._write_directions(real, aside)), mmap_mode="r")
 
     def _write_directions(self, real: Images, path: Path) -> None:
-        temporary = path.with_name(f"{LEFTOVER}{path.name}")
-        with temporary.open("wb") as target:
+        with path.open("wb") as target:
             for number, unit in enumerate(self._compute_directions(real)):
                 if not number:
                     np.lib.format.write_array_header_1_0(target, {
                         "descr": np.lib.format.dtype_to_descr(unit.dtype), "fortran_order": False,
                         "shape": (len(real), unit.shape[1])})
                 target.write(unit.tobytes())
-        temporary.replace(path)
 
     @torch.no_grad()
     def _compute_directions(self, real: Images) -> Iterator[np.ndarray]:
@@ -154,12 +147,6 @@ def gives(network: nn.Module, domain: Domain) -> frozenset[str]:
 def _gives_no(what: str, name: str, given: Collection[str]) -> str:
     why = ", for it has no batch normalization with running statistics" if what == "statistics" else ""
     return f"teacher {name} gives no {what}{why}; it gives {', '.join(sorted(given))}"
-
-
-def _is_sound(path: Path) -> bool:
-    """Whether a file is there and what was written; features that are not are simply computed again."""
-    card = read_sealed(path.with_suffix(".json")) if path.exists() else None
-    return card is not None and card.get("sha256") == sha256(path)
 
 
 class Trajectory:
