@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from datastill.data import Images
 from datastill.errors import InputError
@@ -50,3 +53,18 @@ def changed_pixel(images: Images) -> Tensor:
     pixels = images.pixels.clone()
     pixels[-1, -1, -1, -1] ^= 1
     return pixels
+
+
+class Counting(TorchDispatchMode):
+    """While entered, counts operations by name: ``_local_scalar_dense`` is a value that is read, for which a GPU is waited
+    for. A ``transfer`` is a copy from one device to another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = Counter[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = kwargs or {}, func.overloadpacket.__name__
+        self.seen[name] += 1
+        self.seen["transfer"] += name == "_to_copy" and kwargs.get("device", args[0].device) != args[0].device
+        return func(*args, **kwargs)

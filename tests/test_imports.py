@@ -8,7 +8,7 @@ from pathlib import Path
 import datastill
 
 SOURCE = Path(datastill.__file__).parent
-ORDER = [["errors"], ["config", "rng", "files", "memory"], ["states", "jobs"], ["functional"], ["data"], ["nets"], ["train"], ["synthetic"], ["teachers"],
+ORDER = [["errors"], ["config", "rng", "files", "memory", "compute"], ["states", "jobs"], ["functional"], ["data"], ["nets"], ["train"], ["synthetic"], ["teachers"],
          ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artifact"], ["loop"], ["checkpoint"], ["run"],
          ["recipes", "scoring", "export", "plan"], ["sheets"], ["selection", "tuning", "analysis"], ["study"], ["studies"], ["report", "console"], ["cli"], ["__main__"]]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}

@@ -15,6 +15,7 @@ from datastill.core import Group, Optim
 from datastill.errors import InputError, RunError
 from datastill.loop import Loop
 from datastill.plugins.total_variation import TotalVariation
+from kit import Counting
 
 
 def loop(optim: Optim | None = None, iterations: int = 4, **plugins: ds.Plugin) -> Loop:
@@ -173,7 +174,7 @@ def test_start_must_give_what_the_run_asks_for(given: Any, message: str) -> None
 
 
 @pytest.mark.parametrize(("optim", "message"), [
-    (Optim(labels=Group(lr=0.5)), "hard labels; set it to 0"), (Optim(lr=Group(lr=0.5)), "learns no learning rate"),
+    (Optim(labels=Group(lr=0.5)), "hard labels; set it to 0"), (Optim(inner_lr=Group(lr=0.5)), "learns no learning rate"),
     (Optim(parameters={"pixel": Group(lr=1.0)}), "did you mean 'pixels'")])
 def test_settings_that_have_nothing_to_learn_are_refused(optim: Optim, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -215,3 +216,32 @@ def test_what_networks_draw_themselves_is_the_same_in_every_run() -> None:
             one.advance()
         found.append(pixels(one))
     assert torch.equal(*found)
+
+
+def test_values_are_read_together_however_many_terms_there_are() -> None:
+    """Each look at a value waits for the device."""
+    def reads(terms: int, measured: bool) -> int:
+        one = loop(**{f"t{n}": TotalVariation(label=f"t{n}") for n in range(terms)})
+        one.iteration = int(not measured)
+        with Counting() as counting:
+            one.advance()
+        return counting.seen["_local_scalar_dense"] + counting.seen["item"] + counting.seen["is_nonzero"]
+
+    assert reads(0, True) == reads(5, True)
+    assert reads(0, False) == reads(5, False) == 0
+
+
+def test_a_bad_term_is_named_where_gradients_are_measured_too() -> None:
+    with pytest.raises(RunError, match="the loss of poison is nan"):
+        loop(poison=tiny.Poison(since=0)).advance()
+
+
+def test_a_bad_gradient_names_what_it_is_of() -> None:
+    class Steep(ds.Plugin):
+        def loss(self, step: ds.Step, task: ds.Task, rng: ds.RNG) -> torch.Tensor:
+            return (step.batch.x * 0).sqrt().sum()  # 0, with an infinite slope
+
+    one = loop(steep=Steep())
+    one.iteration = 1
+    with pytest.raises(RunError, match=r"the gradient of method \+ steep with respect to images\.pixels is not finite"):
+        one.advance()

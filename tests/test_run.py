@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 import datastill as ds
 import tiny
-from datastill import checkpoint, files
+from datastill import artifact, checkpoint, files
 from datastill.description import load
 from datastill.errors import InputError, RunError
 from datastill.recipes import read_recipe
@@ -265,3 +266,24 @@ def test_network_with_another_number_of_outputs(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"an output of shape \(3,\) for an image; expected \(10,\)"):
         tiny.distill(tiny.run(network=Narrow()), tmp_path / "run")
+
+
+def test_the_card_says_how_it_was_computed_and_is_equal_for_equal_settings(tmp_path: Path) -> None:
+    run = tiny.run()
+    cards = []
+    for name, one in (("a", run), ("b", run), ("c", run.model_copy(update={"deterministic": True}))):
+        tiny.distill(one, tmp_path / name)
+        cards.append(artifact.read_card(tmp_path / name))
+    assert cards[0] == cards[1]
+    assert cards[0]["computed"] == {"device": "cpu", "precision": "float32", "tf32": False, "deterministic": True,
+                                    "versions": {"torch": torch.__version__}}
+    assert (cards[2]["digest"], cards[2]["files"]) == (cards[0]["digest"], cards[0]["files"])  # it decides nothing on a CPU
+
+
+def test_a_run_is_computed_as_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("datastill.run.computing", lambda *how: (asked.append(how), nullcontext())[1])
+    tiny.distill(tiny.run(precision="tf32", deterministic=True), tmp_path)
+    assert asked == [(torch.device("cpu"), "tf32", True)]
+    with pytest.raises(InputError, match=r"precision: input should be 'float32', 'tf32' or 'bfloat16', got 'fp16'"):
+        tiny.run(precision="fp16")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -13,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from datastill import train as module
 from datastill.artifact import Distilled, tensors_of
 from datastill.data import Batch, Images
 from datastill.errors import RunError
 from datastill.parametrizations.pixels import Pixels
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
-from datastill.train import Augmented, Examples, Fixed, Training, accuracies, augmented, fit
+from datastill.train import Augmented, Examples, Fixed, Sharpness, Training, accuracies, augmented, fit
 from kit import one_thread, quick, toy_images  # noqa: F401  a fixture
 
 
@@ -386,3 +388,58 @@ def test_what_a_network_draws_itself_follows_from_the_stream() -> None:
 
     assert torch.equal(trained(0), trained(1))
     assert torch.equal(trained(0), trained(2, stop=2))
+
+
+# --- precision and layout ---------------------------------------------------------------------------------------------
+
+
+class Noting(nn.Module):
+    """A convolution and a classifier; notes what it computes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with RNG("noting").as_global():
+            self.conv, self.last = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(64, 3)
+        self.seen: list[tuple[torch.dtype, bool]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        self.seen.append((y.dtype, y.is_contiguous(memory_format=torch.channels_last)))
+        return self.last(y.relu().flatten(1))
+
+
+def noted(**options: object) -> Noting:
+    network = Noting()
+    fit(network, Fixed(separable()), [0.1] * 3, RNG(0), batch_size=16, **options)  # type: ignore[arg-type]
+    return network
+
+
+def test_bfloat16_is_of_the_forward_and_the_weights_stay_float32() -> None:
+    plain, half = noted(), noted(precision="bfloat16")
+    assert {dtype for dtype, _ in half.seen} == {torch.bfloat16}
+    assert {dtype for dtype, _ in plain.seen} == {torch.float32}
+    assert {p.dtype for p in half.parameters()} == {torch.float32}
+    assert not torch.equal(weights(half), weights(plain))
+    torch.testing.assert_close(weights(half), weights(plain), atol=0.02, rtol=0.1)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_channels_last_is_a_layout_and_no_other_result() -> None:
+    plain, last = noted(), noted(channels_last=True)
+    assert {layout for _, layout in last.seen} == {True}
+    assert {layout for _, layout in plain.seen} == {False}
+    torch.testing.assert_close(weights(last), weights(plain), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_a_training_computes_in_its_own_precision_whatever_stands_outside(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(module, "computing", lambda device, precision="float32": (asked.append(precision), nullcontext())[1])
+    noted(precision=precision)
+    assert asked == [precision] * 3
+
+
+def test_sharp_training_takes_the_precision_too() -> None:
+    half = noted(precision="bfloat16", sharpness=Sharpness(0.1, 0.1, False))
+    assert len(half.seen) == 2 * 3 * 4
+    assert {dtype for dtype, _ in half.seen} == {torch.bfloat16}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from pydantic import BeforeValidator, Field, TypeAdapter
 from torch import Tensor, nn
 
+from datastill.compute import Precision, autocast
 from datastill.data import Batch, Images
 from datastill.description import Description, Family
 from datastill.nets import Architecture, chunk_size, fresh
@@ -26,14 +28,12 @@ from datastill.synthetic import Parametrization, SyntheticSet
 from datastill.teachers import Context, Pool, Teachers
 from datastill.train import Examples, Watch
 
-Precision = Literal["float32", "bfloat16"]
-
 
 @dataclass(frozen=True)
 class Task:
     """What a method may look at: real *training* images, fresh networks, and how images are parametrized.
 
-    precision: of the networks whose features are matched; gradients that are matched are always float32.
+    precision: "bfloat16" is of the networks whose features are matched; gradients that are matched stay float32.
     watch: told how far a long preparation is (training teachers, or the network whose features choose a coreset).
     root: folder for results, where teachers lie; data_root: where other datasets are. dry_run: nothing is made, untrained
         networks stand in for teachers (``datastill plan``).
@@ -83,14 +83,13 @@ class Task:
         with self.autocast():
             return torch.cat([net.embed(part).to(x.dtype) for part in x.split(chunk_size(net, x))])  # type: ignore[operator]
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[Any]:
         """A context in which networks compute in the task's ``precision``."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        return autocast(self.device, self.precision)
 
     def random_real(self, ipc: int, rng: RNG) -> Batch:
         """``ipc`` random training images of each class without replacement, in class order."""
-        parts = [self.real.sample(ipc, rng(c), of_class=c) for c in range(self.classes)]
-        return Batch(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
+        return self.real.batch(torch.cat([self.real.draw(ipc, rng(c), of_class=c) for c in range(self.classes)]))
 
     def first_images(self, ipc: int, init: Literal["real", "noise"], rng: RNG) -> Batch:
         """What a method starts from: random real images, or standard normal noise with their labels."""
@@ -281,9 +280,15 @@ Plugins = Annotated[tuple[Plugin, ...], BeforeValidator(_labeled)]  # of a field
 
 
 class Protocol(Family):
-    """How students are trained on a set. A new one is a file in ``datastill/protocols``, or a class outside."""
+    """How students are trained on a set. A new one is a file in ``datastill/protocols``, or a class outside.
+
+    precision, channels_last: of the training, as ``Training`` has them; for large images on a GPU.
+    """
 
     home: ClassVar[str] = "datastill.protocols"
+
+    precision: Precision = "float32"
+    channels_last: bool = False
 
     @abstractmethod
     def train(self, network: nn.Module, examples: Examples, rng: RNG, watch: Watch | None = None) -> None:

@@ -24,7 +24,9 @@ class Loop:
     """The state of a run between two iterations, and how to go one further.
 
     What changes: ``synthetic``, the optimizer, ``iteration``, ``ratios`` (of plug-ins balanced by gradient), ``mean`` (the
-    running mean of the image parameters, where asked for). ``state`` and ``restore`` carry exactly these.
+    running mean of the image parameters, where asked for). ``state`` and ``restore`` carry exactly these, so that a run goes
+    on bit for bit as if it had never stopped where the device computes the same twice: a CPU does, a GPU when it is asked to
+    (``compute.computing``).
     """
 
     def __init__(self, method: Method, plugins: Mapping[str, Plugin], task: Task, rng: RNG, ipc: int) -> None:
@@ -71,19 +73,20 @@ class Loop:
         for name, plugin in self.plugins.items():
             if plugin.weight > 0:
                 losses[name] = _scalar(plugin.loss(step, self.task, rng("plugin", name)), name)
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
-        self._see_finite(values)
-        line = {**values, **step.log, "method": values["method"] if step.value is None else step.value}
-        weights = {name: self._weight(name) for name in losses}
+        shares: dict[str, float] = {}
         if measure:
+            self._see_finite(_read(losses))
             norms = self._gradient_norms(losses, step)
             for name in losses:
                 if name != "method" and self.plugins[name].balance == "gradient" and norms[name] > 0:
                     self.ratios[name] = norms["method"] / norms[name]
-            weights = {name: self._weight(name) for name in losses}
-            line |= _shares({name: weights[name] * norms[name] for name in losses})
+            shares = _shares({name: self._weight(name) * norms[name] for name in losses})
+        weights = {name: self._weight(name) for name in losses}
         total = torch.stack([weights[name] * loss for name, loss in losses.items() if weights[name]]).sum()
-        line["loss"] = float(total.detach())
+        *values, whole = _read({**losses, "loss": total}).values()
+        line = dict(zip(losses, values, strict=True))
+        self._see_finite(line)
+        line |= {**step.log, "method": line["method"] if step.value is None else step.value, **shares, "loss": whole}
         if step.apply and self.optimizer is not None:
             self._update(total, list(losses))
             if "inner_lr" in self.learned and float(self.learned["inner_lr"].detach()) <= SMALLEST_LR:
@@ -100,22 +103,23 @@ class Loop:
 
     def _gradient_norms(self, losses: Mapping[str, Tensor], step: Step) -> dict[str, float]:
         """Norm of each term's gradient at the decoded images; 0 for a term that does not depend on them."""
-        norms = {}
+        found = {}
         for name, loss in losses.items():
-            if not (loss.requires_grad and step.batch.x.requires_grad):
-                norms[name] = 0.0
-                continue
-            (gradient,) = torch.autograd.grad(loss, step.batch.x, retain_graph=True, allow_unused=True)
-            norms[name] = 0.0 if gradient is None else float(gradient.norm())
+            if loss.requires_grad and step.batch.x.requires_grad:
+                (gradient,) = torch.autograd.grad(loss, step.batch.x, retain_graph=True, allow_unused=True)
+                if gradient is not None:
+                    found[name] = gradient.norm()
+        norms = dict.fromkeys(losses, 0.0) | _read(found)
         self._see_finite(norms, "gradient")
         return norms
 
     def _update(self, total: Tensor, terms: list[str]) -> None:
         assert self.optimizer is not None
         parameters = list(self.learned.values())
-        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-        for name, parameter, gradient in zip(self.learned, parameters, gradients, strict=True):
-            if gradient is not None and not bool(torch.isfinite(gradient).all()):
+        gradients = dict(zip(self.learned, torch.autograd.grad(total, parameters, allow_unused=True), strict=True))
+        finite = _read({name: torch.isfinite(one).all() for name, one in gradients.items() if one is not None})
+        for (name, gradient), parameter in zip(gradients.items(), parameters, strict=True):
+            if not finite.get(name, True):
                 raise self._diverged(f"the gradient of {' + '.join(terms)} with respect to {name}")
             parameter.grad = gradient
             if (longest := self.method.optim.group(name).clip) is not None:
@@ -166,6 +170,11 @@ class Loop:
         self.mean = {name: mean.to(self.task.device) for name, mean in state["mean"].items()}
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _read(scalars: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalar tensors as numbers, all at once: every look at a value waits for the device."""
+    return dict(zip(scalars, torch.stack([one.detach() for one in scalars.values()]).tolist(), strict=True)) if scalars else {}
 
 
 def _scalar(loss: object, name: str) -> Tensor:

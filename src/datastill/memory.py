@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,8 +22,29 @@ def total(device: torch.device | None = None) -> int:
         return int(torch.cuda.mem_get_info(device)[1])
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 2**63
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        psutil = _psutil()
+        return 2**63 if psutil is None else int(psutil.virtual_memory().total)
+
+
+def peak(device: torch.device) -> int:
+    """The most bytes that were in use: on a GPU since its count was last reset, else by this process since it began."""
+    if device.type == "cuda":
+        import torch
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        psutil = _psutil()
+        return 0 if psutil is None else int(psutil.Process().memory_info().peak_wset)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _psutil() -> Any:
+    """The library that can be asked on Windows, where it is there."""
+    with suppress(ModuleNotFoundError):
+        return import_module("psutil")
+    return None
 
 
 def held_by_graph(make: Callable[[], Any]) -> int:

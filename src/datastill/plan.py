@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +10,7 @@ import torch
 
 from datastill import memory
 from datastill.artifact import tensors_of
+from datastill.compute import computing
 from datastill.core import Protocol, Task
 from datastill.loop import MEASURE, Loop
 from datastill.nets import Architecture, fresh
@@ -54,15 +53,16 @@ def plan(run: Run, task: Task, protocol: Protocol, network: Architecture) -> Pla
     if task.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(task.device)
     began = time.perf_counter()
-    loop = Loop(run.method, {label(p): p for p in run.plugins}, task, RNG(run.seed), run.ipc)
-    start = time.perf_counter() - began  # choosing real images may be all there is to do
-    disk = sum(t.numel() * t.element_size() for t in tensors_of(loop.result()).values())
-    measured, plain = _try_iterations(loop)
+    with computing(task.device, run.precision, run.deterministic):
+        loop = Loop(run.method, {label(p): p for p in run.plugins}, task, RNG(run.seed), run.ipc)
+        start = time.perf_counter() - began  # choosing real images may be all there is to do
+        disk = sum(t.numel() * t.element_size() for t in tensors_of(loop.result()).values())
+        measured, plain = _try_iterations(loop)
     lr = None if loop.synthetic.lr is None else float(loop.synthetic.lr.detach())
     student = _try_student(task, protocol.for_network(network).for_set(lr), network, run.ipc)
     every = -(-run.method.iterations // MEASURE)
     total = start + plain * (run.method.iterations - every) + measured * every
-    return Plan(run.method.iterations, plain, total, student, _peak(task.device), disk, teachers,
+    return Plan(run.method.iterations, plain, total, student, memory.peak(task.device), disk, teachers,
                 run.method.memory(task, run.ipc), int(memory.SHARE * memory.total(task.device)))
 
 
@@ -108,9 +108,3 @@ def _try_student(task: Task, protocol: Protocol, network: Architecture, ipc: int
     except _Enough:
         return (marks[-1] - marks[1]) / (len(marks) - 2) * total
     return time.perf_counter() - began
-
-
-def _peak(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

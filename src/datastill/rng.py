@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class RNG:
     """A stream named by a path: ``RNG(seed)("iteration", 12)("real", 3)``. Equal paths draw equal numbers.
 
-    All draws are made on the CPU, so that a run draws the same on every device.
+    All draws are made on the CPU, so that a run draws the same on every device; what is computed from them is bit for bit
+    the same on a CPU (see ``compute``). Only what networks draw themselves inside ``as_global`` is a GPU's own.
     """
 
     path: tuple[int | str, ...]

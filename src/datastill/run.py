@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from datastill import artifact, checkpoint
-from datastill.core import Labeler, Method, Part, Plugin, Plugins, Precision, Protocol, Task
+from datastill.compute import Precision, computing, facts
+from datastill.core import Labeler, Method, Part, Plugin, Plugins, Protocol, Task
 from datastill.data import Data, Images
-from datastill.description import Description, load
+from datastill.description import NOT_DECISIVE, Description, load
 from datastill.digest import digest, dump, spec, to_toml
 from datastill.errors import InputError, RunError
 from datastill.files import locked, make_folder, reason, remove_leftovers, write_atomically
@@ -34,11 +35,15 @@ RESERVED = {"method", "iteration", "loss", "time"}  # names the log uses itself
 
 
 class Run(Description):
-    """Everything that decides a distilled set: the same run on the same data gives the same set.
+    """Everything that decides a distilled set: the same run on the same data gives the same set. On a CPU bit for bit; on a
+    GPU up to rounding, and bit for bit with ``deterministic`` on one kind of GPU with one torch version (the card has both).
 
     ipc: synthetic images per class. plugins: a table by name in TOML, a tuple in Python.
-    precision: of the networks whose features are matched; "bfloat16" is faster where the processor has instructions for it,
-        and changes the result by rounding. Gradients that are matched, and students, stay float32.
+    precision: "float32" keeps a GPU from TF32. "tf32" lets it take TF32 for matrix products and convolutions, but where
+        teachers and other networks are trained on the way. "bfloat16" is of the networks whose features are matched, faster
+        where the processor has instructions for it; gradients that are matched, and students, stay float32. Both change the
+        result by rounding.
+    deterministic: whether torch is to take deterministic kernels, slower, on a device that is not a CPU.
     """
 
     method: Method
@@ -49,6 +54,7 @@ class Run(Description):
     ipc: int = Field(default=10, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
     precision: Precision = "float32"
+    deterministic: Annotated[bool, NOT_DECISIVE] = False
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Run:
@@ -138,8 +144,8 @@ def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, ke
             about: Mapping[str, Any] | None = None, watch: Watch | None = None, wait: bool = False) -> SyntheticSet:
     """Distill into ``folder``: run.toml, log.jsonl, snapshots/, and in the end the artifact (see artifact.py).
 
-    A finished run is not run again, an interrupted one goes on from its last checkpoint; either way the result is bit
-    for bit that of an unbroken run.
+    A finished run is not run again, an interrupted one goes on from its last checkpoint; either way the result is that of an
+    unbroken run: bit for bit on a CPU, and on a GPU where ``run.deterministic`` is set.
 
     every: seconds between checkpoints. keep: iterations whose images are kept in snapshots/ (0 and the last always are).
     about: further entries of the card (the protocol the set is meant for, say).
@@ -153,7 +159,7 @@ def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, ke
     check(run, task)
     _see_foreign(folder)
     make_folder(folder)
-    with locked(folder, wait):
+    with locked(folder, wait), computing(task.device, run.precision, run.deterministic):
         remove_leftovers(folder)
         name = run.digest(task.real, task.data_root)
         _claim(folder, run, name, about or {})
@@ -169,6 +175,7 @@ def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, ke
             artifact.write(folder, loop.result(), {
                 **(about or {}), "run": dump(run), "digest": name, "ipc": run.ipc,
                 "data": {"name": run.data.name, "fingerprint": task.real.fingerprint},
+                "computed": facts(task.device, run.precision, run.deterministic),
                 **({"prepared": made} if made else {})})
         except OSError as error:
             raise RunError(f"stopped at iteration {loop.iteration}: cannot write to {folder}: {reason(error)}; the last "

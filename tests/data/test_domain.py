@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from datastill.compute import computing
+from datastill.data import domain as module
 from datastill.data.domain import Domain, bring, domain_of
 from datastill.data.whitening import fit
 from datastill.rng import RNG
-from kit import toy_images
+from kit import Counting, toy_images
 
 GREY = Domain((1, 8, 8), (0.3,), (0.2,), ("a", "b"))
 COLOUR = Domain((3, 8, 8), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), ("a", "b"))
@@ -66,3 +68,27 @@ def test_gradients_flow(there: Domain) -> None:
 def test_nothing_is_clamped() -> None:
     x = torch.full((1, 1, 8, 8), 40.0)
     assert float(bring(x, GREY, COLOUR).max()) > 20
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 11), (16, 3)])
+def test_the_resize_with_a_deterministic_kernel_is_equal_with_its_gradient(
+        size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    there = Domain((3, *size), COLOUR.mean, COLOUR.std, COLOUR.classes)
+    x, weights = RNG("x").normal(2, 3, 8, 8).double().requires_grad_(), RNG("w").normal(2, 3, *size).double()
+
+    def found() -> list[torch.Tensor]:
+        y = bring(x, COLOUR, there)
+        return [y, *torch.autograd.grad((y * weights).sum(), x)]
+
+    usual = found()
+    monkeypatch.setattr(module, "needs_deterministic", lambda device: True)
+    for a, b in zip(found(), usual, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_where_deterministic_kernels_are_asked_for_no_resize_is_differentiated() -> None:
+    x = torch.empty(2, 3, 8, 8, device="meta", requires_grad=True)
+    for asked, calls in ((False, 1), (True, 0)):
+        with Counting() as counting, computing(x.device, deterministic=asked):
+            bring(x, COLOUR, SMALL).sum().backward()
+        assert counting.seen["_upsample_bilinear2d_aa_backward"] == calls

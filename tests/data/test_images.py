@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from datastill.data import Images, Lazy
+from datastill.data import images as module
 from datastill.data.images import denormalize
 from datastill.rng import RNG
 from kit import changed_pixel, quick, toy_images
@@ -50,6 +51,13 @@ def test_sample_draws_different_images_of_the_class_asked_for(
     assert len(rows) == len(set(rows)) == min(n, len(pool))
     assert set(rows) <= pool
     assert batch.y.argmax(1).tolist() == [targets[i] for i in rows]
+
+
+def test_what_is_drawn_is_what_is_sampled() -> None:
+    images = toy_images(per_class=9)
+    for label in (None, 1):
+        rows = images.draw(6, RNG(1), label)
+        assert torch.equal(images.batch(rows).x, images.sample(6, RNG(1), label).x)
 
 
 def test_labels_are_one_hot_rows_of_float() -> None:
@@ -223,3 +231,24 @@ def test_the_fingerprint_of_lazy_images_is_of_their_identity() -> None:
               replace(images, classes=("b", "a", "c"))]
     assert lazy(toy_images(seed=1))[0].fingerprint == images.fingerprint
     assert len({images.fingerprint, *(other.fingerprint for other in others)}) == 5
+
+
+def test_a_moved_copy_has_the_fingerprint_of_the_content_and_others_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, taken = toy_images(), []
+    original = Images._hashed
+    monkeypatch.setattr(Images, "_hashed", lambda self: taken.append(self) or original(self))
+    moved = images.to(torch.device("cpu"))
+    assert images.fingerprint == moved.fingerprint == moved.to(torch.device("meta")).fingerprint  # which has nothing to hash
+    assert len(taken) == 1
+    others = [images.subset(torch.arange(3)), replace(images, mean=(0.1,)), replace(moved, std=(0.1,)),
+              replace(images, pixels=changed_pixel(images))]
+    assert len({images.fingerprint, *(other.fingerprint for other in others)}) == 5
+
+
+def test_a_batch_goes_to_a_gpu_by_way_of_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[torch.dtype, torch.device]] = []
+    monkeypatch.setattr(module, "send", lambda tensor, device: (sent.append((tensor.dtype, device)), tensor)[1])
+    gpu = torch.device("cuda")
+    replace(toy_images(), device=gpu).batch(torch.arange(3))
+    assert (torch.uint8, gpu) in sent
+    assert (torch.int64, gpu) in sent

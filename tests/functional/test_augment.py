@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from datastill.compute import computing
+from datastill.functional import augment as module
 from datastill.functional.augment import (
     CROP,
     CUTOUT,
@@ -26,7 +28,7 @@ from datastill.functional.augment import (
     split_strategy,
 )
 from datastill.rng import RNG
-from kit import quick
+from kit import Counting, quick
 
 each_operation = pytest.mark.parametrize("operation", OPERATIONS)
 seeds = st.integers(0, 10**6)
@@ -288,3 +290,42 @@ def test_the_global_generator_is_left_alone(call: Call) -> None:
     before = torch.random.get_rng_state()
     call(images(2, 3, 8, 8), RNG(0), STRATEGY)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+# --- on another device ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", [augment, augment_images])
+def test_drawn_parameters_go_to_a_device_in_one_copy(call: Call) -> None:
+    with Counting() as counting:
+        assert call(torch.empty(3, 3, 8, 8, device="meta"), RNG(0), "scale").device.type == "meta"
+    assert counting.seen["transfer"] == 1
+
+
+@pytest.mark.parametrize("operation", ["scale", "rotate", "crop"])
+@pytest.mark.parametrize("shape", [(9, 3, 8, 8), (5, 1, 7, 12)])
+def test_the_form_with_a_deterministic_kernel_is_equal_with_both_derivatives(
+        operation: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    x = images(*shape).double()
+
+    def found() -> list[Tensor]:
+        leaf = x.clone().requires_grad_()
+        y = augment_images(leaf, RNG(3), operation)
+        (gradient,) = torch.autograd.grad(y.square().sum(), leaf, create_graph=True)
+        return [y, gradient, *torch.autograd.grad(gradient.pow(3).sum(), leaf)]
+
+    usual = found()
+    asked: list[torch.device] = []
+    monkeypatch.setattr(module, "needs_deterministic", lambda device: asked.append(device) or True)
+    monkeypatch.setattr(module.F, "grid_sample", None)
+    for a, b in zip(found(), usual, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    assert asked == [torch.device("cpu")]
+
+
+def test_where_deterministic_kernels_are_asked_for_the_sampler_is_not_called() -> None:
+    x = torch.empty(3, 3, 8, 8, device="meta", requires_grad=True)
+    for asked, calls in ((False, 1), (True, 0)):
+        with Counting() as counting, computing(x.device, deterministic=asked):
+            augment(x, RNG(0), "rotate").sum().backward()
+        assert counting.seen["grid_sampler_2d"] == counting.seen["grid_sampler_2d_backward"] == calls

@@ -13,7 +13,7 @@ from datastill.functional.unroll import Inner, Unrolled, unroll
 from datastill.nets import as_function
 from datastill.nets.convnet import ConvNet
 from datastill.rng import RNG
-from kit import one_thread  # noqa: F401  a fixture
+from kit import Counting, one_thread  # noqa: F401  a fixture
 
 NET = ConvNet(width=4, depth=2).build((1, 8, 8), 3).double()
 START, PREDICT = as_function(NET)
@@ -116,3 +116,14 @@ def test_images_that_are_in_no_batch_have_no_gradient() -> None:
     steps = Inner(PREDICT, [torch.tensor([0, 2]), torch.tensor([2, 5])])
     dx = gradients(at, steps, "exact", "weights")[1]
     assert [bool(row.abs().sum() > 0) for row in dx] == [True, False, True, False, False, True, False]
+
+
+def test_the_device_is_waited_for_no_more_often_with_more_steps() -> None:
+    def reads(steps: int) -> int:
+        at = given()
+        found = unroll(inner(steps, augmented=False), at["start"], at["x"], at["y"].softmax(1), at["lr"])
+        with Counting() as counting:
+            (found.last.sum() + found.norms.sum()).backward()
+        return counting.seen["_local_scalar_dense"] + counting.seen["is_nonzero"]
+
+    assert reads(2) == reads(9) == 0

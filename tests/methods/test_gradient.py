@@ -9,6 +9,7 @@ import torch
 
 import datastill as ds
 import tiny
+from datastill.data import Batch
 from datastill.methods.gradient import GradientMatching
 
 
@@ -104,3 +105,11 @@ def test_published_settings_are_the_defaults() -> None:
     method = GradientMatching()
     assert (method.iterations, method.batch_real, method.init, method.lr_net) == (1000, 256, "noise", 0.01)
     assert (method.optim.images.lr, method.optim.images.momentum) == (0.1, 0.5)
+
+
+def test_parts_by_class_keep_the_order_of_the_batch() -> None:
+    label = torch.tensor([2, 0, 2, 3, 0, 2])
+    batch = Batch(torch.arange(6.0).view(6, 1, 1, 1), torch.eye(4)[label])
+    parts = GradientMatching()._by_class(batch, ds.RNG(0))
+    assert [part.x.flatten().tolist() for part in parts] == [[1, 4], [], [0, 2, 5], [3]]
+    assert [part.y.argmax(1).tolist() for part in parts] == [[0, 0], [], [2, 2, 2], [3]]

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from datastill.data import Images
 from datastill.description import load
-from datastill.nets import Architecture, Network, as_function, chunk_size, couples_samples, fresh
+from datastill.nets import Architecture, Network, as_function, chunk_size, couples_samples, fresh, network
 from datastill.registry import find, names
 from datastill.rng import RNG
-from kit import input_error
+from kit import Counting, input_error
 
 CPU = torch.device("cpu")
 DOORS = {"torchvision": {"model": "shufflenet_v2_x0_5"}, "timm": {"model": "test_resnet"}}  # to libraries; a quick network
@@ -29,7 +29,7 @@ each_that_fits = pytest.mark.parametrize(("name", "shape"), FITTING, ids=str)
 
 def architecture(name: str, **options: Any) -> Architecture:
     """Narrow, so that it is quick."""
-    return find(Architecture, name)(**DOORS.get(name, {"width": 8}), **options)  # type: ignore[return-value]
+    return find(Architecture, name)(**{**DOORS.get(name, {"width": 8}), **options})  # type: ignore[return-value]
 
 
 def made(name: str, shape: tuple[int, int, int] = (3, 32, 32), seed: int = 0, **options: Any) -> Any:
@@ -227,3 +227,48 @@ def test_a_network_as_a_function_of_its_weights() -> None:
     (found,) = torch.autograd.grad(predict(leaf, x).square().sum(), leaf)
     wanted = torch.autograd.grad(net(x).square().sum(), list(net.parameters()))
     torch.testing.assert_close(found, torch.cat([g.flatten() for g in wanted]))
+
+
+def test_a_network_is_looked_at_once_for_the_size_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all networks of an architecture, at one size of image: what is remembered says what a look would say."""
+    looks: list[int] = []
+    maps = Network.maps
+    monkeypatch.setattr(Network, "maps", lambda self, x: (looks.append(x.shape[2]), maps(self, x))[1])
+    monkeypatch.setattr(network, "_LARGEST", {})
+    many = {side: torch.zeros(1, 3, side, side).expand(10**6, -1, -1, -1) for side in (32, 64)}
+    sizes = [chunk_size(made("convnet", (3, side, side), seed, norm="none", width=width), many[side])
+             for seed in range(3) for side in (32, 64) for width in (4, 8)]
+    assert sizes == sizes[:4] * 3
+    assert sizes[:4] == [network.BLOCK // (4 * width * side**2) for side in (32, 64) for width in (4, 8)]
+    assert looks == [32, 32, 64, 64]
+    other = architecture("convnet", norm="none").build((3, 32, 32), 7)  # made otherwise
+    assert [chunk_size(other, many[32]) for _ in range(3)] == [sizes[1]] * 3
+    assert looks[4:] == [32]
+
+
+@each_name
+def test_a_network_goes_to_a_device_in_one_copy(name: str) -> None:
+    with Counting() as counting:
+        there = fresh(architecture(name), (3, 32, 32), 7, RNG(0), torch.device("meta"))
+    assert counting.seen["transfer"] == 1
+    here = made(name).state_dict()
+    assert {key: (value.shape, value.dtype, value.device.type) for key, value in there.state_dict().items()} == \
+        {key: (value.shape, value.dtype, "meta") for key, value in here.items()}
+
+
+def test_what_was_sent_in_one_piece_is_what_it_was() -> None:
+    """Values, types and ties between layers; it can be trained in place."""
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3)).double()
+    net[2].weight = net[0].weight
+    net.register_buffer("mask", torch.tensor([True, False, True]))
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    moved = network._moved(net, CPU)
+    assert all(torch.equal(value, before[key]) for key, value in moved.state_dict().items())
+    assert [value.dtype for value in moved.state_dict().values()] == [value.dtype for value in before.values()]
+    assert len({value.untyped_storage().data_ptr() for value in moved.state_dict().values()}) == 1
+    assert moved[2].weight is moved[0].weight
+    moved(torch.ones(2, 3).double()).square().sum().backward()
+    torch.optim.SGD(moved.parameters(), 0.1).step()
+    changed = {key for key, value in moved.state_dict().items() if not torch.equal(value, before[key])}
+    assert "mask" not in changed
+    assert {"0.weight", "1.num_batches_tracked", "2.bias"} <= changed

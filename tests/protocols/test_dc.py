@@ -1,19 +1,23 @@
 """The dc protocol beyond the golden run: augmentation and the full-data variant."""
 
+import sys
+
 import pytest
 import torch
 
 from datastill.core import Protocol
 from datastill.data import Batch
 from datastill.description import load
+from datastill.digest import digest
 from datastill.errors import InputError
 from datastill.nets.mlp import MLP
 from datastill.protocols.dc import DC
+from datastill.protocols.tuned import Tuned
 from datastill.rng import RNG
 from datastill.train import Fixed
 
 
-def trained(protocol: DC, seed: int = 0) -> torch.Tensor:
+def trained(protocol: Protocol, seed: int = 0) -> torch.Tensor:
     examples = Fixed(Batch(RNG(1).normal(12, 1, 8, 8), torch.eye(3).repeat(4, 1)))
     with RNG(2).as_global():
         net = MLP(width=8).build((1, 8, 8), 3)
@@ -52,3 +56,17 @@ def test_the_criterion_of_a_protocol_is_what_students_learn_by() -> None:
     plain = {"epochs": 3, "augment": "none", "weight_decay": 0.0}
     assert torch.allclose(trained(Halves(lr=0.02, **plain)), trained(DC(lr=0.01, **plain)), atol=1e-6)
     assert not torch.allclose(trained(Halves(lr=0.01, **plain)), trained(DC(lr=0.01, **plain)), atol=1e-4)
+@pytest.mark.parametrize("protocol", [DC(epochs=2, augment="none"), Tuned(epochs=2).for_network(MLP())])
+def test_its_precision_and_layout_are_those_of_the_training(protocol: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = protocol.model_copy(update={"precision": "bfloat16"})
+    assert not torch.equal(trained(protocol), trained(changed))
+    asked = []
+    module = sys.modules[type(protocol).train.__module__]
+    monkeypatch.setattr(module, "fit", lambda *given, **how: asked.append((how["precision"], how["channels_last"])))
+    trained(changed.model_copy(update={"channels_last": True}))
+    assert asked == [("bfloat16", True)]
+
+
+def test_scores_of_protocols_that_do_not_ask_for_another_precision_are_found_again() -> None:
+    assert digest(DC(precision="float32", channels_last=False)) == digest(DC())
+    assert len({digest(DC()), digest(DC(precision="tf32")), digest(DC(channels_last=True))}) == 3

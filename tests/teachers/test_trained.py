@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from datastill.nets import Architecture
 from datastill.rng import RNG
 from datastill.run import check, distill
 from datastill.teachers import Context, Pool, Teachers
+from datastill.teachers import _trained as module
 from datastill.teachers._snapshots import flat
 from datastill.teachers._trained import Trained
 from datastill.teachers.experts import Experts
@@ -138,7 +142,8 @@ import sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
 import datastill.teachers._lesson as lesson
-from datastill.data import Data
+import datastill.teachers._trained as trained
+from datastill.data import Data, Images
 from datastill.teachers import Context
 from datastill.teachers.supervised import Supervised
 from datastill.nets.convnet import ConvNet
@@ -501,3 +506,40 @@ def test_a_training_of_your_own_stops_and_goes_on(tmp_path: Path, monkeypatch: p
         some.fit(tiny.splits().train, root=tmp_path / "broken", watch=stop)
     some.fit(tiny.splits().train, root=tmp_path / "broken")
     assert content(tmp_path / "whole") == content(tmp_path / "broken")
+
+
+def test_what_cards_say_is_read_without_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some, where = pool(networks=[NET, "mlp:width=4"], count=2, epochs=1), context(tmp_path)
+    some.prepare(where)
+    loaded = [dict(some.load(where, group, number).facts) for group in range(2) for number in range(2)]
+    assert Pool.facts(some, where) == loaded
+    monkeypatch.setattr("datastill.teachers._trained.fresh", None)
+    assert some.facts(where) == loaded
+
+
+def test_another_set_stays_in_host_memory_until_it_is_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = torch.device("meta")
+    some, where = pool(data={"source": "digits", "zca": True}), context(tmp_path)
+    some.prepare(where)
+    monkeypatch.setattr(Images, "to", lambda self, device: pytest.fail("copied"))
+    elsewhere = replace(where, real=replace(where.real, device=there))
+    whitening = some.domain(elsewhere).whitening
+    assert whitening is not None
+    assert whitening.mean.device == there
+    assert some.missing(elsewhere) == 0
+    some.check(elsewhere)
+    assert some.facts(elsewhere)[0]["trained on"] == some.identity(tmp_path)[0]
+
+
+def test_the_time_of_an_epoch_is_measured_once_and_keeps_no_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(module, "_SECONDS", {})
+    monkeypatch.setattr(module, "_measured", lambda *given: (calls.append(1), 2.0)[1])
+    images = tiny.splits().train.subset(torch.arange(100))
+    alive = weakref.ref(images)
+    for _ in range(2):  # the same content in another object
+        assert pool(count=3).seconds(Context(images, tmp_path, tmp_path)) == 18.0
+        images = tiny.splits().train.subset(torch.arange(100))
+    assert calls == [1]
+    gc.collect()
+    assert alive() is None

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from datastill.compute import double
 from datastill.data import Images
 from datastill.errors import InputError
 from datastill.rng import RNG
@@ -43,11 +44,11 @@ def diversity(teachers: Teachers, images: Images, count: int = 1000) -> Diversit
         predictions.append(logits.argmax(1))
         features.append(torch.cat([teacher.embed(part) for part in parts]))
         same = teacher.domain.classes == images.classes
-        accuracy.append((logits.argmax(1) == batch.y.argmax(1)).double().mean() if same else torch.tensor(float("nan")))
+        accuracy.append(double(logits.argmax(1) == batch.y.argmax(1)).mean().cpu() if same else torch.tensor(float("nan")))
         names.append(teacher.name)
-    differ = torch.stack([torch.stack([(a != b).double().mean() for b in predictions]) for a in predictions])
+    differ = torch.stack([torch.stack([double(a != b).mean() for b in predictions]) for a in predictions])
     alike = torch.stack([torch.stack([linear_cka(a, b) for b in features]) for a in features])
-    return Diversity(names, torch.stack(accuracy), differ, alike)
+    return Diversity(names, torch.stack(accuracy), differ.cpu(), alike.cpu())
 
 
 def linear_cka(a: Tensor, b: Tensor) -> Tensor:
@@ -55,10 +56,10 @@ def linear_cka(a: Tensor, b: Tensor) -> Tensor:
 
     |B'A|^2 / (|A'A| |B'B|) of centerd features (Kornblith et al. 2019, eq. 3, linear kernel). 0 where one is constant.
     """
-    a, b = (v.double() - v.double().mean(0) for v in (a, b))
+    a, b = (v - v.mean(0) for v in map(double, (a, b)))
     if len(a) < max(a.shape[1], b.shape[1]):  # the same through N x N
         a, b = a @ a.T, b @ b.T
         top, scale = (a * b).sum(), a.norm() * b.norm()
     else:
         top, scale = (b.T @ a).square().sum(), (a.T @ a).norm() * (b.T @ b).norm()
-    return top / scale if scale > 0 else torch.zeros((), dtype=a.dtype)
+    return top / scale if scale > 0 else torch.zeros_like(top)

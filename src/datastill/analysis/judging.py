@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy import stats
 
 from datastill import artifact
+from datastill.compute import double
 from datastill.description import Description
 from datastill.digest import digest, spec
 from datastill.errors import InputError
@@ -77,7 +78,7 @@ def _one(iteration: int, tensors: dict[str, torch.Tensor], members: Sequence[Tea
                              "this set; choose teachers of the run's data")
         logits = torch.cat([teacher.logits(part) for part in x.split(teacher.chunk(x))])
         entropies.append(float(F.cross_entropy(logits, y)))
-        accuracies.append(float((logits.argmax(1) == y.argmax(1)).double().mean()))
+        accuracies.append(float(double(logits.argmax(1) == y.argmax(1)).mean()))
     return Judged(iteration, sum(entropies) / len(entropies), sum(accuracies) / len(accuracies))
 
 

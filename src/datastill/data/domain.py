@@ -3,11 +3,12 @@ into another."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from datastill.compute import needs_deterministic
 from datastill.data.images import Images, channels
 from datastill.data.whitening import Whitening
 
@@ -34,6 +35,10 @@ class Domain:
         x = (pixels - channels(self.mean, pixels)) / channels(self.std, pixels)
         return x if self.whitening is None else self.whitening.whiten(x)
 
+    def to(self, device: torch.device) -> Domain:
+        """The same with its whitening on a device."""
+        return self if self.whitening is None else replace(self, whitening=self.whitening.to(device))
+
     def looks_like(self, other: Domain) -> bool:
         """Whether images need not be changed between the two."""
         ours, theirs = ("" if d.whitening is None else d.whitening.identity for d in (self, other))
@@ -55,5 +60,21 @@ def bring(x: Tensor, here: Domain, there: Domain) -> Tensor:
         pixels = pixels.expand(-1, there.shape[0], -1, -1) if pixels.shape[1] == 1 else \
             torch.einsum("bchw,c->bhw", pixels, pixels.new_tensor(LUMA))[:, None]
     if pixels.shape[2:] != there.shape[1:]:
-        pixels = torch.nn.functional.interpolate(pixels, size=there.shape[1:], mode="bilinear", antialias=True)
+        pixels = _resized(pixels, there.shape[1:])
     return there.normalize(pixels)
+
+
+def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (B, C, H, W) at another size, bilinear, antialiased."""
+    if not needs_deterministic(pixels.device):
+        return torch.nn.functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+    rows, columns = (_resizing(pixels, axis, length) for axis, length in zip((2, 3), size, strict=True))
+    return rows @ pixels @ columns.T
+
+
+def _resizing(pixels: Tensor, axis: int, length: int) -> Tensor:
+    """Resizing along an axis as a matrix (to, from), which is what it makes of the identity; interpolate's own backward has no
+    deterministic kernel on a GPU."""
+    side = pixels.shape[axis]
+    identity = torch.eye(side, device=pixels.device, dtype=pixels.dtype)[None, None]
+    return torch.nn.functional.interpolate(identity, size=(length, side), mode="bilinear", antialias=True)[0, 0]

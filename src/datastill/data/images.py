@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datastill.compute import send
 from datastill.data.whitening import Whitening
 from datastill.rng import RNG
 
@@ -57,6 +58,7 @@ class Images:
     whitening: Whitening | None = None
     whitened: Tensor | None = None  # the images as they are drawn, (N, C, H, W) float, where they are whitened
     origin: Any = None  # the Data they were loaded by, or the name of what they were made of
+    _known: list[str] = field(default_factory=list, init=False, repr=False)  # the fingerprint; shared with moved copies
 
     @classmethod
     def from_dataset(cls, dataset: Any, *, classes: Sequence[str] = (), mean: Sequence[float] = (),
@@ -96,9 +98,9 @@ class Images:
     def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
         """The images at these rows (B,), normalized and whitened where that was asked for, on the device; the same in every
         epoch."""
-        targets = self.targets[rows].to(self.device)
-        x = self.normalize(self.raw(rows).to(self.device)) if self.whitened is None else \
-            _plain(self.whitened[rows.to(self.whitened.device)])
+        targets = send(self.targets[rows], self.device)
+        x = self.normalize(send(self.raw(rows), self.device)) if self.whitened is None else \
+            _plain(self.whitened[send(rows, self.whitened.device)])
         return Batch(x, torch.nn.functional.one_hot(targets, len(self.classes)).to(x.dtype))
 
     def raw(self, indices: Tensor) -> Tensor:
@@ -107,13 +109,17 @@ class Images:
 
     def _places(self, indices: Tensor) -> Tensor:
         """Where these images are among the pixels."""
-        indices = indices.to(self.pixels.device)
+        indices = send(indices, self.pixels.device)
         return indices if self.rows is None else self.rows[indices]
 
     def sample(self, n: int, rng: RNG, of_class: int | None = None) -> Batch:
         """``n`` random images without replacement, of one class if asked; all there are where there are fewer."""
+        return self.batch(self.draw(n, rng, of_class))
+
+    def draw(self, n: int, rng: RNG, of_class: int | None = None) -> Tensor:
+        """Indices of what ``sample`` gives."""
         pool = torch.arange(len(self)) if of_class is None else self.of_class[of_class]
-        return self.batch(pool[rng.permutation(len(pool))[:n]])
+        return pool[rng.permutation(len(pool))[:n]]
 
     def subset(self, indices: Tensor) -> Images:
         """The split reduced to these indices, in this order; of one on disk nothing is read."""
@@ -124,12 +130,13 @@ class Images:
         return replace(part, pixels=self.pixels[indices])
 
     def to(self, device: torch.device) -> Images:
-        """The same split drawn on another device; pixels move there unless they are on disk."""
-        moved = replace(self, device=device, whitened=None if self.whitened is None else self.whitened.to(device),
+        """The same split drawn on another device; pixels move there unless they are on disk. Its fingerprint is taken once."""
+        pixels = self.pixels if self.mapped or isinstance(self.pixels, Lazy) else self.pixels.to(device)
+        moved = replace(self, pixels=pixels, device=device,
+                        whitened=None if self.whitened is None else self.whitened.to(device),
                         whitening=None if self.whitening is None else self.whitening.to(device))
-        if self.mapped or isinstance(self.pixels, Lazy):
-            return moved
-        return replace(moved, pixels=self.pixels.to(device))
+        object.__setattr__(moved, "_known", self._known)
+        return moved
 
     def whiten(self, whitening: Whitening) -> Images:
         """The split whitened, once and for all its draws; the stored pixels stay what they are."""
@@ -140,10 +147,15 @@ class Images:
         """uint8 (B, C, H, W) -> float32 with the mean and std of the dataset; in the plain layout."""
         return _plain((pixels.float() / 255 - channels(self.mean, pixels)) / channels(self.std, pixels))
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """12 hex digits of the content: pixels (or what a ``Lazy`` has for them), targets, class names, in order, and
         the mean and std they are drawn with, and the whitening."""
+        if not self._known:
+            self._known.append(self._hashed())
+        return self._known[0]
+
+    def _hashed(self) -> str:
         sha = hashlib.sha256(repr((self.classes, (len(self), *self.shape), self.mean, self.std)).encode())
         if self.whitening is not None:
             sha.update(self.whitening.identity.encode())

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from pydantic import AfterValidator
 from torch import Tensor
 
+from datastill.compute import needs_deterministic, send
 from datastill.rng import RNG
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
@@ -108,10 +109,9 @@ def _rounded(value: float) -> int:
     return int(value + 0.5)
 
 
-def _on(x: Tensor, parameters: Parameters, rows: Tensor | None = None) -> Parameters:
-    """The parameters on the device and in the type of ``x``, repeated for the rows if given."""
-    moved = (p.to(x.device, x.dtype) for p in parameters)
-    return Parameters(*(p if rows is None else p[rows] for p in moved))
+def _on(x: Tensor, parameters: Parameters) -> Parameters:
+    """The parameters on the device and in the type of ``x``, all in one copy."""
+    return Parameters(*send(torch.stack(parameters).to(x.dtype), x.device))
 
 
 def _apply_each(x: Tensor, operations: list[str], parameters: Parameters, group: Tensor) -> Tensor:
@@ -120,11 +120,11 @@ def _apply_each(x: Tensor, operations: list[str], parameters: Parameters, group:
     names = sorted(set(operations))
     if len(names) == 1:
         return OPERATIONS[names[0]](x, Parameters(*(p[group] for p in parameters)))
-    number = torch.tensor([names.index(name) for name in operations], device=x.device)[group]
-    rows = [torch.nonzero(number == i).squeeze(1) for i in range(len(names))]
-    parts = [OPERATIONS[name](x[r], Parameters(*(p[group[r]] for p in parameters)))
-             for name, r in zip(names, rows, strict=True) if len(r)]
-    return torch.cat(parts)[torch.argsort(torch.cat(rows))]
+    number = send(torch.tensor([names.index(name) for name in operations]), x.device)[group]
+    order, counts = number.argsort(stable=True), torch.bincount(number, minlength=len(names)).tolist()
+    parts = [OPERATIONS[name](x[rows], Parameters(*(p[group[rows]] for p in parameters)))
+             for name, rows in zip(names, order.split(counts), strict=True) if len(rows)]
+    return torch.cat(parts)[order.argsort()]
 
 
 # --- the operations: x (B, C, H, W) and Parameters of (B,) -> (B, C, H, W) ---------------------------------------------
@@ -200,4 +200,27 @@ def _covered(center: Tensor, side: int) -> Tensor:
 def _warp(x: Tensor, theta: list[Tensor], mode: str = "bilinear") -> Tensor:
     matrix = torch.stack(theta, 1).view(-1, 2, 3)
     grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
+    if needs_deterministic(x.device):
+        return _sampled(x, grid, mode)
     return F.grid_sample(x, grid, mode=mode, padding_mode="zeros", align_corners=False)
+
+
+def _sampled(x: Tensor, grid: Tensor, mode: str) -> Tensor:
+    """``grid_sample`` up to rounding, by plain indexing: its own backward has no deterministic kernel on a GPU."""
+    height, width = x.shape[2:]
+    column, row = (((grid[..., axis] + 1) * side - 1) / 2 for axis, side in ((0, width), (1, height)))
+    if mode == "nearest":
+        return _taken(x, row.round(), column.round())
+    top, left = row.floor(), column.floor()
+    down, right = row - top, column - left
+    return (_taken(x, top, left) * ((1 - down) * (1 - right))[:, None] + _taken(x, top, left + 1) * ((1 - down) * right)[:, None]
+            + _taken(x, top + 1, left) * (down * (1 - right))[:, None] + _taken(x, top + 1, left + 1) * (down * right)[:, None])
+
+
+def _taken(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """The pixels of x (B, C, H, W) at these places, whole numbers (B, H, W); 0 outside."""
+    height, width = x.shape[2:]
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    place = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
+    found = x.flatten(2).gather(2, place.flatten(1)[:, None].expand(-1, x.shape[1], -1))
+    return found.view(x.shape).masked_fill(~inside[:, None], 0.0)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+from datastill.compute import double
+
 
 def herding(features: Tensor, count: int) -> Tensor:
     """Indices (count,) of the examples whose running mean stays closest to the mean of ``features`` (N, D), in order.
@@ -17,7 +19,7 @@ def herding(features: Tensor, count: int) -> Tensor:
     Each pick minimizes the distance of (k + 1) means to the sum of the chosen ones and itself (Welling 2009; the distance
     form, which differs from the inner-product form where feature norms differ).
     """
-    features = features.double()
+    features = double(features)
     mean, total = features.mean(0), torch.zeros_like(features[0])
     free = torch.ones(len(features), dtype=torch.bool, device=features.device)
     chosen = []
@@ -35,7 +37,7 @@ def k_center(features: Tensor, count: int) -> Tensor:
     First the one nearest to the mean, then again and again the one farthest from all chosen (the greedy 2-approximation of
     Gonzalez 1985; Sener & Savarese 2018).
     """
-    features = features.double()
+    features = double(features)
     chosen = [int((features - features.mean(0)).norm(dim=1).argmin())]
     nearest = (features - features[chosen[0]]).norm(dim=1)
     for _ in range(count - 1):

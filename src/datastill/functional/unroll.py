@@ -141,6 +141,7 @@ class _Unroll(torch.autograd.Function):
     def backward(ctx: Any, at_last: Tensor, at_norms: Tensor) -> tuple[Tensor | None, ...]:
         x, y, lr, *kept = ctx.saved_tensors
         inner, exact, every = ctx.inner, ctx.exact, ctx.every
+        asked = (at_norms != 0).tolist()  # all at once: every look waits for the device
         to_x, to_y, to_lr, cotangent = torch.zeros_like(x), torch.zeros_like(y), torch.zeros_like(lr), at_last.clone()
         for segment in reversed(range(len(kept))):
             numbers = range(segment * every, min((segment + 1) * every, len(inner.batches)))
@@ -148,12 +149,12 @@ class _Unroll(torch.autograd.Function):
             for number in reversed(numbers):
                 weights, rows = trail.pop(), inner.batches[number]
                 images, labels, along = x[rows], y[rows], -lr * cotangent
-                if bool(at_norms[number] != 0):
+                if asked[number]:
                     gradient = inner.gradient(weights, images, labels, number)
                     along = along + at_norms[number] * gradient / _norm(gradient)
                 through = exact and (number > 0 or ctx.needs_input_grad[0])
                 dx, dy, product, back = inner.pull(weights, images, labels, number, along, cotangent, through)
-                to_x.index_add_(0, rows, dx)
+                to_x.index_add_(0, rows, dx)  # of which torch takes a deterministic form where it is asked to
                 to_y.index_add_(0, rows, dy)
                 to_lr -= product
                 if back is not None:

@@ -104,7 +104,8 @@ class GradientMatching(Method):
         """The batch in one part a class, each augmented by its own draw, which real and synthetic images share."""
         label, classes = batch.y.argmax(1), batch.y.shape[1]
         x = augment_classes(batch.x, batch.y, rng("augment"), self.augment)
-        return [Batch(x[rows], batch.y[rows]) for rows in (torch.nonzero(label == c).squeeze(1) for c in range(classes))]
+        order, counts = label.argsort(stable=True), torch.bincount(label, minlength=classes).tolist()
+        return [Batch(*part) for part in zip(x[order].split(counts), batch.y[order].split(counts), strict=True)]
 
     def _train(self, net: nn.Module, synthetic: SyntheticSet, epochs: int, rng: RNG) -> None:
         with torch.no_grad():

@@ -186,7 +186,7 @@ class TrajectoryMatching(Method):
         for number in range(pool.size):
             for epoch in self._epochs():
                 task.teachers(pool).trajectory(number).weights(epoch)  # which finds what is damaged before the work starts
-        return {"teachers": [dict(teacher.facts) for teacher in task.teachers(pool)]}
+        return {"teachers": pool.facts(task.context)}
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
         pool = self.experts(task.network)

@@ -6,10 +6,12 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from weakref import WeakKeyDictionary
 
+from datastill.compute import send
 from datastill.description import Family
-from datastill.digest import spec
+from datastill.digest import digest, spec
 from datastill.errors import InputError
 from datastill.late import nn, torch
 from datastill.rng import RNG
@@ -45,7 +47,26 @@ def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, devi
         if not hasattr(network, need):
             raise InputError(f"network {spec(architecture)} builds a {type(network).__name__} without {need}(x); "
                              "return a datastill.Network, or a module that defines it")
-    return network.to(device)
+    vars(network)["_origin"] = (type(architecture), digest(architecture), shape, classes)  # what ``chunk_size`` knows it by
+    return network if device.type == "cpu" else _moved(network, device)
+
+
+ALIGNMENT = 256  # bytes, as the allocators of GPUs have it
+
+
+def _moved(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network with all its parameters and buffers on a device, sent as one piece of memory that they are views of."""
+    tensors = {id(one): one for one in (*network.parameters(), *network.buffers())}
+    parts, starts, end = [], [], 0
+    for one in tensors.values():
+        raw = one.detach().contiguous().view(-1).view(torch.uint8)
+        parts.append(torch.nn.functional.pad(raw, (0, -len(raw) % ALIGNMENT)))
+        starts.append(end)
+        end += len(parts[-1])
+    whole = send(torch.cat(parts) if parts else torch.zeros(0, dtype=torch.uint8), device)
+    views = {name: whole[start:start + one.nbytes].view(one.dtype).view(one.shape)
+             for start, (name, one) in zip(starts, tensors.items(), strict=True)}
+    return network._apply(lambda one: views[id(one)])
 
 
 def look(network: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -75,10 +96,23 @@ def chunk_size(network: nn.Module, x: Tensor) -> int:
     """
     if couples_samples(network) or not hasattr(network, "maps"):
         return len(x)
-    with _probing(network), torch.no_grad():
-        maps = network.maps(x[:1].detach())  # type: ignore[operator]
-    largest = 4 * max([math.prod(x.shape[1:]), *(value.numel() for value in maps.values())])
+    largest = 4 * _largest_map(network, x)
     return min(len(x), max(8, (BLOCK if x.device.type == "cpu" else DEVICE_MEMORY) // largest))
+
+
+_LARGEST: dict[Any, int] = {}  # of networks by what ``fresh`` made them from, and by the shape of an image
+_OTHERS: WeakKeyDictionary[nn.Module, dict[Any, int]] = WeakKeyDictionary()  # of each network made otherwise
+
+
+def _largest_map(network: nn.Module, x: Tensor) -> int:
+    """Numbers in the largest feature map of one image such as ``x``, or in the image; looked up once."""
+    origin, shape = vars(network).get("_origin"), x.shape[1:]
+    known, key = (_LARGEST, (origin, shape)) if origin else (_OTHERS.setdefault(network, {}), shape)
+    if key not in known:
+        with _probing(network), torch.no_grad():
+            maps = network.maps(x[:1].detach())  # type: ignore[operator]
+        known[key] = max([math.prod(shape), *(value.numel() for value in maps.values())])
+    return known[key]
 
 
 @contextmanager

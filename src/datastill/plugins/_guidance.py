@@ -47,8 +47,9 @@ class Guidance(Plugin):
         self.pool.for_network(task.network).check(task.context, self.asks)
 
     def prepare(self, task: Task) -> Mapping[str, Any]:
-        self.pool.for_network(task.network).prepare(task.context)
-        return {"teachers": [dict(teacher.facts) for teacher in task.teachers(self.pool)]}
+        pool = self.pool.for_network(task.network)
+        pool.prepare(task.context)
+        return {"teachers": pool.facts(task.context)}
 
     def loss(self, step: Step, task: Task, rng: RNG) -> Tensor:
         teachers = task.teachers(self.pool)

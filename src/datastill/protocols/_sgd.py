@@ -49,7 +49,8 @@ class SGDTraining(Protocol):
     def train(self, network: nn.Module, examples: Examples, rng: RNG, watch: Watch | None = None) -> None:
         rates, restarts = self.schedule()
         fit(network, augmented(examples, self.augment), rates, rng, batch_size=self.batch_size, momentum=self.momentum,
-            weight_decay=self.weight_decay, restarts=restarts, criterion=self.criterion, watch=watch)
+            weight_decay=self.weight_decay, restarts=restarts, criterion=self.criterion, watch=watch,
+            precision=self.precision, channels_last=self.channels_last)
 
     def for_set(self, lr: float | None) -> Self:
         if self.lr != "learned":

@@ -68,7 +68,7 @@ class Tuned(Protocol):
             raise InputError("tuned: the recipe depends on the network; call for_network(architecture) first")
         fit(network, augmented(examples, self.augment), half_cosine(self.lr, self.epochs, self.warmup), rng,
             batch_size=self.batch_size, optimizer=self.optimizer, momentum=self.momentum, weight_decay=self.weight_decay,
-            criterion=self.criterion, watch=watch)
+            criterion=self.criterion, watch=watch, precision=self.precision, channels_last=self.channels_last)
         if self.statistics == "recomputed":
             parts = torch.arange(len(examples)).split(self.batch_size)
             update_bn((examples.batch(rows).x for rows in parts), network)

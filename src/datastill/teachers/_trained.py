@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,20 +11,21 @@ from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from datastill.data import Data, Images, stratified
 from datastill.data.domain import Domain, domain_of
 from datastill.digest import spec
 from datastill.errors import InputError, RunError
-from datastill.files import locked, make_folder, reason, remove_leftovers
+from datastill.files import reason
 from datastill.functional.augment import Strategy
 from datastill.nets import fresh
 from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.states import read_state
+from datastill.store import CARD, Place, locked
 from datastill.teachers._lesson import STATE, Lesson, Trainer
-from datastill.teachers._snapshots import CARD, SNAPSHOTS, Rows, read_card, read_into
+from datastill.teachers._snapshots import SNAPSHOTS, Rows, read_into
 from datastill.teachers.pool import Context, Pool, Teacher, Trajectory, frozen
 from datastill.train import Examples, Training, accuracies, augmented
 
@@ -115,14 +116,15 @@ class Trained(Pool):
 
     def domain(self, context: Context, group: int = 0) -> Domain:
         images = self._images(context)
-        return replace(domain_of(images), classes=self.outputs(images))
+        known = replace(domain_of(images), classes=self.outputs(images))
+        return known if self.data is None else known.to(context.real.device)
 
     def identity(self, data_root: Path) -> tuple[str, ...]:
         return () if self.data is None else (_loaded(self.data, data_root).fingerprint,)
 
     def check(self, context: Context, asked: Collection[str] = ()) -> None:
         super().check(context, asked)
-        _apart(self._images(context), self.validation)
+        _rows_apart(self._images(context), self.validation)
         for member in self.members():
             if (folder := self._folder(context, *member)) and (folder / CARD).exists():
                 self._card(folder)
@@ -145,7 +147,7 @@ class Trained(Pool):
         images, total = self._images(context), 0.0
         for group, number in self.members():
             if not (self._folder(context, group, number) / CARD).exists():
-                total += self.epochs * _epoch_seconds(self.alone(group, 0), images)
+                total += self.epochs * _epoch_seconds(self.alone(group, 0), images, context.real.device)
         return total
 
     def mend(self, context: Context) -> None:
@@ -176,11 +178,17 @@ class Trained(Pool):
         epoch = self.epochs if self.epoch == "last" else self.epoch
         self._card(folder)
         card = read_into(network, folder, epoch, again(folder))
-        measured = card["accuracy"][epoch] if card["accuracy"] else None
-        facts = {"network": spec(one.networks[0]), "seed": one.seed, "epoch": epoch, "trained on": card["data"],
-                 "accuracy": measured, "digest": card["digest"]}
         return Teacher(f"{spec(one.networks[0])}, seed {one.seed}, epoch {epoch}", group, frozen(network), domain,
-                       domain_of(context.real), folder, facts)
+                       domain_of(context.real), folder, self._facts(one, card))
+
+    def facts(self, context: Context) -> list[dict[str, Any]]:
+        return [self._facts(self._one(*member), self._card(self._folder(context, *member))) for member in self.members()]
+
+    def _facts(self, one: Trained, card: Mapping[str, Any]) -> dict[str, Any]:
+        epoch = self.epochs if self.epoch == "last" else self.epoch
+        measured = card["accuracy"][epoch] if card["accuracy"] else None
+        return {"network": spec(one.networks[0]), "seed": one.seed, "epoch": epoch, "trained on": card["data"],
+                "accuracy": measured, "digest": card["digest"]}
 
     def trajectory(self, context: Context, number: int) -> Trajectory:
         folder = self._folder(context, 0, number)
@@ -192,7 +200,7 @@ class Trained(Pool):
 
     def _card(self, folder: Path) -> dict[str, Any]:
         """The card of a finished teacher. Raises InputError where it is damaged or of another one."""
-        card = read_card(folder, again(folder))
+        card = Place(folder, again(folder)).card()
         if card.get("digest") != folder.name.rpartition("-")[2]:
             raise InputError(f"{folder} holds another teacher ({card.get('digest')}); {again(folder)}")
         return card
@@ -204,8 +212,8 @@ class Trained(Pool):
         return list(self._card(folder)["accuracy"])
 
     def _images(self, context: Context) -> Images:
-        """What they are trained on."""
-        return context.real if self.data is None else _loaded(self.data, context.data_root).to(context.real.device)
+        """What they are trained on; another set than the run's stays in host memory."""
+        return context.real if self.data is None else _loaded(self.data, context.data_root)
 
     def alone(self, group: int, number: int) -> Self:
         return self.model_copy(update={"networks": (self.networks[group],), "count": 1,
@@ -223,14 +231,12 @@ class Trained(Pool):
     def _make(self, context: Context, group: int, number: int, before: int, of: int) -> None:
         """Train one teacher, if it is not there; ``before`` of ``of`` teachers are done."""
         folder = self._folder(context, group, number)
-        if (folder / CARD).exists():
+        if (place := Place(folder, again(folder))).finished:
             return
-        make_folder(folder)
-        with locked(folder, wait=True):
-            if (folder / CARD).exists():  # another process made it while this one waited
+        with place.held(wait=True):
+            if place.finished:  # another process made it while this one waited
                 return
-            remove_leftovers(folder)
-            images = self._images(context)
+            images = self._images(context).to(context.real.device)
             lesson = Lesson(self._one(group, number), images, *_apart(images, self.validation), folder)
             try:
                 lesson.carry_out(lambda done, epochs: context.watch is None or context.watch(
@@ -247,15 +253,24 @@ def again(folder: Path) -> str:
 
 @lru_cache(maxsize=4)
 def _loaded(data: Data, root: Path) -> Images:
-    """The training images of another set, read once."""
+    """The training images of another set, in host memory, read once."""
     return data.load(root).train
 
 
-@lru_cache(maxsize=16)
-def _epoch_seconds(pool: Trained, images: Images) -> float:
-    """Seconds of an epoch over these images, from a few batches."""
-    part = images.subset(torch.arange(min(len(images), 4 * pool.batch_size)))
-    net = fresh(pool.networks[0], images.shape, len(pool.outputs(images)), RNG("rehearsal"), images.device)
+_SECONDS: dict[Any, float] = {}  # by what decides them: a cache must not keep images alive
+
+
+def _epoch_seconds(pool: Trained, images: Images, device: torch.device) -> float:
+    """Seconds of an epoch over these images on a device, from a few batches; measured once."""
+    key = (pool, images.fingerprint, device)
+    if key not in _SECONDS:
+        _SECONDS[key] = _measured(pool, images, device)
+    return _SECONDS[key]
+
+
+def _measured(pool: Trained, images: Images, device: torch.device) -> float:
+    part = images.subset(torch.arange(min(len(images), 4 * pool.batch_size))).to(device)
+    net = fresh(pool.networks[0], images.shape, len(pool.outputs(images)), RNG("rehearsal"), device)
     training = pool.model_copy(update={"epochs": 2, "lr": 0.0}).training(net, part, RNG("rehearsal"))
     training.advance()
     began = time.perf_counter()
@@ -263,10 +278,17 @@ def _epoch_seconds(pool: Trained, images: Images) -> float:
     return (time.perf_counter() - began) * len(images) / len(part)
 
 
-@lru_cache(maxsize=4)
 def _apart(images: Images, share: float) -> tuple[Images, Images | None]:
     """(images to train on, images to measure on)."""
     if not share:
         return images, None
+    held, rest = _rows_apart(images, share)
+    return images.subset(rest), images.subset(held)
+
+
+def _rows_apart(images: Images, share: float) -> tuple[Tensor, Tensor]:
+    """Indices of the images to measure on, and of those to train on. Raises InputError where that leaves none of a class."""
     held, rest = stratified(images.targets.cpu().numpy(), share, RNG("teachers", "validation"), images.classes)
-    return images.subset(torch.from_numpy(rest)), images.subset(torch.from_numpy(held))
+    return torch.from_numpy(held), torch.from_numpy(rest)
+
+

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datastill.compute import send
 from datastill.data import Images
 from datastill.data.domain import Domain, bring, domain_of
 from datastill.description import Family
@@ -157,7 +158,7 @@ class Trajectory:
 
     def weights(self, epoch: int) -> Tensor:
         """All parameters as one vector (P,), in the order of the network. Raises InputError for an epoch not kept."""
-        return self._read(epoch).to(self._device)
+        return send(self._read(epoch), self._device)
 
 
 class Pool(Family):
@@ -229,6 +230,11 @@ class Pool(Family):
 
     def prepare(self, context: Context) -> None:
         """Make what is missing. Raises InputError, RunError."""
+
+    def facts(self, context: Context) -> list[dict[str, Any]]:
+        """What a card says of each of its teachers, in order, once they are made; none is kept loaded for it."""
+        return [dict(self.load(context, group, number).facts) for group in range(len(self.networks))
+                for number in range(self.size)]
 
     def places(self, context: Context) -> list[Path]:
         """Where each of its teachers lies, in order; empty where it has no places of its own."""

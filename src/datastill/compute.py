@@ -1,0 +1,95 @@
+"""How numbers are computed on a device: precision, TF32, deterministic kernels, transfers; and what a card says of it.
+
+On a CPU none of the switches changes a bit. Elsewhere ``computing`` turns them for a piece of work and back afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from datastill.errors import RunError
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+WITHOUT_FLOAT64 = ("mps",)  # kinds of devices
+
+
+@contextmanager
+def computing(device: torch.device, precision: Precision = "float32", deterministic: bool = False) -> Iterator[None]:
+    """Inside, matrix products and convolutions on a GPU take TF32 only where ``precision`` is "tf32" (torch's own default
+    is TF32 for convolutions), and with ``deterministic`` torch takes deterministic kernels. Afterwards all is as it was.
+
+    Raises RunError for an operation that has no deterministic kernel.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    places = _tf32()
+    before = [getattr(place, name) for place, name, _ in places]
+    asked = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        for place, name, values in places:
+            setattr(place, name, values[precision == "tf32"])
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses without it
+            torch.use_deterministic_algorithms(True)
+        yield
+    except RuntimeError as error:
+        if not deterministic or "deterministic" not in str(error):
+            raise
+        raise RunError(f"deterministic=true cannot be kept: {str(error).partition('. ')[0]}; leave it out, or choose "
+                       "another network") from error
+    finally:
+        for (place, name, _), value in zip(places, before, strict=True):
+            setattr(place, name, value)
+        torch.use_deterministic_algorithms(asked[0], warn_only=asked[1])
+
+
+def _tf32() -> list[tuple[Any, str, tuple[Any, Any]]]:
+    """Where torch is told about TF32: place, name, values for off and on. Since 2.9 there are other names too; those
+    that are in use are kept to, because torch refuses to read the old ones once the new ones were set."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    try:
+        _ = matmul.allow_tf32, cudnn.allow_tf32
+    except RuntimeError:
+        return [(place, "fp32_precision", ("ieee", "tf32"))
+                for place in (matmul, cudnn.conv, cudnn.rnn)]  # type: ignore[attr-defined]
+    return [(place, "allow_tf32", (False, True)) for place in (matmul, cudnn)]
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """A context in which networks compute in bfloat16 where ``precision`` says so; their weights stay float32."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def needs_deterministic(device: torch.device) -> bool:
+    """Whether operations without a deterministic kernel have to take another form here: never on a CPU, whose have one."""
+    return device.type != "cpu" and torch.are_deterministic_algorithms_enabled()
+
+
+def facts(device: torch.device, precision: Precision, deterministic: bool = False) -> dict[str, Any]:
+    """What a card says of how a set was computed; equal for equal settings on one machine."""
+    versions: dict[str, Any] = {"torch": torch.__version__}
+    name = {}
+    if device.type == "cuda":
+        name = {"name": torch.cuda.get_device_name(device)}
+        versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return {"device": device.type, **name, "precision": precision, "tf32": device.type == "cuda" and precision == "tf32",
+            "deterministic": deterministic or device.type == "cpu", "versions": versions}
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device. From host memory to a GPU by way of pinned memory, so that the host need not wait."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def double(tensor: Tensor) -> Tensor:
+    """The tensor in float64, on its device; on the CPU where the device has none."""
+    return (tensor.cpu() if tensor.device.type in WITHOUT_FLOAT64 else tensor).double()
