@@ -73,7 +73,7 @@ def test_foreign_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_second_process_is_refused(tmp_path: Path) -> None:
-    code = ("import sys, pathlib; from datastill.files import locked\n"
+    code = ("import sys, pathlib; from datastill.store import locked\n"
             "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()")
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None

@@ -174,7 +174,8 @@ class Loop:
 
 def _read(scalars: Mapping[str, Tensor]) -> dict[str, float]:
     """Scalar tensors as numbers, all at once: every look at a value waits for the device."""
-    return dict(zip(scalars, torch.stack([one.detach() for one in scalars.values()]).tolist(), strict=True)) if scalars else {}
+    values = torch.stack([one.detach() for one in scalars.values()]).tolist() if scalars else []
+    return dict(zip(scalars, values, strict=True))
 
 
 def _scalar(loss: object, name: str) -> Tensor:

@@ -179,14 +179,14 @@ def test_several_at_once_are_the_same(tmp_path: Path) -> None:
 
 
 def test_one_that_is_being_trained_is_waited_for(tmp_path: Path) -> None:
-    from datastill.files import locked
+    from datastill.store import locked
     some, where = pool(), context(tmp_path)
     folder = some._folder(where, 0, 0)
     folder.mkdir(parents=True)
     code = f"""
 import time
 from pathlib import Path
-from datastill.files import locked
+from datastill.store import locked
 with locked(Path({str(folder)!r})):
     print("held", flush=True)
     time.sleep(1.5)

@@ -73,8 +73,8 @@ def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _resizing(pixels: Tensor, axis: int, length: int) -> Tensor:
-    """Resizing along an axis as a matrix (to, from), which is what it makes of the identity; interpolate's own backward has no
-    deterministic kernel on a GPU."""
+    """Resizing along an axis as a matrix (to, from), which is what it makes of the identity; interpolate's own backward has
+    no deterministic kernel on a GPU."""
     side = pixels.shape[axis]
     identity = torch.eye(side, device=pixels.device, dtype=pixels.dtype)[None, None]
     return torch.nn.functional.interpolate(identity, size=(length, side), mode="bilinear", antialias=True)[0, 0]

@@ -130,7 +130,7 @@ class Images:
         return replace(part, pixels=self.pixels[indices])
 
     def to(self, device: torch.device) -> Images:
-        """The same split drawn on another device; pixels move there unless they are on disk. Its fingerprint is taken once."""
+        """The same split, its fingerprint too, drawn on another device; pixels move there unless they are on disk."""
         pixels = self.pixels if self.mapped or isinstance(self.pixels, Lazy) else self.pixels.to(device)
         moved = replace(self, pixels=pixels, device=device,
                         whitened=None if self.whitened is None else self.whitened.to(device),

@@ -213,8 +213,9 @@ def _sampled(x: Tensor, grid: Tensor, mode: str) -> Tensor:
         return _taken(x, row.round(), column.round())
     top, left = row.floor(), column.floor()
     down, right = row - top, column - left
-    return (_taken(x, top, left) * ((1 - down) * (1 - right))[:, None] + _taken(x, top, left + 1) * ((1 - down) * right)[:, None]
-            + _taken(x, top + 1, left) * (down * (1 - right))[:, None] + _taken(x, top + 1, left + 1) * (down * right)[:, None])
+    up, left_share = 1 - down, 1 - right
+    corners = ((0, 0, up * left_share), (0, 1, up * right), (1, 0, down * left_share), (1, 1, down * right))
+    return torch.stack([_taken(x, top + i, left + j) * share[:, None] for i, j, share in corners]).sum(0)
 
 
 def _taken(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
