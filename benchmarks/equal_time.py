@@ -20,8 +20,9 @@ from datastill import artifact
 from datastill.checkpoint import read_log
 from datastill.rng import RNG
 from datastill.run import Run
-from datastill.scoring import statistics
+from datastill.scoring import Evaluation
 from datastill.selection import select
+from datastill.statistics import statistics
 from datastill.studies import load_study
 from datastill.study import cells
 
@@ -63,8 +64,8 @@ def main() -> None:
         folder = options.root / "runs" / run.label(splits.train, options.data_root)
         distilled, images = artifact.load(folder), splits.validation if study.split == "validation" else splits.test
         assert images is not None
-        chosen = select(folder, distilled, protocol, run.network, splits.train, images, split=study.split,
-                        trials=options.trials, seed=cell.seed)
+        evaluation = Evaluation(protocol, run.network, splits.train, images, study.split, cell.seed)
+        chosen = select(folder, distilled, evaluation, trials=options.trials)
         for place, path in enumerate(sorted((folder / "snapshots").glob("*.safetensors"))):
             losses[cell.arm, place].append(true_loss(run, task, artifact.read_tensors(path), options.segments))
             accuracies[cell.arm, place].append(list(chosen["means"].values())[place])

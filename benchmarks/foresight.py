@@ -19,8 +19,8 @@ import time
 from typing import Any
 
 from bench import make_task
-from datastill.description import load
 from datastill.core import Method
+from datastill.description import load
 from datastill.nets.convnet import ConvNet
 from datastill.plan import plan
 from datastill.protocols.dc import DC
@@ -51,7 +51,7 @@ def described(case: str, width: int, iterations: int) -> Run:
 def foretold(case: str, width: int) -> dict[str, Any]:
     """What plan says of a run of 1000 iterations."""
     run = described(case, width, 1000)
-    said = plan(run, run.task(make_task(width, REAL).real), PROTOCOL, run.network)
+    said = plan(run, make_task(width, REAL).real, PROTOCOL, run.network)
     return {"distill": said.distill, "student": said.student, "memory": said.memory}
 
 
@@ -62,7 +62,7 @@ def taken(case: str, width: int, iterations: int) -> dict[str, Any]:
         task = run.task(make_task(width, REAL).real, root=root)
         prepare(run, task)
         began = time.perf_counter()
-        synthetic = distill(run, task, f"{root}/run")
+        synthetic = distill(run, task.real, f"{root}/run", root=root)
         distilled = time.perf_counter() - began
     began = time.perf_counter()
     PROTOCOL.train(task.fresh(RNG(0)), Fixed(synthetic.batch()), RNG(0))

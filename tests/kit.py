@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from datastill.data import Images
-from datastill.errors import InputError
+from datastill.errors import InputError, Stopped
+from datastill.progress import Progress
 from datastill.rng import RNG
 
 quick = settings(deadline=None, max_examples=40, derandomize=True, database=None)
@@ -27,6 +28,28 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+class Told(Progress):
+    """Keeps what it is told, and stops after ``stop_at`` steps."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.told: list[tuple[int, int, str]] = []
+        self.warned: list[str] = []
+        self.stop_at = stop_at
+
+    def tell(self, done: int, of: int, note: str = "") -> None:
+        self.told.append((done, of, note))
+        if self.stop_at is not None and done >= self.stop_at:
+            raise Stopped(code=143)
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+    @property
+    def steps(self) -> list[tuple[int, int]]:
+        """(done, of how many), without notes."""
+        return [(done, of) for done, of, _ in self.told]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from datastill import console
+from datastill.errors import Stopped
 
 
 def test_time_left_is_of_the_piece_of_work_at_hand(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,6 +21,18 @@ def test_time_left_is_of_the_piece_of_work_at_hand(monkeypatch: pytest.MonkeyPat
     lines = capsys.readouterr().err.splitlines()
     assert lines[4] == "distill: 5 of 10, preparing, about 83 min left"
     assert lines[-1] == "distill: 30 of 500, about 8 min left"
+
+
+def test_it_stops_when_asked_and_warns_once(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = console.Bar(None, None, "distill")
+    for _ in range(2):
+        bar.part(0, 1).warn("careful")
+        bar.tell(1, 2)
+    assert capsys.readouterr().err == "caution: careful\n"
+    bar.stop = 143
+    with pytest.raises(Stopped) as caught:
+        bar.part(0, 1).tell(1, 2)
+    assert caught.value.code == 143
 
 
 def test_a_run_that_goes_on_counts_from_where_it_was(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

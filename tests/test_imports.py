@@ -10,7 +10,8 @@ import datastill
 SOURCE = Path(datastill.__file__).parent
 ORDER = [["errors"], ["config", "rng", "files", "memory", "compute"], ["states", "jobs"], ["functional"], ["data"], ["nets"], ["train"], ["synthetic"], ["teachers"],
          ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artifact"], ["loop"], ["checkpoint"], ["run"],
-         ["recipes", "scoring", "export", "plan"], ["sheets"], ["selection", "tuning", "analysis"], ["study"], ["studies"], ["report", "console"], ["cli"], ["__main__"]]
+         ["recipes", "scoring", "export", "plan", "place"], ["sheets"], ["trials"], ["selection", "tuning", "analysis"], ["study"],
+         ["comparison", "studies"], ["study_run"], ["report", "console"], ["workspace"], ["cli"], ["__main__"]]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 FAMILIES = {"data", "nets", "parametrizations", "methods", "plugins", "protocols", "teachers"}
 SHARED = {"data": {"source", "images", "description", "whitening", "domain", "_torchvision", "_image_files"}, "nets": {"network", "_pool", "_foreign"}, "teachers": {"pool", "making", "_snapshots", "_lesson", "_trained", "_weights"},

@@ -15,7 +15,7 @@ from datastill.core import Group, Optim
 from datastill.errors import InputError, RunError
 from datastill.loop import Loop
 from datastill.plugins.total_variation import TotalVariation
-from kit import Counting
+from kit import Counting, Told
 
 
 def loop(optim: Optim | None = None, iterations: int = 4, **plugins: ds.Plugin) -> Loop:
@@ -123,8 +123,12 @@ def test_learned_step_size_stays_positive() -> None:
             yield ds.Step(synthetic.lr * 10, synthetic.batch(), torch.nn.Identity())
 
     method = Down(optim=Optim(images=Group(lr=0.0), inner_lr=Group(lr=1.0, momentum=0.0)))
-    one = Loop(method, {}, ds.Task(tiny.splits().train, ds.find(ds.Architecture, "mlp")()), ds.RNG(0), 1)
+    told = Told()
+    task = ds.Task(tiny.splits().train, ds.find(ds.Architecture, "mlp")(), progress=told)
+    one = Loop(method, {}, task, ds.RNG(0), 1)
     one.advance()
+    one.advance()
+    assert ["is at its lower bound" in text for text in told.warned] == [True]
     assert one.synthetic.lr is not None
     assert float(one.synthetic.lr.detach()) == pytest.approx(1e-6)
 

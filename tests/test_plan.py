@@ -17,7 +17,7 @@ def test_time_is_iterations_times_the_measured(monkeypatch: pytest.MonkeyPatch) 
     clock = iter(range(10_000))
     monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(clock)))
     run = tiny.run(method_options={"iterations": 1000})
-    found = plan(run, tiny.task(run), DC(epochs=2, augment="none"), run.network)
+    found = plan(run, tiny.splits().train, DC(epochs=2, augment="none"), run.network, root=tiny.ROOT)
     assert found.per_iteration == 1.0  # the clock goes one second a call
     assert found.distill == 1001.0  # with the start
     assert found.iterations == 1000
@@ -27,7 +27,7 @@ def test_long_students_are_extrapolated_from_their_first_epochs(monkeypatch: pyt
     clock = iter(range(10_000))
     monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(clock)))
     run = tiny.run("coreset")
-    found = plan(run, tiny.task(run), DC(epochs=499, augment="none"), run.network)
+    found = plan(run, tiny.splits().train, DC(epochs=499, augment="none"), run.network, root=tiny.ROOT)
     assert found.student == pytest.approx(500.0)
     assert (found.distill, found.iterations) == (1.0, 0)  # the start is all there is
 
@@ -39,13 +39,13 @@ def test_an_iteration_that_takes_long_is_rehearsed_once(monkeypatch: pytest.Monk
     advance = module.Loop.advance
     monkeypatch.setattr(module.Loop, "advance", lambda self: (calls.append(1), advance(self))[1])
     run = tiny.run(method_options={"iterations": 1000})
-    assert plan(run, tiny.task(run), DC(epochs=2, augment="none"), run.network).distill == 20_020.0
+    assert plan(run, tiny.splits().train, DC(epochs=2, augment="none"), run.network, root=tiny.ROOT).distill == 20_020.0
     assert len(calls) == 1
 
 
 def test_sizes() -> None:
     run = tiny.run("coreset", ipc=3)
-    found = plan(run, tiny.task(run), DC(epochs=1), run.network)
+    found = plan(run, tiny.splits().train, DC(epochs=1), run.network, root=tiny.ROOT)
     assert found.disk == 30 * (64 * 4 + 64 + 10 * 4)  # images, view, labels
     assert found.memory > 2**20
 
@@ -53,17 +53,17 @@ def test_sizes() -> None:
 def test_bad_run_is_refused() -> None:
     run = tiny.run(ipc=1000)
     with pytest.raises(InputError, match="ipc 1000 is more than"):
-        plan(run, tiny.task(run), DC(), run.network)
+        plan(run, tiny.splits().train, DC(), run.network, root=tiny.ROOT)
 
 
 def test_it_says_which_settings_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     run = tiny.run("trajectory")
     monkeypatch.setattr(module.memory, "total", lambda device=None: 10**9)
-    found = plan(run, tiny.task(run), DC(epochs=1), run.network)
+    found = plan(run, tiny.splits().train, DC(epochs=1), run.network, root=tiny.ROOT)
     assert found.limit == 0.7 * 10**9
     assert set(found.settings) == {"gradient=exact", "gradient=tesla", "gradient=full"}
 
 
 def test_a_protocol_with_a_recipe_for_each_network_is_planned() -> None:
     run = tiny.run()
-    assert plan(run, tiny.task(run), load(ds.Protocol, "tuned:epochs=2"), run.network).student > 0  # type: ignore[type-abstract]
+    assert plan(run, tiny.splits().train, load(ds.Protocol, "tuned:epochs=2"), run.network, root=tiny.ROOT).student > 0  # type: ignore[type-abstract]

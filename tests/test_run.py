@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,15 @@ import datastill as ds
 import tiny
 from datastill import artifact, checkpoint, files
 from datastill.description import load
-from datastill.errors import InputError, RunError
+from datastill.errors import InputError, RunError, Stopped
 from datastill.recipes import read_recipe
 from datastill.run import read_run
-
-
-def interrupt_after(count: int) -> Any:
-    return lambda done, of, line: done >= count
+from kit import Told
 
 
 def stopped(folder: Path, run: ds.Run, after: int = 1) -> None:
-    with pytest.raises(RunError):
-        tiny.distill(run, folder, watch=interrupt_after(after))
+    with pytest.raises(Stopped):
+        tiny.distill(run, folder, progress=Told(stop_at=after))
 
 
 def test_what_lies_in_the_folder(tmp_path: Path) -> None:
@@ -60,7 +58,7 @@ def test_folder_of_another_run_is_refused_with_the_difference(tmp_path: Path) ->
 def test_other_data_is_another_run(tmp_path: Path) -> None:
     run = tiny.run()
     tiny.distill(run, tmp_path)
-    fewer = run.task(tiny.splits().train.subset(torch.arange(500)))
+    fewer = tiny.splits().train.subset(torch.arange(500))
     with pytest.raises(InputError, match="made from other data"):
         ds.distill(run, fewer, tmp_path)
 
@@ -104,7 +102,7 @@ def test_disk_that_fills_up_keeps_the_checkpoint(tmp_path: Path, monkeypatch: py
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.Writer, "save", full)
+        patch.setattr(checkpoint.RunLog, "save", full)
         with pytest.raises(RunError, match=r"iteration 3.*the disk is full.*run the same command"):
             tiny.distill(run, tmp_path / "run")
     assert (tmp_path / "run" / "state.pt").read_bytes() == state
@@ -169,9 +167,45 @@ def test_network_that_does_not_fit(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_task_of_another_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"run\.task\(images\)"):
-        ds.distill(tiny.run(), tiny.run(network="mlp").task(tiny.splits().train), tmp_path / "run")
+def test_a_stop_says_where_and_with_which_exit_code(tmp_path: Path) -> None:
+    told = Told(stop_at=2)
+    with pytest.raises(Stopped, match=r"^stopped at iteration 2 of 3; run the same command to go on$") as caught:
+        tiny.distill(tiny.run(), tmp_path, progress=told)
+    assert caught.value.code == 143
+    assert told.steps == [(1, 3), (2, 3)]
+    assert all(note.startswith("loss ") for *_, note in told.told)
+    tiny.distill(tiny.run(), tmp_path, progress=(rest := Told()))
+    assert rest.steps == [(3, 3)]
+
+
+def test_a_stop_before_the_first_iteration(tmp_path: Path) -> None:
+    run, told = tiny.run("coreset", method_options={"choose": "herding", "epochs": 3}), Told(stop_at=2)
+    with pytest.raises(Stopped, match="stopped before the first iteration; the same command goes on") as caught:
+        tiny.distill(run, tmp_path, progress=told)
+    assert caught.value.code == 143
+    assert told.told == [(1, 3, "preparing"), (2, 3, "preparing")]
+
+
+class Wary(tiny.Pull):
+    """Says the same in every iteration, and something at the end."""
+
+    def iterate(self, *arguments: Any) -> Any:
+        for step in super().iterate(*arguments):
+            yield replace(step, caution="mind the gap")
+
+    def conclusions(self, log: Any) -> Any:
+        yield f"{len(log)} iterations, that was it"
+
+
+def test_what_a_method_wants_to_say_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run, told = tiny.run().model_copy(update={"method": Wary()}), Told()
+    tiny.distill(run, tmp_path / "a", progress=told)
+    assert told.warned == ["mind the gap", "4 iterations, that was it"]
+    tiny.distill(run, tmp_path / "b")
+    assert [(one.name, one.getMessage()) for one in caplog.records] == [("datastill", text) for text in told.warned]
+    stopped(tmp_path / "c", run, after=3)
+    tiny.distill(run, tmp_path / "c", progress=(rest := Told()))
+    assert rest.warned[-1] == told.warned[-1]  # in view of the whole log, not of what came after the stop
 
 
 def test_one_label_for_two_plugins() -> None:
@@ -186,12 +220,13 @@ import torch
 torch.set_num_threads(2)
 sys.path.insert(0, sys.argv[2])
 import tiny
+from datastill.progress import Progress
 run = tiny.run(method_options={"iterations": 40})
-def slow(done, of, line):
-    time.sleep(0.02)
-    return False
+class Slow(Progress):
+    def tell(self, *told):
+        time.sleep(0.02)
 print("go", flush=True)
-tiny.distill(run, Path(sys.argv[1]), every=0.05, watch=slow)
+tiny.distill(run, Path(sys.argv[1]), every=0.05, progress=Slow())
 """
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from scipy import stats
 
 import datastill as ds
 import tiny
-from datastill import scoring
 from datastill.errors import InputError, RunError
 from datastill.nets.mlp import MLP
 from datastill.protocols.dc import DC
@@ -59,15 +56,6 @@ def test_other_classes_or_normalization_are_refused(folder: Path) -> None:
         ds.evaluate(ds.load(folder), PROTOCOL, replace(test, mean=(0.5,)), network=NETWORK)
     with pytest.raises(InputError, match="trials: expected 1 or more"):
         ds.evaluate(ds.load(folder), PROTOCOL, test, network=NETWORK, trials=0)
-
-
-def test_statistics_closed_form() -> None:
-    found = scoring.statistics([0.1, 0.2, 0.6])
-    assert found["mean"] == pytest.approx(0.3)
-    assert found["std"] == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 2))
-    low, high = stats.t.interval(0.95, 2, loc=0.3, scale=found["std"] / math.sqrt(3))
-    assert (found["low"], found["high"]) == (pytest.approx(low), pytest.approx(high))
-    assert scoring.statistics([0.5]) == {"mean": 0.5, "std": 0.0, "n": 1}
 
 
 def test_diverging_student_says_what_to_do(folder: Path) -> None:

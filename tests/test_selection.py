@@ -10,11 +10,12 @@ import pytest
 
 import datastill as ds
 import tiny
-from datastill import sheets
+from datastill import sheets, trials
 from datastill.nets.mlp import MLP
 from datastill.protocols.dc import DC
-from datastill.scoring import statistics
+from datastill.scoring import Evaluation
 from datastill.selection import check_snapshots, select
+from datastill.statistics import statistics
 from kit import input_error
 
 PROTOCOL, NETWORK = DC(epochs=3, lr=0.05, augment="none"), MLP(width=8)
@@ -27,11 +28,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def arguments(folder: Path) -> tuple[Any, ...]:
-    return folder, ds.load(folder), PROTOCOL, NETWORK, tiny.splits().train, tiny.splits().test
+    return folder, ds.load(folder), Evaluation(PROTOCOL, NETWORK, tiny.splits().train, tiny.splits().test)
 
 
 def test_the_best_of_all_snapshots_stands_beside_the_score(folder: Path, tmp_path: Path) -> None:
-    before = sheets.score(*arguments(folder), baselines=tmp_path, trials=2)
+    before = trials.score(*arguments(folder), baselines=tmp_path, trials=2)
     found = select(*arguments(folder), trials=2)
     assert sorted(found["means"]) == [0, 1, 2, 4]
     assert statistics(found["accuracy"])["mean"] == max(found["means"].values()) == found["means"][found["iteration"]]
@@ -39,15 +40,15 @@ def test_the_best_of_all_snapshots_stands_beside_the_score(folder: Path, tmp_pat
     (sheet,) = sheets.read_sheets(folder)
     assert sheet["summary"] == before["summary"]
     assert (sheet["selected"]["iteration"], sheet["selected"]["of"]) == (found["iteration"], 4)
-    again = sheets.score(*arguments(folder), baselines=tmp_path, trials=2)
+    again = trials.score(*arguments(folder), baselines=tmp_path, trials=2)
     assert again["selected"] == sheet["selected"]
 
 
 def test_nobody_is_trained_twice(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sheets.score(*arguments(folder), baselines=tmp_path, trials=2)
+    trials.score(*arguments(folder), baselines=tmp_path, trials=2)
     trained: list[int] = []
-    real_student = sheets.student
-    monkeypatch.setattr(sheets, "student", lambda *a, **k: trained.append(a[4]) or real_student(*a, **k))
+    real_student = trials.student
+    monkeypatch.setattr(trials, "student", lambda *a, **k: trained.append(a[4]) or real_student(*a, **k))
     first = select(*arguments(folder), trials=2)
     assert len(trained) == 6
     assert select(*arguments(folder), trials=2) == first
@@ -63,7 +64,7 @@ def test_what_cannot_be_chosen_from(folder: Path, tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_snapshots_are_named(folder: Path, tmp_path: Path) -> None:
-    sheets.score(*arguments(folder), baselines=tmp_path, trials=1)
+    trials.score(*arguments(folder), baselines=tmp_path, trials=1)
     path = folder / "snapshots" / "000002.safetensors"
     path.write_bytes(path.read_bytes()[:50])
     with input_error("000002.safetensors is no readable safetensors file"):
@@ -74,7 +75,7 @@ def test_files_that_are_no_snapshots_are_named(folder: Path, tmp_path: Path) -> 
 
 
 def test_a_choice_of_another_form_is_named(folder: Path, tmp_path: Path) -> None:
-    sheets.score(*arguments(folder), baselines=tmp_path, trials=1)
+    trials.score(*arguments(folder), baselines=tmp_path, trials=1)
     select(*arguments(folder), trials=1)
     for path in (folder / "scores").glob("*.json"):
         if "selected" in (content := json.loads(path.read_text())):

@@ -11,11 +11,12 @@ import torch
 
 import datastill as ds
 import tiny
-from datastill import sheets
+from datastill import sheets, trials
 from datastill.description import load
 from datastill.errors import InputError
 from datastill.nets.mlp import MLP
 from datastill.protocols.dc import DC
+from datastill.scoring import Evaluation
 
 PROTOCOL, NETWORK = DC(epochs=6, lr=0.1, augment="none"), MLP(width=8)
 
@@ -29,9 +30,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sheet(folder: Path, baselines: Path, **options: Any) -> dict[str, Any]:
     images = tiny.splits()
-    return sheets.score(folder, ds.load(folder), options.pop("protocol", PROTOCOL), options.pop("network", NETWORK),
-                         images.train, options.pop("images", images.test), baselines=baselines, trials=options.pop("trials", 2),
-                         **options)
+    evaluation = Evaluation(options.pop("protocol", PROTOCOL), options.pop("network", NETWORK), images.train,
+                            options.pop("images", images.test), options.pop("split", "test"))
+    return trials.score(folder, ds.load(folder), evaluation, baselines=baselines, trials=options.pop("trials", 2), **options)
 
 
 def test_sheet_stands_beside_baselines_and_chance(folder: Path, tmp_path: Path) -> None:
@@ -47,8 +48,8 @@ def test_second_call_trains_nobody_and_more_trials_only_the_missing(
         folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = sheet(folder, tmp_path, protocol=DC(epochs=2, augment="none"))
     trained: list[int] = []
-    real_student = sheets.student
-    monkeypatch.setattr(sheets, "student", lambda *a, **k: trained.append(a[4]) or real_student(*a, **k))
+    real_student = trials.student
+    monkeypatch.setattr(trials, "student", lambda *a, **k: trained.append(a[4]) or real_student(*a, **k))
     assert sheet(folder, tmp_path, protocol=DC(epochs=2, augment="none")) == first
     assert not trained
     more = sheet(folder, tmp_path, protocol=DC(epochs=2, augment="none"), trials=3)
@@ -58,7 +59,7 @@ def test_second_call_trains_nobody_and_more_trials_only_the_missing(
 
 def test_killed_scoring_keeps_the_finished_trials(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = DC(epochs=1, augment="none")
-    real_student = sheets.student
+    real_student = trials.student
 
     def dies(*a: Any, **k: Any) -> ds.Score:
         if a[4] == 1:
@@ -66,12 +67,12 @@ def test_killed_scoring_keeps_the_finished_trials(folder: Path, tmp_path: Path, 
         return real_student(*a, **k)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sheets, "student", dies)
+        patch.setattr(trials, "student", dies)
         with pytest.raises(KeyboardInterrupt):
             sheet(folder, tmp_path, protocol=protocol)
     assert all("summary" in s for s in sheets.read_sheets(folder))  # the unfinished one is not shown
     trained: list[int] = []
-    monkeypatch.setattr(sheets, "student", lambda *a, **k: trained.append(a[4]) or real_student(*a, **k))
+    monkeypatch.setattr(trials, "student", lambda *a, **k: trained.append(a[4]) or real_student(*a, **k))
     sheet(folder, tmp_path, protocol=protocol)
     assert trained == [1, 0, 1]  # one of the distilled set, two of the random images
 
@@ -80,7 +81,7 @@ def test_full_data_on_request_is_kept(folder: Path, tmp_path: Path, monkeypatch:
     protocol = DC(epochs=1, full_epochs=4, lr=0.05, augment="none")
     made = sheet(folder, tmp_path, protocol=protocol, full=True, trials=1)
     assert made["summary"]["full"]["mean"] > made["summary"]["synthetic"]["mean"]
-    monkeypatch.setattr(sheets, "student", None)
+    monkeypatch.setattr(trials, "student", None)
     assert sheet(folder, tmp_path, protocol=protocol, full=True, trials=1)["full"] == made["full"]
 
 
@@ -101,9 +102,9 @@ def test_damaged_score_file_is_named(folder: Path, tmp_path: Path) -> None:
 
 
 def test_gain_is_paired_by_trial() -> None:
-    trials = {s: [{"accuracy": a} for a in values] for s, values in
-              {"synthetic": [0.5, 0.7], "random": [0.4, 0.6, 0.1]}.items()}
-    gain = sheets.summary(trials)["gain"]
+    done = {s: [{"accuracy": a} for a in values] for s, values in
+            {"synthetic": [0.5, 0.7], "random": [0.4, 0.6, 0.1]}.items()}
+    gain = sheets.summary(done)["gain"]
     assert (gain["mean"], gain["n"]) == (pytest.approx(0.1), 2)
     assert gain["std"] == pytest.approx(0.0, abs=1e-12)
 
@@ -206,7 +207,8 @@ def test_random_images_get_labels_of_the_sets_kind(folder: Path, tmp_path: Path)
         return torch.full_like(batch.y, 0.1)
 
     def score(labeler: ds.Labeler | None, of: ds.Distilled) -> dict[str, Any]:
-        return sheets.score(folder, of, protocol, NETWORK, images.train, images.test, baselines=tmp_path, trials=2, labeler=labeler)
+        evaluation = Evaluation(protocol, NETWORK, images.train, images.test)
+        return trials.score(folder, of, evaluation, baselines=tmp_path, trials=2, labeler=labeler)
 
     hard, labeled = score(None, soft(folder)), score(ds.Labeler("uniform", uniform), soft(folder))
     assert len(seen) == 2

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datastill.files import LEFTOVER
-from datastill.store import CARD, Place, locked, once, read_record, write_record
+from datastill.store import CARD, Entry, locked, once, read_record, write_record
 from kit import input_error, quick
 
 HOLD = """
@@ -31,8 +31,8 @@ with locked(Path(sys.argv[1])):
 FOLDER = Path(tempfile.mkdtemp())
 
 
-def place(folder: Path) -> Place:
-    return Place(folder, "do it again")
+def place(folder: Path) -> Entry:
+    return Entry(folder, "do it again")
 
 
 def test_a_place_is_finished_by_its_card(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -14,16 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
 
 import tiny
 from datastill.description import load
 from datastill.digest import to_toml
 from datastill.nets.mlp import MLP
+from datastill.place import Place
 from datastill.studies import read_study
-from datastill.study import Place, Study, carry_out, cells, difference, foresee, seeds_needed
+from datastill.study import Study, cells
+from datastill.study_run import foresee, run_study
 from datastill.tables import read_toml
-from kit import input_error
+from kit import Told, input_error
 
 RECIPE = "dm/digits-ipc1"
 USUAL = {"method.iterations": 4, "method.batch_real": 8, "network": tiny.NETWORK, "data.validation": 0.1,
@@ -37,7 +37,7 @@ def study(**fields: Any) -> Study:
 
 
 def place(root: Path) -> Place:
-    return Place(root, root)
+    return Place(root, root, "cpu")
 
 
 def content(root: Path) -> dict[str, bytes]:
@@ -51,7 +51,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     """A study carried out in one go."""
     root = tmp_path_factory.mktemp("whole")
     judges = {**tiny.POOL, "seed": 50, "count": 1}
-    return root, carry_out(study(judges=judges, students=[tiny.NETWORK, "mlp:width=8"]), place(root), root / "results")
+    return root, run_study(study(judges=judges, students=[tiny.NETWORK, "mlp:width=8"]), place(root), root / "results")
 
 
 # --- what is run -------------------------------------------------------------------------------------------------------
@@ -60,8 +60,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 def test_arms_then_every_combination_of_the_axes() -> None:
     one = study(axes={"plugins.clom.weight": [1, 10], "plugins.clom.pool.count": [1, 2]},
                 along={"plugins.clom.draw": "mean"}, arms={"plain": {}})
-    assert list(one.points()) == ["plain", "weight 1, count 1", "weight 1, initializations 2",
-                                  "weight 10, count 1", "weight 10, initializations 2"]
+    assert list(one.points()) == ["plain", "weight 1, count 1", "weight 1, count 2",
+                                  "weight 10, count 1", "weight 10, count 2"]
     assert list(one.values().values()) == [1, 1, 10, 10]
     found = cells(one)
     assert len(found) == 10
@@ -130,7 +130,7 @@ def test_judges_must_know_the_classes_and_take_no_part(tmp_path: Path) -> None:
     for judges, says in (({**tiny.POOL, "data": {"source": "npz", "path": str(few)}}, "know 2 other classes"),
                          (tiny.POOL, "guides the run too")):
         with input_error("judges", says):
-            carry_out(study(judges=judges), place(tmp_path / "root"), tmp_path / "results")
+            run_study(study(judges=judges), place(tmp_path / "root"), tmp_path / "results")
     assert not (tmp_path / "root").exists()
 
 
@@ -147,11 +147,11 @@ def test_teachers_are_foreseen_once_with_the_judges(tmp_path: Path, monkeypatch:
 def test_nothing_is_begun_where_an_arm_does_not_fit(tmp_path: Path) -> None:
     wrong = study(arms={"plain": {}, "too many": {"ipc": 100_000}})
     with input_error("arm 'too many' of dm/digits-ipc1", "ipc 100000 is more than"):
-        carry_out(wrong, place(tmp_path), tmp_path / "results")
+        run_study(wrong, place(tmp_path), tmp_path / "results")
     with input_error("does not fit"):
-        carry_out(study(students=["convnet:depth=6"]), place(tmp_path), tmp_path / "results")
+        run_study(study(students=["convnet:depth=6"]), place(tmp_path), tmp_path / "results")
     with input_error("split is validation, but no images are held out"):
-        carry_out(study(split="validation", changes={**USUAL, "data.validation": 0.0}), place(tmp_path), tmp_path / "results")
+        run_study(study(split="validation", changes={**USUAL, "data.validation": 0.0}), place(tmp_path), tmp_path / "results")
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "teachers").exists()
     assert not (tmp_path / "results").exists()
@@ -185,7 +185,7 @@ def test_a_second_time_nothing_is_run(whole: tuple[Path, dict[str, Any]], monkey
     monkeypatch.setattr("datastill.loop.Loop.advance", None)
     monkeypatch.setattr("datastill.train.fit", None)
     judges = {**tiny.POOL, "seed": 50, "count": 1}
-    again = carry_out(study(judges=judges, students=[tiny.NETWORK, "mlp:width=8"]), place(root), tmp_path)
+    again = run_study(study(judges=judges, students=[tiny.NETWORK, "mlp:width=8"]), place(root), tmp_path)
     assert again == results
     assert {name: file for name, file in content(root).items() if name in before} == before
 
@@ -198,7 +198,7 @@ def test_runs_are_shared_between_studies_and_only_what_is_missing_is_run(whole: 
     assert missing == {"plain": (0, 0), "the same by another name": (0, 0), "heavier": (2, 4)}
     more = foresee(wider.model_copy(update={"students": (MLP(width=9),), "trials": 3}), place(root)).arms
     assert [one[3:5] for one in more] == [(0, 6), (0, 6), (2, 6)]  # runs that are there still lack these students
-    more = carry_out(wider, place(root), tmp_path)
+    more = run_study(wider, place(root), tmp_path)
     assert len(list((root / "runs").iterdir())) == 6
     same = next(row for row in more["rows"] if row["arm"] == "the same by another name")
     assert same["accuracy"] == results["rows"][3]["accuracy"]
@@ -206,11 +206,12 @@ def test_runs_are_shared_between_studies_and_only_what_is_missing_is_run(whole: 
 
 def test_two_at_once_find_the_same(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     judges = {**tiny.POOL, "seed": 50, "count": 1}
-    told = []
-    parallel = carry_out(study(judges=judges, students=[tiny.NETWORK, "mlp:width=8"]), place(tmp_path), tmp_path / "results",
-                         jobs=2, follow=lambda stage, done, of: told.append((stage, done, of)))
+    told = Told()
+    parallel = run_study(study(judges=judges, students=[tiny.NETWORK, "mlp:width=8"]), place(tmp_path), tmp_path / "results",
+                         executor=place(tmp_path).executor(2), progress=told)
     assert parallel == whole[1]
-    assert ("runs", 4, 4) in told
+    assert told.told[0] == (0, 1, "check")
+    assert told.told[-1] == (4, 4, "runs")
 
 
 def test_killed_inside_and_carried_on(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -242,36 +243,6 @@ def test_foreseen_without_writing(tmp_path: Path) -> None:
     assert all(seconds > 0 for *_, seconds in foreseen.arms)
     assert foreseen.teachers > 0
     assert list(tmp_path.iterdir()) == []
-
-
-# --- arithmetic --------------------------------------------------------------------------------------------------------
-
-
-def test_a_difference_is_decided_where_its_interval_excludes_zero() -> None:
-    clear, vague = difference([0.02, 0.03, 0.025]), difference([0.02, -0.01, 0.005])
-    assert clear["decided"]
-    assert clear["seeds_needed"] == 3
-    assert not vague["decided"]
-    half = stats.t.ppf(0.975, 2) * vague["std"] / math.sqrt(3)
-    assert (vague["low"], vague["high"]) == pytest.approx((0.005 - half, 0.005 + half))
-    assert not difference([0.5])["decided"]
-
-
-@pytest.mark.parametrize(("mean", "std"), [(0.01, 0.02), (-0.01, 0.02), (1.0, 0.01), (0.003, 0.01)])
-def test_so_many_seeds_and_not_one_less(mean: float, std: float) -> None:
-    needed = seeds_needed(mean, std)
-    assert needed is not None
-
-    def half(n: int) -> float:
-        return float(stats.t.ppf(0.975, n - 1) * std / math.sqrt(n))
-
-    assert half(needed) < abs(mean)
-    assert needed == 2 or half(needed - 1) >= abs(mean)
-
-
-def test_too_many_seeds() -> None:
-    assert seeds_needed(0.0, 0.01) is None
-    assert seeds_needed(1e-6, 0.1) is None
 
 
 def test_round_trip(tmp_path: Path) -> None:

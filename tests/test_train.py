@@ -22,7 +22,7 @@ from datastill.parametrizations.pixels import Pixels
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
 from datastill.train import Augmented, Examples, Fixed, Sharpness, Training, accuracies, augmented, fit
-from kit import one_thread, quick, toy_images  # noqa: F401  a fixture
+from kit import Told, one_thread, quick, toy_images  # noqa: F401  a fixture
 
 
 def linear(seed: int = 0) -> nn.Module:
@@ -274,9 +274,9 @@ def test_augmented_examples_keep_labels_and_draw_nothing_without_a_stream() -> N
 
 
 def test_someone_watching_is_told_of_every_epoch() -> None:
-    seen: list[tuple[int, int]] = []
-    trained([0.1] * 3, watch=lambda done, of: seen.append((done, of)))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    told = Told()
+    trained([0.1] * 3, progress=told)
+    assert told.steps == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_no_epochs_leave_the_network_as_it_was() -> None:

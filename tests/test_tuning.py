@@ -12,7 +12,7 @@ from datastill.nets.lenet import LeNet
 from datastill.nets.mlp import MLP
 from datastill.protocols.dc import DC
 from datastill.tuning import grid, tune
-from kit import input_error
+from kit import Told, input_error
 
 NETWORK = MLP(width=8)
 
@@ -44,21 +44,20 @@ def test_a_wrong_setting_is_named(setting: str, part: str) -> None:
 
 def test_the_best_comes_first_and_nothing_is_run_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     protocols = grid(DC(epochs=20, augment="none"), ["lr=0.000001,0.2"])
-    told: list[tuple[int, int]] = []
-    tried = tune(protocols, NETWORK, tiny.splits(), 2, baselines=tmp_path, trials=2,
-                 follow=lambda done, of, name: told.append((done, of)))
+    told = Told()
+    tried = tune(protocols, NETWORK, tiny.splits(), 2, baselines=tmp_path, trials=2, progress=told)
     assert [one.protocol.lr for one in tried] == [0.2, 0.000001]  # type: ignore[attr-defined]
     assert tried[0].mean > tried[1].mean
-    assert told == [(0, 4), (2, 4)]
-    monkeypatch.setattr("datastill.sheets.student", None)  # would fail if it were called
+    assert told.steps == [(0, 4), (2, 4)]
+    monkeypatch.setattr("datastill.trials.student", None)  # would fail if it were called
     assert tune(protocols, NETWORK, tiny.splits(), 2, baselines=tmp_path, trials=2) == tried
 
 
 def test_students_are_measured_on_validation_images_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     real = tuning.random_real
-    monkeypatch.setattr(tuning, "random_real", lambda protocol, network, train, images, ipc, **more: (
-        seen.append((images, more["split"])), real(protocol, network, train, images, ipc, **more))[1])
+    monkeypatch.setattr(tuning, "random_real", lambda evaluation, ipc, **more: (
+        seen.append((evaluation.images, evaluation.split)), real(evaluation, ipc, **more))[1])
     tune([DC(epochs=2, augment="none")], NETWORK, tiny.splits(), 1, baselines=tmp_path, trials=1)
     assert seen == [(tiny.splits().validation, "validation")]
     with input_error("data.validation"):

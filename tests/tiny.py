@@ -73,7 +73,7 @@ def task(of: ds.Run) -> ds.Task:
 
 def distill(of: ds.Run, folder: Path, **options: Any) -> ds.SyntheticSet:
     """Carry a run out."""
-    return ds.distill(of, task(of), folder, **options)
+    return ds.distill(of, splits().train, folder, **{"root": ROOT, **options})
 
 
 def iterating() -> list[str]:

@@ -3,7 +3,7 @@
 >>> import datastill as ds
 >>> run = ds.Run(method="distribution:iterations=2,batch_real=8", network="convnet:width=4,depth=2", ipc=1)
 >>> images = run.data.load(".")                            # scikit-learn's digits, embedded
->>> synthetic = ds.distill(run, run.task(images.train), "run")
+>>> synthetic = ds.distill(run, images.train, "run")
 >>> synthetic.batch().x.shape
 torch.Size([10, 1, 8, 8])
 """

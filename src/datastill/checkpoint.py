@@ -61,21 +61,21 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if _number(line) < float("inf")]
 
 
-class Writer:
+class RunLog:
     """Writes the log as it comes and a checkpoint every so many seconds; the log is always ahead of the checkpoint."""
 
     def __init__(self, folder: Path, loop: Loop, digest: str, every: float) -> None:
         self.folder, self.loop, self.digest, self.every = folder, loop, digest, every
         self.last = time.monotonic()
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> RunLog:
         self.file = (self.folder / LOG).open("ab")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.file.close()
 
-    def log(self, line: dict[str, Any]) -> None:
+    def write(self, line: dict[str, Any]) -> None:
         """Append a line: the loop's numbers and the wall clock (s since 1970)."""
         rounded = {key: float(f"{v:.6g}") if isinstance(v, float) else v for key, v in line.items()}
         self.file.write(json.dumps({**rounded, "time": round(time.time(), 2)}).encode() + b"\n")

@@ -8,16 +8,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
-from datastill.errors import InputError, RunError
+from datastill.errors import InputError, RunError, Stopped
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
@@ -38,7 +36,7 @@ def _command(group: typer.Typer = app, **options: Any) -> Callable[[Callable[...
             try:
                 work(*arguments, **keywords)
             except KeyboardInterrupt:
-                raise _Stopped("stopped at once; what was finished is kept", 130) from None
+                raise Stopped("stopped at once; what was finished is kept", 130) from None
         group.command(**options)(guarded)
         return work
     return register
@@ -107,53 +105,16 @@ def distill(recipe: RecipeName, changes: Changes = None,
     """
     from datastill import console
     from datastill.recipes import read_recipe
-    from datastill.run import check, check_protocol
-    from datastill.run import distill as carry_out
+    from datastill.workspace import Workspace
 
-    read = read_recipe(recipe, changes or [])
-    snapshots = _whole_numbers(keep)
-    if beyond := [number for number in snapshots if number > read.run.method.iterations]:
-        raise InputError(f"--keep {beyond[0]}: the run has {read.run.method.iterations} iterations")
-    check_protocol(read.run, read.protocol)
-    splits = read.run.data.load(data_root)
-    task = read.run.task(splits.train.to(_device(device)), root=root, data_root=data_root)
-    folder = out or root / "runs" / read.run.label(splits.train, data_root)
+    read, snapshots = read_recipe(recipe, changes or []), _whole_numbers(keep)
+    workspace = Workspace(root, data_root, device)
+    folder = workspace.check_recipe(read, out, snapshots)
     finished = (folder / "card.json").exists()
-    check(read.run, task)
-    if finished and (lacking := [n for n in snapshots if not (folder / "snapshots" / f"{n:06d}.safetensors").exists()]):
-        raise InputError(f"{folder} is finished, and kept no snapshot of iteration {lacking[0]}; distill into another --out "
-                         "to have it")
     if not finished:
         print(f"Distilling {read.run.data.name} into {folder}", file=sys.stderr)
-    skipped = 0.0
-    with _Interrupt() as interrupt, console.progress("distill", str(folder)) as bar:
-        def prepare(done: int, of: int) -> None:
-            bar.tell(done, of, "preparing")
-            if interrupt.wanted:
-                raise _Stopped("stopped before the first iteration; the same command goes on", interrupt.code)
-
-        def watch(done: int, of: int, line: Mapping[str, Any]) -> bool:
-            bar.tell(done, of, f"loss {line['loss']:.4g}" if "loss" in line else "")
-            if "lr_at_bound" in line:
-                bar.caution("the learned learning rate is at its lower bound, where images hardly learn; lower "
-                            "method.optim.inner_lr.lr, or begin with another method.lr_net")
-            nonlocal skipped
-            skipped += line.get("skipped", 0.0)
-            if done == of and skipped > of / 2:
-                bar.caution(f"{skipped:.0f} of these iterations changed nothing: their loss was above method.threshold; "
-                            "raise it, or change the inner training until the loss is below it")
-            if line.get("redrawn"):
-                bar.caution(f"iteration {done}: the inner training was not finite on {line['redrawn']:.0f} segments, others "
-                            "were drawn; if that goes on, lower method.lr_net or method.optim.inner_lr.lr")
-            return interrupt.wanted
-
-        try:
-            carry_out(read.run, replace(task, watch=prepare), folder, every=every, keep=snapshots, about=read.about(),
-                      watch=watch)
-        except RunError as error:
-            if interrupt.wanted:
-                raise _Stopped(str(error), interrupt.code) from None
-            raise
+    with console.progress("distill", str(folder)) as bar, _Interrupt(bar):
+        workspace.distill(read, folder, every=every, keep=snapshots, progress=bar)
     _say(f"{'Finished before' if finished else 'Distilled'}: {folder}")
 
 
@@ -177,52 +138,18 @@ def evaluate(folder: Folder,
     Scores are kept in DIR/scores; a second call runs only what is missing.
     """
     from datastill import console
-    from datastill.artifact import load
-    from datastill.core import Protocol
-    from datastill.data import Data
-    from datastill.description import load as describe
     from datastill.digest import spec
-    from datastill.nets import Architecture
-    from datastill.protocols.dc import DC
-    from datastill.run import labeler, read_run
-    from datastill.scoring import check
-    from datastill.selection import check_snapshots, select
-    from datastill.sheets import score
+    from datastill.workspace import Workspace
 
-    distilled = load(folder).to(_device(device))
-    made_by = distilled.card["run"]  # its method is not needed, so it need not be importable here
-    data = describe(Data, made_by["data"])
-    how = describe(Protocol, protocol or distilled.card.get("protocol", DC()))  # type: ignore[type-abstract]
     for name in network or []:
         if "," in name.partition(":")[0]:
             raise InputError(f"--network {name}: one kind of student each; repeat it: "
                              f"{' '.join(f'--network {one}' for one in name.split(','))}")
-    students = [describe(Architecture, name) for name in network or [made_by["network"]]]  # type: ignore[type-abstract]
-    splits = data.load(data_root)
-    if splits.train.fingerprint != distilled.card["data"]["fingerprint"]:
-        raise InputError(f"{data.name} under {data_root} is not the data {folder} was distilled from (fingerprint "
-                         f"{splits.train.fingerprint}, expected {distilled.card['data']['fingerprint']})")
-    images = _split(splits, split)
-    train, images = splits.train.to(distilled.device), images.to(distilled.device)
-    for student in students:
-        check(student, images)
-    if snapshots:
-        check_snapshots(folder)
-    labels = made = None
-    if distilled.card["labels"] == "soft":
-        with suppress(InputError):  # made by a method that is not here: a flag says what random images lack
-            made = read_run(folder)
-        if made is not None:
-            labels = labeler(made, made.task(train, root=root, data_root=data_root))
-    for student in students:
-        with console.progress("score", spec(student)) as bar:
-            sheet = score(folder, distilled, how, student, train, images, split=split, trials=trials, seed=seed,  # type: ignore[arg-type]
-                          baselines=root / "baselines", full=full, labeler=labels,
-                          follow=lambda subject, trial, done, of: bar.tell(
-                              trial * of + done, (1 if subject == "full" else trials) * of, f"{subject}, trial {trial + 1}"))
-            if snapshots:
-                sheet["selected"] = select(folder, distilled, how, student, train, images, split=split, trials=trials,  # type: ignore[arg-type]
-                                           seed=seed, watch=lambda done, of: bar.tell(done, of, "snapshots"))
+    workspace = Workspace(root, data_root, device)
+    evaluations = workspace.evaluations(folder, network or [], protocol, split=split, seed=seed)  # type: ignore[arg-type]
+    for evaluation in evaluations:
+        with console.progress("score", spec(evaluation.network)) as bar:
+            sheet = workspace.score(folder, evaluation, trials=trials, full=full, snapshots=snapshots, progress=bar)
         console.show_sheet(sheet)
 
 
@@ -231,9 +158,8 @@ def report(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help=
            out: Annotated[Path | None, typer.Option(
                help="The page; DIR/report.html for one run, else report.html.")] = None) -> None:
     """Make one self-contained HTML page of one run or several: images, curves, scores, how to reproduce."""
-    from datastill.report import report as make
-    target = out or (folders[0] / "report.html" if len(folders) == 1 else Path("report.html"))
-    _say(f"Report: {make(folders, target)}")
+    from datastill.workspace import Workspace
+    _say(f"Report: {Workspace.report(folders, out)}")
 
 
 @_command()
@@ -241,12 +167,10 @@ def plan(recipe: RecipeName, changes: Changes = None, trials: Annotated[int, typ
          data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
     """Say what a run will do and what it will take, from a few iterations; nothing is written."""
     from datastill import console
-    from datastill.plan import plan as try_out
     from datastill.recipes import read_recipe
-    read = read_recipe(recipe, changes or [])
-    splits = read.run.data.load(data_root)
-    task = read.run.task(splits.train.to(_device(device)), root=root, data_root=data_root)
-    console.show_plan(read, splits, try_out(read.run, task, read.protocol, read.run.network), trials, str(task.device))
+    from datastill.workspace import Workspace
+    read, workspace = read_recipe(recipe, changes or []), Workspace(root, data_root, device)
+    console.show_plan(read, workspace.load(read.run.data), workspace.plan(read), trials, str(workspace.device))
 
 
 @_command()
@@ -270,26 +194,20 @@ def tune(recipe: RecipeName, changes: Changes = None,
     from datastill.digest import spec
     from datastill.nets import Architecture
     from datastill.recipes import read_recipe
-    from datastill.tuning import check_tuning, grid
-    from datastill.tuning import tune as find
+    from datastill.tuning import grid
+    from datastill.workspace import Workspace
 
     run = read_recipe(recipe, changes or []).run
-    data = run.data if run.data.validation else run.data.model_copy(update={"validation": 0.1})
     protocols = grid(describe(Protocol, protocol), vary or [])  # type: ignore[type-abstract]
     students = [describe(Architecture, name) for name in network or [spec(run.network)]]  # type: ignore[type-abstract]
-    splits = data.load(data_root)
-    where = _device(device)
-    splits = splits._replace(train=splits.train.to(where), validation=None if splits.validation is None
-                             else splits.validation.to(where))
-    for student in students:
-        check_tuning(student, splits, run.ipc)
+    workspace = Workspace(root, data_root, device)
+    splits = workspace.tuning_splits(run.data, students, run.ipc)
+    assert splits.validation is not None
     for student in students:
         with console.progress("tune", spec(student)) as bar:
-            tried = find(protocols, student, splits, run.ipc, baselines=root / "baselines", trials=trials, seed=seed,
-                         follow=bar.tell)
-        assert splits.validation is not None
+            tried = workspace.tune(protocols, student, run.data, run.ipc, trials=trials, seed=seed, progress=bar)
         console.show_tried(tried, [one.partition("=")[0].strip() for one in vary or []], spec(student),
-                           1 / len(splits.train.classes), len(splits.validation), f"{data.name}, ipc {run.ipc}")
+                           1 / len(splits.train.classes), len(splits.validation), f"{run.data.name}, ipc {run.ipc}")
 
 
 @_command()
@@ -308,26 +226,16 @@ def teach(pool: Annotated[str, typer.Argument(
     """
     from datastill import console
     from datastill.recipes import read_pools
-    from datastill.run import check
-    from datastill.teachers import Context
-    from datastill.teachers.making import make
+    from datastill.workspace import Workspace
 
     pools, data, run = read_pools(pool, changes or [])
-    images, where = data.load(data_root).train, _device(device)
+    workspace = Workspace(root, data_root, device)
     if run is not None and not retrain:
-        check(run, run.task(images.to(where), root=root, data_root=data_root))
+        workspace.check(run)
     for one in pools:
-        context = Context(images.to(where), root, data_root)
-        if retrain:
-            one.mend(context)
-        one.check(context)
-        with console.progress("teach", data.name) as bar, _Interrupt() as interrupt:
-            def watch(done: int, of: int) -> None:
-                bar.tell(done, of, "")
-                if interrupt.wanted:
-                    raise _Stopped("stopped; the same command goes on", interrupt.code)
-            make(one, data, root, data_root, where, jobs, watch)
-        console.show_teachers(one, context)
+        with console.progress("teach", data.name) as bar, _Interrupt(bar):
+            teachers = workspace.teach(one, data, jobs=jobs, retrain=retrain, progress=bar)
+        console.show_teachers(teachers)
 
 
 @_command(analyse, name="teachers")
@@ -343,16 +251,14 @@ def analyse_teachers(pool: Annotated[str, typer.Argument(metavar="POOL", help="A
     from datastill import console
     from datastill.analysis.diversity import diversity
     from datastill.recipes import read_pools
-    from datastill.teachers import Context, Teachers
+    from datastill.workspace import Workspace
 
     pools, data, _ = read_pools(pool, changes or [])
-    splits, where = data.load(data_root), _device(device)
+    workspace = Workspace(root, data_root, device)
+    splits = workspace.load(data)
     images = splits.train if splits.validation is None else splits.validation
     for one in pools:
-        context = Context(splits.train.to(where), root, data_root)
-        one.check(context)
-        one.prepare(context)
-        console.show_diversity(diversity(Teachers(one, context), images.to(where), count),
+        console.show_diversity(diversity(workspace.teach(one, data), images.to(workspace.device), count),
                                "training" if splits.validation is None else "validation")
 
 
@@ -369,16 +275,19 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     correlation with test accuracy is given. Choose teachers that took no part, or they judge their own work.
     """
     from datastill import artifact, console, sheets
-    from datastill.analysis.judging import check_judges, judge, rank_correlation
+    from datastill.analysis.judging import check_judges, judge
     from datastill.recipes import read_pools
     from datastill.run import read_run
+    from datastill.statistics import rank_correlation
+    from datastill.workspace import Workspace
 
     judges = read_pools(pool or "supervised", [*(() if pool else JUDGES), *(settings or [])])[0][0]
+    workspace = Workspace(root, data_root, device)
     rows, last, scores = [], [], []
     for folder in folders:
         artifact.read_card(folder)
         run = read_run(folder)
-        task = run.task(run.data.load(data_root).train.to(_device(device)), root=root, data_root=data_root)
+        task = workspace.task(run)
         check_judges(judges, task.context)
         judges.prepare(task.context)
         judged = judge(folder, run, task.teachers(judges))
@@ -401,20 +310,18 @@ def study(name: Annotated[str, typer.Argument(metavar="STUDY", help="A study (`d
     The same command goes on with what was interrupted; runs are shared by all studies under the same root.
     """
     from datastill import console
-    from datastill.report.study import write
     from datastill.studies import load_study
-    from datastill.study import Place, carry_out, foresee
+    from datastill.workspace import Workspace
 
     read, title = load_study(name, edition)
-    place = Place(root, data_root, _device(device))
-    folder = root / "studies" / title
+    workspace = Workspace(root, data_root, device)
     if plan:
-        console.show_foreseen(foresee(read, place), jobs)
+        console.show_foreseen(workspace.foresee(read), jobs)
         return
     with console.progress("study", title) as bar:
-        results = carry_out(read, place, folder, jobs=jobs, follow=lambda stage, done, of: bar.tell(done, of, stage))
+        results = workspace.study(read, title, jobs=jobs, progress=bar)
     console.show_results(results)
-    _say(f"Report: {write(results, folder)}")
+    _say(f"Report: {workspace.study_folder(title) / 'index.html'}")
 
 
 @_command(name="list")
@@ -503,27 +410,6 @@ def _outside(name: str) -> Any:
     return find(Family, name)
 
 
-def _split(splits: Any, name: str) -> Any:
-    if name not in ("test", "validation"):
-        raise InputError(f"--split: expected test or validation, got {name!r}")
-    if name == "validation" and splits.validation is None:
-        raise InputError("this run kept no validation images apart; distill with data.validation=0.1, say")
-    return splits.test if name == "test" else splits.validation
-
-
-def _device(name: str | None) -> Any:
-    """The device asked for, or the best there is. Raises InputError where there is no such device."""
-    import torch
-    if name is not None and name.partition(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
-        raise InputError(f"--device {name}: expected cpu, cuda, cuda:1 or mps")
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
-
-
 def _whole_numbers(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdigit() for part in parts):
@@ -531,19 +417,12 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-class _Stopped(Exception):
-    """Interrupted by a signal, in a state that can be resumed."""
-
-    def __init__(self, text: str, code: int) -> None:
-        super().__init__(text)
-        self.code = code
-
-
 class _Interrupt:
-    """While entered, the first Ctrl-C, SIGTERM or SIGHUP asks to stop after the iteration; a second one stops at once."""
+    """While entered, the first Ctrl-C, SIGTERM or SIGHUP asks for a stop at the next chance, through the bar that the work
+    tells; a second one stops at once."""
 
-    def __init__(self) -> None:
-        self.wanted, self.code = False, 130
+    def __init__(self, bar: Any) -> None:
+        self.bar = bar
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> _Interrupt:
@@ -557,9 +436,9 @@ class _Interrupt:
             signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if self.wanted:
+        if self.bar.stop is not None:
             raise KeyboardInterrupt
-        self.wanted, self.code = True, 128 + number
+        self.bar.stop = 128 + number
         print("stopping after this iteration (again to stop at once)", file=sys.stderr)
 
 
@@ -583,10 +462,10 @@ def main() -> None:
         _fail(str(error), 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away, as `| head` does
+    except Stopped as error:
+        _fail(str(error), error.code)
     except RunError as error:
         _fail(str(error), 1)
-    except _Stopped as error:
-        _fail(str(error), error.code)
     except OSError as error:
         from datastill.files import reason
         _fail(f"{error.filename or 'input or output'}: {reason(error)}", 1)

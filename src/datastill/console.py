@@ -11,13 +11,17 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Display
 from rich.table import Table
 
 from datastill.description import Description, Family, load
 from datastill.digest import dump, spec
+from datastill.errors import Stopped
+from datastill.progress import Progress
 from datastill.registry import kind, names, preset, presets
-from datastill.scoring import guessing, statistics
+from datastill.scoring import guessing
+from datastill.statistics import statistics
 from datastill.tables import leaves
 
 out = Console(soft_wrap=False)
@@ -25,33 +29,42 @@ err = Console(stderr=True)
 LINE_EVERY = 30.0  # seconds between progress lines where the output is no terminal
 
 
-class Bar:
-    """Tells how far a long piece of work is: a bar on a terminal, a line now and then elsewhere."""
+class Bar(Progress):
+    """Shows how far a long piece of work is: a bar on a terminal, a line now and then elsewhere.
 
-    def __init__(self, progress: Progress | None, task: Any, name: str) -> None:
-        self.progress, self.task, self.name = progress, task, name
+    stop: set to the exit code with which the work is to stop when it next tells how far it is.
+    """
+
+    def __init__(self, display: Display | None, task: Any, name: str) -> None:
+        self.display, self.task, self.name = display, task, name
+        self.stop: int | None = None
         self.began = self.told = self.last = time.monotonic()
         self.first = 0
         self.at = (0, 0)  # what was told last: done, of
         self.said: set[str] = set()
 
-    def caution(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         """Say something to be wary of, once."""
         if text not in self.said:
             self.said.add(text)
             err.print(f"[yellow]caution:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
-    def tell(self, done: int, of: int, note: str) -> None:
+    def tell(self, done: int, of: int, note: str = "") -> None:
         """``done`` of ``of`` steps; ``note`` stands behind. Another number of steps, or fewer done than before, is another
-        piece of work: the time of the last one says nothing of it."""
+        piece of work: the time of the last one says nothing of it. Raises Stopped where that was asked for."""
+        self._show(done, of, note)
+        if self.stop is not None:
+            raise Stopped(code=self.stop)
+
+    def _show(self, done: int, of: int, note: str) -> None:
         now, fresh = time.monotonic(), of != self.at[1] or done < self.at[0]
         if fresh:
             self.began, self.first = self.last, done - 1
         self.last, self.at = now, (done, of)
-        if self.progress is not None:
+        if self.display is not None:
             if fresh:
-                self.progress.reset(self.task, total=of)
-            self.progress.update(self.task, completed=done, total=of, note=escape(note))
+                self.display.reset(self.task, total=of)
+            self.display.update(self.task, completed=done, total=of, note=escape(note))
             return
         if now - self.told >= LINE_EVERY:
             self.told = now
@@ -68,7 +81,7 @@ def progress(name: str, what: str) -> Iterator[Bar]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, console=err, transient=True) as shown:
+    with Display(*columns, console=err, transient=True) as shown:
         yield Bar(shown, shown.add_task(f"{name} {escape(what)}", total=None, note=""), name)
 
 
@@ -169,11 +182,10 @@ def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> 
     out.print("Times are extrapolated from a few iterations on this machine as it is now.", style="dim")
 
 
-def show_teachers(pool: Any, context: Any) -> None:
+def show_teachers(teachers: Any) -> None:
     """The teachers of a pool that is made."""
-    from datastill.teachers import Teachers
     table = Table("teacher", "validation accuracy %", "folder")
-    for teacher in Teachers(pool, context):
+    for teacher in teachers:
         accuracy = teacher.facts.get("accuracy")
         table.add_row(teacher.name, "-" if accuracy is None else f"{100 * accuracy:.1f}", str(teacher.folder))
     out.print(table)

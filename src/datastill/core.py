@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,11 +22,12 @@ from datastill.data import Batch, Images
 from datastill.description import Description, Family
 from datastill.nets import Architecture, chunk_size, fresh
 from datastill.parametrizations.pixels import Pixels
+from datastill.progress import Progress
 from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.synthetic import Parametrization, SyntheticSet
 from datastill.teachers import Context, Pool, Teachers
-from datastill.train import Examples, Watch
+from datastill.train import Examples
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Task:
     """What a method may look at: real *training* images, fresh networks, and how images are parametrized.
 
     precision: "bfloat16" is of the networks whose features are matched; gradients that are matched stay float32.
-    watch: told how far a long preparation is (training teachers, or the network whose features choose a coreset).
+    progress: told how far a long preparation is (training teachers, or the network whose features choose a coreset).
     root: folder for results, where teachers lie; data_root: where other datasets are. dry_run: nothing is made, untrained
         networks stand in for teachers (``datastill plan``).
 
@@ -45,7 +46,7 @@ class Task:
     network: Architecture
     parametrization: Parametrization = field(default_factory=Pixels)
     precision: Precision = "float32"
-    watch: Watch | None = field(default=None, compare=False)
+    progress: Progress = field(default_factory=Progress, compare=False)
     root: Path = field(default=Path("outputs"), compare=False)
     data_root: Path = field(default=Path("data"), compare=False)
     dry_run: bool = field(default=False, compare=False)
@@ -54,7 +55,7 @@ class Task:
     @property
     def context(self) -> Context:
         """What a pool of teachers has to know of this task."""
-        return Context(self.real, self.root, self.data_root, self.watch, self.dry_run)
+        return Context(self.real, self.root, self.data_root, self.progress, self.dry_run)
 
     def teachers(self, pool: Pool) -> Teachers:
         """The frozen networks of a pool, each made or loaded when it is first asked for; of the task's network where it
@@ -113,6 +114,7 @@ class Step:
     norm_reduce: how the paper of this family adds them up: over classes (DC) or over inner steps (MTT).
     apply: whether to update; otherwise the step is logged only.
     log: further numbers for the log.
+    caution: what the user is to be told of this step, if anything; the same text is said once in a run.
     """
 
     loss: Tensor
@@ -123,6 +125,7 @@ class Step:
     norm_reduce: Literal["sum", "mean"] = "sum"
     apply: bool = True
     log: dict[str, float] = field(default_factory=dict)
+    caution: str = ""
 
 
 class Group(Description):
@@ -228,6 +231,10 @@ class Method(Part):
         asks only teachers that are there."""
         return None
 
+    def conclusions(self, log: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+        """What the user is to be told at the end of a run, in view of its whole log (a line for each iteration)."""
+        return ()
+
 
 class Plugin(Part):
     """One extra loss term on a proposed update. A new one is a file in ``datastill/plugins``, or a class outside.
@@ -291,8 +298,8 @@ class Protocol(Family):
     channels_last: bool = False
 
     @abstractmethod
-    def train(self, network: nn.Module, examples: Examples, rng: RNG, watch: Watch | None = None) -> None:
-        """Train a fresh network in place; its last weights are what is scored. ``watch`` is told of every epoch."""
+    def train(self, network: nn.Module, examples: Examples, rng: RNG, progress: Progress = Progress()) -> None:
+        """Train a fresh network in place; its last weights are what is scored. ``progress`` is told of every epoch."""
 
     def criterion(self, logits: Tensor, y: Tensor) -> Tensor:
         """The loss of logits (B, K) under labels (B, K), a scalar, summed over the images; cross-entropy unless a protocol

@@ -1,4 +1,4 @@
-"""The two ways things end early: bad input (exit code 2) and a run that cannot go on (exit code 1)."""
+"""The ways things end early: bad input (exit code 2), a run that cannot go on (exit code 1), one that was asked to stop."""
 
 
 class InputError(Exception):
@@ -7,3 +7,11 @@ class InputError(Exception):
 
 class RunError(Exception):
     """A run stopped on its way; what was reached is kept. The text says where it stopped and what to try."""
+
+
+class Stopped(RunError):
+    """A run stopped because it was asked to, in a state from which it goes on. ``code``: exit code of the command line."""
+
+    def __init__(self, text: str = "stopped; the same command goes on", code: int = 130) -> None:
+        super().__init__(text)
+        self.code = code

@@ -37,6 +37,7 @@ class Loop:
         self.optimizer = self._optimizer() if self.learned and method.iterations else None
         self.iteration = 0
         self.ratios: dict[str, float] = {}
+        self.said: set[str] = set()  # cautions
         self.mean: dict[str, Tensor] = {} if method.optim.ema is None else {
             name: parameter.detach().clone() for name, parameter in self.synthetic.images.items()}
 
@@ -62,6 +63,7 @@ class Loop:
                 raise InputError(f"{kind(self.method)}.iterate returned {type(steps).__name__}; it must yield steps")
             for number, step in enumerate(steps):
                 lines.append(self._apply(step, rng("step", number), measure=number == 0 and self.iteration % MEASURE == 0))
+                self._warn(step.caution)
         self.iteration += 1
         keys = dict.fromkeys(key for line in lines for key in line)
         means = {key: sum(values) / len(values) for key in keys
@@ -91,7 +93,15 @@ class Loop:
             self._update(total, list(losses))
             if "inner_lr" in self.learned and float(self.learned["inner_lr"].detach()) <= SMALLEST_LR:
                 line["lr_at_bound"] = 1.0
+                self._warn("the learned learning rate is at its lower bound, where images hardly learn; lower "
+                           "method.optim.inner_lr.lr, or begin with another method.lr_net")
         return line
+
+    def _warn(self, caution: str) -> None:
+        """Say something to be wary of, once."""
+        if caution and caution not in self.said:
+            self.said.add(caution)
+            self.task.progress.warn(caution)
 
     def _weight(self, name: str) -> float:
         """What a term is multiplied by now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
@@ -12,10 +13,13 @@ from datastill import memory
 from datastill.artifact import tensors_of
 from datastill.compute import computing
 from datastill.core import Protocol, Task
+from datastill.data import Images
+from datastill.errors import Stopped
 from datastill.loop import MEASURE, Loop
 from datastill.nets import Architecture, fresh
+from datastill.progress import Progress
 from datastill.rng import RNG
-from datastill.run import Run, check, check_protocol, label
+from datastill.run import Run, check_protocol, check_run, label
 from datastill.train import Fixed
 
 LONGEST = 8.0  # seconds spent at most on each part, beyond its first repetitions
@@ -37,19 +41,36 @@ class Plan:
     limit: int = 0  # bytes that they may take on this device
 
 
-class _Enough(Exception):
-    """Ends a dry run."""
+class _Silent(Progress):
+    """What happens in a dry run is no warning."""
+
+    def warn(self, text: str) -> None:
+        pass
 
 
-def plan(run: Run, task: Task, protocol: Protocol, network: Architecture) -> Plan:
-    """Start a run, run some iterations and some epochs of a student, and extrapolate.
+class _Clock(_Silent):
+    """Notes when each epoch of a dry run ended, and ends it when that says enough."""
+
+    def __init__(self) -> None:
+        self.began, self.marks, self.total = time.perf_counter(), list[float](), 1
+
+    def tell(self, done: int, of: int, note: str = "") -> None:
+        self.total = of
+        self.marks.append(time.perf_counter())
+        if done >= 5 and self.marks[-1] - self.began > LONGEST / 2:
+            raise Stopped
+
+
+def plan(run: Run, images: Images, protocol: Protocol, network: Architecture, *, root: Path | str = "outputs",
+         data_root: Path | str = "data") -> Plan:
+    """Start a run on these training images, run some iterations and some epochs of a student, and extrapolate.
 
     Raises InputError as distill does.
     """
-    check(run, task)
+    task = check_run(run, images, root=root, data_root=data_root)
     check_protocol(run, protocol)
     teachers = sum(pool.seconds(task.context) for pool in run.pools())
-    task = replace(task, dry_run=True)  # untrained networks take the place of teachers
+    task = replace(task, dry_run=True, progress=_Silent())  # untrained networks take the place of teachers
     if task.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(task.device)
     began = time.perf_counter()
@@ -92,19 +113,9 @@ def _try_student(task: Task, protocol: Protocol, network: Architecture, ipc: int
     """Seconds to train one student on a set of this size, without scoring it."""
     examples = Fixed(task.random_real(ipc, RNG("plan")))
     net = fresh(network, task.real.shape, task.classes, RNG("plan", "network"), task.device)
-    began = time.perf_counter()
-    marks: list[float] = []
-    total = 1
-
-    def watch(epoch: int, epochs: int) -> None:
-        nonlocal total
-        total = epochs
-        marks.append(time.perf_counter())
-        if epoch >= 5 and marks[-1] - began > LONGEST / 2:
-            raise _Enough
-
+    clock = _Clock()
     try:
-        protocol.train(net, examples, RNG("plan", "train"), watch)
-    except _Enough:
-        return (marks[-1] - marks[1]) / (len(marks) - 2) * total
-    return time.perf_counter() - began
+        protocol.train(net, examples, RNG("plan", "train"), clock)
+    except Stopped:
+        return (clock.marks[-1] - clock.marks[1]) / (len(clock.marks) - 2) * clock.total
+    return time.perf_counter() - clock.began

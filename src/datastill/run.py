@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,20 +15,18 @@ from datastill.core import Labeler, Method, Part, Plugin, Plugins, Protocol, Tas
 from datastill.data import Data, Images
 from datastill.description import NOT_DECISIVE, Description, load
 from datastill.digest import digest, dump, spec, to_toml
-from datastill.errors import InputError, RunError
+from datastill.errors import InputError, RunError, Stopped
 from datastill.files import locked, make_folder, reason, remove_leftovers, write_atomically
 from datastill.loop import Loop, check_optim
 from datastill.nets import Architecture
 from datastill.nets.convnet import ConvNet
 from datastill.parametrizations.pixels import Pixels
+from datastill.progress import Progress
 from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.synthetic import Parametrization, SyntheticSet
 from datastill.tables import read_toml
 from datastill.teachers import Pool
-
-Watch = Callable[[int, int, Mapping[str, Any]], bool]  # (iterations done, of how many, last log line) -> whether to stop
-
 
 BESIDE = ("protocol", "published")  # what run.toml keeps beside the run
 RESERVED = {"method", "iteration", "loss", "time"}  # names the log uses itself
@@ -64,12 +62,13 @@ class Run(Description):
                 raise ValueError(f"plugins: the name {name!r} is taken; give the plug-in another label")
         return self
 
-    def task(self, real: Images, *, root: Path | str = "outputs", data_root: Path | str = "data") -> Task:
+    def task(self, real: Images, *, root: Path | str = "outputs", data_root: Path | str = "data",
+             progress: Progress = Progress()) -> Task:
         """What the method may look at, on these training images (and on their device).
 
         root: folder for results; teachers are made and found in ``root/teachers``. data_root: of other datasets.
         """
-        return Task(real, self.network, self.parametrization, self.precision, root=Path(root), data_root=Path(data_root))
+        return Task(real, self.network, self.parametrization, self.precision, progress, Path(root), Path(data_root))
 
     def pools(self) -> tuple[Pool, ...]:
         """The pools of teachers its method and its plug-ins ask, those of weight 0 left out."""
@@ -91,11 +90,11 @@ def label(plugin: Plugin) -> str:
     return plugin.label or kind(plugin)
 
 
-def check(run: Run, task: Task) -> None:
-    """Check that the run can be carried out on this task. Raises InputError with what to change."""
-    if task != run.task(task.real):
-        raise InputError("the task is not of this run; make it with run.task(images)")
-    real = task.real
+def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_root: Path | str = "data",
+              progress: Progress = Progress()) -> Task:
+    """Check that the run can be carried out on these training images. Returns its task (see ``Run.task``); raises InputError
+    with what to change."""
+    task, real = run.task(images, root=root, data_root=data_root, progress=progress), images
     smallest = min(range(task.classes), key=lambda c: len(real.of_class[c]))
     if (there := len(real.of_class[smallest])) < run.ipc:
         raise InputError(f"ipc {run.ipc} is more than the {there} training images of class "
@@ -110,6 +109,7 @@ def check(run: Run, task: Task) -> None:
                                        1.0 if method.has_learned_lr else None))
     for part in _asked(run).values():
         part.check(task, run.ipc)
+    return task
 
 
 def check_protocol(run: Run, protocol: Protocol) -> None:
@@ -140,23 +140,28 @@ def prepare(run: Run, task: Task) -> dict[str, Any]:
     return {name: facts for name, facts in made.items() if facts}
 
 
-def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, keep: Collection[int] = (),
-            about: Mapping[str, Any] | None = None, watch: Watch | None = None, wait: bool = False) -> SyntheticSet:
-    """Distill into ``folder``: run.toml, log.jsonl, snapshots/, and in the end the artifact (see artifact.py).
+def distill(run: Run, images: Images, folder: Path | str, *, root: Path | str = "outputs", data_root: Path | str = "data",
+            every: float = 30.0, keep: Collection[int] = (), about: Mapping[str, Any] | None = None,
+            progress: Progress | None = None, wait: bool = False) -> SyntheticSet:
+    """Distill these training images, on their device, into ``folder``: run.toml, log.jsonl, snapshots/, and in the end the
+    artifact (see artifact.py).
 
     A finished run is not run again, an interrupted one goes on from its last checkpoint; either way the result is that of an
     unbroken run: bit for bit on a CPU, and on a GPU where ``run.deterministic`` is set.
 
+    root: folder for results; teachers are made and found in ``root/teachers``. data_root: of other datasets.
     every: seconds between checkpoints. keep: iterations whose images are kept in snapshots/ (0 and the last always are).
     about: further entries of the card (the protocol the set is meant for, say).
-    watch: called after each iteration; when it returns true the run saves a checkpoint and raises RunError.
+    progress: told of the preparation and of each iteration, and of what to be wary of; where it raises Stopped, a checkpoint
+        is saved first. Without one, warnings are logged and nothing else.
     wait: for another process that is at the folder, instead of refusing.
 
     Raises InputError before the work starts: a run that does not fit the data, a folder of another run, in use or not
     writable, a damaged file in it. RunError: a loss that is not finite, a full disk; the last good checkpoint is kept.
+    Stopped: asked to.
     """
-    folder = Path(folder)
-    check(run, task)
+    folder, progress = Path(folder), progress or Progress()
+    task = check_run(run, images, root=root, data_root=data_root, progress=progress.part(0, 1, "preparing"))
     _see_foreign(folder)
     make_folder(folder)
     with locked(folder, wait), computing(task.device, run.precision, run.deterministic):
@@ -167,11 +172,17 @@ def distill(run: Run, task: Task, folder: Path | str, *, every: float = 30.0, ke
             checkpoint.remove(folder)
             return artifact.restored(artifact.load(folder).to(task.device).tensors, task.real, run.parametrization)
         (folder / "snapshots").mkdir(exist_ok=True)
-        made = prepare(run, task)
-        loop = Loop(run.method, {label(p): p for p in run.plugins}, task, RNG(run.seed), run.ipc)
+        try:
+            made = prepare(run, task)
+            loop = Loop(run.method, {label(p): p for p in run.plugins}, task, RNG(run.seed), run.ipc)
+        except Stopped as error:
+            raise Stopped("stopped before the first iteration; the same command goes on", error.code) from None
         checkpoint.restore(folder, loop, name)
         try:
-            _carry_out(loop, folder, name, every, {*keep, 0, run.method.iterations}, watch)
+            with checkpoint.RunLog(folder, loop, name, every) as log:
+                _iterate(loop, log, {*keep, 0, run.method.iterations}, progress)
+            for conclusion in run.method.conclusions(checkpoint.read_log(folder)):
+                progress.warn(conclusion)
             artifact.write(folder, loop.result(), {
                 **(about or {}), "run": dump(run), "digest": name, "ipc": run.ipc,
                 "data": {"name": run.data.name, "fingerprint": task.real.fingerprint},
@@ -225,19 +236,19 @@ def _short(value: Any) -> str:
     return "not set" if value is None else json.dumps(value)[:60]
 
 
-def _carry_out(loop: Loop, folder: Path, name: str, every: float, keep: Collection[int], watch: Watch | None) -> None:
-    writer = checkpoint.Writer(folder, loop, name, every)
-    with writer:
-        _snapshot(loop, folder, keep)
-        while loop.iteration < loop.method.iterations:
-            line = loop.advance()
-            writer.log(line)
-            _snapshot(loop, folder, keep)
-            stop = watch is not None and watch(loop.iteration, loop.method.iterations, line)
-            writer.save(now=stop)
-            if stop:
-                raise RunError(f"stopped at iteration {loop.iteration} of {loop.method.iterations}; "
-                               "run the same command to go on")
+def _iterate(loop: Loop, log: checkpoint.RunLog, keep: Collection[int], progress: Progress) -> None:
+    _snapshot(loop, log.folder, keep)
+    while loop.iteration < loop.method.iterations:
+        line = loop.advance()
+        log.write(line)
+        _snapshot(loop, log.folder, keep)
+        try:
+            progress.tell(loop.iteration, loop.method.iterations, f"loss {line['loss']:.4g}" if "loss" in line else "")
+        except Stopped as error:
+            log.save(now=True)
+            raise Stopped(f"stopped at iteration {loop.iteration} of {loop.method.iterations}; "
+                          "run the same command to go on", error.code) from None
+        log.save()
 
 
 def _snapshot(loop: Loop, folder: Path, keep: Collection[int]) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from scipy import stats
 
 from datastill.artifact import Distilled
 from datastill.core import Protocol
@@ -19,9 +18,12 @@ from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.nets import Architecture, fresh
 from datastill.nets.convnet import ConvNet
+from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
-from datastill.train import Examples, Fixed, Watch, accuracies
+from datastill.train import Examples, Fixed, accuracies
+
+Split = Literal["test", "validation"]
 
 
 class Score(Description):
@@ -31,6 +33,34 @@ class Score(Description):
     accuracy: float = Field(ge=0.0, le=1.0)
     per_class: tuple[float | None, ...]  # None for a class without images in the split
     seconds: float = Field(ge=0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How sets are scored: students of one kind, trained by a protocol and measured on the ``images`` of a split, on their
+    device. train: the training images, of which baselines are drawn. seed: of the students, and of what is drawn.
+    """
+
+    protocol: Protocol
+    network: Architecture
+    train: Images
+    images: Images
+    split: Split = "test"
+    seed: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Of training and scored images."""
+        return f"{self.train.fingerprint}-{self.images.fingerprint}"
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing, as a fraction."""
+        return 1 / len(self.images.classes)
+
+    def protocol_for(self, lr: float | None) -> Protocol:
+        """The protocol with what it takes from the network and from a set with this learned learning rate filled in."""
+        return self.protocol.for_network(self.network).for_set(lr)
 
 
 def evaluate(synthetic: SyntheticSet | Distilled | Images, protocol: Protocol | str, images: Images, *,
@@ -46,7 +76,7 @@ def evaluate(synthetic: SyntheticSet | Distilled | Images, protocol: Protocol | 
     examples = synthetic.to(images.device)
     protocol = protocol.for_network(network).for_set(learned_lr(synthetic))
     check_alike(examples, images)
-    check(network, images)
+    check_student(network, images)
     return [student(examples, protocol, network, images, trial, seed) for trial in range(trials)]
 
 
@@ -56,7 +86,7 @@ def learned_lr(examples: Any) -> float | None:
     return None if lr is None else float(lr.detach() if isinstance(lr, torch.Tensor) else lr)
 
 
-def check(network: Architecture, images: Images) -> None:
+def check_student(network: Architecture, images: Images) -> None:
     """Check that students of this kind can be scored on these images. Raises InputError, before anything is trained."""
     if not len(images):
         raise InputError("there are no images to score on")
@@ -77,12 +107,12 @@ def check_ipc(real: Images, ipc: int) -> None:
 
 
 def student(examples: Any, protocol: Protocol, network: Architecture, images: Images, trial: int, seed: int,
-            watch: Watch | None = None) -> Score:
+            progress: Progress = Progress()) -> Score:
     """Train one student and measure it. All randomness is a function of (seed, trial)."""
     rng = RNG(seed)("student", trial)
     began = time.perf_counter()
     net = fresh(network, images.shape, len(images.classes), rng("network"), images.device)
-    protocol.train(net, _frozen(examples), rng("train"), watch)
+    protocol.train(net, _frozen(examples), rng("train"), progress)
     shares = accuracies(net, images)
     counts = torch.bincount(images.targets.cpu(), minlength=len(images.classes))
     accuracy = float((shares.nan_to_num() * counts).sum() / counts.sum())
@@ -117,14 +147,3 @@ def check_alike(examples: SyntheticSet | Distilled | Images, images: Images) -> 
 def guessing(chance: float, images: int) -> float:
     """The accuracy up to which a student is no better than guessing on so many images."""
     return chance + max(2 * math.sqrt(chance * (1 - chance) / max(1, images)), 0.1 * chance)
-
-
-def statistics(values: Sequence[float]) -> dict[str, float]:
-    """mean, std (n - 1), n, and the 95 % confidence interval of the mean (low, high) where n > 1."""
-    n = len(values)
-    mean = math.fsum(values) / n
-    if n == 1:
-        return {"mean": mean, "std": 0.0, "n": 1}
-    std = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    half = float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n)
-    return {"mean": mean, "std": std, "n": n, "low": mean - half, "high": mean + half}

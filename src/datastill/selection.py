@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from datastill import artifact
 from datastill.artifact import TENSORS, Distilled
-from datastill.core import Protocol
-from datastill.data import Images
 from datastill.errors import InputError
 from datastill.files import sha256, write_json
-from datastill.nets import Architecture
-from datastill.scoring import statistics
-from datastill.sheets import Split, describe, own_trials, place_of
-
-Watch = Callable[[int, int], None]  # (epochs done, of how many)
+from datastill.progress import Progress
+from datastill.scoring import Evaluation
+from datastill.sheets import describe, place_of
+from datastill.statistics import average
+from datastill.trials import own_trials
 
 
 def check_snapshots(folder: Path) -> dict[int, Path]:
@@ -31,8 +28,8 @@ def check_snapshots(folder: Path) -> dict[int, Path]:
     return paths
 
 
-def select(folder: Path, distilled: Distilled, protocol: Protocol, network: Architecture, train: Images, images: Images, *,
-           split: Split = "test", trials: int = 5, seed: int = 0, watch: Watch | None = None) -> dict[str, Any]:
+def select(folder: Path, distilled: Distilled, evaluation: Evaluation, *, trials: int = 5,
+           progress: Progress = Progress()) -> dict[str, Any]:
     """Score every snapshot of a scored run and keep the best mean in its sheet, under ``selected``.
 
     MTT and the papers after it report that number: the maximum over evaluations during distillation, on the images it is
@@ -42,21 +39,17 @@ def select(folder: Path, distilled: Distilled, protocol: Protocol, network: Arch
     iteration)}. Raises InputError: no snapshot but the first and the last, or a set that was not scored this way before.
     """
     paths = check_snapshots(folder)
-    own = place_of(folder, describe(sha256(folder / TENSORS), distilled, protocol, network, train, images, split, seed))
+    own = place_of(folder, describe(sha256(folder / TENSORS), distilled, evaluation))
     if not own.exists():
         raise InputError(f"{folder} was not scored by this protocol yet; score it before its snapshots")
     found: dict[int, list[float]] = {}
     for number, (iteration, path) in enumerate(paths.items()):
         one = Distilled(artifact.read_tensors(path), distilled.card, distilled.whitening).to(distilled.device)
-        sheet = describe(sha256(path), one, protocol, network, train, images, split, seed)
-
-        def tell(trial: int, done: int, of: int, number: int = number) -> None:
-            if watch is not None:
-                watch((number * trials + trial) * of + done, len(paths) * trials * of)
-
-        found[iteration] = [s.accuracy for s in own_trials(folder, sheet, one, train, images, trials, tell)]
-    means = {iteration: statistics(accuracies)["mean"] for iteration, accuracies in found.items()}
+        sheet = describe(sha256(path), one, evaluation)
+        part = progress.part(number, len(paths), "snapshots")
+        found[iteration] = [s.accuracy for s in own_trials(folder, sheet, one, evaluation, trials, part)]
+    means = {iteration: average(accuracies) for iteration, accuracies in found.items()}
     best = max(means, key=lambda iteration: means[iteration])
-    selected = {"split": split, "of": len(paths), "iteration": best, "accuracy": found[best], "means": means}
+    selected = {"split": evaluation.split, "of": len(paths), "iteration": best, "accuracy": found[best], "means": means}
     write_json(own, {**json.loads(own.read_text(encoding="utf-8")), "selected": selected})
     return selected

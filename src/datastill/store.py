@@ -1,6 +1,6 @@
 """What is computed once and kept: found by the place its description names, made by one process, verified when read.
 
-Three forms: a folder that is complete once its card is there (``Place``), a single file with its checksum beside it
+Three forms: a folder that is complete once its card is there (``Entry``), a single file with its checksum beside it
 (``once``), and a record, JSON with its checksum inside (``write_record``). Nothing is ever half there: files are written
 aside and renamed, a card comes last, and what does not fit its checksum is refused or computed again.
 """
@@ -22,7 +22,7 @@ from datastill.files import LEFTOVER, make_folder, sha256, sync, write_json
 CARD = "card.json"
 
 
-class Place:
+class Entry:
     """The folder of one result. ``again`` ends the errors: how to have it again."""
 
     def __init__(self, folder: Path, again: str) -> None:

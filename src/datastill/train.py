@@ -18,6 +18,7 @@ from datastill.errors import RunError
 from datastill.functional.augment import augment_images
 from datastill.functional.sam import gap_direction, perturbation
 from datastill.nets import chunk_size
+from datastill.progress import Progress
 from datastill.rng import RNG
 
 
@@ -75,7 +76,6 @@ def augmented(examples: Examples, strategy: str) -> Examples:
 Optimizer = Literal["sgd", "adamw"]
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits (B, K), labels (B, ...)) -> scalar, summed over the images
 CROSS_ENTROPY: Criterion = partial(F.cross_entropy, reduction="sum")
-Watch = Callable[[int, int], None]  # (epochs done, of how many)
 
 
 def half_cosine(lr: float, epochs: int, warmup: float) -> list[float]:
@@ -202,14 +202,14 @@ class Training:
         self.updates.load_state_dict(state["updates"])
 
 
-def fit(network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG, *, watch: Watch | None = None,
-        **how: Any) -> None:
-    """Train to the end, as ``Training`` says, whose options these are. Raises RunError when it diverges."""
+def fit(network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG, *,
+        progress: Progress = Progress(), **how: Any) -> None:
+    """Train to the end, as ``Training`` says, whose options these are; ``progress`` is told of every epoch. Raises RunError
+    when it diverges."""
     training = Training(network, examples, rates, rng, **how)
     for epoch in range(len(rates)):
         training.advance()
-        if watch is not None:
-            watch(epoch + 1, len(rates))
+        progress.tell(epoch + 1, len(rates))
     if rates:
         training.check()
 

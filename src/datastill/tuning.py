@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +13,11 @@ from datastill.description import load
 from datastill.digest import digest, dump, spec
 from datastill.errors import InputError, RunError
 from datastill.nets import Architecture
-from datastill.scoring import check, check_ipc, statistics
-from datastill.sheets import random_real
+from datastill.progress import Progress
+from datastill.scoring import Evaluation, check_ipc, check_student
+from datastill.statistics import average
 from datastill.tables import override
-
-Follow = Callable[[int, int, str], None]  # (students begun, of how many, the protocol in hand)
+from datastill.trials import random_real
 
 
 class Tried(NamedTuple):
@@ -30,7 +30,7 @@ class Tried(NamedTuple):
     @property
     def mean(self) -> float:
         """Mean accuracy; below every other where the students diverged."""
-        return statistics(self.accuracies)["mean"] if self.accuracies else -1.0
+        return average(self.accuracies) if self.accuracies else -1.0
 
 
 def grid(protocol: Protocol, settings: Sequence[str]) -> list[Protocol]:
@@ -54,25 +54,24 @@ def check_tuning(network: Architecture, splits: Splits, ipc: int) -> None:
     if splits.validation is None:
         raise InputError("no validation images; keep some apart with data.validation=0.1, say")
     check_ipc(splits.train, ipc)
-    check(network, splits.validation)
+    check_student(network, splits.validation)
 
 
 def tune(protocols: Sequence[Protocol], network: Architecture, splits: Splits, ipc: int, *, baselines: Path,
-         trials: int = 3, seed: int = 0, follow: Follow | None = None) -> list[Tried]:
+         trials: int = 3, seed: int = 0, progress: Progress = Progress()) -> list[Tried]:
     """Train ``trials`` students under each protocol on ``ipc`` random real images a class; the best comes first.
 
     Measured on the validation images, never on the test images. Every score is kept in ``baselines``, so that a second call
-    runs what is missing. Raises InputError where there are no validation images.
+    runs what is missing; ``progress`` is told of every protocol. Raises InputError where there are no validation images.
     """
     check_tuning(network, splits, ipc)
     assert splits.validation is not None
     tried = []
     for number, protocol in enumerate(protocols):
-        if follow is not None:
-            follow(number * trials, len(protocols) * trials, spec(protocol))
+        progress.tell(number * trials, len(protocols) * trials, spec(protocol))
+        evaluation = Evaluation(protocol, network, splits.train, splits.validation, "validation", seed)
         try:
-            scores = random_real(protocol, network, splits.train, splits.validation, ipc, split="validation",
-                                 baselines=baselines, trials=trials, seed=seed)
+            scores = random_real(evaluation, ipc, baselines=baselines, trials=trials)
             tried.append(Tried(protocol.for_network(network), tuple(score.accuracy for score in scores)))
         except RunError as error:
             tried.append(Tried(protocol.for_network(network), (), str(error).partition(";")[0]))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import datastill as ds
 import tiny
-from datastill.analysis.judging import judge, rank_correlation
+from datastill.analysis.judging import judge
 from datastill.description import load
 from datastill.teachers import Pool, Teachers
 from kit import input_error
@@ -20,7 +20,7 @@ from kit import input_error
 def made(root: Path, **fields: object) -> tuple[ds.Run, ds.Task, Teachers]:
     run = tiny.run(ipc=2, **fields)
     task = run.task(tiny.splits().train, root=root)
-    ds.distill(run, task, root / "run", keep=(2,))
+    ds.distill(run, task.real, root / "run", root=root, keep=(2,))
     pool = load(Pool, {**tiny.POOL, "epochs": 4, "batch_size": 64})  # type: ignore[type-abstract]
     pool.prepare(task.context)
     return run, task, task.teachers(pool)
@@ -59,16 +59,6 @@ def test_what_cannot_be_judged(tmp_path: Path) -> None:
     np.savez(tmp_path / "few.npz", x_train=train.pixels[few].permute(0, 2, 3, 1).numpy(), y_train=train.targets[few].numpy())
     other = load(Pool, {**tiny.POOL, "batch_size": 32, "data": {"source": "npz", "path": str(tmp_path / "few.npz")}})  # type: ignore[type-abstract]
     other.prepare(task.context)
-    ds.distill(tiny.run(), tiny.run().task(train, root=tmp_path), tmp_path / "run2")
+    ds.distill(tiny.run(), train, tmp_path / "run2", root=tmp_path)
     with input_error("knows 2 other classes", "choose teachers of the run's data"):
         judge(tmp_path / "run2", tiny.run(), task.teachers(other))
-
-
-def test_correlations() -> None:
-    found = rank_correlation([1.0, 2.0, 3.0, 4.0], [0.4, 0.3, 0.2, 0.0])
-    assert found["n"] == 4
-    assert found["spearman"]["value"] == pytest.approx(-1)
-    assert found["kendall"]["value"] == pytest.approx(-1)
-    assert -1 < found["pearson"]["value"] < -0.9
-    assert rank_correlation([1.0, 2.0], [1.0, 2.0]) == {}
-    assert rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) == {}

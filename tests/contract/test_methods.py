@@ -22,6 +22,7 @@ from datastill.registry import find, kind, members
 from datastill.rng import RNG
 from datastill.synthetic import Parametrization
 from datastill.teachers import Pool
+from kit import Told
 
 FAMILIES: list[Any] = [Method, Plugin, Parametrization, Architecture, Protocol, Source, Pool]
 MEMBERS = [(family, name) for family in FAMILIES for name in members(family)]
@@ -117,7 +118,7 @@ def test_stop_and_resume_is_the_unbroken_run(method: str, plugin: str | None, tm
     tiny.distill(run, tmp_path / "whole")
     for _ in range(run.method.iterations):
         with pytest.raises(RunError, match="run the same command to go on"):
-            tiny.distill(run, tmp_path / "broken", watch=lambda done, of, line: True)
+            tiny.distill(run, tmp_path / "broken", progress=Told(stop_at=0))
     tiny.distill(run, tmp_path / "broken")
     assert content(tmp_path / "whole") == content(tmp_path / "broken")
     assert [line["iteration"] for line in checkpoint.read_log(tmp_path / "broken")] == list(range(1, run.method.iterations + 1))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from datastill.data import Lazy
-from datastill.data.source import Arrays, check
+from datastill.data.source import Arrays, check_arrays
 from kit import input_error
 
 
@@ -27,8 +27,8 @@ def gray(count: int, dtype: type = np.uint8, channels: int = 1) -> np.ndarray:
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.int32])
 def test_a_sound_set_passes(dtype: type) -> None:
     sound = arrays(train=(gray(3), np.array([0, 1, 1], dtype=dtype)), test=None)
-    assert check(sound, "mine") is sound
-    assert check(arrays(), "mine").classes == ("a", "b")
+    assert check_arrays(sound, "mine") is sound
+    assert check_arrays(arrays(), "mine").classes == ("a", "b")
 
 
 @pytest.mark.parametrize(("changes", "parts"), [
@@ -48,13 +48,13 @@ def test_a_sound_set_passes(dtype: type) -> None:
 ])
 def test_an_unfit_set_is_explained(changes: dict[str, Any], parts: tuple[str, ...]) -> None:
     with input_error("mine", *parts):
-        check(arrays(**changes), "mine")
+        check_arrays(arrays(**changes), "mine")
 
 
 @pytest.mark.parametrize("name", ["\udcff", "a\ud800", "", " "])
 def test_a_class_name_that_cannot_be_written_is_refused(name: str) -> None:
     with input_error("mine", "class", repr(name)):
-        check(arrays(classes=("a", name)), "mine")
+        check_arrays(arrays(classes=("a", name)), "mine")
 
 
 @pytest.mark.parametrize(("height", "width"), [(0, 5), (5, 0), (3, 4), (4, 3)])
@@ -62,21 +62,21 @@ def test_a_class_name_that_cannot_be_written_is_refused(name: str) -> None:
 def test_images_without_pixels_are_refused(height: int, width: int, split: str) -> None:
     images = np.zeros((2, height, width, 3), dtype=np.uint8)
     with input_error("mine", f"{width}x{height}", "at least 4x4"):
-        check(arrays(**{split: (images, np.array([0, 1]))}), "mine")
+        check_arrays(arrays(**{split: (images, np.array([0, 1]))}), "mine")
 
 
 def test_splits_of_two_forms_pass_where_one_form_is_asked_for() -> None:
     odd = arrays(test=(np.zeros((2, 8, 9, 1), dtype=np.uint8), np.array([0, 1])))
-    assert check(odd, "mine", size=7, channels=3) is odd
+    assert check_arrays(odd, "mine", size=7, channels=3) is odd
     for size, channels in ((7, None), (None, 3)):
         with input_error("must agree"):
-            check(odd, "mine", size, channels)
+            check_arrays(odd, "mine", size, channels)
     with input_error("must agree"):  # a Lazy is of the form asked for, or it is wrong
-        check(arrays(test=(Unread(2, 3, 8, 9), np.array([0, 1]))), "mine", size=7)
+        check_arrays(arrays(test=(Unread(2, 3, 8, 9), np.array([0, 1]))), "mine", size=7)
 
 
 def test_a_class_may_be_missing_in_the_test_split() -> None:
-    check(arrays(test=(gray(1, channels=3), np.array([1]))), "mine")
+    check_arrays(arrays(test=(gray(1, channels=3), np.array([1]))), "mine")
 
 
 class Unread(Lazy):
@@ -94,10 +94,10 @@ class Unread(Lazy):
 def test_lazy_images_are_checked_without_reading() -> None:
     labels = np.array([0, 1])
     sound = arrays(train=(Unread(2, 3, 5, 6), labels))
-    assert check(sound, "mine") is sound
+    assert check_arrays(sound, "mine") is sound
     with input_error("(2, 5, 6, 2)", "1 or 3 channels"):
-        check(arrays(train=(Unread(2, 2, 5, 6), labels)), "mine")
+        check_arrays(arrays(train=(Unread(2, 2, 5, 6), labels)), "mine")
     with input_error("3 test images but 2 targets"):
-        check(arrays(test=(Unread(3, 3, 5, 6), labels)), "mine")
+        check_arrays(arrays(test=(Unread(3, 3, 5, 6), labels)), "mine")
     with input_error("(6, 5, 3)", "(5, 6, 3)", "must agree"):
-        check(arrays(train=(Unread(2, 3, 6, 5), labels)), "mine")
+        check_arrays(arrays(train=(Unread(2, 3, 6, 5), labels)), "mine")

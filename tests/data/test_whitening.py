@@ -80,7 +80,7 @@ def test_a_set_too_large_for_it_says_the_memory(monkeypatch: pytest.MonkeyPatch,
 
 def test_what_is_distilled_keeps_it(tmp_path: Path, splits: ds.Splits) -> None:
     run = tiny.run(data=ds.Data(source="digits", validation=0.1, zca=True))
-    ds.distill(run, run.task(splits.train), tmp_path / "run")
+    ds.distill(run, splits.train, tmp_path / "run")
     loaded = ds.load(tmp_path / "run")
     assert loaded.whitening is not None
     assert torch.allclose(loaded.whitening.matrix, splits.train.whitening.matrix)  # type: ignore[union-attr]

@@ -10,6 +10,7 @@ import torch
 
 import datastill as ds
 import tiny
+from kit import Told
 
 
 def test_images_are_real_and_different_within_a_class(tmp_path: Path) -> None:
@@ -56,9 +57,9 @@ def test_chosen_by_features_images_are_real_and_better_spread_than_by_chance(cho
 
 
 def test_the_training_for_features_is_told_of() -> None:
-    told: list[tuple[int, int]] = []
+    told = Told()
     run = tiny.run("coreset", method_options={"choose": "herding", "epochs": 2})
-    task = replace(tiny.task(run), watch=lambda done, of: told.append((done, of)))
+    task = replace(tiny.task(run), progress=told)
     run.method.start(task, 1, ds.RNG(0))
-    assert told == [(1, 2), (2, 2)]
-    assert task == tiny.task(run)  # the watch does not make it another task
+    assert told.steps == [(1, 2), (2, 2)]
+    assert task == tiny.task(run)  # being told does not make it another task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from torch import nn
 
 import datastill as ds
 import tiny
+from datastill.checkpoint import read_log
 from datastill.errors import RunError
 from datastill.methods.trajectory import TrajectoryMatching
 from datastill.nets import as_function
-from datastill.run import check, labeler
+from datastill.run import check_run, labeler
 from datastill.teachers._snapshots import flat
-from kit import input_error
+from kit import Told, input_error
 
 LEARN = {"inner_lr": {"lr": 1e-3}, "images": {"lr": 1.0}}
 
@@ -30,7 +32,7 @@ def run(**options: Any) -> ds.Run:
 def ready(of: ds.Run, root: Path | None = None) -> tuple[TrajectoryMatching, ds.Task, ds.SyntheticSet]:
     """Method, task and synthetic set of a run whose experts are made."""
     task = tiny.task(of) if root is None else of.task(tiny.splits().train, root=root)
-    check(of, task)
+    check_run(of, task.real, root=task.root)
     of.method.prepare(task)
     return of.method, task, of.method.start(task, of.ipc, ds.RNG(0))  # type: ignore[return-value]
 
@@ -56,8 +58,8 @@ def test_a_trajectory_is_that_of_its_expert() -> None:
 
 def test_the_loss_is_the_normalized_distance_and_falls(tmp_path: Path) -> None:
     of = run(iterations=60, steps=5, lr_net=0.05, augment="none", max_start=1, optim={"images": {"lr": 30.0}, "inner_lr": {"lr": 1e-4}})
-    lines: list[float] = []
-    ds.distill(of, tiny.task(of), tmp_path / "run", watch=lambda done, total, line: bool(lines.append(line["method"])))
+    tiny.distill(of, tmp_path / "run")
+    lines = [line["method"] for line in read_log(tmp_path / "run")]
     assert sum(lines[-10:]) < sum(lines[:10])
     assert ds.load(tmp_path / "run").lr is not None
 
@@ -97,7 +99,7 @@ def test_correct_images_are_recognized_and_labels_are_the_experts(tmp_path: Path
 
 def test_soft_labels_of_a_finished_run_are_read_as_the_logits_they_are(tmp_path: Path) -> None:
     of = run(labels="learned", optim={**LEARN, "labels": {"lr": 1.0}})
-    first, again = (ds.distill(of, tiny.task(of), tmp_path / "run") for _ in range(2))
+    first, again = (tiny.distill(of, tmp_path / "run") for _ in range(2))
     assert first.soft
     assert again.soft
     assert torch.equal(first.labels, again.labels)
@@ -152,6 +154,20 @@ def test_inner_training_that_is_not_finite_stops_with_advice(tmp_path: Path) -> 
         tiny.distill(of, tmp_path / "run")
 
 
+def test_another_segment_is_drawn_in_the_place_of_one_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    match, tried, told = TrajectoryMatching._match, list[int](), Told()
+
+    def fails_at_first(self: TrajectoryMatching, iteration: int, *more: Any) -> ds.Step:
+        step = match(self, iteration, *more)
+        tried.append(iteration)
+        return replace(step, loss=step.loss * float("nan")) if tried.count(iteration) == 1 else step
+
+    monkeypatch.setattr(TrajectoryMatching, "_match", fails_at_first)
+    tiny.distill(run(), tmp_path / "run", progress=told)
+    assert [line["redrawn"] for line in read_log(tmp_path / "run")] == [1.0] * 3
+    assert len([text for text in told.warned if "the inner training was not finite on a segment" in text]) == 1
+
+
 @pytest.mark.parametrize(("options", "says"), [
     ({"max_start": 0}, "max_start"),
     ({"min_start": 5, "max_start": 5}, "max_start 5: expected more than min_start 5"),
@@ -174,7 +190,7 @@ def test_what_cannot_be(options: dict[str, Any], says: str) -> None:
         options = {**options, "pool": {**tiny.CHEAP["pool"], "epochs": 20}}  # type: ignore[dict-item]
     with input_error(says):
         of = run(**options)
-        check(of, tiny.task(of))
+        check_run(of, tiny.splits().train, root=tiny.ROOT)
 
 
 def test_a_pool_without_trajectories_says_so(tmp_path: Path) -> None:
@@ -182,7 +198,7 @@ def test_a_pool_without_trajectories_says_so(tmp_path: Path) -> None:
     torch.save(net.state_dict(), tmp_path / "a.pt")
     of = run(pool={"kind": "pretrained", "networks": [tiny.NETWORK], "files": [str(tmp_path / "a.pt")]})
     with input_error("a pool of kind pretrained keeps no trajectories; use experts"):
-        check(of, tiny.task(of))
+        check_run(of, tiny.splits().train, root=tiny.ROOT)
 
 
 def test_random_images_are_labeled_by_the_experts_that_are_there(tmp_path: Path) -> None:
@@ -220,8 +236,8 @@ def test_a_full_graph_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("datastill.memory.total", lambda device=None: 10**6)
     of = run(gradient="full", steps=40)
     with input_error("method.gradient full: the graph of 40 steps takes about", "gradient=exact is the same in the memory of one"):
-        check(of, tiny.task(of))
-    check(run(steps=40), tiny.task(run(steps=40)))
+        check_run(of, tiny.splits().train, root=tiny.ROOT)
+    check_run(run(steps=40), tiny.splits().train)
 
 
 class Forgetful(ds.Architecture):
@@ -254,7 +270,7 @@ def test_dropout_is_drawn_again_as_it_was() -> None:
 def test_weights_that_are_not_a_networks_own_are_refused() -> None:
     of = run(run={"network": Tied()})
     with input_error("is stored with the weights and is none of its own"):
-        check(of, tiny.task(of))
+        check_run(of, tiny.splits().train, root=tiny.ROOT)
 
 
 @pytest.mark.parametrize(("options", "says"), [
@@ -263,7 +279,7 @@ def test_weights_that_are_not_a_networks_own_are_refused() -> None:
 def test_what_cannot_be_learned_is_said_before_experts_are_made(options: dict[str, Any], says: str, tmp_path: Path) -> None:
     of = run(**options)
     with input_error(says):
-        ds.distill(of, of.task(tiny.splits().train, root=tmp_path / "root"), tmp_path / "run")
+        ds.distill(of, tiny.splits().train, tmp_path / "run", root=tmp_path / "root")
     assert not (tmp_path / "root").exists()
     assert not (tmp_path / "run").exists()
 
@@ -288,7 +304,7 @@ def test_a_damaged_epoch_is_found_before_the_work_starts(tmp_path: Path) -> None
     rows[0, 3] += 1
     np.save(path, rows)
     with input_error("snapshots.npy", "damaged"):
-        ds.distill(of, of.task(tiny.splits().train, root=tmp_path), tmp_path / "run")
+        ds.distill(of, tiny.splits().train, tmp_path / "run", root=tmp_path)
     with input_error("snapshots.npy", "damaged"):
         of.method.prepare(of.task(tiny.splits().train, root=tmp_path))
 
@@ -296,11 +312,13 @@ def test_a_damaged_epoch_is_found_before_the_work_starts(tmp_path: Path) -> None
 def test_an_expert_that_does_not_move_is_named(tmp_path: Path) -> None:
     of = run(pool={**tiny.CHEAP["pool"], "lr": 1e-30})  # type: ignore[dict-item]
     with pytest.raises(RunError, match="the expert is where it was"):
-        ds.distill(of, of.task(tiny.splits().train, root=tmp_path), tmp_path / "run")
+        ds.distill(of, tiny.splits().train, tmp_path / "run", root=tmp_path)
 
 
 def test_skipped_iterations_stand_in_the_log(tmp_path: Path) -> None:
-    lines: list[dict[str, Any]] = []
+    lines, told = list[dict[str, Any]](), Told()
     for threshold in (1e-9, 1e9):
-        tiny.distill(run(threshold=threshold), tmp_path / str(threshold), watch=lambda done, of, line: bool(lines.append(line)))
+        tiny.distill(run(threshold=threshold), tmp_path / str(threshold), progress=told)
+        lines += read_log(tmp_path / str(threshold))
+    assert [text.partition(":")[0] for text in told.warned if "nothing" in text] == ["3 of these iterations changed nothing"]
     assert [line["skipped"] for line in lines] == [1.0] * 3 + [0.0] * 3

@@ -15,7 +15,7 @@ import datastill as ds
 import tiny
 from datastill.core import Plugin, Step, Task
 from datastill.description import load
-from datastill.run import check
+from datastill.run import check_run
 from datastill.teachers import Pool, Teachers
 from datastill.teachers._snapshots import flat
 from datastill.teachers.supervised import Supervised
@@ -27,8 +27,7 @@ OTHER = {**tiny.POOL, "data": {"source": "digits", "size": 16}}  # the same clas
 
 def guided(name: str, **options: Any) -> tuple[Task, Any]:
     run = tiny.run(ipc=2, plugins=(tiny.plugin(name, **options),))
-    task = tiny.task(run)
-    check(run, task)
+    task = check_run(run, tiny.splits().train, root=tiny.ROOT)
     run.plugins[0].prepare(task)
     return task, run.plugins[0]
 
@@ -153,12 +152,12 @@ def test_a_pool_that_does_not_fit_its_images() -> None:
     pool = load(Pool, {**tiny.POOL, "networks": ["convnet:depth=6"]})  # type: ignore[type-abstract]
     run = tiny.run(plugins=(tiny.plugin("clom", pool=pool),))
     with input_error("does not fit"):
-        check(run, tiny.task(run))
+        check_run(run, tiny.splits().train, root=tiny.ROOT)
 
 
 def test_nothing_is_made_where_the_weight_is_zero(tmp_path: Path) -> None:
     run = tiny.run(plugins=(tiny.plugin("clom", weight=0.0),))
-    ds.distill(run, run.task(tiny.splits().train, root=tmp_path), tmp_path / "out")
+    ds.distill(run, tiny.splits().train, tmp_path / "out", root=tmp_path)
     assert not (tmp_path / "teachers").exists()
 
 

@@ -13,7 +13,8 @@ from datastill.description import load
 from datastill.protocols.datm import DATM
 from datastill.protocols.dc import DC
 from datastill.protocols.mtt import MTT
-from datastill.sheets import score
+from datastill.scoring import Evaluation
+from datastill.trials import score
 from kit import input_error
 
 
@@ -37,7 +38,7 @@ def test_the_sheet_says_which_step_size_it_was(tmp_path: Path) -> None:
     tiny.distill(run, tmp_path / "run")
     distilled = ds.load(tmp_path / "run")
     assert distilled.lr == pytest.approx(0.03)
-    sheet = score(tmp_path / "run", distilled, MTT(epochs=1, augment="none"), run.network, tiny.splits().train, tiny.splits().test,
-                  trials=1, baselines=tmp_path / "baselines")
+    evaluation = Evaluation(MTT(epochs=1, augment="none"), run.network, tiny.splits().train, tiny.splits().test)
+    sheet = score(tmp_path / "run", distilled, evaluation, trials=1, baselines=tmp_path / "baselines")
     assert sheet["protocol"]["lr"] == pytest.approx(0.03)
     assert len(sheet["random"]) == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import datastill as ds
-from datastill import sheets
+from datastill import trials
 from datastill.artifact import write_tensors
 from datastill.data import Images
 from datastill.description import load
@@ -19,6 +19,7 @@ from datastill.errors import InputError
 from datastill.protocols.dc import DC
 from datastill.report import report, words
 from datastill.rng import RNG
+from datastill.scoring import Evaluation
 
 CLASSES = ("<b>x</b>", "two", "three")
 PROTOCOL = DC(augment="none", epochs=2)
@@ -35,10 +36,10 @@ def images(seed: int) -> Images:
 def make(folder: Path, table: dict[str, object], score: DC | None = PROTOCOL, **about: object) -> Path:
     """A tiny run with scores."""
     run = load(ds.Run, {"network": "convnet:width=4,depth=1", "ipc": 2, **table})
-    ds.distill(run, run.task(images(0)), folder, about=about)
+    ds.distill(run, images(0), folder, about=about)
     if score is not None:
-        sheets.score(folder, ds.load(folder), score, run.network, images(0), images(1), trials=2, seed=4,
-                      baselines=folder.parent / "baselines", full=True)
+        trials.score(folder, ds.load(folder), Evaluation(score, run.network, images(0), images(1), seed=4), trials=2,
+                     baselines=folder.parent / "baselines", full=True)
     return folder
 
 
@@ -180,8 +181,9 @@ def test_several_runs_are_compared(made: Path, tmp_path: Path) -> None:
 
 
 def test_several_runs_and_students_make_a_matrix(made: Path, folder: Path, tmp_path: Path) -> None:
-    sheet = sheets.score(folder, ds.load(folder), PROTOCOL, load(ds.Architecture, "mlp:width=8"), images(0), images(1),  # type: ignore[type-abstract]
-                          trials=2, baselines=tmp_path / "baselines")
+    mlp = load(ds.Architecture, "mlp:width=8")  # type: ignore[type-abstract]
+    sheet = trials.score(folder, ds.load(folder), Evaluation(PROTOCOL, mlp, images(0), images(1)), trials=2,
+                         baselines=tmp_path / "baselines")
     text, checked = page(folder, made / "chosen", out=tmp_path / "page.html")
     assert "Other architectures: dc, test split" in checked.text
     assert text.count(">distilled with<") == 1
@@ -277,9 +279,9 @@ def test_teachers_and_the_paired_gain_of_plugins(tmp_path: Path) -> None:
     pool = {"networks": ["convnet:width=4,depth=1"], "count": 2, "epochs": 1, "validation": 0.34}
     for name, plugins in (("plain", {}), ("guided", {"clom": {"weight": 3.0, "pool": pool}})):
         run = load(ds.Run, {"network": "convnet:width=4,depth=1", "ipc": 2, "method": METHOD, "plugins": plugins})
-        ds.distill(run, run.task(images(0), root=tmp_path), tmp_path / name)
-        sheets.score(tmp_path / name, ds.load(tmp_path / name), PROTOCOL, run.network, images(0), images(1), trials=3, seed=4,
-                      baselines=tmp_path / "baselines")
+        ds.distill(run, images(0), tmp_path / name, root=tmp_path)
+        trials.score(tmp_path / name, ds.load(tmp_path / name), Evaluation(PROTOCOL, run.network, images(0), images(1), seed=4),
+                     trials=3, baselines=tmp_path / "baselines")
     page = report([tmp_path / "guided"], tmp_path / "one.html").read_text()
     facts = ds.load(tmp_path / "guided").card["prepared"]["clom"]["teachers"]
     assert [one["digest"] in page for one in facts] == [True, True]

@@ -47,7 +47,7 @@ def test_no_command_shows_a_path() -> None:
 def test_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = load(ds.Run, {"method": {"kind": "coreset"}, "network": "mlp", "ipc": 1})
     pixels = (RNG(0).uniform(4, 3, 8, 8) * 256).byte()
-    ds.distill(run, run.task(Images(pixels, torch.arange(4) % 2, ("a", "b"), (0.5,) * 3, (0.25,) * 3)), tmp_path / "it's")
+    ds.distill(run, Images(pixels, torch.arange(4) % 2, ("a", "b"), (0.5,) * 3, (0.25,) * 3), tmp_path / "it's")
     code = reproduce.python("it's", ds.load(tmp_path / "it's"))
     assert "# x (B, 3, 8, 8) normalized, y (B,) class numbers" in code
     monkeypatch.chdir(tmp_path)

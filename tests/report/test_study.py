@@ -11,8 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from datastill.report.study import cells, judged, markdown, pictures, render, verdict, write
-from datastill.scoring import statistics
-from datastill.study import difference
+from datastill.statistics import difference, statistics
 
 ARMS, STUDENTS, SEEDS = ("plain", "few <1>", "many"), ("convnet:width=32", "mlp"), (0, 1, 2)
 AXIS = {"few <1>": 1, "many": 10}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from datastill.report import words
-from datastill.scoring import statistics
+from datastill.statistics import statistics
 
 
 def sheet(synthetic: list[float], random: list[float], **more: Any) -> dict[str, Any]:

@@ -262,7 +262,7 @@ def test_timm_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_run_is_guided_by_a_file(draw: str, tmp_path: Path) -> None:
     table = {"kind": "pretrained", "networks": [NET], "files": [saved(tmp_path / "a.pt"), saved(tmp_path / "b.pt")]}
     run = tiny.run(plugins={"clom": {"pool": table, "draw": draw}, "cclom": {"pool": table, "draw": draw, "batch_real": 16}})
-    ds.distill(run, run.task(tiny.splits().train, root=tmp_path), tmp_path / "out")
+    ds.distill(run, tiny.splits().train, tmp_path / "out", root=tmp_path)
     assert len(ds.load(tmp_path / "out").card["prepared"]["clom"]["teachers"]) == 2
 
 

@@ -23,8 +23,9 @@ import tiny
 from datastill.core import Step
 from datastill.data import Batch, Data, Images
 from datastill.description import load
-from datastill.errors import InputError
+from datastill.errors import InputError, Stopped
 from datastill.nets import Architecture
+from datastill.place import Place
 from datastill.rng import RNG
 from datastill.run import check, distill
 from datastill.teachers import Context, Pool, Teachers
@@ -32,10 +33,9 @@ from datastill.teachers import _trained as module
 from datastill.teachers._snapshots import flat
 from datastill.teachers._trained import Trained
 from datastill.teachers.experts import Experts
-from datastill.teachers.making import make
 from datastill.teachers.supervised import Supervised
 from datastill.train import Examples
-from kit import input_error
+from kit import Told, input_error
 
 NET = tiny.NETWORK
 
@@ -121,17 +121,11 @@ def test_stop_and_resume_is_the_unbroken_training(every: float, tmp_path: Path, 
     some.prepare(context(tmp_path / "whole"))
     monkeypatch.setattr("datastill.teachers._lesson.EVERY", every)
 
-    class Enough(Exception):
-        pass
-
-    def stop(done: int, of: int) -> None:
-        assert of == 5
-        if done in (1, 2, 4):
-            raise Enough
-
-    for _ in range(3):
-        with pytest.raises(Enough):
-            some.prepare(context(tmp_path / "broken", watch=stop))
+    for epoch in (1, 2, 4):
+        told = Told(stop_at=epoch)
+        with pytest.raises(Stopped, match="stopped; the same command goes on"):
+            some.prepare(context(tmp_path / "broken", progress=told))
+        assert told.steps[-1] == (epoch, 5)
     some.prepare(context(tmp_path / "broken"))
     assert content(tmp_path / "whole") == content(tmp_path / "broken")
 
@@ -144,6 +138,7 @@ torch.set_num_threads(1)
 import datastill.teachers._lesson as lesson
 import datastill.teachers._trained as trained
 from datastill.data import Data, Images
+from datastill.progress import Progress
 from datastill.teachers import Context
 from datastill.teachers.supervised import Supervised
 from datastill.nets.convnet import ConvNet
@@ -151,7 +146,10 @@ lesson.EVERY = 0.0
 real = Data(source="digits").load(".").train
 pool = Supervised(networks=(ConvNet(width=4, depth=2),), count=2, epochs=12, batch_size=64)
 root = Path(sys.argv[1])
-pool.prepare(Context(real, root, root, lambda done, of: print(done, flush=True)))
+class Said(Progress):
+    def tell(self, done, of, note=""):
+        print(done, flush=True)
+pool.prepare(Context(real, root, root, Said()))
 """
     def start(root: Path) -> subprocess.Popen[str]:
         return subprocess.Popen([sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE, text=True,
@@ -173,8 +171,9 @@ pool.prepare(Context(real, root, root, lambda done, of: print(done, flush=True))
 
 def test_several_at_once_are_the_same(tmp_path: Path) -> None:
     some, data = pool(count=3), Data(source="digits", validation=0.1)
-    make(some, data, tmp_path / "one", tmp_path, torch.device("cpu"), 1, lambda *at: None)
-    make(some, data, tmp_path / "two", tmp_path, torch.device("cpu"), 2, lambda *at: None)
+    for name, jobs in (("one", 1), ("two", 2)):
+        place = Place(tmp_path / name, tmp_path, "cpu")
+        place.make_teachers(some, data, place.executor(jobs))
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
@@ -253,11 +252,8 @@ def test_an_edited_card(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint(tmp_path: Path) -> None:
     some = pool()
 
-    def stop(done: int, of: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        some.prepare(context(tmp_path, watch=stop))
+    with pytest.raises(Stopped):
+        some.prepare(context(tmp_path, progress=Told(stop_at=0)))
     path = teacher_folder(tmp_path) / "state.pt"
     path.write_bytes(path.read_bytes()[:-3])
     with input_error("state.pt", "damaged", "start the teacher over"):
@@ -339,7 +335,7 @@ def test_a_full_disk_is_said_and_nothing_lost(tmp_path: Path, monkeypatch: pytes
     def full(*anything: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("datastill.teachers._lesson.Writer.write", full)
+    monkeypatch.setattr("datastill.teachers._lesson.SnapshotWriter.write", full)
     with pytest.raises(RunError, match=r"the disk is full.*make room"):
         some.prepare(context(tmp_path))
     monkeypatch.undo()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from scipy import stats
 
 from datastill import artifact
 from datastill.compute import double
@@ -80,14 +79,3 @@ def _one(iteration: int, tensors: dict[str, torch.Tensor], members: Sequence[Tea
         entropies.append(float(F.cross_entropy(logits, y)))
         accuracies.append(float(double(logits.argmax(1) == y.argmax(1)).mean()))
     return Judged(iteration, sum(entropies) / len(entropies), sum(accuracies) / len(accuracies))
-
-
-def rank_correlation(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
-    """Pearson's, Spearman's and Kendall's correlation of two lists of numbers, with p values; empty below three pairs, or
-    where one of them is constant."""
-    if len(first) < 3 or len(set(first)) < 2 or len(set(second)) < 2:
-        return {}
-    found = {"pearson": stats.pearsonr(first, second), "spearman": stats.spearmanr(first, second),
-             "kendall": stats.kendalltau(first, second)}
-    measured = {name: {"value": float(one.statistic), "p": float(one.pvalue)} for name, one in found.items()}
-    return {"n": len(first), **measured}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from datastill.data.images import Images, mean_and_std
-from datastill.data.source import Arrays, check
+from datastill.data.source import Arrays, check_arrays
 from datastill.errors import InputError
 
 
@@ -32,7 +32,7 @@ def read(dataset: Any, classes: tuple[str, ...], mean: tuple[float, ...], std: t
     if like is not None:
         classes, mean, std = classes or like.classes, mean or like.mean, std or like.std
     names = classes or tuple(map(str, getattr(dataset, "classes", ()))) or tuple(map(str, range(labels.max(initial=-1) + 1)))
-    arrays = check(Arrays((np.stack(pixels) if pixels else np.zeros((0, 4, 4, 1), np.uint8), labels), None, names), name)
+    arrays = check_arrays(Arrays((np.stack(pixels) if pixels else np.zeros((0, 4, 4, 1), np.uint8), labels), None, names), name)
     stored = np.ascontiguousarray(np.asarray(arrays.train[0]).transpose(0, 3, 1, 2))
     images = Images(torch.from_numpy(stored), torch.from_numpy(labels), names, (), (), origin=name)
     if not mean or not std:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from datastill.data.digits import Digits
 from datastill.data.images import Images, Lazy, mean_and_std
-from datastill.data.source import Arrays, Source, check
+from datastill.data.source import Arrays, Source, check_arrays
 from datastill.data.whitening import check_memory, fit_once
 from datastill.description import NOT_DECISIVE, Description
 from datastill.errors import InputError
@@ -68,7 +68,7 @@ class Data(Description):
         root = Path(root)
         if self.channels == 2:
             raise InputError("data.channels: expected 1 or 3, got 2")
-        arrays = check(self._read(root), self.name, self.size, self.channels)
+        arrays = check_arrays(self._read(root), self.name, self.size, self.channels)
         train, test = (self._of_classes(images) for images in self._apart(arrays))
         if self.keep:
             train = train.subset(self._read_keep(root / self.keep, len(train)))

@@ -45,7 +45,7 @@ class Source(Family):
         source of loose image files honors while decoding; others leave them to their caller."""
 
 
-def check(arrays: Arrays, name: str, size: int | None = None, channels: int | None = None) -> Arrays:
+def check_arrays(arrays: Arrays, name: str, size: int | None = None, channels: int | None = None) -> Arrays:
     """The same arrays, if they can be distilled once they are brought to ``size`` and ``channels``, where asked for.
 
     Raises InputError: an empty class, a single class, a class name that cannot be written, a wrong shape.

@@ -45,7 +45,7 @@ class Coreset(Method):
     def _trained(self, task: Task, rng: RNG) -> nn.Module:
         net = task.fresh(rng("network"))
         rates = [0.01 if epoch < (self.epochs + 1) // 2 else 0.001 for epoch in range(self.epochs)]
-        fit(net, task.real, rates, rng("train"), batch_size=256, watch=task.watch)
+        fit(net, task.real, rates, rng("train"), batch_size=256, progress=task.progress)
         return net.eval()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -204,6 +205,12 @@ class TrajectoryMatching(Method):
         name = self.experts(task.network).digest(task.real.fingerprint, *self.pool.identity(task.data_root))
         return Labeler(name, lambda batch: self._opinion(task, batch).softmax(1))
 
+    def conclusions(self, log: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+        skipped = sum(line.get("skipped", 0.0) for line in log)
+        if skipped > len(log) / 2:
+            yield (f"{skipped:.0f} of these iterations changed nothing: their loss was above method.threshold; raise it, or "
+                   "change the inner training until the loss is below it")
+
     @torch.no_grad()
     def _opinion(self, task: Task, batch: Batch) -> Tensor:
         """Mean logits (B, K) of the experts that are right about an image."""
@@ -217,7 +224,9 @@ class TrajectoryMatching(Method):
             step = self._match(iteration, net, synthetic, task, task.teachers(pool), rng("segment", attempt))
             if bool(torch.isfinite(step.loss)):
                 if attempt:
-                    step.log["redrawn"] = float(attempt)
+                    step = replace(step, log={**step.log, "redrawn": float(attempt)}, caution=(
+                        "the inner training was not finite on a segment, another was drawn; if that goes on (redrawn in the "
+                        "log), lower method.lr_net or method.optim.inner_lr.lr"))
                 yield step
                 return
         now = 0.0 if synthetic.lr is None else float(synthetic.lr.detach())

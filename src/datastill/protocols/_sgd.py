@@ -10,9 +10,10 @@ from torch import nn
 from datastill.core import Protocol
 from datastill.errors import InputError
 from datastill.functional.augment import Strategy
+from datastill.progress import Progress
 from datastill.registry import kind
 from datastill.rng import RNG
-from datastill.train import Examples, Watch, augmented, fit
+from datastill.train import Examples, augmented, fit
 
 Rate = Annotated[float, Field(gt=0.0, le=1e30)]
 
@@ -46,10 +47,10 @@ class SGDTraining(Protocol):
         drop = epochs // 2 + 2  # first epoch at the lower learning rate
         return [lr if epoch < drop else lr * 0.1 for epoch in range(epochs + 1)], [drop]
 
-    def train(self, network: nn.Module, examples: Examples, rng: RNG, watch: Watch | None = None) -> None:
+    def train(self, network: nn.Module, examples: Examples, rng: RNG, progress: Progress = Progress()) -> None:
         rates, restarts = self.schedule()
         fit(network, augmented(examples, self.augment), rates, rng, batch_size=self.batch_size, momentum=self.momentum,
-            weight_decay=self.weight_decay, restarts=restarts, criterion=self.criterion, watch=watch,
+            weight_decay=self.weight_decay, restarts=restarts, criterion=self.criterion, progress=progress,
             precision=self.precision, channels_last=self.channels_last)
 
     def for_set(self, lr: float | None) -> Self:

@@ -13,9 +13,10 @@ from datastill.core import Protocol
 from datastill.errors import InputError
 from datastill.functional.augment import STRATEGY, Strategy
 from datastill.nets import Architecture
+from datastill.progress import Progress
 from datastill.registry import kind
 from datastill.rng import RNG
-from datastill.train import Examples, Optimizer, Watch, augmented, fit, half_cosine
+from datastill.train import Examples, Optimizer, augmented, fit, half_cosine
 
 OTHERS: dict[str, Any] = {"optimizer": "adamw", "lr": 0.001, "warmup": 0.1, "statistics": "running"}
 RECIPES: dict[str, dict[str, Any]] = {
@@ -63,12 +64,12 @@ class Tuned(Protocol):
     def for_full_data(self) -> Tuned:
         return self.model_copy(update={"epochs": self.full_epochs})
 
-    def train(self, network: nn.Module, examples: Examples, rng: RNG, watch: Watch | None = None) -> None:
+    def train(self, network: nn.Module, examples: Examples, rng: RNG, progress: Progress = Progress()) -> None:
         if self.optimizer is None or self.lr is None or self.warmup is None:
             raise InputError("tuned: the recipe depends on the network; call for_network(architecture) first")
         fit(network, augmented(examples, self.augment), half_cosine(self.lr, self.epochs, self.warmup), rng,
             batch_size=self.batch_size, optimizer=self.optimizer, momentum=self.momentum, weight_decay=self.weight_decay,
-            criterion=self.criterion, watch=watch, precision=self.precision, channels_last=self.channels_last)
+            criterion=self.criterion, progress=progress, precision=self.precision, channels_last=self.channels_last)
         if self.statistics == "recomputed":
             parts = torch.arange(len(examples)).split(self.batch_size)
             update_bn((examples.batch(rows).x for rows in parts), network)

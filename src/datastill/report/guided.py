@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datastill.report import words
-from datastill.scoring import statistics
+from datastill.statistics import statistics
 
 Card = Mapping[str, Any]
 

@@ -11,8 +11,8 @@ from markupsafe import Markup, escape
 
 from datastill.core import Protocol
 from datastill.report.settings import short_table
-from datastill.scoring import statistics
 from datastill.sheets import flags
+from datastill.statistics import statistics
 
 NBSP = "\u00a0"
 Sheet = Mapping[str, Any]

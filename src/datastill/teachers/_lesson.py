@@ -13,9 +13,10 @@ from datastill.data import Images
 from datastill.digest import dump
 from datastill.errors import InputError
 from datastill.nets import fresh
+from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.states import read_state, write_state
-from datastill.teachers._snapshots import SNAPSHOTS, Writer, flat, write_card
+from datastill.teachers._snapshots import SNAPSHOTS, SnapshotWriter, flat, write_card
 
 if TYPE_CHECKING:
     from datastill.teachers._trained import Trained
@@ -64,10 +65,10 @@ class Lesson:
         """Of the checkpoint."""
         return self.folder / STATE
 
-    def carry_out(self, watch: Any) -> None:
-        """Train to the end and write the card. Raises RunError when training diverges."""
+    def carry_out(self, progress: Progress) -> None:
+        """Train to the end and write the card. Raises RunError when training diverges, Stopped when asked to stop."""
         pool, saved = self.pool, time.monotonic()
-        writer = Writer(self.folder / SNAPSHOTS, len(pool.kept), len(flat(self.network)))
+        writer = SnapshotWriter(self.folder / SNAPSHOTS, len(pool.kept), len(flat(self.network)))
         try:
             if not self.accuracy and not self.sums:
                 self._note(writer)
@@ -78,7 +79,7 @@ class Lesson:
                     self._save()
                     saved = time.monotonic()
                 try:
-                    watch(self.training.epoch, pool.epochs)
+                    progress.tell(self.training.epoch, pool.epochs)
                 except BaseException:  # asked to stop
                     self._save()
                     raise
@@ -93,7 +94,7 @@ class Lesson:
             "accuracy": self.accuracy, "loss": self.losses})
         self.path.unlink(missing_ok=True)
 
-    def _note(self, writer: Writer) -> None:
+    def _note(self, writer: SnapshotWriter) -> None:
         """Measure the network, and store it if this epoch is one to keep."""
         epoch = self.training.epoch
         if self.held is not None:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from datastill.errors import InputError
 from datastill.files import reason
-from datastill.store import Place
+from datastill.store import Entry
 
 SNAPSHOTS = "snapshots.npy"
 SCHEMA = 1
 
 
-class Writer:
+class SnapshotWriter:
     """Writes rows (parameters and buffers, flattened, float32) into a .npy file of known size, one at a time.
 
     Ordinary writes, not a memory map: a full disk is then an error and not a crash.
@@ -59,7 +59,7 @@ def layout(network: nn.Module) -> list[list[Any]]:
 def write_card(folder: Path, network: nn.Module, epochs: Sequence[int], sums: Sequence[str],
                about: Mapping[str, Any]) -> None:
     """The card; it comes last, so that a folder with a card is complete. The snapshots have a checksum a row."""
-    Place(folder, "").finish({"schema": SCHEMA, "kind": "datastill.teacher", **about, "tensors": layout(network),
+    Entry(folder, "").finish({"schema": SCHEMA, "kind": "datastill.teacher", **about, "tensors": layout(network),
                               "epochs": list(epochs), "rows": list(sums)})
 
 
@@ -67,7 +67,7 @@ class Rows:
     """The rows of a finished teacher by epoch, memory-mapped; each is held against its checksum when first read."""
 
     def __init__(self, folder: Path, again: str) -> None:
-        self.card, self.path, self.again = Place(folder, again).card(), folder / SNAPSHOTS, again
+        self.card, self.path, self.again = Entry(folder, again).card(), folder / SNAPSHOTS, again
         self._sound: set[int] = set()
 
     def read(self, epoch: int) -> Tensor:

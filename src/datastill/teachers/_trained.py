@@ -23,7 +23,7 @@ from datastill.nets import fresh
 from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.states import read_state
-from datastill.store import CARD, Place, locked
+from datastill.store import CARD, Entry, locked
 from datastill.teachers._lesson import STATE, Lesson, Trainer
 from datastill.teachers._snapshots import SNAPSHOTS, Rows, read_into
 from datastill.teachers.pool import Context, Pool, Teacher, Trajectory, frozen
@@ -200,7 +200,7 @@ class Trained(Pool):
 
     def _card(self, folder: Path) -> dict[str, Any]:
         """The card of a finished teacher. Raises InputError where it is damaged or of another one."""
-        card = Place(folder, again(folder)).card()
+        card = Entry(folder, again(folder)).card()
         if card.get("digest") != folder.name.rpartition("-")[2]:
             raise InputError(f"{folder} holds another teacher ({card.get('digest')}); {again(folder)}")
         return card
@@ -231,7 +231,7 @@ class Trained(Pool):
     def _make(self, context: Context, group: int, number: int, before: int, of: int) -> None:
         """Train one teacher, if it is not there; ``before`` of ``of`` teachers are done."""
         folder = self._folder(context, group, number)
-        if (place := Place(folder, again(folder))).finished:
+        if (place := Entry(folder, again(folder))).finished:
             return
         with place.held(wait=True):
             if place.finished:  # another process made it while this one waited
@@ -239,8 +239,7 @@ class Trained(Pool):
             images = self._images(context).to(context.real.device)
             lesson = Lesson(self._one(group, number), images, *_apart(images, self.validation), folder)
             try:
-                lesson.carry_out(lambda done, epochs: context.watch is None or context.watch(
-                    before * epochs + done, of * epochs))
+                lesson.carry_out(context.progress.part(before, of))
             except OSError as error:
                 raise RunError(f"stopped: cannot write to {folder}: {reason(error)}; make room and run the same command to "
                                "go on") from error

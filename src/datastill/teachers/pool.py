@@ -22,10 +22,10 @@ from datastill.errors import InputError
 from datastill.functional.batchnorm import Statistics, normalizations, statistics
 from datastill.nets import Architecture, as_function, chunk_size, fresh
 from datastill.nets.convnet import ConvNet
+from datastill.progress import Progress
 from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.store import once
-from datastill.train import Watch
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Context:
     """For whom teachers are made, and where they lie.
 
     real: the run's training images. root: the folder for results; teachers lie in ``root/teachers``. data_root: where other
-    datasets are. watch: told of work done and to do, in epochs. dry_run: networks stand in with random weights, nothing
+    datasets are. progress: told of work done and to do, in epochs. dry_run: networks stand in with random weights, nothing
     is made or written (``datastill plan``).
     """
 
     real: Images
     root: Path
     data_root: Path
-    watch: Watch | None = None
+    progress: Progress = field(default_factory=Progress)
     dry_run: bool = False
 
 
@@ -194,10 +194,10 @@ class Pool(Family):
         return self if self.networks else self.model_copy(update={"networks": (network,)})
 
     def fit(self, images: Images, *, root: Path | str = "outputs", data_root: Path | str = "data",
-            watch: Watch | None = None) -> Teachers:
+            progress: Progress | None = None) -> Teachers:
         """Make what is missing of it for these training images, in ``root/teachers``, and return its teachers. Where it
         names no networks, ``ConvNet()`` is taken. Raises InputError, RunError."""
-        pool, context = self.for_network(ConvNet()), Context(images, Path(root), Path(data_root), watch)
+        pool, context = self.for_network(ConvNet()), Context(images, Path(root), Path(data_root), progress or Progress())
         pool.check(context)
         pool.prepare(context)
         return Teachers(pool, context)

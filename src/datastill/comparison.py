@@ -1,0 +1,50 @@
+"""What came of a study: rows of results, compared in pairs by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datastill.digest import digest
+from datastill.statistics import average, difference, rank_correlation, statistics
+from datastill.study import Cell, Study
+
+
+def compare(study: Study, found: Sequence[Cell], outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows by recipe, arm and kind of student: accuracy by seed (mean over trials), and the difference to the arm
+    ``against``, paired by seed; what judges said; their rank correlation with accuracy over all runs."""
+    by = {(cell.recipe, cell.arm, cell.seed): outcome for cell, outcome in zip(found, outcomes, strict=True)}
+    seeds = list(range(study.seed, study.seed + study.seeds))
+    rows = []
+    for recipe, arm in dict.fromkeys((cell.recipe, cell.arm) for cell in found):
+        of_seed = [by[recipe, arm, seed] for seed in seeds]
+        for student in of_seed[0]["scores"]:
+            accuracy, random = ([average(one["scores"][student][subject]) for one in of_seed] for subject in
+                                ("synthetic", "random"))
+            row = {"recipe": recipe, "arm": arm, "student": student, "accuracy": accuracy, "random": random,
+                   "mean": statistics(accuracy), "gain": statistics([a - b for a, b in zip(accuracy, random, strict=True)]),
+                   "flags": sorted({flag for one in of_seed for flag in one["scores"][student]["flags"]})}
+            if study.against and arm != study.against:
+                other = [average(by[recipe, study.against, seed]["scores"][student]["synthetic"]) for seed in seeds]
+                row["difference"] = difference([a - b for a, b in zip(accuracy, other, strict=True)])
+            rows.append(row)
+    judged = [{"recipe": cell.recipe, "arm": cell.arm, "seed": cell.seed, "folder": one["folder"], "run": one["judged"],
+               "teachers": one["teachers"], "accuracy": {name: average(s["synthetic"]) for name, s in one["scores"].items()}}
+              for cell, one in zip(found, outcomes, strict=True)]
+    return {"schema": 1, "question": study.question, "digest": digest(study), "against": study.against,
+            "split": study.split, "figure": study.figure, "axes": study.values(), "seeds": seeds, "trials": study.trials,
+            "rows": rows, "runs": judged, "correlation": _correlations(judged)}
+
+
+def _correlations(judged: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the last cross-entropy and accuracy under the judges with each student's accuracy, by recipe."""
+    found: dict[str, Any] = {}
+    for recipe in dict.fromkeys(one["recipe"] for one in judged):
+        apart = {one["folder"]: one for one in judged if one["recipe"] == recipe and one["run"]}  # arms may share a run
+        runs = list(apart.values())
+        for student in runs[0]["accuracy"] if runs else ():
+            scores = [one["accuracy"][student] for one in runs]
+            for what in ("cross_entropy", "accuracy"):
+                if measured := rank_correlation([one["run"][-1][what] for one in runs], scores):
+                    found.setdefault(recipe, {}).setdefault(student, {})[what] = measured
+    return found

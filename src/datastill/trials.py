@@ -1,0 +1,127 @@
+"""Trials: train the students a score sheet is missing, of a distilled set and of the baselines beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datastill.artifact import TENSORS, Distilled
+from datastill.core import Labeler, Task
+from datastill.data import Batch
+from datastill.digest import digest
+from datastill.files import make_folder, sha256, write_json
+from datastill.progress import Progress
+from datastill.rng import RNG
+from datastill.scoring import Evaluation, Score, check_alike, check_student, student
+from datastill.sheets import SUBJECTS, Sheet, Subject, describe, facts, flags, place_of, read, stored, summary
+
+
+def score(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselines: Path, trials: int = 5,
+          full: bool = False, labeler: Labeler | None = None, progress: Progress = Progress()) -> dict[str, Any]:
+    """Score an artifact beside random real images (drawn again each trial) and, if asked, the full training data.
+
+    labeler: gives the random images soft labels, where the set's are soft.
+
+    Each trial is written when it is done, to ``folder/scores/<digest>.json`` and, for the baselines, to ``baselines``, where
+    they are shared by all sets of that data, ipc and protocol; a second call runs only what is missing, and nothing that was
+    ever measured is dropped. Returns the sheet, of all finished trials. Raises InputError as ``evaluate``.
+    """
+    check_alike(distilled, evaluation.images)
+    check_student(evaluation.network, evaluation.images)
+    sheet = describe(sha256(folder / TENSORS), distilled, evaluation)
+    for place in (folder / "scores", baselines):
+        make_folder(place)
+    path = place_of(folder, sheet)
+    before = read(path)
+    about = {"data": distilled.card["data"], **_measured_on(evaluation)}
+    soft = labeler is not None and distilled.card["labels"] == "soft"
+    labels = {"synthetic": distilled.card["labels"], "random": "soft" if soft else "hard"}
+    result: dict[str, Any] = {**facts(sheet), **about, "labels": labels}
+    for subject in SUBJECTS:
+        own = _of(subject, sheet, labeler if soft else None)
+        place = path if subject == "synthetic" else baselines / f"{subject}-{digest(own)}.json"
+        count = (1 if full else 0) if subject == "full" else trials
+        examples = partial(_examples, subject, own, distilled, evaluation, labeler if soft else None)
+        done = _trials(place, count, _students(subject, examples, own, evaluation, count, progress),
+                       {**facts(own), **about}, subject)
+        if done and (subject != "full" or full or "full" in read(path)):
+            result[subject] = [one.model_dump(mode="json") for one in done]
+    result |= {"summary": summary(result), **({"selected": before["selected"]} if "selected" in before else {})}
+    result |= {"flags": flags(result)}
+    write_json(path, result)
+    return result
+
+
+def own_trials(folder: Path, sheet: Sheet, distilled: Distilled, evaluation: Evaluation, trials: int,
+               progress: Progress = Progress()) -> list[Score]:
+    """The trials of a sheet's own set, without baselines; the missing ones are run and kept."""
+    make_folder(folder / "scores")
+    run = _students("synthetic", lambda trial: distilled, sheet, evaluation, trials, progress)
+    header = {**facts(sheet), "images": len(evaluation.images)}
+    return _trials(place_of(folder, sheet), trials, run, header, "synthetic")[:trials]
+
+
+def random_real(evaluation: Evaluation, ipc: int, *, baselines: Path, trials: int = 5,
+                progress: Progress = Progress()) -> list[Score]:
+    """Score random real training images alone, drawn again each trial: the baseline every sheet has, kept in the same file.
+
+    Raises InputError as ``evaluate``, RunError where a student diverges; the trials before that are kept.
+    """
+    check_student(evaluation.network, evaluation.images)
+    make_folder(baselines)
+    sheet = Sheet(subject="random", protocol=evaluation.protocol_for(None), network=evaluation.network,
+                  split=evaluation.split, seed=evaluation.seed, ipc=ipc, fingerprint=evaluation.fingerprint)
+    run = _students("random", partial(_random, evaluation, ipc), sheet, evaluation, trials, progress)
+    return _trials(baselines / f"random-{digest(sheet)}.json", trials, run, {**facts(sheet), **_measured_on(evaluation)},
+                   "random")[:trials]
+
+
+def _of(subject: Subject, sheet: Sheet, labeler: Labeler | None) -> Sheet:
+    """The description of a baseline: shared by all sets of the same data and, for random images, of the same ipc."""
+    if subject == "synthetic":
+        return sheet
+    if subject == "random":
+        return sheet.model_copy(update={"subject": "random" if labeler is None else f"random, {labeler.name}"})
+    return sheet.model_copy(update={"subject": subject, "ipc": 0, "protocol": sheet.protocol.for_full_data()})
+
+
+def _measured_on(evaluation: Evaluation) -> dict[str, Any]:
+    """What a score file says of the images it was measured on."""
+    return {"images": len(evaluation.images), "chance": evaluation.chance}
+
+
+def _students(subject: Subject, examples: Callable[[int], Any], sheet: Sheet, evaluation: Evaluation, count: int,
+              progress: Progress) -> Callable[[int], Score]:
+    """Trains the student of one of ``count`` trials, by the protocol of a sheet, on its ``examples``."""
+    def run(trial: int) -> Score:
+        return student(examples(trial), sheet.protocol, sheet.network, evaluation.images, trial, sheet.seed,
+                       progress.part(trial, count, f"{subject}, trial {trial + 1}"))
+    return run
+
+
+def _examples(subject: Subject, sheet: Sheet, distilled: Distilled, evaluation: Evaluation, labeler: Labeler | None,
+              trial: int) -> Any:
+    """What a student of one subject is trained on."""
+    if subject == "synthetic":
+        return distilled
+    if subject == "full":
+        return evaluation.train
+    drawn = _random(evaluation, sheet.ipc, trial)
+    return drawn if labeler is None else Batch(drawn.x, labeler.label(drawn))
+
+
+def _random(evaluation: Evaluation, ipc: int, trial: int) -> Batch:
+    return Task(evaluation.train, evaluation.network).random_real(ipc, RNG(evaluation.seed)("random", trial))
+
+
+def _trials(path: Path, count: int, run: Callable[[int], Score], header: Mapping[str, Any], subject: Subject) -> list[Score]:
+    """All finished trials of the file at ``path``, at least ``count``: each missing one is run and added to it at once."""
+    content = read(path)
+    done = stored(path, content, subject)
+    for trial in range(len(done), count):
+        done.append(run(trial))
+        content = {**content, **header, subject: [one.model_dump(mode="json") for one in done]}
+        write_json(path, content)
+    return done

@@ -1,0 +1,175 @@
+"""Everything the command line does, for Python: distill, teach, score, tune, plan, studies and reports in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from datastill.artifact import CARD, load
+from datastill.core import Protocol
+from datastill.data import Data, Splits
+from datastill.description import load as describe
+from datastill.errors import InputError
+from datastill.nets import Architecture
+from datastill.place import Place, images_of
+from datastill.plan import Plan
+from datastill.plan import plan as try_out
+from datastill.progress import Progress
+from datastill.protocols.dc import DC
+from datastill.recipes import Recipe, read_recipe
+from datastill.run import Run, check_protocol, distill, labeler, read_run
+from datastill.scoring import Evaluation, Split, check_student
+from datastill.selection import check_snapshots, select
+from datastill.study import Study
+from datastill.study_run import Foreseen, foresee, run_study
+from datastill.teachers import Pool, Teachers
+from datastill.trials import score
+from datastill.tuning import Tried, check_tuning, tune
+
+
+class Workspace(Place):
+    """Where things run: a folder for results (``root``), one for datasets (``data_root``), a device.
+
+    What was finished under the root is found again: runs, teachers, scores, baselines and studies are shared by all that is
+    done there. Data is loaded once. Raises InputError where there is no such device.
+
+    >>> workspace = Workspace(getfixture("tmp_path"), ".", "cpu")
+    >>> recipe = read_recipe("dm/digits-ipc1", ["method.iterations=2", "network=mlp:width=8", "protocol.epochs=1"])
+    >>> folder = workspace.distill(recipe)
+    >>> sorted(workspace.score(folder, trials=1)["summary"])
+    ['gain', 'random', 'synthetic']
+    """
+
+    def __init__(self, root: Path | str = "outputs", data_root: Path | str = "data", device: Any = None) -> None:
+        super().__init__(root, data_root, device)
+        self.device  # noqa: B018 - says at once where it is not there
+
+    def check_recipe(self, recipe: Recipe | Run | str, folder: Path | None = None, keep: Collection[int] = ()) -> Path:
+        """Check that ``distill`` can begin. Returns the folder of the run; raises InputError."""
+        read = _recipe(recipe)
+        folder = self._folder(read, folder, keep)
+        self.check(read.run)
+        return folder
+
+    def _folder(self, read: Recipe, folder: Path | None, keep: Collection[int]) -> Path:
+        """The folder of a run, if these snapshots can be in it."""
+        if beyond := [number for number in keep if number > read.run.method.iterations]:
+            raise InputError(f"--keep {beyond[0]}: the run has {read.run.method.iterations} iterations")
+        check_protocol(read.run, read.protocol)
+        folder = folder or self.run_folder(read.run)
+        if (folder / CARD).exists() and (lacking := [
+                number for number in keep if not (folder / "snapshots" / f"{number:06d}.safetensors").exists()]):
+            raise InputError(f"{folder} is finished, and kept no snapshot of iteration {lacking[0]}; distill into another "
+                             "--out to have it")
+        return folder
+
+    def distill(self, recipe: Recipe | Run | str, folder: Path | None = None, *, every: float = 30.0,
+                keep: Collection[int] = (), progress: Progress | None = None) -> Path:
+        """Distill by a recipe, named or read, or a run of your own. Returns the folder, ``root/runs/NAME-DIGEST`` unless
+        given. Options, and what is raised, as in ``datastill.distill``."""
+        read = _recipe(recipe)
+        folder = self._folder(read, folder, keep)
+        distill(read.run, self.load(read.run.data).train.to(self.device), folder, root=self.root, data_root=self.data_root,
+                every=every, keep=keep, about=read.about() if read.name else None, progress=progress)
+        return folder
+
+    def teach(self, pool: Pool, data: Data, *, jobs: int = 1, retrain: bool = False,
+              progress: Progress = Progress()) -> Teachers:
+        """Make the teachers of a pool for runs on this data, ``jobs`` at once; with ``retrain`` damaged ones again. Returns
+        them. Raises InputError, RunError."""
+        context = self.context(data)
+        if retrain:
+            pool.mend(context)
+        pool.check(context)
+        self.make_teachers(pool, data, self.executor(jobs), progress)
+        return Teachers(pool, context)
+
+    def evaluations(self, folder: Path, networks: Sequence[Architecture | str] = (),
+                    protocol: Protocol | str | None = None, *, split: Split = "test", seed: int = 0) -> list[Evaluation]:
+        """How a distilled set is to be scored, one for each kind of student: the run's network and the recipe's protocol
+        unless given. Everything is checked before anything is trained: raises InputError."""
+        card = load(folder).card
+        data = describe(Data, card["run"]["data"])  # its method is not needed, so it need not be importable here
+        how = describe(Protocol, protocol or card.get("protocol", DC()))  # type: ignore[type-abstract]
+        students = [describe(Architecture, name) for name in networks or [card["run"]["network"]]]  # type: ignore[type-abstract]
+        splits = self.load(data)
+        if splits.train.fingerprint != card["data"]["fingerprint"]:
+            raise InputError(f"{data.name} under {self.data_root} is not the data {folder} was distilled from (fingerprint "
+                             f"{splits.train.fingerprint}, expected {card['data']['fingerprint']})")
+        train, images = splits.train.to(self.device), images_of(splits, split).to(self.device)
+        for student in students:
+            check_student(student, images)
+        return [Evaluation(how, student, train, images, split, seed) for student in students]
+
+    def score(self, folder: Path, evaluation: Evaluation | None = None, *, trials: int = 5, full: bool = False,
+              snapshots: bool = False, progress: Progress = Progress()) -> dict[str, Any]:
+        """Score a distilled set beside random real images and chance. Returns its sheet (see ``trials.score``).
+
+        evaluation: one of ``evaluations``, the first of its usual ones unless given. full: one student on the full data too.
+        snapshots: choose the best snapshot too, under ``selected`` (see ``selection.select``).
+        """
+        evaluation = evaluation or self.evaluations(folder)[0]
+        distilled = load(folder).to(self.device)
+        if snapshots:
+            check_snapshots(folder)
+        made = labels = None
+        if distilled.card["labels"] == "soft":
+            with suppress(InputError):  # made by a method that is not here: a flag says what random images lack
+                made = read_run(folder)
+            if made is not None:
+                labels = labeler(made, made.task(evaluation.train, root=self.root, data_root=self.data_root))
+        sheet = score(folder, distilled, evaluation, baselines=self.baselines, trials=trials, full=full, labeler=labels,
+                      progress=progress)
+        if snapshots:
+            sheet["selected"] = select(folder, distilled, evaluation, trials=trials, progress=progress)
+        return sheet
+
+    def plan(self, recipe: Recipe | Run | str) -> Plan:
+        """What distilling by a recipe, and a student on the result, will take. Nothing is written; raises InputError."""
+        read = _recipe(recipe)
+        return try_out(read.run, self.load(read.run.data).train.to(self.device), read.protocol, read.run.network,
+                       root=self.root, data_root=self.data_root)
+
+    def tuning_splits(self, data: Data, networks: Sequence[Architecture], ipc: int) -> Splits:
+        """The splits on which kinds of students are tuned, a tenth of the training images held out unless the data says
+        otherwise. Raises InputError where one of them cannot be."""
+        splits = self.load(data if data.validation else data.model_copy(update={"validation": 0.1}))
+        assert splits.validation is not None
+        splits = splits._replace(train=splits.train.to(self.device), validation=splits.validation.to(self.device))
+        for network in networks:
+            check_tuning(network, splits, ipc)
+        return splits
+
+    def tune(self, protocols: Sequence[Protocol], network: Architecture, data: Data, ipc: int, *, trials: int = 3,
+             seed: int = 0, progress: Progress = Progress()) -> list[Tried]:
+        """Try protocols on random real images, measured on validation images; the best comes first (see ``tuning.tune``)."""
+        return tune(protocols, network, self.tuning_splits(data, [network], ipc), ipc, baselines=self.baselines,
+                    trials=trials, seed=seed, progress=progress)
+
+    def foresee(self, study: Study) -> Foreseen:
+        """What of a study is missing and how long that takes. Nothing is written; raises InputError."""
+        return foresee(study, self)
+
+    def study(self, study: Study, name: str, *, jobs: int = 1, progress: Progress = Progress()) -> dict[str, Any]:
+        """Carry out a study, ``jobs`` runs at once; its results (returned too) and its page are written to
+        ``root/studies/NAME``. Raises InputError before any work, RunError."""
+        from datastill.report.study import write
+        folder = self.study_folder(name)
+        results = run_study(study, self, folder, executor=self.executor(jobs), progress=progress)
+        write(results, folder)
+        return results
+
+    @staticmethod
+    def report(folders: Sequence[Path], out: Path | None = None) -> Path:
+        """One page about finished runs: ``report.html``, in the folder of a single run, unless given. Raises InputError."""
+        from datastill.report import report
+        return report(folders, out or (folders[0] / "report.html" if len(folders) == 1 else Path("report.html")))
+
+
+def _recipe(what: Recipe | Run | str) -> Recipe:
+    """A recipe by its name, or the recipe without a name of a run."""
+    if isinstance(what, Run):
+        return Recipe(name="", run=what)
+    return read_recipe(what) if isinstance(what, str) else what

@@ -1,0 +1,108 @@
+"""Executors: results by name, errors reach the caller, processes do the same as one after the other, each on its device."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from datastill.errors import Stopped
+from datastill.executors import Executor, InProcess, Processes
+from kit import Told
+
+CPU = torch.device("cpu")
+EXECUTORS = [InProcess(CPU), Processes(2, [CPU])]
+ITEMS = {"one": 1.0, "two": 4.0, "three": 9.0}
+
+
+def root(item: float, device: torch.device) -> float:
+    return math.sqrt(item)
+
+
+def meet(item: tuple[Path, int], device: torch.device) -> tuple[int, str]:
+    """Waits until so many processes are here at the same time; returns its own and its device."""
+    folder, count = item
+    (folder / str(os.getpid())).touch()
+    _until(lambda: len(list(folder.iterdir())) == count)
+    return os.getpid(), str(device)
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_results_by_name_in_order(executor: Executor) -> None:
+    told = Told()
+    found = executor.map(root, ITEMS, told)
+    assert list(found.items()) == [("one", 1.0), ("two", 2.0), ("three", 3.0)]
+    assert told.steps == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_an_error_ends_it(executor: Executor) -> None:
+    with pytest.raises(ValueError, match=r"math domain|nonnegative"):
+        executor.map(root, {"a": 1.0, "b": -1.0, "c": 4.0})
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_stop_ends_it(executor: Executor) -> None:
+    with pytest.raises(Stopped):
+        executor.map(root, ITEMS, Told(stop_at=1))
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_nothing_to_do(executor: Executor) -> None:
+    assert executor.map(root, {}) == {}
+
+
+@pytest.mark.parametrize(("devices", "wanted"), [(["cuda:0", "cuda:1"], ["cuda:0", "cuda:1", "cuda:0"]), (["cpu"], ["cpu"] * 3)])
+def test_devices_are_dealt_in_turn(devices: list[str], wanted: list[str], tmp_path: Path) -> None:
+    found = Processes(3, [torch.device(name) for name in devices]).map(meet, {str(n): (tmp_path, 3) for n in range(3)})
+    assert len({process for process, _ in found.values()}) == 3
+    assert sorted(device for _, device in found.values()) == sorted(wanted)
+
+
+def test_processes_end_with_their_parent(tmp_path: Path) -> None:
+    """Killed without warning, it leaves nobody behind who would hold a folder."""
+    (tmp_path / "script.py").write_text(
+        "import os, time\n"
+        "import torch\n"
+        "from datastill.executors import Processes\n"
+        "def work(name, device):\n"
+        "    open(name, 'w').write(str(os.getpid()))\n"
+        "    os.rename(name, name + '.pid')\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    Processes(2, [torch.device('cpu')]).map(work, {'a': 'a', 'b': 'b'})\n")
+    parent = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        _until(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+        children = [int(path.read_text()) for path in tmp_path.glob("*.pid")]
+        assert all(map(_alive, children))
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        _until(lambda: not any(map(_alive, children)))
+    finally:
+        parent.kill()
+
+
+def _until(true: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if true():
+            return
+        time.sleep(0.1)
+    raise AssertionError("waited a minute")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{process}/stat")
+    return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")

@@ -1,0 +1,108 @@
+"""The workspace: what the command line does, in Python, under one root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import datastill as ds
+import tiny
+from datastill.protocols.dc import DC
+from datastill.recipes import read_recipe
+from datastill.studies import read_study
+from datastill.workspace import Workspace
+from kit import Told, input_error
+
+CHANGES = ["method.iterations=3", "method.batch_real=8", f"network={tiny.NETWORK}", "protocol.epochs=1", "protocol.augment=none",
+           "data.validation=0.1"]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "root", tmp_path, "cpu")
+
+
+def test_distill_score_report(workspace: Workspace, tmp_path: Path) -> None:
+    recipe, told = read_recipe("dm/digits-ipc1", CHANGES), Told()
+    folder = workspace.distill(recipe, keep=(2,), progress=told)
+    assert folder == workspace.run_folder(recipe.run) == next((tmp_path / "root" / "runs").iterdir())
+    assert told.steps == [(1, 3), (2, 3), (3, 3)]
+    assert ds.load(folder).card["recipe"] == "dm/digits-ipc1"
+    assert workspace.distill(recipe) == folder  # and leaves it alone
+    scoring = Told()
+    sheet = workspace.score(folder, trials=2, snapshots=True, progress=scoring)
+    assert sheet["protocol"]["epochs"] == 1  # the recipe's
+    assert sheet["network"] == tiny.NETWORK
+    assert sheet["selected"]["of"] == 3
+    assert [note for *_, note in scoring.told][:2] == ["synthetic, trial 1"] * 2
+    assert scoring.told[-1][2] == "snapshots, synthetic, trial 2"
+    for network, one in zip(("mlp", tiny.NETWORK), workspace.evaluations(folder, ["mlp", tiny.NETWORK], DC(epochs=2, augment="none"),
+                                                                       split="validation", seed=3), strict=True):
+        other = workspace.score(folder, one, trials=1)
+        assert (other["network"], other["protocol"]["epochs"], other["split"], other["seed"]) == (network, 2, "validation", 3)
+    assert list(workspace.baselines.glob("random-*.json"))
+    assert workspace.report([folder]) == folder / "report.html"
+
+
+def test_a_run_of_your_own(workspace: Workspace) -> None:
+    run = tiny.run()
+    folder = workspace.distill(run)
+    assert ds.load(folder).card["digest"] == run.digest(tiny.splits().train)
+    assert "recipe" not in ds.load(folder).card
+
+
+def test_what_cannot_be_is_said_before_the_work(workspace: Workspace, tmp_path: Path) -> None:
+    recipe = read_recipe("dm/digits-ipc1", CHANGES)
+    for wrong, says in ((read_recipe("dm/digits-ipc1", [*CHANGES, "ipc=1000"]), "ipc 1000 is more than"),
+                        (read_recipe("dm/digits-ipc1", [*CHANGES, "protocol=mtt"]), "learned with a set")):
+        with input_error(says):
+            workspace.check_recipe(wrong)
+        with input_error(says):
+            workspace.distill(wrong)
+    with input_error("--keep 9: the run has 3 iterations"):
+        workspace.distill(recipe, keep=(9,))
+    assert not (tmp_path / "root").exists()
+    folder = workspace.distill(recipe)
+    with input_error("is finished, and kept no snapshot of iteration 1"):
+        workspace.distill(recipe, keep=(1,))
+    with input_error("does not fit images of 8x8"):
+        workspace.evaluations(folder, ["mlp", "lenet"])
+    with input_error("has 2 snapshots"):
+        workspace.score(folder, snapshots=True)
+    assert not (folder / "scores").exists()
+    with input_error("--device quantum"):
+        Workspace(device="quantum")
+
+
+def test_teachers_are_made_where_runs_find_them(workspace: Workspace) -> None:
+    pool, told = tiny.run(plugins={"clom": {"pool": tiny.POOL}}).pools()[0], Told()
+    teachers = workspace.teach(pool, tiny.run().data, progress=told)
+    assert [one.folder for one in teachers] == pool.places(workspace.context(tiny.run().data))
+    assert told.steps == [(1, 2), (2, 2)]
+    workspace.distill(tiny.run(plugins={"clom": {"pool": tiny.POOL}}), progress=(rest := Told()))
+    assert not [note for *_, note in rest.told if "preparing" in note]
+
+
+def test_tuning_holds_images_out(workspace: Workspace) -> None:
+    data = ds.Data(source="digits")
+    network = ds.find(ds.Architecture, "mlp")(width=8)
+    splits = workspace.tuning_splits(data, [network], 1)
+    assert splits.validation is not None
+    assert len(splits.validation) == pytest.approx(0.1 * (len(splits.train) + len(splits.validation)), abs=10)
+    (tried,) = workspace.tune([DC(epochs=1, augment="none")], network, data, 1, trials=1)
+    assert len(tried.accuracies) == 1
+
+
+def test_studies_and_plans(workspace: Workspace, tmp_path: Path) -> None:
+    changes = dict(one.split("=", 1) for one in CHANGES)
+    study = read_study({"question": "Which?", "recipes": {"dm/digits-ipc1": {}}, "seeds": 1, "trials": 1, "changes": {
+        **changes, "protocol.epochs": 1, "method.iterations": 3, "method.batch_real": 8, "data.validation": 0.1},
+        "arms": {"plain": {}, "fewer": {"method.iterations": 2}}})
+    assert workspace.plan(read_recipe("dm/digits-ipc1", CHANGES)).iterations == 3
+    assert [one[3] for one in workspace.foresee(study).arms] == [1, 1]
+    assert not (tmp_path / "root").exists()
+    results = workspace.study(study, "mine")
+    assert [row["arm"] for row in results["rows"]] == ["plain", "fewer"]
+    assert sorted(path.name for path in workspace.study_folder("mine").iterdir()) == ["index.html", "results.json", "table.md"]
+    assert [one[3] for one in workspace.foresee(study).arms] == [0, 0]
