@@ -107,10 +107,10 @@ def test_soft_labels_and_step_size_come_back(tmp_path: Path) -> None:
 
 def test_parameters_are_stored_where_they_are_not_the_images(tmp_path: Path) -> None:
     class Halved(ds.Parametrization):
-        def encode(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-            return {"half": images / 2}
+        def encode(self, start: ds.Batch, task: ds.Task, rng: ds.RNG) -> dict[str, torch.Tensor]:
+            return {"half": start.x / 2}
 
-        def decode(self, parameters: Any) -> torch.Tensor:
+        def decode(self, parameters: Any, rows: Any = None) -> torch.Tensor:
             return parameters["half"] * 2
 
     task = ds.Task(tiny.splits().train, ds.find(ds.Architecture, "mlp")(), Halved())

@@ -63,6 +63,18 @@ def test_distill_evaluate_report_export(run_cli: Call, tmp_path: Path) -> None:
     assert np.load(tmp_path / "set.npz")["images"].shape == (10, 1, 8, 8)
 
 
+def test_merge_and_start_from(run_cli: Call, tmp_path: Path) -> None:
+    for number in range(2):
+        assert run_cli("distill", "dm/digits-ipc1", *SMALL, "ipc=3", f"shard=[{number},2]", "--out", f"part{number}")[0] == 0
+    assert run_cli("merge", "part0", "part1", "whole")[:2] == (0, "Merged 30 images: whole\n")
+    code, _, err = run_cli("merge", "part0", "whole2")
+    assert (code, err) == (2, "datastill: part 1 of 2 is missing; distill it with shard=[1,2] and give all parts\n")
+    assert run_cli("distill", "dm/digits-ipc1", *SMALL, "ipc=3", "start_from=whole", "--out", "on")[0] == 0
+    assert run_cli("plan", "on/run.toml")[0] == 0
+    assert json.loads((tmp_path / "on/card.json").read_text())["started_from"]["digest"] == \
+        json.loads((tmp_path / "whole/card.json").read_text())["digest"]
+
+
 def test_default_folder_is_named_by_the_run(run_cli: Call, tmp_path: Path) -> None:
     assert run_cli("distill", "dm/digits-ipc1", *SMALL)[0] == 0
     (folder,) = (tmp_path / "outputs" / "runs").iterdir()

@@ -8,10 +8,10 @@ from pathlib import Path
 import datastill
 
 SOURCE = Path(datastill.__file__).parent
-ORDER = [["errors"], ["config", "rng", "files", "memory", "compute"], ["states", "jobs"], ["functional"], ["data"], ["nets"], ["train"], ["synthetic"], ["teachers"],
-         ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artifact"], ["loop"], ["checkpoint"], ["run"],
-         ["recipes", "scoring", "export", "plan", "place"], ["sheets"], ["trials"], ["selection", "tuning", "analysis"], ["study"],
-         ["comparison", "studies"], ["study_run"], ["report", "console"], ["workspace"], ["cli"], ["__main__"]]
+ORDER = [["errors"], ["tables", "rng", "files", "late", "memory", "compute", "progress", "statistics"], ["registry"], ["description"], ["digest"], ["store"], ["states", "executors"], ["functional"],
+         ["losses"], ["data"], ["nets"], ["train"], ["synthetic"], ["teachers"], ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artifact"],
+         ["previous"], ["loop"], ["checkpoint"], ["run"], ["recipes", "scoring", "export", "plan", "shards", "place"], ["sheets"], ["trials"],
+         ["selection", "tuning", "analysis"], ["study"], ["comparison", "studies"], ["study_run"], ["report", "console"], ["workspace"], ["cli"], ["__main__"]]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 FAMILIES = {"data", "nets", "parametrizations", "methods", "plugins", "protocols", "teachers"}
 SHARED = {"data": {"source", "images", "description", "whitening", "domain", "_torchvision", "_image_files"}, "nets": {"network", "_pool", "_foreign"}, "teachers": {"pool", "making", "_snapshots", "_lesson", "_trained", "_weights"},
@@ -20,8 +20,10 @@ SHARED = {"data": {"source", "images", "description", "whitening", "domain", "_t
 
 def imports(path: Path) -> list[str]:
     """Modules of the package that a file imports, inside functions too, but for ``if TYPE_CHECKING``."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    found, tree = [], ast.parse(path.read_text())
+    unseen = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+              for inner in ast.walk(node)}
+    for node in (node for node in ast.walk(tree) if id(node) not in unseen):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("datastill"):
             found += [f"{node.module}.{alias.name}" if node.module == "datastill" else str(node.module) for alias in node.names]
         elif isinstance(node, ast.Import):

@@ -294,6 +294,32 @@ def test_run_file_keeps_protocol_and_published_number(tmp_path: Path) -> None:
     assert recipe.published is not None
 
 
+class Norms(ds.Plugin):
+    """The norms of the matched gradients."""
+
+    needs = frozenset({"gradient_norms"})
+
+    def loss(self, step: ds.Step, task: ds.Task, rng: ds.RNG) -> torch.Tensor:
+        assert step.gradient_norms is not None
+        return step.gradient_norms.sum()
+
+
+def test_plugins_that_need_what_the_method_provides(tmp_path: Path) -> None:
+    for method in ("gradient", "trajectory"):
+        run = tiny.run(method).model_copy(update={"plugins": (Norms(label="norms"),)})
+        tiny.distill(run, tmp_path / method)
+        assert all(line["norms"] > 0 for line in checkpoint.read_log(tmp_path / method))
+
+
+def test_plugins_that_need_what_the_method_has_not(tmp_path: Path) -> None:
+    run = tiny.run().model_copy(update={"plugins": (Norms(label="norms"),)})
+    with pytest.raises(InputError, match="plug-in norms needs gradient_norms, which the steps of distribution do not have; "
+                                         "methods whose steps do: gradient, trajectory$"):
+        tiny.distill(run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    tiny.distill(run.model_copy(update={"plugins": (Norms(label="norms", weight=0.0),)}), tmp_path / "run")
+
+
 def test_network_with_another_number_of_outputs(tmp_path: Path) -> None:
     class Narrow(ds.Architecture):
         def build(self, shape: Any, classes: int) -> Any:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+import datastill as ds
+from datastill.nets.mlp import MLP as Mlp
 from datastill.parametrizations.pixels import Pixels
 from datastill.rng import RNG
 from datastill.synthetic import Parametrization, SyntheticSet
@@ -20,15 +22,29 @@ X, Y = RNG(0).normal(4, 1, 4, 4), torch.eye(3)[[0, 1, 2, 0]]
 class Halves(Parametrization):
     """Two parameters whose sum is the image."""
 
-    def encode(self, images: Tensor) -> dict[str, Tensor]:
-        return {"low": images / 4, "high": 3 * images / 4}
+    def encode(self, start: ds.Batch, task: ds.Task, rng: RNG) -> dict[str, Tensor]:
+        return {"low": start.x / 4, "high": 3 * start.x / 4}
 
-    def decode(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        return parameters["low"] + parameters["high"]
+    def decode(self, parameters: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
+        x = parameters["low"] + parameters["high"]
+        return x if rows is None else x[rows]
+
+
+class Twice(Halves):
+    """Each stored image and its negative."""
+
+    def decode(self, parameters: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
+        x = super().decode(parameters)
+        x = torch.stack([x, -x], 1).flatten(0, 1)
+        return x if rows is None else x[rows]
+
+    def labels(self, stored: Tensor) -> Tensor:
+        return stored.repeat_interleave(2, 0)
 
 
 def made(parametrization: Parametrization | None = None, **options: Any) -> SyntheticSet:
-    return SyntheticSet(X, Y, toy_images(), parametrization or Pixels(), **options)
+    task = ds.Task(toy_images(), Mlp(), parametrization or Pixels())
+    return task.synthetic(ds.Batch(X, Y), **options)
 
 
 @pytest.mark.parametrize("parametrization", [Pixels(), Halves()])
@@ -52,9 +68,32 @@ def test_a_batch_is_the_rows_asked_for() -> None:
     assert everything.x.shape == X.shape
 
 
+def test_stored_and_decoded_images_are_counted_apart() -> None:
+    synthetic = made(Twice(), soft=True)
+    assert (len(synthetic), synthetic.stored, synthetic.ipc) == (8, 4, 1)
+    assert torch.equal(synthetic.y(), Y.softmax(1).repeat_interleave(2, 0))
+    rows = torch.tensor([5, 0])
+    torch.testing.assert_close(synthetic.batch(rows).x, torch.stack([-X[2], X[0]]))
+    assert torch.equal(synthetic.batch(rows).y, synthetic.y()[rows])
+    assert synthetic.groups()["labels"].shape == (4, 3)
+
+
+def test_only_the_rows_asked_for_are_decoded() -> None:
+    asked: list[Tensor | None] = []
+
+    class Seen(Pixels):
+        def decode(self, parameters: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
+            asked.append(rows)
+            return super().decode(parameters, rows)
+
+    rows = torch.tensor([3])
+    made(Seen()).batch(rows)
+    assert asked == [rows]
+
+
 def test_it_shares_no_memory_with_what_it_starts_from() -> None:
     images, labels = X.clone(), Y.clone()
-    synthetic = SyntheticSet(images, labels, toy_images(), Pixels(), soft=True, lr=0.1)
+    synthetic = SyntheticSet({"pixels": images}, labels, toy_images(), Pixels(), soft=True, lr=0.1)
     for parameter in synthetic.groups().values():
         parameter.data += 1
     assert torch.equal(images, X)
@@ -62,7 +101,7 @@ def test_it_shares_no_memory_with_what_it_starts_from() -> None:
 
 
 def test_it_keeps_no_graph_of_what_it_starts_from() -> None:
-    synthetic = SyntheticSet(X.clone().requires_grad_() * 2, Y, toy_images(), Pixels())
+    synthetic = SyntheticSet({"pixels": X.clone().requires_grad_() * 2}, Y, toy_images(), Pixels())
     assert not synthetic.decode().requires_grad
 
 

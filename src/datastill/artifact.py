@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datastill.data import Batch, Images
+from datastill.data.domain import Domain
 from datastill.data.images import denormalize
 from datastill.data.whitening import Whitening, from_tensors
 from datastill.errors import InputError
@@ -26,6 +27,7 @@ from datastill.rng import RNG
 from datastill.synthetic import Parametrization, SyntheticSet
 
 SCHEMA = 1
+PARAMETER, PIXELS = "parameters.", "pixels"  # how names of parameters begin; the one that may be the images themselves
 TENSORS, CARD, PREVIEW, WHITENING = "synthetic.safetensors", "card.json", "preview.png", "whitening.safetensors"
 
 
@@ -46,6 +48,12 @@ class Distilled(Dataset[tuple[Tensor, Any]]):
         self.mean, self.std = tuple(card["mean"]), tuple(card["std"])
         self.whitening = whitening
         self.device = self.x.device
+
+    @property
+    def domain(self) -> Domain:
+        """What a network trained on it knows."""
+        channels, height, width = self.x.shape[1:]
+        return Domain((channels, height, width), self.mean, self.std, self.classes, self.whitening)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -68,9 +76,9 @@ class Distilled(Dataset[tuple[Tensor, Any]]):
 
 
 def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
-    """What is stored: images (normalized float32), view (uint8, N H W C), labels (probabilities), their logits where those
-    are what is learned, lr, and the parameters ``parameters.<name>`` of a parametrization where they are not the images
-    themselves."""
+    """What is stored. Of the decoded images: images (normalized float32), view (uint8, N H W C), labels (probabilities).
+    What they are decoded from: the parameters ``parameters.<name>``, but for ``pixels`` that are the images themselves;
+    ``stored_labels`` where those are others; the logits where those are what is learned. And lr."""
     with torch.no_grad():
         batch = synthetic.batch()
         seen = denormalize(batch.x, synthetic.mean, synthetic.std, synthetic.whitening)
@@ -80,21 +88,20 @@ def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
             tensors["lr"] = synthetic.lr
         if synthetic.soft:
             tensors["logits"] = synthetic.labels
+        elif not torch.equal(synthetic.labels, batch.y):
+            tensors["stored_labels"] = synthetic.labels
         for name, value in synthetic.images.items():
-            if value.shape != batch.x.shape or not torch.equal(value, batch.x):
-                tensors[f"parameters.{name}"] = value
+            if list(synthetic.images) != [PIXELS] or not torch.equal(value, batch.x):
+                tensors[PARAMETER + name] = value
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
-def restored(tensors: Mapping[str, Tensor], like: Images, parametrization: Parametrization) -> SyntheticSet:
+def restored(tensors: Mapping[str, Tensor], like: Images | Domain, parametrization: Parametrization) -> SyntheticSet:
     """The synthetic set whose ``tensors_of`` these are."""
-    logits = tensors.get("logits")
-    synthetic = SyntheticSet(tensors["images"], tensors["labels"] if logits is None else logits, like, parametrization,
-                             soft=logits is not None, lr=float(tensors["lr"]) if "lr" in tensors else None)
-    for name, parameter in synthetic.images.items():
-        if (stored := tensors.get(f"parameters.{name}")) is not None:
-            parameter.data = stored
-    return synthetic
+    parameters = {name.removeprefix(PARAMETER): value for name, value in tensors.items() if name.startswith(PARAMETER)}
+    labels = next(tensors[name] for name in ("logits", "stored_labels", "labels") if name in tensors)
+    return SyntheticSet(parameters or {PIXELS: tensors["images"]}, labels, like, parametrization, soft="logits" in tensors,
+                        lr=float(tensors["lr"]) if "lr" in tensors else None)
 
 
 def write_tensors(path: Path, synthetic: SyntheticSet) -> None:
@@ -121,6 +128,7 @@ def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> No
         "schema": SCHEMA, "kind": "datastill.synthetic", **about,
         "classes": list(synthetic.classes), "mean": list(synthetic.mean), "std": list(synthetic.std),
         "count": len(synthetic), "shape": list(tensors["images"].shape[1:]), "labels": "hard" if hard else "soft",
+        **({} if synthetic.stored == len(synthetic) else {"stored": synthetic.stored}),
         "learning_rate": float(tensors["lr"]) if "lr" in tensors else None,
         "versions": {"datastill": version("datastill"), "torch": torch.__version__,
                      "torchvision": torchvision.__version__},

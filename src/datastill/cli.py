@@ -382,6 +382,14 @@ def export(folder: Folder, out: Annotated[Path, typer.Argument(metavar="OUT", he
     _say(f"Exported {len(distilled)} images: {(to_npz if form == 'npz' else to_folder)(distilled, out)}")
 
 
+@_command()
+def merge(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of all parts, finished.")],
+          out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the whole set.")]) -> None:
+    """Put a set together that was distilled in parts: shard=[0,2] and shard=[1,2], say."""
+    from datastill.shards import merge as put_together
+    _say(f"Merged {len(put_together(folders, out))} images: {out}")
+
+
 # --- helpers -----------------------------------------------------------------------------------------------------------
 
 

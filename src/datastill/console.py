@@ -164,7 +164,7 @@ def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> 
         ("method", f"{spec(run.method)}"), ("plug-ins", plugins),
         ("data", f"{run.data.name}: {len(splits.train)} training images {splits.train.shape}, "
                  f"{len(splits.train.classes)} classes"),
-        ("network", spec(run.network)), ("result", f"{run.ipc * len(splits.train.classes)} images, {size(plan.disk)}"),
+        ("network", spec(run.network)), ("result", f"{len(run.rows) * len(splits.train.classes)} images, {size(plan.disk)}"),
         ("device", device),
         ("distill", f"{plan.iterations} iterations x {duration(plan.per_iteration)} = {duration(plan.distill)}"),
         *([("teachers", f"{duration(plan.teachers)} to train those that are missing")] if plan.teachers else []),

@@ -7,7 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -37,7 +37,7 @@ class Task:
     precision: "bfloat16" is of the networks whose features are matched; gradients that are matched stay float32.
     progress: told how far a long preparation is (training teachers, or the network whose features choose a coreset).
     root: folder for results, where teachers lie; data_root: where other datasets are. dry_run: nothing is made, untrained
-        networks stand in for teachers (``datastill plan``).
+        networks stand in for teachers (``datastill plan``). whole: the task this is a part of, if it is one.
 
     Test images are never in here. ``Run.task(images)`` makes the task of a run.
     """
@@ -50,16 +50,27 @@ class Task:
     root: Path = field(default=Path("outputs"), compare=False)
     data_root: Path = field(default=Path("data"), compare=False)
     dry_run: bool = field(default=False, compare=False)
+    whole: Task | None = field(default=None, compare=False, repr=False)
     _teachers: dict[Pool, Teachers] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def part(self, number: int, of: int) -> Task:
+        """The task with a part of its images alone: in each class, every ``of``-th from ``number`` on; teachers are those of
+        the whole. What a shard of a set starts from."""
+        rows = torch.cat([of_class[number::of] for of_class in self.real.of_class])
+        return replace(self, real=self.real.subset(rows.sort().values), whole=self)
 
     @property
     def context(self) -> Context:
         """What a pool of teachers has to know of this task."""
+        if self.whole is not None:
+            return self.whole.context
         return Context(self.real, self.root, self.data_root, self.progress, self.dry_run)
 
     def teachers(self, pool: Pool) -> Teachers:
         """The frozen networks of a pool, each made or loaded when it is first asked for; of the task's network where it
         names none. Raises InputError, RunError."""
+        if self.whole is not None:
+            return self.whole.teachers(pool)
         pool = pool.for_network(self.network)
         if pool not in self._teachers:
             self._teachers[pool] = Teachers(pool, self.context)
@@ -97,9 +108,19 @@ class Task:
         start = self.random_real(ipc, rng("start"))
         return start if init == "real" else Batch(rng("noise").normal(*start.x.shape).to(self.device), start.y)
 
-    def synthetic(self, start: Batch, soft: bool = False, lr: float | None = None) -> SyntheticSet:
-        """A synthetic set that starts from these images and labels, parametrized as the task says."""
-        return SyntheticSet(start.x, start.y, self.real, self.parametrization, soft, lr)
+    def synthetic(self, start: Batch, soft: bool = False, lr: float | None = None,
+                  rng: RNG = RNG("encode")) -> SyntheticSet:
+        """A synthetic set that starts from these images and labels, one for each stored image, parametrized as the task
+        says.
+
+        rng: what a parametrization that needs more than these images draws from; without it the same for every seed.
+        """
+        parameters = self.parametrization.encode(start, self, rng)
+        return SyntheticSet(parameters, start.y, self.real, self.parametrization, soft, lr)
+
+    def decoded(self, ipc: int) -> int:
+        """How many images ``ipc`` stored ones of each class decode to, in all."""
+        return len(self.parametrization.labels(torch.empty(ipc * self.classes, self.classes, device="meta")))
 
 
 @dataclass(frozen=True)
@@ -199,6 +220,7 @@ class Method(Part):
     """
 
     home: ClassVar[str] = "datastill.methods"
+    provides: ClassVar[frozenset[str]] = frozenset()  # fields of its steps that plug-ins may need: "gradient_norms"
 
     iterations: int = Field(default=1000, ge=0, le=10**9)
     optim: Optim = Optim()
@@ -215,7 +237,8 @@ class Method(Part):
 
     @abstractmethod
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
-        """The synthetic set to start from, ``ipc`` images of each class in class order."""
+        """The synthetic set to start from, ``ipc`` stored images of each class in class order: ``task.synthetic(images,
+        rng=rng("encode"))``."""
 
     @abstractmethod
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
@@ -247,6 +270,7 @@ class Plugin(Part):
     """
 
     home: ClassVar[str] = "datastill.plugins"
+    needs: ClassVar[frozenset[str]] = frozenset()  # what the method must provide
 
     weight: float = Field(default=1.0, ge=0.0)
     balance: Literal["fixed", "gradient"] = "fixed"

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from datastill.core import Method, Plugin, Step, Task
+from datastill.digest import spec
 from datastill.errors import InputError, RunError
+from datastill.previous import Previous
 from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
@@ -29,9 +31,14 @@ class Loop:
     (``compute.computing``).
     """
 
-    def __init__(self, method: Method, plugins: Mapping[str, Plugin], task: Task, rng: RNG, ipc: int) -> None:
+    def __init__(self, method: Method, plugins: Mapping[str, Plugin], task: Task, rng: RNG, ipc: int, *,
+                 place: Task | None = None, previous: Previous | None = None) -> None:
+        """``ipc``: stored images of each class. ``place``: the part of the task whose images it starts from, if not all.
+        ``previous``: a finished set it goes on from, as far as that goes."""
         self.method, self.plugins, self.task, self.rng = method, plugins, task, rng
-        self.synthetic = _checked(method.start(task, ipc, rng("start")), method, task, ipc)
+        self.synthetic = _checked(method.start(place or task, ipc, rng("start")), method, task, ipc)
+        if previous is not None:
+            previous.into(self.synthetic)
         self.learned = {name: parameter.requires_grad_() for name, parameter in self.synthetic.groups().items()
                         if method.optim.group(name).lr > 0}
         self.optimizer = self._optimizer() if self.learned and method.iterations else None
@@ -204,11 +211,20 @@ def _checked(synthetic: object, method: Method, task: Task, ipc: int) -> Synthet
         x, y = synthetic.batch()
     if x.shape[1:] != task.real.shape:
         raise InputError(f"{who} gave images of shape {tuple(x.shape[1:])}; the dataset has {task.real.shape}")
-    wanted = torch.arange(task.classes).repeat_interleave(ipc)
-    if y.shape != (len(wanted), task.classes) or not torch.equal(y.argmax(1).cpu(), wanted):
-        raise InputError(f"{who} gave {len(y)} images; expected {ipc} of each class, in class order ({len(wanted)} in all)")
+    if not (synthetic.stored == ipc * task.classes and _in_class_order(synthetic.labels, task.classes)):
+        raise InputError(f"{who} gave {synthetic.stored} images; expected {ipc} of each class, in class order "
+                         f"({ipc * task.classes} in all)")
+    if len(x) != len(y) or not _in_class_order(y, task.classes):
+        raise InputError(f"parametrization {spec(task.parametrization)} gave {len(x)} images and {len(y)} labels for "
+                         f"{synthetic.stored} stored ones; expected a label each, in class order, as many of every class")
     check_optim(method, synthetic)
     return synthetic
+
+
+def _in_class_order(labels: Tensor, classes: int) -> bool:
+    """Whether these labels (N, K), N > 0, are of ``classes`` classes in order, equally many of each."""
+    wanted = torch.arange(classes).repeat_interleave(len(labels) // classes)
+    return bool(labels.shape == (len(wanted), classes)) and torch.equal(labels.argmax(1).cpu(), wanted) and len(wanted) > 0
 
 
 def check_optim(method: Method, synthetic: SyntheticSet) -> None:

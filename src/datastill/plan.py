@@ -19,7 +19,7 @@ from datastill.loop import MEASURE, Loop
 from datastill.nets import Architecture, fresh
 from datastill.progress import Progress
 from datastill.rng import RNG
-from datastill.run import Run, check_protocol, check_run, label
+from datastill.run import Run, begin, check_protocol, check_run, read_start
 from datastill.train import Fixed
 
 LONGEST = 8.0  # seconds spent at most on each part, beyond its first repetitions
@@ -75,16 +75,17 @@ def plan(run: Run, images: Images, protocol: Protocol, network: Architecture, *,
         torch.cuda.reset_peak_memory_stats(task.device)
     began = time.perf_counter()
     with computing(task.device, run.precision, run.deterministic):
-        loop = Loop(run.method, {label(p): p for p in run.plugins}, task, RNG(run.seed), run.ipc)
+        loop = begin(run, task, read_start(run, task))
         start = time.perf_counter() - began  # choosing real images may be all there is to do
         disk = sum(t.numel() * t.element_size() for t in tensors_of(loop.result()).values())
         measured, plain = _try_iterations(loop)
     lr = None if loop.synthetic.lr is None else float(loop.synthetic.lr.detach())
-    student = _try_student(task, protocol.for_network(network).for_set(lr), network, run.ipc)
+    ipc = task.decoded(len(run.rows)) // task.classes
+    student = _try_student(task, protocol.for_network(network).for_set(lr), network, ipc)
     every = -(-run.method.iterations // MEASURE)
     total = start + plain * (run.method.iterations - every) + measured * every
     return Plan(run.method.iterations, plain, total, student, memory.peak(task.device), disk, teachers,
-                run.method.memory(task, run.ipc), int(memory.SHARE * memory.total(task.device)))
+                run.method.memory(task, len(run.rows)), int(memory.SHARE * memory.total(task.device)))
 
 
 def _try_iterations(loop: Loop) -> tuple[float, float]:

@@ -21,15 +21,17 @@ from datastill.loop import Loop, check_optim
 from datastill.nets import Architecture
 from datastill.nets.convnet import ConvNet
 from datastill.parametrizations.pixels import Pixels
+from datastill.previous import Previous, origin, read_previous
 from datastill.progress import Progress
-from datastill.registry import kind
+from datastill.registry import find, kind, names
 from datastill.rng import RNG
 from datastill.synthetic import Parametrization, SyntheticSet
 from datastill.tables import read_toml
 from datastill.teachers import Pool
 
-BESIDE = ("protocol", "published")  # what run.toml keeps beside the run
-RESERVED = {"method", "iteration", "loss", "time"}  # names the log uses itself
+BESIDE = ("protocol", "published", "started_from")  # what run.toml keeps beside the run
+PARAMETRIZATION = "parametrization"
+RESERVED = {"method", "iteration", "loss", "time", PARAMETRIZATION}  # names the log and the card use themselves
 
 
 class Run(Description):
@@ -37,6 +39,10 @@ class Run(Description):
     GPU up to rounding, and bit for bit with ``deterministic`` on one kind of GPU with one torch version (the card has both).
 
     ipc: synthetic images per class. plugins: a table by name in TOML, a tuple in Python.
+    shard: which part of the whole set it makes, (i, n): part i of n of the images of every class, from real images no other
+        part starts from. A run of its own, for sets that are too large for one memory; ``datastill merge`` puts the parts
+        together. ``ipc`` is that of the whole.
+    start_from: folder of a finished set to go on from; images it has none for begin as the method says.
     precision: "float32" keeps a GPU from TF32. "tf32" lets it take TF32 for matrix products and convolutions, but where
         teachers and other networks are trained on the way. "bfloat16" is of the networks whose features are matched, faster
         where the processor has instructions for it; gradients that are matched, and students, stay float32. Both change the
@@ -51,8 +57,19 @@ class Run(Description):
     network: Architecture = ConvNet()
     ipc: int = Field(default=10, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
+    shard: tuple[int, int] = (0, 1)
+    start_from: Annotated[str | None, NOT_DECISIVE] = None  # what lies there does decide: see digest
     precision: Precision = "float32"
     deterministic: Annotated[bool, NOT_DECISIVE] = False
+
+    @model_validator(mode="after")
+    def _is_a_shard(self) -> Run:
+        number, of = self.shard
+        if not 0 <= number < of:
+            raise ValueError(f"shard: expected [i, n] with i of 0 to n - 1, got {list(self.shard)}")
+        if of > self.ipc:
+            raise ValueError(f"shard: {of} parts of {self.ipc} images a class; use {self.ipc} parts or fewer")
+        return self
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Run:
@@ -74,9 +91,20 @@ class Run(Description):
         """The pools of teachers its method and its plug-ins ask, those of weight 0 left out."""
         return tuple(pool for part in _asked(self).values() for pool in part.pools(self.network))
 
-    def digest(self, real: Images, data_root: Path | str = "data") -> str:
-        """Name of the result of this run on these training images (other data its teachers know are in ``data_root``)."""
+    @property
+    def rows(self) -> range:
+        """Which of the whole set's stored images of each class it makes; all but for a shard."""
+        number, of = self.shard
+        return range(self.ipc * number // of, self.ipc * (number + 1) // of)
+
+    def digest(self, real: Images, data_root: Path | str = "data", started_from: Mapping[str, str] | None = None) -> str:
+        """Name of the result of this run on these training images (other data its teachers know are in ``data_root``).
+
+        started_from: what is known of the set it starts from (``previous.origin``), read from its folder unless given.
+        """
         known = [name for pool in self.pools() for name in pool.identity(Path(data_root))]
+        if self.start_from is not None:
+            known.append((started_from or origin(Path(self.start_from)))["checksum"])
         return digest(self, real.fingerprint, *known)
 
     def label(self, real: Images, data_root: Path | str = "data") -> str:
@@ -94,11 +122,18 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
               progress: Progress = Progress()) -> Task:
     """Check that the run can be carried out on these training images. Returns its task (see ``Run.task``); raises InputError
     with what to change."""
-    task, real = run.task(images, root=root, data_root=data_root, progress=progress), images
+    task = run.task(images, root=root, data_root=data_root, progress=progress)
+    real, (number, of) = images, run.shard
     smallest = min(range(task.classes), key=lambda c: len(real.of_class[c]))
     if (there := len(real.of_class[smallest])) < run.ipc:
         raise InputError(f"ipc {run.ipc} is more than the {there} training images of class "
                          f"{real.classes[smallest]!r}; use ipc={there} or less")
+    if (own := len(real.of_class[smallest][number::of])) < (ipc := len(run.rows)):
+        raise InputError(f"shard {number} of {of} makes {ipc} images a class and starts from every {of}th of the {there} "
+                         f"training images of class {real.classes[smallest]!r}, which are {own}; use ipc={there // of * of} "
+                         "or less")
+    _check_needs(run)
+    run.parametrization.check(task, ipc)
     probe = task.fresh(RNG("check"))
     logits = probe.eval()(task.real.batch(real.of_class[0][:1]).x)
     if logits.shape != (1, task.classes):
@@ -108,8 +143,17 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
     check_optim(method, task.synthetic(task.random_real(1, RNG("check")), method.has_soft_labels,
                                        1.0 if method.has_learned_lr else None))
     for part in _asked(run).values():
-        part.check(task, run.ipc)
+        part.check(task, ipc)
     return task
+
+
+def _check_needs(run: Run) -> None:
+    """Check that the method provides what the plug-ins need. Raises InputError."""
+    for plugin in (plugin for plugin in run.plugins if plugin.weight > 0):
+        if lacking := plugin.needs - run.method.provides:
+            fit = [name for name in names(Method) if plugin.needs <= find(Method, name).provides]  # type: ignore[attr-defined]
+            raise InputError(f"plug-in {label(plugin)} needs {', '.join(sorted(lacking))}, which the steps of "
+                             f"{kind(run.method)} do not have; methods whose steps do: {', '.join(fit) or 'none'}")
 
 
 def check_protocol(run: Run, protocol: Protocol) -> None:
@@ -136,8 +180,21 @@ def labeler(run: Run, task: Task) -> Labeler | None:
 
 def prepare(run: Run, task: Task) -> dict[str, Any]:
     """Make what method and plug-ins need; returns what the card is to say of it, by name. Raises InputError, RunError."""
-    made = {name: part.prepare(task) for name, part in _asked(run).items()}
+    made = {PARAMETRIZATION: run.parametrization.prepare(task),
+            **{name: part.prepare(task) for name, part in _asked(run).items()}}
     return {name: facts for name, facts in made.items() if facts}
+
+
+def begin(run: Run, task: Task, previous: Previous | None = None) -> Loop:
+    """The loop of a run before its first iteration; ``previous`` is the set it goes on from (``read_start``)."""
+    rng, (number, of) = RNG(run.seed), run.shard
+    return Loop(run.method, {label(p): p for p in run.plugins}, task, rng if of == 1 else rng("shard", number, of),
+                len(run.rows), place=None if of == 1 else task.part(number, of), previous=previous)
+
+
+def read_start(run: Run, task: Task) -> Previous | None:
+    """The finished set a run goes on from, if it does. Raises InputError: missing, damaged, or one that does not fit."""
+    return None if run.start_from is None else read_previous(Path(run.start_from), run.method, task, run.rows.start)
 
 
 def distill(run: Run, images: Images, folder: Path | str, *, root: Path | str = "outputs", data_root: Path | str = "data",
@@ -163,18 +220,20 @@ def distill(run: Run, images: Images, folder: Path | str, *, root: Path | str = 
     folder, progress = Path(folder), progress or Progress()
     task = check_run(run, images, root=root, data_root=data_root, progress=progress.part(0, 1, "preparing"))
     _see_foreign(folder)
+    about = {**(about or {}), **_started_from(run, folder)}
+    previous = None if _is_under_way(folder) else read_start(run, task)
     make_folder(folder)
     with locked(folder, wait), computing(task.device, run.precision, run.deterministic):
         remove_leftovers(folder)
-        name = run.digest(task.real, task.data_root)
-        _claim(folder, run, name, about or {})
+        name = run.digest(task.real, task.data_root, about.get("started_from"))
+        _claim(folder, run, name, about)
         if (folder / artifact.CARD).exists():
             checkpoint.remove(folder)
             return artifact.restored(artifact.load(folder).to(task.device).tensors, task.real, run.parametrization)
         (folder / "snapshots").mkdir(exist_ok=True)
         try:
             made = prepare(run, task)
-            loop = Loop(run.method, {label(p): p for p in run.plugins}, task, RNG(run.seed), run.ipc)
+            loop = begin(run, task, previous)
         except Stopped as error:
             raise Stopped("stopped before the first iteration; the same command goes on", error.code) from None
         checkpoint.restore(folder, loop, name)
@@ -184,7 +243,7 @@ def distill(run: Run, images: Images, folder: Path | str, *, root: Path | str = 
             for conclusion in run.method.conclusions(checkpoint.read_log(folder)):
                 progress.warn(conclusion)
             artifact.write(folder, loop.result(), {
-                **(about or {}), "run": dump(run), "digest": name, "ipc": run.ipc,
+                **about, "run": _shown(run), "digest": name, "ipc": len(run.rows),
                 "data": {"name": run.data.name, "fingerprint": task.real.fingerprint},
                 "computed": facts(task.device, run.precision, run.deterministic),
                 **({"prepared": made} if made else {})})
@@ -193,6 +252,25 @@ def distill(run: Run, images: Images, folder: Path | str, *, root: Path | str = 
                            "checkpoint is kept, make room and run the same command to go on") from error
         checkpoint.remove(folder)
         return loop.result()
+
+
+def _is_under_way(folder: Path) -> bool:
+    """Whether a run has a checkpoint there, or is finished."""
+    return any((folder / name).exists() for name in (artifact.CARD, checkpoint.STATE))
+
+
+def _started_from(run: Run, folder: Path) -> dict[str, Any]:
+    """What the card says of the set a run starts from. A run under way knows it itself, should the set have gone."""
+    if run.start_from is None:
+        return {}
+    if _is_under_way(folder) and not Path(run.start_from).exists():
+        return {"started_from": read_toml(folder / "run.toml").get("started_from")}
+    return {"started_from": origin(Path(run.start_from))}
+
+
+def _shown(run: Run) -> dict[str, Any]:
+    """The run as the card has it: without the path of the set it starts from, which ``started_from`` names by content."""
+    return dump(run if run.start_from is None else run.model_copy(update={"start_from": None}))
 
 
 def _see_foreign(folder: Path) -> None:
@@ -214,6 +292,9 @@ def _claim(folder: Path, run: Run, name: str, about: Mapping[str, Any]) -> None:
         return
     there = read_toml(path)
     beside = {key: there.pop(key, None) for key in ("digest", *BESIDE)}
+    if beside["started_from"] != about.get("started_from"):
+        raise InputError(f"{folder} holds a run that started from another set ({_short(beside['started_from'])}, now asked "
+                         f"for: {_short(about.get('started_from'))}); choose another --out, or delete the folder")
     if beside["digest"] != name:
         raise InputError(f"{folder} holds another run ({_difference(there, dump(run))}); choose another --out, or "
                          "delete the folder")

@@ -4,72 +4,106 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from datastill.data import Batch, Images
+from datastill.data.domain import Domain
 from datastill.description import Family
 from datastill.rng import RNG
 
+if TYPE_CHECKING:
+    from datastill.core import Task
+
 
 class Parametrization(Family):
-    """How images come from the parameters that are learned. A new one is a file in ``datastill/parametrizations``."""
+    """How images come from the parameters that are learned. A new one is a file in ``datastill/parametrizations``.
+
+    A set *stores* ``ipc`` images of each class, in class order, and their labels; what students see is what these *decode*
+    to: N images of the data's shape, in class order too, equally many of each class. N may differ from the number stored.
+    """
 
     home: ClassVar[str] = "datastill.parametrizations"
 
-    @abstractmethod
-    def encode(self, images: Tensor) -> dict[str, Tensor]:
-        """Parameters to start from, by name, for normalized images (N, C, H, W)."""
+    def check(self, task: Task, ipc: int) -> None:
+        """Check that it fits the task and ``ipc`` stored images a class, before any work. Raises InputError."""
+
+    def prepare(self, task: Task) -> Mapping[str, Any]:
+        """Make what is needed before the first iteration; returns what the card is to say of it."""
+        return {}
 
     @abstractmethod
-    def decode(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Normalized images (N, C, H, W), differentiable in the parameters."""
+    def encode(self, start: Batch, task: Task, rng: RNG) -> dict[str, Tensor]:
+        """Parameters to start from, by name.
+
+        start: one image for each one stored, normalized, (S, C, H, W), and its label (S, K), probabilities or logits.
+        Where more real images are needed they are drawn from ``task.real``, by ``rng``.
+        """
+
+    @abstractmethod
+    def decode(self, parameters: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
+        """Normalized images (N, C, H, W), differentiable in the parameters; those of these ``rows`` alone where given."""
+
+    def labels(self, stored: Tensor) -> Tensor:
+        """Labels of the decoded images (N, K) from those of the stored ones (S, K)."""
+        return stored
 
 
 class SyntheticSet(nn.Module):
     """Synthetic images with labels and names of the classes.
 
-    images: start, normalized, (N, C, H, W); kept as the parameters the parametrization makes of them.
-    labels: (N, K), probabilities; or logits to be learned where ``soft`` is set (then their softmax is the label).
-    like: the real images they stand for: class names in order, mean and std, whitening.
+    parameters: what the images are decoded from, by name, as ``parametrization.encode`` makes it.
+    labels: of the stored images, (S, K), probabilities; or logits to be learned where ``soft`` is set (then their softmax is
+        the label).
+    like: the real images they stand for, or their domain: class names in order, mean and std, whitening.
     lr: learning rate for training on them, where the method learns one.
+
+    ``len`` counts decoded images, ``stored`` those that are stored, ``ipc`` those of each class.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, like: Images, parametrization: Parametrization,
-                 soft: bool = False, lr: float | None = None) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], labels: Tensor, like: Images | Domain,
+                 parametrization: Parametrization, soft: bool = False, lr: float | None = None) -> None:
         super().__init__()
         self.parametrization = parametrization
-        self._names = []
-        for name, value in parametrization.encode(images).items():
+        self._names = list(parameters)
+        for name, value in parameters.items():
             self.register_parameter(f"images_{name}", nn.Parameter(value.detach().clone(), requires_grad=False))
-            self._names.append(name)
         self.labels = nn.Parameter(labels.detach().clone(), requires_grad=False)
-        self.lr = None if lr is None else nn.Parameter(torch.tensor(lr, device=images.device), requires_grad=False)
+        self.lr = None if lr is None else nn.Parameter(torch.tensor(lr, device=labels.device), requires_grad=False)
         self.soft = soft
         self.classes, self.mean, self.std, self.whitening = like.classes, like.mean, like.std, like.whitening
 
     def __len__(self) -> int:
+        return len(self.y())
+
+    @property
+    def stored(self) -> int:
+        """Number of stored images S."""
         return len(self.labels)
+
+    @property
+    def ipc(self) -> int:
+        """Stored images of each class."""
+        return self.stored // len(self.classes)
 
     @property
     def images(self) -> dict[str, nn.Parameter]:
         """The parameters the images are decoded from, by name."""
         return {name: getattr(self, f"images_{name}") for name in self._names}
 
-    def decode(self) -> Tensor:
-        """All images (N, C, H, W), with graph."""
-        return self.parametrization.decode(self.images)
+    def decode(self, rows: Tensor | None = None) -> Tensor:
+        """Images (N, C, H, W), with graph: all, or those of these rows, of which alone work is done."""
+        return self.parametrization.decode(self.images, rows)
 
     def y(self) -> Tensor:
         """Label probabilities (N, K), with graph where they are learned."""
-        return self.labels.softmax(1) if self.soft else self.labels
+        return self.parametrization.labels(self.labels.softmax(1) if self.soft else self.labels)
 
     def batch(self, rows: Tensor | None = None, epoch: int = 0, rng: RNG | None = None) -> Batch:
         """Images and labels at these rows, or all, with graph; the same in every epoch."""
-        x, y = self.decode(), self.y()
-        return Batch(x, y) if rows is None else Batch(x[rows], y[rows])
+        return Batch(self.decode(rows), self.y() if rows is None else self.y()[rows])
 
     def groups(self) -> dict[str, nn.Parameter]:
         """All that can be learned, by the name an ``Optim`` gives it a learning rate under."""

@@ -43,10 +43,11 @@ def with_plugin(name: str, **options: Any) -> dict[str, Any]:
 def test_runs_with_each_other(method: str, plugin: str, parametrization: str, tmp_path: Path) -> None:
     run = tiny.run(method, parametrization=parametrization, **with_plugin(plugin))
     images = tiny.distill(run, tmp_path / "run").batch()
-    assert images.x.shape == (10, 1, 8, 8)
+    each = run.parametrization.labels(torch.eye(10)).shape[0] // 10
+    assert images.x.shape == (10 * each, 1, 8, 8)
     assert images.x.isfinite().all()
-    torch.testing.assert_close(images.y.sum(1), torch.ones(10))
-    assert images.y.argmax(1).tolist() == list(range(10))
+    torch.testing.assert_close(images.y.sum(1), torch.ones(10 * each))
+    assert images.y.argmax(1).tolist() == [c for c in range(10) for _ in range(each)]
 
 
 @pytest.mark.parametrize("parametrization", tiny.PARAMETRIZATIONS)
@@ -148,6 +149,11 @@ def test_is_documented(family: type[Family], name: str) -> None:
 
 @pytest.mark.parametrize("name", tiny.PARAMETRIZATIONS)
 def test_decode_gives_back_what_was_encoded(name: str) -> None:
-    parametrization = find(Parametrization, name)()
-    images = RNG(0).normal(3, 1, 8, 8)
-    assert parametrization.decode(parametrization.encode(images)).shape == images.shape
+    task = tiny.task(tiny.run(parametrization=name))
+    start = task.random_real(2, RNG(0))
+    everything, rows = task.synthetic(start), torch.tensor([11, 3])
+    assert (everything.stored, everything.ipc) == (20, 2)
+    assert len(everything) == len(everything.decode()) == task.decoded(2)
+    assert everything.decode().shape[1:] == task.real.shape
+    assert torch.equal(everything.batch(rows).x, everything.decode()[rows])
+    assert torch.equal(everything.batch(rows).y, everything.y()[rows])

@@ -269,7 +269,7 @@ def test_unchanged_start_is_shown_once(folder: Path, tmp_path: Path) -> None:
     both = Checked(report([folder], tmp_path / "page.html").read_text()).tags.count("img")
     run = load(ds.Run, ds.load(folder).card["run"])
     done = ds.load(folder)
-    same = ds.SyntheticSet(done.x, done.y, images(0), run.parametrization)
+    same = ds.SyntheticSet({"pixels": done.x}, done.y, images(0), run.parametrization)
     write_tensors(folder / "snapshots" / "000000.safetensors", same)
     once = Checked(report([folder], tmp_path / "page.html").read_text()).tags.count("img")
     assert (both, once) == (12, 6)

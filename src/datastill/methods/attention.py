@@ -48,7 +48,7 @@ class AttentionMatching(Method):
         if len(maps) < 2 and not self.task_balance:
             raise InputError(f"attention matches every feature map but the last, and {spec(task.network)} has one alone, so "
                              "that with task_balance=0 nothing is matched; choose a deeper network")
-        return task.synthetic(task.first_images(ipc, self.init, rng))
+        return task.synthetic(task.first_images(ipc, self.init, rng), rng=rng("encode"))
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         net = task.fresh(rng("network")).requires_grad_(False)

@@ -33,11 +33,11 @@ class Coreset(Method):
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
         if self.choose == "random":
-            return task.synthetic(task.random_real(ipc, rng("random")))
+            return task.synthetic(task.random_real(ipc, rng("random")), rng=rng("encode"))
         pick = herding if self.choose == "herding" else k_center
         net = self._trained(task, rng)
         rows = [pool[pick(_features(net, task, pool), ipc)] for pool in task.real.of_class]
-        return task.synthetic(task.real.batch(torch.cat(rows)))
+        return task.synthetic(task.real.batch(torch.cat(rows)), rng=rng("encode"))
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         yield from ()

@@ -35,7 +35,7 @@ class DistributionMatching(Method):
     optim: Optim = Optim(images=Group(lr=1.0, momentum=0.5))
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
-        return task.synthetic(task.first_images(ipc, self.init, rng))
+        return task.synthetic(task.first_images(ipc, self.init, rng), rng=rng("encode"))
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         net = task.fresh(rng("network")).requires_grad_(False)

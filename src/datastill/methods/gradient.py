@@ -42,6 +42,7 @@ class GradientMatching(Method):
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "dc": {}, "dsa": {"augment": STRATEGY, "init": "real"}, "dsac": {"augment": STRATEGY, "init": "real", "contrast": True}}
+    provides = frozenset({"gradient_norms"})
 
     iterations: int = Field(default=1000, ge=0, le=10**9)
     batch_real: int = Field(default=256, ge=1)
@@ -58,11 +59,11 @@ class GradientMatching(Method):
     optim: Optim = Optim(images=Group(lr=0.1, momentum=0.5))
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
-        return task.synthetic(task.first_images(ipc, self.init, rng))
+        return task.synthetic(task.first_images(ipc, self.init, rng), rng=rng("encode"))
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         net = task.fresh(rng("network"))
-        outer, inner = self.loops(len(synthetic) // task.classes)
+        outer, inner = self.loops(synthetic.ipc)
         for number in range(outer):
             together = self.contrast and (iteration >= self.warm_up or number >= self.warm_up_steps)
             yield self._match(net, synthetic, task, rng("outer", number), together)
@@ -70,7 +71,7 @@ class GradientMatching(Method):
                 self._train(net, synthetic, inner, rng("inner", number))
 
     def loops(self, ipc: int) -> tuple[int, int]:
-        """(outer steps, inner epochs) for this many images per class."""
+        """(outer steps, inner epochs) for this many stored images per class."""
         inner = 1 if ipc == 1 else round(float(np.interp(ipc, list(LOOPS), list(LOOPS.values()))))
         return self.outer or ipc, self.inner or inner
 

@@ -56,6 +56,7 @@ class TrajectoryMatching(Method):
         "mtt": {}, "tesla": {"gradient": "tesla"}, "ftd": {"pool": {"rho": 0.01}, "optim": {"ema": 0.9995}},
         "datm": {"pool": {"rho": 0.01}, "init": "correct", "labels": "learned", "threshold": 1.0,
                  "optim": {"labels": {"lr": 2.0, "momentum": 0.9}}}}
+    provides = frozenset({"gradient_norms"})
 
     iterations: int = Field(default=5000, ge=0, le=10**9)
     pool: Pool = Experts(snapshots=())
@@ -122,7 +123,7 @@ class TrajectoryMatching(Method):
         return min(self.max_start, self.first_start + int((self.max_start - self.first_start) * iteration / self.expand))
 
     def check(self, task: Task, ipc: int) -> None:
-        if self.batch_syn > (count := ipc * task.classes):
+        if self.batch_syn > (count := task.decoded(ipc)):
             raise InputError(f"method.batch_syn {self.batch_syn} is more than the {count} synthetic images; use 0 for all")
         pool = self.experts(task.network)
         if pool.networks != (task.network,):
@@ -162,7 +163,7 @@ class TrajectoryMatching(Method):
     def memory(self, task: Task, ipc: int) -> Mapping[str, int]:
         """By gradient. Peaks are about three times what the graph of a step, or of one of its chunks, holds; on a CPU the
         allocator keeps two fifths more (measured: benchmarks/trajectory.py)."""
-        net, images = task.fresh(RNG("memory")), self.batch_syn or ipc * task.classes
+        net, images = task.fresh(RNG("memory")), self.batch_syn or task.decoded(ipc)
         start, predict = as_function(net)
         few, more = (self._held(predict, start, task, count) for count in (2, 4))
         each = (more - few) // 2
@@ -197,7 +198,7 @@ class TrajectoryMatching(Method):
             batch = task.first_images(ipc, self.init, rng)
         if self.labels == "learned":
             batch = Batch(batch.x, self._opinion(task, batch))
-        return task.synthetic(batch, soft=self.labels == "learned", lr=self.lr_net)
+        return task.synthetic(batch, soft=self.labels == "learned", lr=self.lr_net, rng=rng("encode"))
 
     def labeler(self, task: Task) -> Labeler | None:
         if self.labels != "learned":

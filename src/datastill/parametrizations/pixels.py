@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from datastill.data import Batch
+from datastill.rng import RNG
 from datastill.synthetic import Parametrization
+
+if TYPE_CHECKING:
+    from datastill.core import Task
 
 
 class Pixels(Parametrization):
     """Every pixel is a parameter, in normalized space, not clamped (as in DC, DSA, DM, MTT)."""
 
-    def encode(self, images: Tensor) -> dict[str, Tensor]:
-        return {"pixels": images}
+    def encode(self, start: Batch, task: Task, rng: RNG) -> dict[str, Tensor]:
+        return {"pixels": start.x}
 
-    def decode(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        return parameters["pixels"]
+    def decode(self, parameters: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
+        return parameters["pixels"] if rows is None else parameters["pixels"][rows]

@@ -75,7 +75,8 @@ def read_recipe(name: str, assignments: Iterable[str] = (), changes: Mapping[str
     """
     path = recipe_path(name)
     table = read_toml(path)
-    table.pop("digest", None)  # a run.toml is a recipe too
+    for key in ("digest", "started_from"):
+        table.pop(key, None)  # a run.toml is a recipe too
     assignments = list(assignments)
     table = override(changed(table, changes or {}), assignments)
     beside = {key: table.pop(key) for key in ("protocol", "published") if key in table}

@@ -145,7 +145,9 @@ def _facts(card: dict[str, Any], log: Sequence[dict[str, Any]]) -> list[tuple[st
              ("run digest", card["digest"]), ("data fingerprint", card["data"]["fingerprint"]),
              ("versions", ", ".join(f"{name} {version}" for name, version in card["versions"].items()))]
     if card.get("learning_rate") is not None:
-        facts.insert(1, ("learned learning rate", f"{card['step_size']:.4g}"))
+        facts.insert(1, ("learned learning rate", f"{card['learning_rate']:.4g}"))
+    if "started_from" in card:
+        facts.append(("started from the set of run", card["started_from"]["digest"]))
     if card.get("protocol") is not None:
         facts.append(("meant for protocol", settings.short_table(Protocol, card["protocol"])))
     if len(log) > 1:

@@ -20,12 +20,13 @@ from datastill.tables import parse_value
 
 
 def commands(name: str, card: Mapping[str, Any], run: Run | None, sheets: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Command lines: distill (the recipe with what was changed, or run.toml), then evaluate for each sheet."""
+    """Command lines: distill (the recipe with what was changed, or run.toml) or merge, then evaluate for each sheet."""
     source = ["run.toml"]
-    if run is not None and card.get("recipe") in recipe_names():
+    if run is not None and "started_from" not in card and card.get("recipe") in recipe_names():
         changed = changes(card["recipe"], run)
         source = source if changed is None else [card["recipe"], *changed]
-    lines = [["datastill", "distill", *source, "--out", name]]
+    lines = [["datastill", "distill", *source, "--out", name]] if "merged" not in card else \
+        [["datastill", "merge", *card["merged"], name]]  # the folders of runs of these digests
     lines += [["datastill", "evaluate", name, *options] for options in map(_options, sheets)]
     if not sheets:
         lines.append(["datastill", "evaluate", name])

@@ -1,0 +1,114 @@
+"""The parts of a set that was distilled in shards, put together to one artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datastill import artifact
+from datastill.artifact import Distilled
+from datastill.data.domain import Domain
+from datastill.description import Description, load
+from datastill.digest import digest, to_toml
+from datastill.errors import InputError
+from datastill.files import locked, make_folder, write_atomically
+from datastill.run import Run
+from datastill.synthetic import SyntheticSet
+
+ABOUT = ("recipe", "protocol", "started_from", "data", "prepared")  # what the merged card has from those of the parts
+
+
+def merge(folders: Sequence[Path | str], out: Path | str) -> SyntheticSet:
+    """Put the finished shards of one run together: every class with the images of shard 0, then 1, ...
+
+    ``out`` becomes an artifact of the run without its shard; its card names the digests it was merged from.
+
+    Raises InputError: parts of different runs or data, one that is missing, unfinished, damaged or there twice, labels of
+    two kinds, different learned learning rates, or ``out`` not empty.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is not empty; choose another folder")
+    parts = _in_order([(Path(folder), artifact.load(folder)) for folder in folders])
+    run = load(Run, parts[0].card["run"]).model_copy(update={"shard": (0, 1)})
+    merged = _together([artifact.restored(part.tensors, part.domain, run.parametrization) for part in parts],
+                       parts[0].domain)
+    names = [part.card["digest"] for part in parts]
+    about = {key: parts[0].card[key] for key in ABOUT if key in parts[0].card}
+    name = digest(run, about["data"]["fingerprint"], "merged", *names)
+    make_folder(out)
+    with locked(out):
+        beside = {key: about[key] for key in ("protocol", "started_from") if key in about}
+        write_atomically(out / "run.toml", to_toml(run, digest=name, **beside).encode())
+        artifact.write(out, merged, {**about, "run": {**parts[0].card["run"], "shard": [0, 1]}, "digest": name,
+                                     "ipc": run.ipc, "merged": names})
+    return merged
+
+
+def _in_order(found: Sequence[tuple[Path, Distilled]]) -> list[Distilled]:
+    """The parts of one whole, the first one first. Raises InputError where they are not that."""
+    if not found:
+        raise InputError("no folders of shards given, expected all parts of one run")
+    first, of = found[0][0], _shard(found[0][1])[1]
+    whole = _whole(found[0][1])
+    places: dict[int, Path] = {}
+    for folder, part in found:
+        number, parts = _shard(part)
+        for what, theirs in _whole(part).items():
+            if theirs != whole[what]:
+                raise InputError(f"{folder} and {first} are no parts of one set: they differ in {what}")
+        if parts != of or of == 1:
+            raise InputError(f"{folder} is part {number} of {parts}, {first} is one of {of}; expected parts made with "
+                             "shard=[0,n], [1,n], ... and one n above 1")
+        if number in places:
+            raise InputError(f"{folder} and {places[number]} are both part {number} of {of}; give each part once")
+        places[number] = folder
+    if lacking := [number for number in range(of) if number not in places]:
+        raise InputError(f"part {lacking[0]} of {of} is missing; distill it with shard=[{lacking[0]},{of}] and "
+                         "give all parts")
+    return [part for _, part in sorted(found, key=lambda one: _shard(one[1])[0])]
+
+
+def _shard(part: Distilled) -> tuple[int, int]:
+    number, of = part.card["run"].get("shard", (0, 1))
+    return number, of
+
+
+def _whole(part: Distilled) -> dict[str, Any]:
+    """What all parts of one set have in common, in words."""
+    run = {f"the run's {key}": _essence(value) for key, value in load(Run, part.card["run"]) if key != "shard"}
+    return {**run, "the data's fingerprint": part.card["data"]["fingerprint"],
+            "the set they start from": part.card.get("started_from"), "the kind of labels": part.card["labels"]}
+
+
+def _essence(value: Any) -> Any:
+    """What decides a result: paths do not."""
+    if isinstance(value, tuple):
+        return tuple(map(_essence, value))
+    return digest(value) if isinstance(value, Description) else value
+
+
+def _together(parts: Sequence[SyntheticSet], like: Domain) -> SyntheticSet:
+    rates = sorted({float(part.lr) for part in parts if part.lr is not None})
+    if len(rates) > 1:
+        raise InputError(f"the parts learned different learning rates ({', '.join(f'{rate:g}' for rate in rates)}), and a "
+                         "set has one; distill them with method.optim.inner_lr.lr=0, which keeps method.lr_net")
+    for name, value in parts[0].images.items():
+        if len(value) != parts[0].stored:
+            raise InputError(f"the parts cannot be merged: their parameter {name} is shared by the images of a part "
+                             f"({len(value)} rows for {parts[0].stored} images)")
+    first = parts[0]
+    parameters = {name: _by_class([part.images[name] for part in parts], parts) for name in first.images}
+    return SyntheticSet(parameters, _by_class([part.labels for part in parts], parts), like,
+                        first.parametrization, first.soft, rates[0] if rates else None)
+
+
+def _by_class(values: Sequence[Tensor], parts: Sequence[SyntheticSet]) -> Tensor:
+    """Rows of the parts in one tensor, in class order."""
+    classes = len(parts[0].classes)
+    split = [value.split(part.ipc) for value, part in zip(values, parts, strict=True)]
+    return torch.cat([rows[c] for c in range(classes) for rows in split])
