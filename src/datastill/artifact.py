@@ -22,13 +22,15 @@ from datastill.data.domain import Domain
 from datastill.data.images import denormalize
 from datastill.data.whitening import Whitening, from_tensors
 from datastill.errors import InputError
-from datastill.files import read_sealed, seal, sha256, write_atomically, write_json
+from datastill.files import write_atomically
 from datastill.rng import RNG
+from datastill.store import CARD, Entry
 from datastill.synthetic import Parametrization, SyntheticSet
+from datastill.tables import upgraded
 
-SCHEMA = 1
+SCHEMA = 2
 PARAMETER, PIXELS = "parameters.", "pixels"  # how names of parameters begin; the one that may be the images themselves
-TENSORS, CARD, PREVIEW, WHITENING = "synthetic.safetensors", "card.json", "preview.png", "whitening.safetensors"
+TENSORS, PREVIEW, WHITENING = "synthetic.safetensors", "preview.png", "whitening.safetensors"
 
 
 class Distilled(Dataset[tuple[Tensor, Any]]):
@@ -132,24 +134,31 @@ def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> No
         "learning_rate": float(tensors["lr"]) if "lr" in tensors else None,
         "versions": {"datastill": version("datastill"), "torch": torch.__version__,
                      "torchvision": torchvision.__version__},
-        "files": {name: sha256(folder / name) for name in names},
     }
-    write_json(folder / CARD, seal(card))
+    _entry(folder).finish(card, names)
+
+
+def _entry(folder: Path) -> Entry:
+    return Entry(folder, "restore it from a copy, or delete the folder and distill again")
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a finished artifact. Raises InputError: none there, or altered."""
-    path = folder / CARD
-    if not path.is_file():
+    """The card of a finished artifact, in today's form. Raises InputError: none there, or altered."""
+    if not (folder / CARD).is_file():
         hint = "a run that has not finished; run it again to go on" if (folder / "run.toml").exists() else \
             f"no distilled set: expected {CARD} and {TENSORS}"
         raise InputError(f"{folder} holds {hint}")
-    if (card := read_sealed(path)) is None:
-        raise InputError(f"{path} is damaged or was edited: its checksum does not fit; restore it from a copy, or delete "
-                         "the folder and distill again")
-    if card["schema"] != SCHEMA:
-        raise InputError(f"{path} is of schema {card['schema']}, this version reads {SCHEMA}")
-    return card
+    card = _entry(folder).card()
+    if card["schema"] not in (1, SCHEMA):
+        raise InputError(f"{folder / CARD} is of schema {card['schema']}, this version reads 1 to {SCHEMA}; use the version "
+                         "that wrote it")
+    return card if card["schema"] == SCHEMA else _upgraded(card)
+
+
+def _upgraded(card: dict[str, Any]) -> dict[str, Any]:
+    """A card of schema 1 in today's form."""
+    tables: dict[str, Any] = {key: upgraded(card[key]) for key in ("run", "protocol") if key in card}
+    return {**card, **tables, "schema": SCHEMA, "learning_rate": card["step_size"]}
 
 
 def load(folder: Path | str) -> Distilled:
@@ -159,12 +168,7 @@ def load(folder: Path | str) -> Distilled:
     """
     folder = Path(folder)
     card = read_card(folder)
-    for name, expected in card["files"].items():
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / name} is missing; restore it from a copy, or delete the folder and distill again")
-        if sha256(folder / name) != expected:
-            raise InputError(f"{folder / name} is damaged: its checksum does not fit the card; restore it from a copy, or "
-                             "delete the folder and distill again")
+    _entry(folder).read()
     whitening = from_tensors(read_tensors(folder / WHITENING), card["whitening"]) if WHITENING in card["files"] else None
     return Distilled(read_tensors(folder / TENSORS), card, whitening)
 

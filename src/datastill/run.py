@@ -16,7 +16,7 @@ from datastill.data import Data, Images
 from datastill.description import NOT_DECISIVE, Description, load
 from datastill.digest import digest, dump, spec, to_toml
 from datastill.errors import InputError, RunError, Stopped
-from datastill.files import locked, make_folder, reason, remove_leftovers, write_atomically
+from datastill.files import reason, write_atomically
 from datastill.loop import Loop, check_optim
 from datastill.nets import Architecture
 from datastill.nets.convnet import ConvNet
@@ -25,8 +25,9 @@ from datastill.previous import Previous, origin, read_previous
 from datastill.progress import Progress
 from datastill.registry import find, kind, names
 from datastill.rng import RNG
+from datastill.store import Entry
 from datastill.synthetic import Parametrization, SyntheticSet
-from datastill.tables import read_toml
+from datastill.tables import read_toml, read_versioned
 from datastill.teachers import Pool
 
 BESIDE = ("protocol", "published", "started_from")  # what run.toml keeps beside the run
@@ -151,7 +152,7 @@ def _check_needs(run: Run) -> None:
     """Check that the method provides what the plug-ins need. Raises InputError."""
     for plugin in (plugin for plugin in run.plugins if plugin.weight > 0):
         if lacking := plugin.needs - run.method.provides:
-            fit = [name for name in names(Method) if plugin.needs <= find(Method, name).provides]  # type: ignore[attr-defined]
+            fit = [name for name in names(Method) if plugin.needs <= find(Method, name).provides]
             raise InputError(f"plug-in {label(plugin)} needs {', '.join(sorted(lacking))}, which the steps of "
                              f"{kind(run.method)} do not have; methods whose steps do: {', '.join(fit) or 'none'}")
 
@@ -222,9 +223,7 @@ def distill(run: Run, images: Images, folder: Path | str, *, root: Path | str = 
     _see_foreign(folder)
     about = {**(about or {}), **_started_from(run, folder)}
     previous = None if _is_under_way(folder) else read_start(run, task)
-    make_folder(folder)
-    with locked(folder, wait), computing(task.device, run.precision, run.deterministic):
-        remove_leftovers(folder)
+    with Entry(folder, "run it again").held(wait), computing(task.device, run.precision, run.deterministic):
         name = run.digest(task.real, task.data_root, about.get("started_from"))
         _claim(folder, run, name, about)
         if (folder / artifact.CARD).exists():
@@ -290,7 +289,10 @@ def _claim(folder: Path, run: Run, name: str, about: Mapping[str, Any]) -> None:
         beside = {key: about[key] for key in BESIDE if key in about}
         write_atomically(path, to_toml(run, digest=name, **beside).encode())
         return
-    there = read_toml(path)
+    there, schema = read_versioned(path)
+    if schema == 1 and there["digest"] != name:
+        raise InputError(f"{folder} was made by an earlier version (schema 1): it can be scored, reported and exported as it is; "
+                         f"to go on or distill again, give {path} as the recipe and another --out")
     beside = {key: there.pop(key, None) for key in ("digest", *BESIDE)}
     if beside["started_from"] != about.get("started_from"):
         raise InputError(f"{folder} holds a run that started from another set ({_short(beside['started_from'])}, now asked "

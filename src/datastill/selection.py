@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from datastill import artifact
 from datastill.artifact import TENSORS, Distilled
 from datastill.errors import InputError
-from datastill.files import sha256, write_json
+from datastill.files import sha256
 from datastill.progress import Progress
 from datastill.scoring import Evaluation
-from datastill.sheets import describe, place_of
+from datastill.sheets import describe, place_of, read
 from datastill.statistics import average
+from datastill.store import write_record
 from datastill.trials import own_trials
 
 
@@ -51,5 +51,5 @@ def select(folder: Path, distilled: Distilled, evaluation: Evaluation, *, trials
     means = {iteration: average(accuracies) for iteration, accuracies in found.items()}
     best = max(means, key=lambda iteration: means[iteration])
     selected = {"split": evaluation.split, "of": len(paths), "iteration": best, "accuracy": found[best], "means": means}
-    write_json(own, {**json.loads(own.read_text(encoding="utf-8")), "selected": selected})
+    write_record(own, {**read(own), "selected": selected})
     return selected

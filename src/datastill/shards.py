@@ -15,8 +15,9 @@ from datastill.data.domain import Domain
 from datastill.description import Description, load
 from datastill.digest import digest, to_toml
 from datastill.errors import InputError
-from datastill.files import locked, make_folder, write_atomically
+from datastill.files import write_atomically
 from datastill.run import Run
+from datastill.store import Entry
 from datastill.synthetic import SyntheticSet
 
 ABOUT = ("recipe", "protocol", "started_from", "data", "prepared")  # what the merged card has from those of the parts
@@ -40,8 +41,7 @@ def merge(folders: Sequence[Path | str], out: Path | str) -> SyntheticSet:
     names = [part.card["digest"] for part in parts]
     about = {key: parts[0].card[key] for key in ABOUT if key in parts[0].card}
     name = digest(run, about["data"]["fingerprint"], "merged", *names)
-    make_folder(out)
-    with locked(out):
+    with Entry(out, "merge again").held():
         beside = {key: about[key] for key in ("protocol", "started_from") if key in about}
         write_atomically(out / "run.toml", to_toml(run, digest=name, **beside).encode())
         artifact.write(out, merged, {**about, "run": {**parts[0].card["run"], "shard": [0, 1]}, "digest": name,

@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from datastill.artifact import TENSORS, Distilled
 from datastill.core import Protocol
-from datastill.description import Description, explain
+from datastill.description import Description
 from datastill.digest import digest, dump, spec
 from datastill.errors import InputError
 from datastill.files import sha256
 from datastill.nets import Architecture
 from datastill.scoring import Evaluation, Score, Split, guessing, learned_lr
 from datastill.statistics import statistics
+from datastill.store import read_record
 
 Subject = Literal["synthetic", "random", "full"]
 SUBJECTS: tuple[Subject, ...] = ("synthetic", "random", "full")
@@ -68,7 +69,7 @@ def scored(folder: Path, distilled: Distilled, evaluation: Evaluation) -> int:
 
 def facts(sheet: Sheet) -> dict[str, Any]:
     """What a score file says of itself."""
-    return {"schema": 1, "subject": sheet.subject, "protocol": dump(sheet.protocol), "network": spec(sheet.network),
+    return {"schema": 2, "subject": sheet.subject, "protocol": dump(sheet.protocol), "network": spec(sheet.network),
             "split": sheet.split, "seed": sheet.seed, "ipc": sheet.ipc}
 
 
@@ -76,10 +77,8 @@ def stored(path: Path, content: Mapping[str, Any], subject: str) -> list[Score]:
     """The trials of one subject in a score file. Raises InputError when they are no trials."""
     try:
         done = [Score(**one) for one in content.get(subject, [])]
-    except ValidationError as error:
-        raise _unreadable(path, explain(error, subject)) from None
-    except TypeError as error:
-        raise _unreadable(path, error) from None
+    except (InputError, TypeError) as error:
+        raise _unreadable(path, f"{subject}: {error}") from None
     if [one.trial for one in done] != list(range(len(done))):
         raise _unreadable(path, "its trials are not numbered 0, 1, 2, ...")
     return done
@@ -89,18 +88,22 @@ def read(path: Path) -> dict[str, Any]:
     """What a score file holds; empty where there is none. Raises InputError for a damaged one."""
     if not path.exists():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise _unreadable(path, error) from None
-    if not isinstance(content, dict):
-        raise _unreadable(path, "expected a table")
+    content = _of_schema_1(path) or read_record(path, "delete it to score again") or {}
     if "selected" in content:
         try:
             Selected(**content["selected"])
-        except (TypeError, ValidationError):
+        except (TypeError, InputError):
             raise _unreadable(path, "selected is not what was written") from None
-    return content
+    return {key: value for key, value in content.items() if key != "checksum"}
+
+
+def _of_schema_1(path: Path) -> dict[str, Any] | None:
+    """What an earlier version wrote, which gave score files no checksum; None for any other file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError):
+        return None
+    return content if isinstance(content, dict) and content.get("schema") == 1 and "checksum" not in content else None
 
 
 def _unreadable(path: Path, why: object) -> InputError:

@@ -96,6 +96,11 @@ def today(table: str, key: str) -> str | None:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The table in a TOML file in today's form, its schema number checked and removed. Raises InputError."""
+    return read_versioned(path)[0]
+
+
+def read_versioned(path: Path) -> tuple[dict[str, Any], int]:
+    """The same, and the schema it was written in."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -104,7 +109,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read as TOML: {error}") from None
     if (schema := table.pop("schema", SCHEMA)) not in (1, SCHEMA) or isinstance(schema, bool):
         raise InputError(f"{path} is of schema {schema!r}, this version reads 1 to {SCHEMA}; use the version that wrote it")
-    return upgraded(table) if schema == 1 else table
+    return upgraded(table) if schema == 1 else table, schema
 
 
 def upgraded(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from datastill.artifact import TENSORS, Distilled
 from datastill.core import Labeler, Task
 from datastill.data import Batch
 from datastill.digest import digest
-from datastill.files import make_folder, sha256, write_json
+from datastill.files import make_folder, sha256
 from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.scoring import Evaluation, Score, check_alike, check_student, student
 from datastill.sheets import SUBJECTS, Sheet, Subject, describe, facts, flags, place_of, read, stored, summary
+from datastill.store import write_record
 
 
 def score(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselines: Path, trials: int = 5,
@@ -50,7 +51,7 @@ def score(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselin
             result[subject] = [one.model_dump(mode="json") for one in done]
     result |= {"summary": summary(result), **({"selected": before["selected"]} if "selected" in before else {})}
     result |= {"flags": flags(result)}
-    write_json(path, result)
+    write_record(path, result)
     return result
 
 
@@ -123,5 +124,5 @@ def _trials(path: Path, count: int, run: Callable[[int], Score], header: Mapping
     for trial in range(len(done), count):
         done.append(run(trial))
         content = {**content, **header, subject: [one.model_dump(mode="json") for one in done]}
-        write_json(path, content)
+        write_record(path, content)
     return done
