@@ -20,7 +20,7 @@ from datastill.files import sha256
 from datastill.recipes import read_recipe
 from datastill.report.reproduce import commands
 from datastill.run import begin, read_run, read_start
-from kit import input_error
+from kit import Told, input_error
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_rows_are_matched_by_class_name(folder: Path, tmp_path: Path) -> None:
     x = start_of(run_of(folder), few).batch().x
     assert torch.equal(x, ds.load(folder).x[[14, 15, 4, 5]])
     small = tiny.run(ipc=2)
-    ds.distill(small, small.task(few), tmp_path / "small")
+    ds.distill(small, few, tmp_path / "small", root=tiny.ROOT)
     grown, own = start_of(run_of(tmp_path / "small")).batch().x, start_of(small).batch().x
     assert torch.equal(grown[[14, 15, 4, 5]], ds.load(tmp_path / "small").x)
     rest = [row for row in range(20) if row not in (14, 15, 4, 5)]
@@ -145,7 +145,7 @@ def test_resumed_when_the_folder_has_gone(folder: Path, tmp_path: Path) -> None:
     run = run_of(first)
     tiny.distill(run, tmp_path / "whole")
     with pytest.raises(RunError):
-        tiny.distill(run, tmp_path / "broken", watch=lambda done, of, line: True)
+        tiny.distill(run, tmp_path / "broken", progress=Told(stop_at=0))
     shutil.rmtree(first)
     for _ in range(2):  # on to the end, and once more when it is finished
         tiny.distill(run, tmp_path / "broken")
@@ -166,7 +166,7 @@ def test_a_folder_that_started_from_another_set(folder: Path, tmp_path: Path) ->
 def test_what_cannot_be_gone_on_from(folder: Path, tmp_path: Path) -> None:
     def refused(run: ds.Run, *parts: str, images: ds.Images | None = None) -> None:
         with input_error(*parts):
-            ds.distill(run, tiny.task(run) if images is None else run.task(images), tmp_path / "new")
+            ds.distill(run, tiny.splits().train if images is None else images, tmp_path / "new", root=tiny.ROOT)
         assert not (tmp_path / "new").exists()
 
     damaged, unfinished = tmp_path / "damaged", tmp_path / "unfinished"
@@ -176,7 +176,7 @@ def test_what_cannot_be_gone_on_from(folder: Path, tmp_path: Path) -> None:
     (damaged / artifact.TENSORS).write_bytes(content)
     refused(run_of(damaged), "is damaged")
     with pytest.raises(RunError):
-        tiny.distill(tiny.run(ipc=2), unfinished, watch=lambda done, of, line: True)
+        tiny.distill(tiny.run(ipc=2), unfinished, progress=Told(stop_at=0))
     refused(run_of(unfinished), "a run that has not finished")
     refused(run_of(folder, parametrization="tiles:Tiles"), "parametrized by", "tiles:Tiles")
     real = tiny.splits().train

@@ -14,7 +14,7 @@ from datastill import artifact
 from datastill.description import load
 from datastill.errors import InputError
 from datastill.report import report
-from datastill.run import begin, check, read_run
+from datastill.run import begin, check_run, read_run
 from datastill.shards import merge
 from kit import input_error, toy_images
 
@@ -78,7 +78,7 @@ def test_what_is_no_shard(shard: tuple[int, int], message: str) -> None:
 def test_a_part_with_too_few_real_images() -> None:
     run = load(ds.Run, {"method": tiny.method("distribution"), "network": "mlp", "ipc": 3, "shard": (1, 2)})
     with input_error("shard 1 of 2 makes 2 images a class", "every 2th of the 3", "which are 1", "use ipc=2"):
-        check(run, run.task(toy_images(per_class=3)))
+        check_run(run, toy_images(per_class=3))
 
 
 def test_merged_is_what_the_parts_hold(parts: list[Path], tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_merged_parameters_and_soft_labels(tmp_path: Path) -> None:
 
 
 def made(folder: Path, run: ds.Run, images: Any = None) -> Path:
-    ds.distill(run, tiny.task(run) if images is None else run.task(images), folder)
+    ds.distill(run, tiny.splits().train if images is None else images, folder, root=tiny.ROOT)
     return folder
 
 

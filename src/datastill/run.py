@@ -23,7 +23,7 @@ from datastill.nets.convnet import ConvNet
 from datastill.parametrizations.pixels import Pixels
 from datastill.previous import Previous, origin, read_previous
 from datastill.progress import Progress
-from datastill.registry import find, kind, names
+from datastill.registry import find, kind, members
 from datastill.rng import RNG
 from datastill.store import Entry
 from datastill.synthetic import Parametrization, SyntheticSet
@@ -152,7 +152,7 @@ def _check_needs(run: Run) -> None:
     """Check that the method provides what the plug-ins need. Raises InputError."""
     for plugin in (plugin for plugin in run.plugins if plugin.weight > 0):
         if lacking := plugin.needs - run.method.provides:
-            fit = [name for name in names(Method) if plugin.needs <= find(Method, name).provides]
+            fit = [name for name in members(Method) if plugin.needs <= find(Method, name).provides]
             raise InputError(f"plug-in {label(plugin)} needs {', '.join(sorted(lacking))}, which the steps of "
                              f"{kind(run.method)} do not have; methods whose steps do: {', '.join(fit) or 'none'}")
 

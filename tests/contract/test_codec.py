@@ -14,8 +14,8 @@ from datastill import artifact
 from datastill.description import load
 from datastill.errors import InputError, RunError
 from datastill.loop import Loop
-from datastill.run import check
-from kit import toy_images
+from datastill.run import check_run
+from kit import Told, toy_images
 from tiles import Tiles
 
 METHODS = ["distribution", "gradient"]
@@ -44,7 +44,7 @@ def test_resumed_after_every_iteration(method: str, tmp_path: Path) -> None:
     tiny.distill(run, tmp_path / "whole")
     for _ in range(run.method.iterations):
         with pytest.raises(RunError, match="run the same command to go on"):
-            tiny.distill(run, tmp_path / "broken", watch=lambda done, of, line: True)
+            tiny.distill(run, tmp_path / "broken", progress=Told(stop_at=0))
     tiny.distill(run, tmp_path / "broken")
     for name in (artifact.TENSORS, artifact.CARD, artifact.PREVIEW):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
@@ -97,7 +97,7 @@ def test_loops_go_by_the_stored_images() -> None:
 def test_what_does_not_fit_is_refused_before_the_work() -> None:
     run = load(ds.Run, {"method": tiny.method("distribution"), "network": "mlp", "parametrization": "tiles:Tiles", "ipc": 1})
     with pytest.raises(InputError, match=r"tiles: images of \(1, 5, 5\) cannot be cut"):
-        check(run, run.task(toy_images(shape=(1, 5, 5))))
+        check_run(run, toy_images(shape=(1, 5, 5)))
 
 
 @pytest.mark.parametrize("labels", [lambda stored: stored.repeat(2, 1), lambda stored: stored[:-1]])

@@ -18,11 +18,11 @@ from datastill.nets.convnet import ConvNet
 from datastill.nets.mlp import MLP
 from datastill.plugins._guidance import Guidance
 from datastill.recipes import read_pools
-from datastill.run import check
+from datastill.run import check_run
 from datastill.teachers import Context, Pool, Teacher, Teachers
 from datastill.teachers.experts import Experts
 from datastill.teachers.supervised import Supervised
-from kit import input_error
+from kit import Told, input_error
 
 BATCH = "convnet:width=4,depth=2,norm=batch"
 
@@ -83,7 +83,7 @@ def test_what_a_plugin_asks_is_seen_to_before_the_work(tmp_path: Path) -> None:
     tiny.distill(run, tmp_path / "run")
     without = tiny.run(plugins=(Remembered(pool=pool()),))
     with input_error(f"teacher {tiny.NETWORK} gives no statistics", "it gives features, logits, maps"):
-        check(without, tiny.task(without))
+        check_run(without, tiny.splits().train)
 
 
 def test_they_stand_in_the_order_of_the_pool(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_network_that_is_named_is_meant() -> None:
     run = tiny.run("trajectory", method_options=options)
     assert run.pools()[0].networks == (ConvNet(),)
     with input_error("the experts are convnet, the run's network is convnet:width=4,depth=2"):
-        check(run, tiny.task(run))
+        check_run(run, tiny.splits().train)
     assert tiny.run("trajectory").pools()[0].networks == (network(tiny.NETWORK),)
 
 
@@ -154,13 +154,13 @@ def test_teachers_are_called_what_they_always_were(tmp_path: Path) -> None:
 
 
 def test_fit_makes_what_is_missing(tmp_path: Path) -> None:
-    train, told = tiny.splits().train, list[tuple[int, int]]()
+    train, told = tiny.splits().train, Told()
     some = Supervised(networks=(tiny.NETWORK,), count=2, epochs=1, batch_size=512)  # type: ignore[arg-type]
-    teachers = some.fit(train, root=tmp_path, watch=lambda done, of: told.append((done, of)))
-    assert told == [(1, 2), (2, 2)]
+    teachers = some.fit(train, root=tmp_path, progress=told)
+    assert told.steps == [(1, 2), (2, 2)]
     assert len(teachers) == len(list((tmp_path / "teachers").iterdir())) == 2
     assert teachers[0].logits(train.batch(torch.arange(3)).x).shape == (3, 10)
-    some.fit(train, root=tmp_path, watch=lambda done, of: told.append((done, of)))
-    assert len(told) == 2
+    some.fit(train, root=tmp_path, progress=told)
+    assert len(told.steps) == 2
     with input_error("does not fit"):
         Supervised(networks=(ConvNet(depth=6),)).fit(train, root=tmp_path)

@@ -27,7 +27,7 @@ from datastill.errors import InputError, Stopped
 from datastill.nets import Architecture
 from datastill.place import Place
 from datastill.rng import RNG
-from datastill.run import check, distill
+from datastill.run import check_run, distill
 from datastill.teachers import Context, Pool, Teachers
 from datastill.teachers import _trained as module
 from datastill.teachers._snapshots import flat
@@ -422,7 +422,7 @@ def test_its_features_guide_a_run(tmp_path: Path) -> None:
     """Features learned without labels: noise that follows them comes nearer to the real images of its class."""
     run = tiny.run(ipc=2, plugins=(tiny.plugin("cclom", pool=rotnet(), weight=10.0, draw="mean", batch_real=256),))
     task = run.task(tiny.splits().train, root=tmp_path)
-    check(run, task)
+    check_run(run, tiny.splits().train, root=tmp_path)
     plugin = run.plugins[0]
     plugin.prepare(task)
     x, y = RNG("x").normal(20, *task.real.shape), torch.eye(10).repeat_interleave(2, 0)
@@ -435,7 +435,7 @@ def test_its_features_guide_a_run(tmp_path: Path) -> None:
         shares.append(float(loss.detach()))
     assert shares[0] == pytest.approx(0.1, abs=0.02)
     assert shares[-1] < 0.8 * shares[0]
-    distill(run, task, tmp_path / "run")
+    distill(run, tiny.splits().train, tmp_path / "run", root=tmp_path)
 
 
 class Two:
@@ -493,13 +493,8 @@ def test_a_training_of_your_own_stops_and_goes_on(tmp_path: Path, monkeypatch: p
     with input_error("gives no logits; it gives features, maps"):
         whole[0].logits(tiny.splits().train.batch(torch.arange(1)).x)
     monkeypatch.setattr("datastill.teachers._lesson.EVERY", 0.0)
-
-    def stop(done: int, of: int) -> None:
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        some.fit(tiny.splits().train, root=tmp_path / "broken", watch=stop)
+    with pytest.raises(Stopped):
+        some.fit(tiny.splits().train, root=tmp_path / "broken", progress=Told(stop_at=2))
     some.fit(tiny.splits().train, root=tmp_path / "broken")
     assert content(tmp_path / "whole") == content(tmp_path / "broken")
 
