@@ -3,78 +3,34 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torchvision
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from datastill.data import Batch, Images
+from datastill.data import Images
 from datastill.data.domain import Domain
 from datastill.data.images import denormalize
-from datastill.data.whitening import Whitening, from_tensors
+from datastill.data.whitening import from_tensors
 from datastill.errors import InputError
 from datastill.files import write_atomically
-from datastill.rng import RNG
+from datastill.late import torch
+from datastill.parametrization import Parametrization
 from datastill.store import CARD, Entry
-from datastill.synthetic import Parametrization, SyntheticSet
 from datastill.tables import upgraded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from datastill.distilled import Distilled
+    from datastill.synthetic import SyntheticSet
 
 SCHEMA = 2
 PARAMETER, PIXELS = "parameters.", "pixels"  # how names of parameters begin; the one that may be the images themselves
 TENSORS, PREVIEW, WHITENING = "synthetic.safetensors", "preview.png", "whitening.safetensors"
-
-
-class Distilled(Dataset[tuple[Tensor, Any]]):
-    """A distilled set read from its folder: a torch dataset with its card.
-
-    An item is (image (C, H, W) float, normalized; label): the class number for hard labels, probabilities (K,) for soft
-    ones. ``x`` (N, C, H, W), ``y`` (N, K), ``view`` (N, H, W, C) uint8, ``lr`` the learned learning rate or None,
-    ``whitening`` what images have to be whitened with before a network trained on these sees them, or None.
-    """
-
-    def __init__(self, tensors: Mapping[str, Tensor], card: Mapping[str, Any], whitening: Whitening | None = None) -> None:
-        self.tensors = dict(tensors)
-        self.card = dict(card)
-        self.x, self.y, self.view = tensors["images"], tensors["labels"], tensors["view"]
-        self.lr = float(tensors["lr"]) if "lr" in tensors else None
-        self.classes = tuple(card["classes"])
-        self.mean, self.std = tuple(card["mean"]), tuple(card["std"])
-        self.whitening = whitening
-        self.device = self.x.device
-
-    @property
-    def domain(self) -> Domain:
-        """What a network trained on it knows."""
-        channels, height, width = self.x.shape[1:]
-        return Domain((channels, height, width), self.mean, self.std, self.classes, self.whitening)
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
-        y = self.y[index]
-        return self.x[index], int(y.argmax()) if self.card["labels"] == "hard" else y
-
-    def batch(self, rows: Tensor | None = None, epoch: int = 0, rng: RNG | None = None) -> Batch:
-        """Images and label probabilities at these rows, or all; the same in every epoch."""
-        if rows is None:
-            return Batch(self.x, self.y)
-        rows = rows.to(self.x.device)
-        return Batch(self.x[rows], self.y[rows])
-
-    def to(self, device: torch.device) -> Distilled:
-        """The same set with its tensors on another device."""
-        return Distilled({name: value.to(device) for name, value in self.tensors.items()}, self.card,
-                         None if self.whitening is None else self.whitening.to(device))
 
 
 def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
@@ -102,13 +58,21 @@ def restored(tensors: Mapping[str, Tensor], like: Images | Domain, parametrizati
     """The synthetic set whose ``tensors_of`` these are."""
     parameters = {name.removeprefix(PARAMETER): value for name, value in tensors.items() if name.startswith(PARAMETER)}
     labels = next(tensors[name] for name in ("logits", "stored_labels", "labels") if name in tensors)
+    from datastill.synthetic import SyntheticSet
+
     return SyntheticSet(parameters or {PIXELS: tensors["images"]}, labels, like, parametrization, soft="logits" in tensors,
                         lr=float(tensors["lr"]) if "lr" in tensors else None)
 
 
 def write_tensors(path: Path, synthetic: SyntheticSet) -> None:
     """Write a synthetic set's tensors, atomically."""
-    write_atomically(path, save_tensors(tensors_of(synthetic)))
+    write_atomically(path, _bytes(tensors_of(synthetic)))
+
+
+def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    from safetensors.torch import save
+
+    return save(dict(tensors))
 
 
 def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> None:
@@ -117,11 +81,11 @@ def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> No
     ``about`` goes into the card first (the run, its digest, the data it was made from, the protocol it is meant for).
     """
     write_tensors(folder / TENSORS, synthetic)
-    tensors = load_tensors((folder / TENSORS).read_bytes())
+    tensors = read_tensors(folder / TENSORS)
     write_atomically(folder / PREVIEW, png(picture(tensors["view"], tensors["labels"])))
     names = [TENSORS, PREVIEW]
     if synthetic.whitening is not None:
-        write_atomically(folder / WHITENING, save_tensors({
+        write_atomically(folder / WHITENING, _bytes({
             name: value.cpu() for name, value in synthetic.whitening.tensors().items()}))
         names.append(WHITENING)
         about = {**about, "whitening": synthetic.whitening.identity}
@@ -132,10 +96,15 @@ def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> No
         "count": len(synthetic), "shape": list(tensors["images"].shape[1:]), "labels": "hard" if hard else "soft",
         **({} if synthetic.stored == len(synthetic) else {"stored": synthetic.stored}),
         "learning_rate": float(tensors["lr"]) if "lr" in tensors else None,
-        "versions": {"datastill": version("datastill"), "torch": torch.__version__,
-                     "torchvision": torchvision.__version__},
+        "versions": {"datastill": version("datastill"), "torch": torch.__version__, "torchvision": _torchvision()},
     }
     _entry(folder).finish(card, names)
+
+
+def _torchvision() -> str:
+    import torchvision
+
+    return str(torchvision.__version__)
 
 
 def _entry(folder: Path) -> Entry:
@@ -161,8 +130,10 @@ def _upgraded(card: dict[str, Any]) -> dict[str, Any]:
     return {**card, **tables, "schema": SCHEMA, "learning_rate": card["step_size"]}
 
 
-def load(folder: Path | str) -> Distilled:
+def load(folder: Path | str, transform: Callable[[Tensor], Any] | None = None) -> Distilled:
     """Read a distilled set as a torch dataset with its card. Every file is checked against its checksum.
+
+    transform: applied to an image (C, H, W), normalized float, when an item is asked for: augmentation, say.
 
     Raises InputError: not a distilled set, an unfinished one, or a damaged file (named).
     """
@@ -170,7 +141,9 @@ def load(folder: Path | str) -> Distilled:
     card = read_card(folder)
     _entry(folder).read()
     whitening = from_tensors(read_tensors(folder / WHITENING), card["whitening"]) if WHITENING in card["files"] else None
-    return Distilled(read_tensors(folder / TENSORS), card, whitening)
+    from datastill.distilled import Distilled
+
+    return Distilled(read_tensors(folder / TENSORS), card, whitening, transform)
 
 
 def snapshots(folder: Path) -> dict[int, Path]:
@@ -183,8 +156,10 @@ def snapshots(folder: Path) -> dict[int, Path]:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of one safetensors file. Raises InputError for anything else (a pickle is never opened)."""
+    from safetensors.torch import load as read
+
     try:
-        return load_tensors(path.read_bytes())
+        return read(path.read_bytes())
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is no readable safetensors file: {error}") from None
 
@@ -199,7 +174,9 @@ def picture(view: Tensor, labels: Tensor, columns: int = 10) -> Image.Image:
     blank = torch.full((1, *view.shape[1:]), 255, dtype=torch.uint8)
     cells = torch.cat([torch.cat([row, blank.expand(width - len(row), -1, -1, -1)]) for row in rows])
     large = cells.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2).permute(0, 3, 1, 2)
-    grid = torchvision.utils.make_grid(large, nrow=width, padding=max(2, zoom // 2), pad_value=255)
+    from torchvision.utils import make_grid
+
+    grid = make_grid(large, nrow=width, padding=max(2, zoom // 2), pad_value=255)
     return Image.fromarray(grid.permute(1, 2, 0).numpy())
 
 

@@ -397,7 +397,7 @@ def _families() -> dict[str, Any]:
     from datastill.core import Method, Plugin, Protocol
     from datastill.data import Source
     from datastill.nets import Architecture
-    from datastill.synthetic import Parametrization
+    from datastill.parametrization import Parametrization
     from datastill.teachers import Pool
     return {"methods": Method, "plugins": Plugin, "data": Source, "networks": Architecture,
             "parametrizations": Parametrization, "protocols": Protocol, "pools": Pool}

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from datastill.errors import RunError
+from datastill.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 WITHOUT_FLOAT64 = ("mps",)  # kinds of devices

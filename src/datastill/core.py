@@ -10,24 +10,27 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-import torch
-import torch.nn.functional as F
 from pydantic import BeforeValidator, Field, TypeAdapter
-from torch import Tensor, nn
 
 from datastill.compute import Precision, autocast
 from datastill.data import Batch, Images
 from datastill.description import Description, Family
+from datastill.late import nn, torch
 from datastill.nets import Architecture, chunk_size, fresh
+from datastill.parametrization import Parametrization
 from datastill.parametrizations.pixels import Pixels
 from datastill.progress import Progress
 from datastill.registry import kind
 from datastill.rng import RNG
-from datastill.synthetic import Parametrization, SyntheticSet
 from datastill.teachers import Context, Pool, Teachers
-from datastill.train import Examples
+from datastill.train import Examples, cross_entropy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from datastill.synthetic import SyntheticSet
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,8 @@ class Task:
         rng: what a parametrization that needs more than these images draws from; without it the same for every seed.
         """
         parameters = self.parametrization.encode(start, self, rng)
+        from datastill.synthetic import SyntheticSet
+
         return SyntheticSet(parameters, start.y, self.real, self.parametrization, soft, lr)
 
     def decoded(self, ipc: int) -> int:
@@ -328,7 +333,7 @@ class Protocol(Family):
     def criterion(self, logits: Tensor, y: Tensor) -> Tensor:
         """The loss of logits (B, K) under labels (B, K), a scalar, summed over the images; cross-entropy unless a protocol
         says otherwise."""
-        return F.cross_entropy(logits, y, reduction="sum")
+        return cross_entropy(logits, y)
 
     def for_network(self, network: Architecture) -> Protocol:
         """The protocol with what it prescribes for students of this kind filled in; scores are kept under that."""

@@ -11,8 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.queues import SimpleQueue
 from typing import Any, TypeVar
 
-import torch
-
+from datastill.late import torch
 from datastill.progress import Progress
 
 Item = TypeVar("Item")

@@ -6,13 +6,17 @@ import csv
 import io
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from datastill.artifact import Distilled, png
+from datastill.artifact import png
 from datastill.errors import InputError
 from datastill.files import write_atomically
+
+if TYPE_CHECKING:
+    from datastill.distilled import Distilled
 
 
 def to_folder(distilled: Distilled, out: Path) -> Path:

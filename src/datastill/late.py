@@ -6,9 +6,11 @@ of their own, which are imported where they are made.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     import torch
@@ -26,4 +28,17 @@ else:
 
     torch, nn, F = _Late("torch"), _Late("torch.nn"), _Late("torch.nn.functional")
 
-__all__ = ["F", "nn", "torch"]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def no_grad(function: Callable[P, R]) -> Callable[P, R]:
+    """``torch.no_grad`` as a decorator that does not import torch before the function is called."""
+    @functools.wraps(function)
+    def without(*arguments: P.args, **options: P.kwargs) -> R:
+        with torch.no_grad():
+            return function(*arguments, **options)
+    return without
+
+
+__all__ = ["F", "nn", "no_grad", "torch"]

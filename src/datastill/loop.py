@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from datastill.core import Method, Plugin, Step, Task
 from datastill.digest import spec
 from datastill.errors import InputError, RunError
+from datastill.late import torch
 from datastill.previous import Previous
 from datastill.registry import kind
 from datastill.rng import RNG
-from datastill.synthetic import SyntheticSet
 from datastill.tables import nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from datastill.synthetic import SyntheticSet
 
 MEASURE = 100  # iterations between measurements of gradient norms, each a backward pass per term
 SMALLEST_LR = 1e-6  # a learned learning rate is projected to at least this after each update
@@ -196,8 +198,8 @@ def _read(scalars: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def _scalar(loss: object, name: str) -> Tensor:
-    if not isinstance(loss, Tensor) or loss.dim():
-        what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+    if not isinstance(loss, torch.Tensor) or loss.dim():
+        what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
         raise InputError(f"plug-in {name} returned {what}; expected a scalar tensor")
     return loss
 
@@ -205,6 +207,8 @@ def _scalar(loss: object, name: str) -> Tensor:
 def _checked(synthetic: object, method: Method, task: Task, ipc: int) -> SyntheticSet:
     """What the method starts from, if it is what the run asks for. Raises InputError otherwise."""
     who = f"{kind(method)}.start"
+    from datastill.synthetic import SyntheticSet
+
     if not isinstance(synthetic, SyntheticSet):
         raise InputError(f"{who} returned {type(synthetic).__name__}; expected task.synthetic(images)")
     with torch.no_grad():

@@ -7,12 +7,11 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from datastill.core import Task
 from datastill.data import Data, Images, Splits
 from datastill.errors import InputError
 from datastill.executors import Executor, InProcess, Processes
+from datastill.late import torch
 from datastill.progress import Progress
 from datastill.run import Run, check_run
 from datastill.teachers import Context, Pool

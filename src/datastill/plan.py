@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
 from datastill import memory
 from datastill.artifact import tensors_of
 from datastill.compute import computing
 from datastill.core import Protocol, Task
 from datastill.data import Images
 from datastill.errors import Stopped
+from datastill.late import torch
 from datastill.loop import MEASURE, Loop
 from datastill.nets import Architecture, fresh
 from datastill.progress import Progress

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from datastill import artifact
-from datastill.artifact import PIXELS, TENSORS, Distilled
+from datastill.artifact import PIXELS, TENSORS
 from datastill.core import Method, Task
 from datastill.data.domain import bring, domain_of
 from datastill.digest import dump, spec
 from datastill.errors import InputError
-from datastill.synthetic import SyntheticSet
+from datastill.late import no_grad, torch
+
+if TYPE_CHECKING:
+    from datastill.distilled import Distilled
+    from datastill.synthetic import SyntheticSet
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Previous:
     synthetic: SyntheticSet
     first: int = 0
 
-    @torch.no_grad()
+    @no_grad
     def into(self, start: SyntheticSet) -> None:
         """Put it in the place of a start, in place: images by class name and number; a learned learning rate and the logits
         of soft labels where both have them. What it has no image for stays as it is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -20,15 +20,18 @@ from datastill.files import reason, write_atomically
 from datastill.loop import Loop, check_optim
 from datastill.nets import Architecture
 from datastill.nets.convnet import ConvNet
+from datastill.parametrization import Parametrization
 from datastill.parametrizations.pixels import Pixels
 from datastill.previous import Previous, origin, read_previous
 from datastill.progress import Progress
 from datastill.registry import find, kind, members
 from datastill.rng import RNG
 from datastill.store import Entry
-from datastill.synthetic import Parametrization, SyntheticSet
 from datastill.tables import read_toml, read_versioned
 from datastill.teachers import Pool
+
+if TYPE_CHECKING:
+    from datastill.synthetic import SyntheticSet
 
 BESIDE = ("protocol", "published", "started_from")  # what run.toml keeps beside the run
 PARAMETRIZATION = "parametrization"

@@ -5,23 +5,25 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import Field
 
-from datastill.artifact import Distilled
 from datastill.core import Protocol
 from datastill.data import Batch, Images
 from datastill.description import Description, load
 from datastill.digest import spec
 from datastill.errors import InputError
+from datastill.late import torch
 from datastill.nets import Architecture, fresh
 from datastill.nets.convnet import ConvNet
 from datastill.progress import Progress
 from datastill.rng import RNG
-from datastill.synthetic import SyntheticSet
 from datastill.train import Examples, Fixed, accuracies
+
+if TYPE_CHECKING:
+    from datastill.distilled import Distilled
+    from datastill.synthetic import SyntheticSet
 
 Split = Literal["test", "validation"]
 
@@ -122,6 +124,8 @@ def student(examples: Any, protocol: Protocol, network: Architecture, images: Im
 
 def _frozen(examples: Any) -> Examples:
     """The examples without graph: students train on the images as they are."""
+    from datastill.synthetic import SyntheticSet
+
     if isinstance(examples, SyntheticSet):
         with torch.no_grad():
             return Fixed(examples.batch())

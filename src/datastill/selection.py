@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datastill import artifact
-from datastill.artifact import TENSORS, Distilled
+from datastill.artifact import TENSORS
 from datastill.errors import InputError
 from datastill.files import sha256
 from datastill.progress import Progress
@@ -15,6 +15,9 @@ from datastill.sheets import describe, place_of, read
 from datastill.statistics import average
 from datastill.store import write_record
 from datastill.trials import own_trials
+
+if TYPE_CHECKING:
+    from datastill.distilled import Distilled
 
 
 def check_snapshots(folder: Path) -> dict[int, Path]:
@@ -38,6 +41,8 @@ def select(folder: Path, distilled: Distilled, evaluation: Evaluation, *, trials
     Returns {split, of (number of snapshots), iteration (of the best), accuracy (its trials, fractions), means (by
     iteration)}. Raises InputError: no snapshot but the first and the last, or a set that was not scored this way before.
     """
+    from datastill.distilled import Distilled
+
     paths = check_snapshots(folder)
     own = place_of(folder, describe(sha256(folder / TENSORS), distilled, evaluation))
     if not own.exists():

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from datastill import artifact
-from datastill.artifact import Distilled
 from datastill.data.domain import Domain
 from datastill.description import Description, load
 from datastill.digest import digest, to_toml
 from datastill.errors import InputError
 from datastill.files import write_atomically
+from datastill.late import torch
 from datastill.run import Run
 from datastill.store import Entry
-from datastill.synthetic import SyntheticSet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from datastill.distilled import Distilled
+    from datastill.synthetic import SyntheticSet
 
 ABOUT = ("recipe", "protocol", "started_from", "data", "prepared")  # what the merged card has from those of the parts
 
@@ -103,6 +105,8 @@ def _together(parts: Sequence[SyntheticSet], like: Domain) -> SyntheticSet:
                              f"({len(value)} rows for {parts[0].stored} images)")
     first = parts[0]
     parameters = {name: _by_class([part.images[name] for part in parts], parts) for name in first.images}
+    from datastill.synthetic import SyntheticSet
+
     return SyntheticSet(parameters, _by_class([part.labels for part in parts], parts), like,
                         first.parametrization, first.soft, rates[0] if rates else None)
 

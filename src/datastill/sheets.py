@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from datastill.artifact import TENSORS, Distilled
+from datastill.artifact import TENSORS
 from datastill.core import Protocol
 from datastill.description import Description
 from datastill.digest import digest, dump, spec
@@ -19,6 +19,9 @@ from datastill.nets import Architecture
 from datastill.scoring import Evaluation, Score, Split, guessing, learned_lr
 from datastill.statistics import statistics
 from datastill.store import read_record
+
+if TYPE_CHECKING:
+    from datastill.distilled import Distilled
 
 Subject = Literal["synthetic", "random", "full"]
 SUBJECTS: tuple[Subject, ...] = ("synthetic", "random", "full")

@@ -7,10 +7,9 @@ import io
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from datastill.errors import InputError
 from datastill.files import write_atomically
+from datastill.late import torch
 
 SUM = 32  # bytes of SHA-256 in front
 

@@ -8,8 +8,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from datastill import artifact
 from datastill.analysis.judging import check_judges, judge
 from datastill.comparison import compare
@@ -17,6 +15,7 @@ from datastill.digest import digest, spec
 from datastill.errors import InputError
 from datastill.executors import Executor
 from datastill.files import make_folder, write_json
+from datastill.late import torch
 from datastill.nets import Architecture
 from datastill.place import Place, images_of
 from datastill.plan import plan

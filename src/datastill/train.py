@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from typing import Protocol as Interface
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from datastill.compute import Precision, autocast, computing
 from datastill.data import Batch, Images
 from datastill.errors import RunError
 from datastill.functional.augment import augment_images
 from datastill.functional.sam import gap_direction, perturbation
+from datastill.late import F, nn, no_grad, torch
 from datastill.nets import chunk_size
 from datastill.progress import Progress
 from datastill.rng import RNG
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Examples(Interface):
@@ -51,7 +51,7 @@ class Fixed:
         return Batch(self.x[rows], self.y[rows])
 
 
-Augment = Callable[[Tensor, RNG], Tensor]
+Augment = Callable[[Any, RNG], Any]
 
 
 class Augmented:
@@ -74,8 +74,12 @@ def augmented(examples: Examples, strategy: str) -> Examples:
 
 
 Optimizer = Literal["sgd", "adamw"]
-Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits (B, K), labels (B, ...)) -> scalar, summed over the images
-CROSS_ENTROPY: Criterion = partial(F.cross_entropy, reduction="sum")
+Criterion = Callable[[Any, Any], Any]  # (logits (B, K), labels (B, ...)) -> scalar, summed over the images
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of logits (B, K) with class numbers (B,) or probabilities (B, K), summed over the images; scalar, nats."""
+    return F.cross_entropy(logits, y, reduction="sum")
 
 
 def half_cosine(lr: float, epochs: int, warmup: float) -> list[float]:
@@ -110,7 +114,7 @@ class Training:
 
     def __init__(self, network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG, *, batch_size: int,
                  optimizer: Optimizer = "sgd", momentum: float = 0.9, weight_decay: float = 5e-4,
-                 restarts: Sequence[int] = (), criterion: Criterion = CROSS_ENTROPY, sharpness: Sharpness | None = None,
+                 restarts: Sequence[int] = (), criterion: Criterion = cross_entropy, sharpness: Sharpness | None = None,
                  precision: Precision = "float32", channels_last: bool = False) -> None:
         self.sharpness, self.precision, self.channels_last = sharpness, precision, channels_last
         if channels_last:
@@ -122,7 +126,6 @@ class Training:
         self.epoch = 0  # epochs done
         self._size = 0
 
-    @torch.enable_grad()
     def advance(self) -> float:
         """One more epoch. Returns the mean loss over its batches; raises RunError when it is not finite."""
         epoch, rate = self.epoch, self.rates[self.epoch]
@@ -132,7 +135,7 @@ class Training:
         for group in self.updates.param_groups:
             group["lr"] = rate
         device = next((p.device for p in self.network.parameters()), torch.device("cpu"))
-        with self.rng("inside", epoch).as_global(device), computing(device, self.precision):
+        with torch.enable_grad(), self.rng("inside", epoch).as_global(device), computing(device, self.precision):
             losses = self._pass(epoch)
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
@@ -220,7 +223,7 @@ def _optimizer(name: Optimizer, network: nn.Module, lr: float, momentum: float, 
     return torch.optim.AdamW(network.parameters(), lr, betas=(momentum, 0.999), weight_decay=decay)
 
 
-@torch.no_grad()
+@no_grad
 def accuracies(network: nn.Module, images: Images) -> Tensor:
     """Share of right predictions in each class, (K,) float64, in evaluation mode; NaN for a class without images.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datastill.artifact import TENSORS, Distilled
+from datastill.artifact import TENSORS
 from datastill.core import Labeler, Task
 from datastill.data import Batch
 from datastill.digest import digest
@@ -17,6 +17,9 @@ from datastill.rng import RNG
 from datastill.scoring import Evaluation, Score, check_alike, check_student, student
 from datastill.sheets import SUBJECTS, Sheet, Subject, describe, facts, flags, place_of, read, stored, summary
 from datastill.store import write_record
+
+if TYPE_CHECKING:
+    from datastill.distilled import Distilled
 
 
 def score(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselines: Path, trials: int = 5,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from datastill.compute import double
 from datastill.data import Images
 from datastill.errors import InputError
+from datastill.late import no_grad, torch
 from datastill.rng import RNG
 from datastill.teachers import Teachers
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Diversity(NamedTuple):
@@ -31,7 +32,7 @@ class Diversity(NamedTuple):
         return float(torch.stack(pairs).mean()) if pairs else float("nan")
 
 
-@torch.no_grad()
+@no_grad
 def diversity(teachers: Teachers, images: Images, count: int = 1000) -> Diversity:
     """Compare all teachers of a pool on ``count`` random images. Raises InputError where there are none."""
     if not len(images):

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
-
 from datastill import artifact
 from datastill.compute import double
 from datastill.description import Description
 from datastill.digest import digest, spec
 from datastill.errors import InputError
 from datastill.files import sha256
+from datastill.late import F, no_grad, torch
 from datastill.run import Run
 from datastill.store import read_record, write_record
 from datastill.teachers import Context, Pool, Teacher, Teachers
@@ -66,7 +64,7 @@ def judge(folder: Path, run: Run, teachers: Teachers) -> list[Judged]:
     return judged
 
 
-@torch.no_grad()
+@no_grad
 def _one(iteration: int, tensors: dict[str, torch.Tensor], members: Sequence[Teacher]) -> Judged:
     entropies, accuracies = [], []
     for teacher in members:

@@ -6,14 +6,17 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
 from datastill.data.images import Lazy
 from datastill.errors import InputError
+from datastill.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 PLAIN = {"L": 1, "RGB": 3}  # modes that are taken as they are

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from datastill.data.images import Images, mean_and_std
 from datastill.data.source import Arrays, check_arrays
 from datastill.errors import InputError
+from datastill.late import torch
 
 
 def read(dataset: Any, classes: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...],

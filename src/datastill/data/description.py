@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from datastill.data.digits import Digits
@@ -16,6 +15,7 @@ from datastill.data.source import Arrays, Source, check_arrays
 from datastill.data.whitening import check_memory, fit_once
 from datastill.description import NOT_DECISIVE, Description
 from datastill.errors import InputError
+from datastill.late import torch
 from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.tables import nearest

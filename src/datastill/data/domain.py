@@ -4,13 +4,15 @@ into another."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from datastill.compute import needs_deterministic
 from datastill.data.images import Images, channels
 from datastill.data.whitening import Whitening
+from datastill.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)  # of ITU-R 601, as PIL converts to gray
 

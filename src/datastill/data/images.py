@@ -7,15 +7,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from datastill.compute import send
 from datastill.data.whitening import Whitening
+from datastill.late import torch
 from datastill.rng import RNG
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Batch(NamedTuple):
@@ -29,7 +31,11 @@ class Lazy(ABC):
     """Pixels that are read when they are drawn, in place of the tensor of ``Images``. ``shape`` is (N, C, H, W)."""
 
     shape: tuple[int, int, int, int]
-    device: ClassVar[torch.device] = torch.device("cpu")  # where what was read is
+
+    @property
+    def device(self) -> torch.device:
+        """Where what was read is."""
+        return torch.device("cpu")
 
     @abstractmethod
     def __getitem__(self, indices: Tensor) -> Tensor:

@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-
-import torch
-from safetensors.torch import load, save
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from datastill import memory
 from datastill.errors import InputError
+from datastill.late import torch
 from datastill.store import once
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EPS = 0.1  # added to every eigenvalue, as MTT, FTD, TESLA and DATM do
 
@@ -81,6 +82,8 @@ def fit(parts: Sequence[Tensor], identity: str = "", eps: float = EPS) -> Whiten
 
 def fit_once(path: Path, identity: str, parts: Callable[[], Sequence[Tensor]]) -> Whitening:
     """The whitening kept at ``path``, else fitted to these parts and kept there if that is possible; in float32."""
+    from safetensors.torch import load, save
+
     fitted: list[Whitening] = []
 
     def make(aside: Path) -> None:

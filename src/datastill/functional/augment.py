@@ -9,15 +9,16 @@ parameters drawn for each image, as the evaluation protocols do.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-import torch
-import torch.nn.functional as F
 from pydantic import AfterValidator
-from torch import Tensor
 
 from datastill.compute import needs_deterministic, send
+from datastill.late import F, torch
 from datastill.rng import RNG
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
 SCALE = 1.2  # size changes by a factor in [1/1.2, 1.2]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
+from datastill.late import nn, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 
 class Statistics(NamedTuple):

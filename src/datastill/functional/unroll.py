@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.autograd.function import once_differentiable
+from datastill.late import F, torch
 
-Predict = Callable[[Tensor, Tensor], Tensor]  # (weights (P,), images (B, C, H, W)) -> logits (B, K)
-Augment = Callable[[Tensor, int], Tensor]  # (images of a batch, number of the step) -> images; the same for the same number
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Predict = Callable[[Tensor, Tensor], Tensor]  # (weights (P,), images (B, C, H, W)) -> logits (B, K)
+    Augment = Callable[[Tensor, int], Tensor]  # (images of a batch, number of the step) -> images; equal for equal numbers
+
+
 How = Literal["exact", "full", "tesla"]
 
 
@@ -97,7 +99,9 @@ def unroll(inner: Inner, start: Tensor, x: Tensor, y: Tensor, lr: Tensor, how: H
     """
     if how == "full":
         return _full(inner, start, x, y, lr)
-    return Unrolled(*_Unroll.apply(start, x, y, lr, inner, how == "exact", every, offload))
+    from datastill.functional._unrolled import Unroll
+
+    return Unrolled(*Unroll.apply(start, x, y, lr, inner, how == "exact", every, offload))
 
 
 def _full(inner: Inner, weights: Tensor, x: Tensor, y: Tensor, lr: Tensor) -> Unrolled:
@@ -107,65 +111,11 @@ def _full(inner: Inner, weights: Tensor, x: Tensor, y: Tensor, lr: Tensor) -> Un
     for number, rows in enumerate(inner.batches):
         loss = inner.loss(weights, x[rows], y[rows], number)
         (gradient,) = torch.autograd.grad(loss, weights, create_graph=True)
-        norms.append(_norm(gradient))
+        norms.append(norm(gradient))
         weights = weights - lr * gradient
     return Unrolled(weights, torch.stack(norms))
 
 
-def _norm(gradient: Tensor) -> Tensor:
-    """Differentiable also where it is 0."""
+def norm(gradient: Tensor) -> Tensor:
+    """Of a gradient (P,), a scalar, differentiable also where it is 0."""
     return (gradient.square().sum() + 1e-12).sqrt()
-
-
-class _Unroll(torch.autograd.Function):
-    """Backward walks the steps in reverse. With the step's gradient g, cotangents l of the weights after it and n of |g|,
-    the derivatives of (-lr l + n g/|g|) . g, that vector held constant, are what the step adds to the cotangents of images,
-    labels and the weights before it; -l . g is what it adds to that of lr."""
-
-    @staticmethod
-    def forward(ctx: Any, start: Tensor, x: Tensor, y: Tensor, lr: Tensor, inner: Inner, exact: bool, every: int,
-                offload: bool) -> tuple[Tensor, Tensor]:
-        weights, kept, norms = start.detach(), [], []
-        for number, rows in enumerate(inner.batches):
-            if number % every == 0:
-                kept.append(weights.cpu() if offload else weights)
-            gradient = inner.gradient(weights, x[rows], y[rows], number)
-            norms.append(_norm(gradient))
-            weights = weights - lr * gradient
-        ctx.inner, ctx.exact, ctx.every = inner, exact, every
-        ctx.save_for_backward(x, y, lr, *kept)
-        return weights.clone(), torch.stack(norms)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, at_last: Tensor, at_norms: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, lr, *kept = ctx.saved_tensors
-        inner, exact, every = ctx.inner, ctx.exact, ctx.every
-        asked = (at_norms != 0).tolist()  # all at once: every look waits for the device
-        to_x, to_y, to_lr, cotangent = torch.zeros_like(x), torch.zeros_like(y), torch.zeros_like(lr), at_last.clone()
-        for segment in reversed(range(len(kept))):
-            numbers = range(segment * every, min((segment + 1) * every, len(inner.batches)))
-            trail = _again(inner, kept[segment].to(x.device), x, y, lr, numbers)
-            for number in reversed(numbers):
-                weights, rows = trail.pop(), inner.batches[number]
-                images, labels, along = x[rows], y[rows], -lr * cotangent
-                if asked[number]:
-                    gradient = inner.gradient(weights, images, labels, number)
-                    along = along + at_norms[number] * gradient / _norm(gradient)
-                through = exact and (number > 0 or ctx.needs_input_grad[0])
-                dx, dy, product, back = inner.pull(weights, images, labels, number, along, cotangent, through)
-                to_x.index_add_(0, rows, dx)  # of which torch takes a deterministic form where it is asked to
-                to_y.index_add_(0, rows, dy)
-                to_lr -= product
-                if back is not None:
-                    cotangent = cotangent + back
-        return cotangent, to_x, to_y, to_lr, None, None, None, None
-
-
-def _again(inner: Inner, weights: Tensor, x: Tensor, y: Tensor, lr: Tensor, numbers: range) -> list[Tensor]:
-    """The weights before each of these steps, the first ones given."""
-    trail = [weights]
-    for number in numbers[:-1]:
-        rows = inner.batches[number]
-        trail.append(trail[-1] - lr * inner.gradient(trail[-1], x[rows], y[rows], number))
-    return trail

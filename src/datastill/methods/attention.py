@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from datastill.core import Group, Method, Optim, Step, Task
 from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import attention, class_means, mean_feature_distance
+from datastill.late import nn, torch
 from datastill.nets import chunk_size, look
 from datastill.rng import RNG
-from datastill.synthetic import SyntheticSet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from datastill.synthetic import SyntheticSet
 
 SCALE = 100.0  # of all terms, as in the authors' code
 

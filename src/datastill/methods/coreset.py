@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from datastill.core import Method, Step, Task
 from datastill.functional.coresets import herding, k_center
+from datastill.late import nn, no_grad, torch
 from datastill.rng import RNG
-from datastill.synthetic import SyntheticSet
 from datastill.train import fit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from datastill.synthetic import SyntheticSet
 
 
 class Coreset(Method):
@@ -49,7 +52,7 @@ class Coreset(Method):
         return net.eval()
 
 
-@torch.no_grad()
+@no_grad
 def _features(net: nn.Module, task: Task, rows: Tensor) -> Tensor:
     """Features (N, D) of these training images."""
     return torch.cat([task.features(net, task.real.batch(part).x).cpu() for part in rows.split(1024)])

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
 
 from datastill.core import Group, Method, Optim, Step, Task
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import class_means, mean_feature_distance
+from datastill.late import torch
 from datastill.rng import RNG
-from datastill.synthetic import SyntheticSet
+
+if TYPE_CHECKING:
+    from datastill.synthetic import SyntheticSet
 
 
 class DistributionMatching(Method):

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
 
 from datastill.core import Group, Method, Optim, Step, Task
 from datastill.data import Batch
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import GradientMetric, gradient_distance, gradient_norm
+from datastill.late import F, nn, torch
 from datastill.nets import chunk_size, couples_samples
 from datastill.rng import RNG
-from datastill.synthetic import SyntheticSet
 from datastill.train import Fixed, augmented, fit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from datastill.synthetic import SyntheticSet
 
 LOOPS = {10: 50, 20: 25, 30: 20, 40: 15, 50: 10, 100: 2}  # ipc -> inner epochs, as the authors give them; outer = ipc
 WARM_UP = 16  # real images of each class that set the statistics of batch normalization

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
 
 from datastill import memory
 from datastill.core import Group, Labeler, Method, Optim, Step, Task
@@ -19,12 +17,17 @@ from datastill.errors import InputError, RunError
 from datastill.functional.augment import STRATEGY, Strategy, augment_images
 from datastill.functional.labels import mean_of_right
 from datastill.functional.unroll import How, Inner, unroll
+from datastill.late import nn, no_grad, torch
 from datastill.nets import Architecture, as_function, chunk_size, couples_samples
 from datastill.rng import RNG
-from datastill.synthetic import SyntheticSet
 from datastill.teachers import Pool, Teachers
 from datastill.teachers._trained import Trained
 from datastill.teachers.experts import Experts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from datastill.synthetic import SyntheticSet
 
 
 class TrajectoryMatching(Method):
@@ -212,7 +215,7 @@ class TrajectoryMatching(Method):
             yield (f"{skipped:.0f} of these iterations changed nothing: their loss was above method.threshold; raise it, or "
                    "change the inner training until the loss is below it")
 
-    @torch.no_grad()
+    @no_grad
     def _opinion(self, task: Task, batch: Batch) -> Tensor:
         """Mean logits (B, K) of the experts that are right about an image."""
         experts = task.teachers(self.experts(task.network))
@@ -269,7 +272,7 @@ class TrajectoryMatching(Method):
 
     def _batches(self, count: int, rng: RNG, device: torch.device) -> list[Tensor]:
         """Rows of each step: through all images in a fresh order, again and again; a short batch comes first, as theirs."""
-        size, batches = self.batch_syn or count, list[Tensor]()
+        size, batches = self.batch_syn or count, list[Any]()
         while len(batches) < self.steps:
             batches += reversed(rng("pass", len(batches)).permutation(count).split(size))
         return [rows.to(device) for rows in batches[:self.steps]]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from datastill.data import Batch
+from datastill.parametrization import Parametrization
 from datastill.rng import RNG
-from datastill.synthetic import Parametrization
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from datastill.core import Task
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from datastill.core import Plugin, Step, Task
+from datastill.late import torch
 from datastill.rng import RNG
 from datastill.teachers import Pool, Teacher
 from datastill.teachers.supervised import Supervised
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Guidance(Plugin):

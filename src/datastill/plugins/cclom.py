@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from datastill.core import Step, Task
 from datastill.functional.chunks import of_features
 from datastill.functional.guidance import class_sums, share_of_sums
+from datastill.late import torch
 from datastill.plugins._guidance import Guidance
 from datastill.rng import RNG
 from datastill.teachers import Teacher
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class CCLoM(Guidance):

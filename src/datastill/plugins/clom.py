@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from datastill.core import Step, Task
 from datastill.errors import InputError
@@ -12,6 +10,9 @@ from datastill.functional.guidance import clom
 from datastill.plugins._guidance import Guidance
 from datastill.rng import RNG
 from datastill.teachers import Teacher
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class CLoM(Guidance):

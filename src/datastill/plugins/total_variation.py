@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from datastill.core import Plugin, Step, Task
 from datastill.functional.smoothness import total_variation
 from datastill.rng import RNG
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class TotalVariation(Plugin):

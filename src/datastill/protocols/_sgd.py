@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from pydantic import Field
-from torch import nn
 
 from datastill.core import Protocol
 from datastill.errors import InputError
 from datastill.functional.augment import Strategy
+from datastill.late import nn
 from datastill.progress import Progress
 from datastill.registry import kind
 from datastill.rng import RNG

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
-from torch.optim.swa_utils import update_bn
 
 from datastill.core import Protocol
 from datastill.errors import InputError
 from datastill.functional.augment import STRATEGY, Strategy
+from datastill.late import nn, torch
 from datastill.nets import Architecture
 from datastill.progress import Progress
 from datastill.registry import kind
@@ -71,5 +69,7 @@ class Tuned(Protocol):
             batch_size=self.batch_size, optimizer=self.optimizer, momentum=self.momentum, weight_decay=self.weight_decay,
             criterion=self.criterion, progress=progress, precision=self.precision, channels_last=self.channels_last)
         if self.statistics == "recomputed":
+            from torch.optim.swa_utils import update_bn
+
             parts = torch.arange(len(examples)).split(self.batch_size)
             update_bn((examples.batch(rows).x for rows in parts), network)

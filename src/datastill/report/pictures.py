@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from PIL import Image
-from torch import Tensor
 
-from datastill.artifact import Distilled, png, read_tensors
+from datastill.artifact import png, read_tensors
+from datastill.late import torch
 from datastill.report.words import percent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from datastill.distilled import Distilled
 
 IMAGES, CLASSES = 10, 20  # shown at most: images of a class, classes
 SIDE = 64  # pixels on the page, about, of a small image

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datastill.artifact import Distilled
 from datastill.core import Protocol
 from datastill.description import Family
 from datastill.digest import dump, spec
@@ -17,6 +16,9 @@ from datastill.registry import kind
 from datastill.report.settings import hidden, leaves, read, short
 from datastill.run import Run
 from datastill.tables import parse_value
+
+if TYPE_CHECKING:
+    from datastill.distilled import Distilled
 
 
 def commands(name: str, card: Mapping[str, Any], run: Run | None, sheets: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from datastill.errors import InputError
 from datastill.files import reason
+from datastill.late import nn, torch
 from datastill.store import Entry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SNAPSHOTS = "snapshots.npy"
 SCHEMA = 1

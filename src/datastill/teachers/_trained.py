@@ -7,11 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
 
 from datastill.data import Data, Images, stratified
 from datastill.data.domain import Domain, domain_of
@@ -19,6 +17,7 @@ from datastill.digest import spec
 from datastill.errors import InputError, RunError
 from datastill.files import reason
 from datastill.functional.augment import Strategy
+from datastill.late import nn, torch
 from datastill.nets import fresh
 from datastill.registry import kind
 from datastill.rng import RNG
@@ -28,6 +27,9 @@ from datastill.teachers._lesson import STATE, Lesson, Trainer
 from datastill.teachers._snapshots import SNAPSHOTS, Rows, read_into
 from datastill.teachers.pool import Context, Pool, Teacher, Trajectory, frozen
 from datastill.train import Examples, Training, accuracies, augmented
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 GRID = (0, 1, 2, 4, 6, 10, 20, 50, 100, 150)  # epochs that are kept unless told otherwise
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from torch import Tensor, nn
 
 from datastill.errors import InputError
+from datastill.late import nn, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")  # keys under which checkpoints hold the weights
 PREFIXES = ("module.", "_orig_mod.")  # of data-parallel and compiled networks
@@ -25,6 +26,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
+            from safetensors.torch import load as load_tensors
+
             found: Any = load_tensors(path.read_bytes())
         else:
             with warnings.catch_warnings(action="ignore"):
@@ -39,7 +42,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     for key in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
-    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+    if not isinstance(found, Mapping) or not found or not all(isinstance(v, torch.Tensor) for v in found.values()):
         raise InputError(f"{path} holds no state dict: expected tensors by name")
     weights = {str(name): value for name, value in found.items()}
     for name, value in weights.items():

@@ -7,11 +7,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from datastill.compute import send
 from datastill.data import Images
@@ -20,12 +18,16 @@ from datastill.description import Family
 from datastill.digest import digest, spec
 from datastill.errors import InputError
 from datastill.functional.batchnorm import Statistics, normalizations, statistics
+from datastill.late import nn, torch
 from datastill.nets import Architecture, as_function, chunk_size, fresh
 from datastill.nets.convnet import ConvNet
 from datastill.progress import Progress
 from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.store import once
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,11 @@ class Teacher:
                         "shape": (len(real), unit.shape[1])})
                 target.write(unit.tobytes())
 
-    @torch.no_grad()
     def _compute_directions(self, real: Images) -> Iterator[np.ndarray]:
         for rows in torch.arange(len(real)).split(1024):
             x = real.batch(rows).x
-            features = torch.cat([self.embed(part) for part in x.split(self.chunk(x))])
+            with torch.no_grad():
+                features = torch.cat([self.embed(part) for part in x.split(self.chunk(x))])
             yield torch.nn.functional.normalize(features, dim=1).cpu().numpy()
 
 

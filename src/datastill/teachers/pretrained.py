@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import torch
 from pydantic import field_validator, model_validator
-from torch import Tensor
 
 from datastill.data.domain import Domain, domain_of
 from datastill.description import NOT_DECISIVE
 from datastill.digest import digest, spec
 from datastill.errors import InputError
 from datastill.files import make_folder, sha256
+from datastill.late import torch
 from datastill.nets import Architecture, fresh
 from datastill.nets.timm import Timm
 from datastill.nets.torchvision import Torchvision
 from datastill.rng import RNG
 from datastill.teachers._weights import fill, read_weights
 from datastill.teachers.pool import Context, Pool, Teacher, frozen
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LARGEST = 1024  # pixels a side
 

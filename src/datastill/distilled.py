@@ -1,0 +1,60 @@
+"""A distilled set as a torch dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datastill.data import Batch
+from datastill.data.domain import Domain
+from datastill.data.whitening import Whitening
+from datastill.rng import RNG
+
+
+class Distilled(Dataset[tuple[Any, Any]]):
+    """A distilled set read from its folder: a torch dataset with its card.
+
+    An item is (image (C, H, W) float, normalized; label): the class number for hard labels, probabilities (K,) for soft
+    ones. ``transform``: applied to that image when an item is asked for. ``x`` (N, C, H, W), ``y`` (N, K), ``view`` (N, H, W, C) uint8, ``lr`` the learned learning rate or None,
+    ``whitening`` what images have to be whitened with before a network trained on these sees them, or None.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], card: Mapping[str, Any], whitening: Whitening | None = None,
+                 transform: Callable[[Tensor], Any] | None = None) -> None:
+        self.tensors = dict(tensors)
+        self.card = dict(card)
+        self.x, self.y, self.view = tensors["images"], tensors["labels"], tensors["view"]
+        self.lr = float(tensors["lr"]) if "lr" in tensors else None
+        self.classes = tuple(card["classes"])
+        self.mean, self.std = tuple(card["mean"]), tuple(card["std"])
+        self.whitening, self.transform = whitening, transform
+        self.device = self.x.device
+
+    @property
+    def domain(self) -> Domain:
+        """What a network trained on it knows."""
+        channels, height, width = self.x.shape[1:]
+        return Domain((channels, height, width), self.mean, self.std, self.classes, self.whitening)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        x, y = self.x[index], self.y[index]
+        return x if self.transform is None else self.transform(x), int(y.argmax()) if self.card["labels"] == "hard" else y
+
+    def batch(self, rows: Tensor | None = None, epoch: int = 0, rng: RNG | None = None) -> Batch:
+        """Images and label probabilities at these rows, or all; the same in every epoch."""
+        if rows is None:
+            return Batch(self.x, self.y)
+        rows = rows.to(self.x.device)
+        return Batch(self.x[rows], self.y[rows])
+
+    def to(self, device: torch.device) -> Distilled:
+        """The same set with its tensors on another device."""
+        return Distilled({name: value.to(device) for name, value in self.tensors.items()}, self.card,
+                         None if self.whitening is None else self.whitening.to(device), self.transform)
