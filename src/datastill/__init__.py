@@ -1,11 +1,13 @@
 """datastill: distill a dataset into a few images per class, and say honestly how good they are.
 
 >>> import datastill as ds
->>> run = ds.Run(method="distribution:iterations=2,batch_real=8", network="convnet:width=4,depth=2", ipc=1)
->>> images = run.data.load(".")                            # scikit-learn's digits, embedded
->>> synthetic = ds.distill(run, images.train, "run")
->>> synthetic.batch().x.shape
+>>> train, _, test = ds.Data(source="digits").load(".")             # scikit-learn's, embedded
+>>> network = "convnet:width=4,depth=2"
+>>> distilled = ds.distill(ds.DM(iterations=2, batch_real=8), train, "run", ipc=1, network=network)
+>>> distilled.x.shape
 torch.Size([10, 1, 8, 8])
+>>> len(ds.score("run", test, protocol="dc:epochs=1", trials=1))
+1
 """
 
 from __future__ import annotations
@@ -16,26 +18,64 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "artifact": ["Distilled", "load"],
-    "config": ["Description", "Family", "find"],
+    "artifact": ["load"],
     "core": ["Group", "Labeler", "Method", "Optim", "Plugin", "Protocol", "Step", "Task"],
     "data": ["Batch", "Data", "Images", "Source", "Splits"],
-    "errors": ["InputError", "RunError"],
-    "scoring": ["Score", "evaluate"],
+    "description": ["Description", "Family"],
+    "distilled": ["Distilled"],
+    "errors": ["InputError", "RunError", "Stopped"],
+    "methods.attention": ["AttentionMatching"],
+    "methods.coreset": ["Coreset"],
+    "methods.distribution": ["DistributionMatching"],
+    "methods.gradient": ["GradientMatching"],
+    "methods.trajectory": ["TrajectoryMatching"],
     "nets": ["Architecture", "Network"],
+    "parametrization": ["Parametrization"],
+    "plugins.cclom": ["CCLoM"],
+    "plugins.clom": ["CLoM"],
+    "plugins.total_variation": ["TotalVariation"],
+    "progress": ["Progress"],
+    "registry": ["find"],
     "rng": ["RNG"],
-    "run": ["Run", "distill"],
-    "synthetic": ["Parametrization", "SyntheticSet"],
+    "run": ["Run"],
+    "running": ["distill"],
+    "scores": ["Scores", "score"],
+    "scoring": ["Evaluation", "Score", "evaluate"],
+    "shards": ["merge"],
+    "synthetic": ["SyntheticSet"],
+    "teachers.experts": ["Experts"],
+    "teachers.pretrained": ["Pretrained"],
+    "teachers.supervised": ["Supervised"],
+    "workspace": ["Workspace"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_PRESETS = {name: name.lower() for name in ("DM", "DC", "DSA", "DSAC", "DataDAM", "MTT", "TESLA", "FTD", "DATM")}
+_MODULES = ["losses"]
 __all__ = [
+    "DATM",
+    "DC",
+    "DM",
+    "DSA",
+    "DSAC",
+    "FTD",
+    "MTT",
     "RNG",
+    "TESLA",
     "Architecture",
+    "AttentionMatching",
     "Batch",
+    "CCLoM",
+    "CLoM",
+    "Coreset",
     "Data",
+    "DataDAM",
     "Description",
     "Distilled",
+    "DistributionMatching",
+    "Evaluation",
+    "Experts",
     "Family",
+    "GradientMatching",
     "Group",
     "Images",
     "InputError",
@@ -45,40 +85,90 @@ __all__ = [
     "Optim",
     "Parametrization",
     "Plugin",
+    "Pretrained",
+    "Progress",
     "Protocol",
     "Run",
     "RunError",
     "Score",
+    "Scores",
     "Source",
     "Splits",
     "Step",
+    "Stopped",
+    "Supervised",
     "SyntheticSet",
     "Task",
+    "TotalVariation",
+    "TrajectoryMatching",
+    "Workspace",
     "distill",
     "evaluate",
     "find",
     "load",
+    "losses",
+    "merge",
+    "score",
 ]
 
 if TYPE_CHECKING:
-    from datastill.artifact import Distilled, load
+    from datastill import losses
+    from datastill.artifact import load
     from datastill.core import Group, Labeler, Method, Optim, Plugin, Protocol, Step, Task
     from datastill.data import Batch, Data, Images, Source, Splits
-    from datastill.description import Description, Family
-    from datastill.errors import InputError, RunError
+    from datastill.description import Description, Family, Preset
+    from datastill.distilled import Distilled
+    from datastill.errors import InputError, RunError, Stopped
+    from datastill.methods.attention import AttentionMatching
+    from datastill.methods.coreset import Coreset
+    from datastill.methods.distribution import DistributionMatching
+    from datastill.methods.gradient import GradientMatching
+    from datastill.methods.trajectory import TrajectoryMatching
     from datastill.nets import Architecture, Network
+    from datastill.parametrization import Parametrization
+    from datastill.plugins.cclom import CCLoM
+    from datastill.plugins.clom import CLoM
+    from datastill.plugins.total_variation import TotalVariation
+    from datastill.progress import Progress
     from datastill.registry import find
     from datastill.rng import RNG
-    from datastill.run import Run, distill
-    from datastill.scoring import Score, evaluate
-    from datastill.synthetic import Parametrization, SyntheticSet
+    from datastill.run import Run
+    from datastill.running import distill
+    from datastill.scores import Scores, score
+    from datastill.scoring import Evaluation, Score, evaluate
+    from datastill.shards import merge
+    from datastill.synthetic import SyntheticSet
+    from datastill.teachers.experts import Experts
+    from datastill.teachers.pretrained import Pretrained
+    from datastill.teachers.supervised import Supervised
+    from datastill.workspace import Workspace
+
+    DM: Preset
+    DC: Preset
+    DSA: Preset
+    DSAC: Preset
+    DataDAM: Preset
+    MTT: Preset
+    TESLA: Preset
+    FTD: Preset
+    DATM: Preset
 
 
 def __getattr__(name: str) -> Any:
     """Public names load on first use, so that ``import datastill`` and ``datastill --help`` do not wait for torch."""
+    if name in _MODULES:
+        return importlib.import_module(f"datastill.{name}")
+    if name in _PRESETS:
+        return _preset(_PRESETS[name])
     if name not in _HOME_OF:
         raise AttributeError(f"module 'datastill' has no attribute {name!r}")
     return getattr(importlib.import_module(f"datastill.{_HOME_OF[name]}"), name)
+
+
+def _preset(name: str) -> Any:
+    from datastill.core import Method
+    from datastill.description import Preset
+    return Preset(Method, name)
 
 
 def __dir__() -> list[str]:

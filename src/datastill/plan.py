@@ -18,7 +18,8 @@ from datastill.loop import MEASURE, Loop
 from datastill.nets import Architecture, fresh
 from datastill.progress import Progress
 from datastill.rng import RNG
-from datastill.run import Run, begin, check_protocol, check_run, read_start
+from datastill.run import Run, check_protocol, check_run
+from datastill.running import begin, read_start
 from datastill.train import Fixed
 
 LONGEST = 8.0  # seconds spent at most on each part, beyond its first repetitions

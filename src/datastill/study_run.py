@@ -20,7 +20,8 @@ from datastill.nets import Architecture
 from datastill.place import Place, images_of
 from datastill.plan import plan
 from datastill.progress import Progress
-from datastill.run import Run, check_protocol, check_run, distill, labeler
+from datastill.run import Run, check_protocol, check_run
+from datastill.running import distill, labeler
 from datastill.scoring import Evaluation, check_student
 from datastill.sheets import scored
 from datastill.study import Cell, Study, cells

@@ -19,7 +19,8 @@ from datastill.plan import plan as try_out
 from datastill.progress import Progress
 from datastill.protocols.dc import DC
 from datastill.recipes import Recipe, read_recipe
-from datastill.run import Run, check_protocol, distill, labeler, read_run
+from datastill.run import Run, check_protocol, read_run
+from datastill.running import distill, labeler
 from datastill.scoring import Evaluation, Split, check_student
 from datastill.selection import check_snapshots, select
 from datastill.study import Study
@@ -35,7 +36,7 @@ class Workspace(Place):
     What was finished under the root is found again: runs, teachers, scores, baselines and studies are shared by all that is
     done there. Data is loaded once. Raises InputError where there is no such device.
 
-    >>> workspace = Workspace(getfixture("tmp_path"), ".", "cpu")
+    >>> workspace = Workspace("results", ".", "cpu")
     >>> recipe = read_recipe("dm/digits-ipc1", ["method.iterations=2", "network=mlp:width=8", "protocol.epochs=1"])
     >>> folder = workspace.distill(recipe)
     >>> sorted(workspace.score(folder, trials=1)["summary"])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -159,6 +160,7 @@ class Images:
         the mean and std they are drawn with, and the whitening."""
         if not self._known:
             self._known.append(self._hashed())
+        _alive[self._known[0]] = self
         return self._known[0]
 
     def _hashed(self) -> str:
@@ -170,6 +172,14 @@ class Images:
             sha.update(self.pixels.identity(self._places(rows)) if isinstance(self.pixels, Lazy) else
                        np.ascontiguousarray(self.raw(rows).cpu().numpy()).data)
         return sha.hexdigest()[:12]
+
+
+_alive: WeakValueDictionary[str, Images] = WeakValueDictionary()
+
+
+def at_hand(fingerprint: str) -> Images | None:
+    """Images of this content that are alive in this process, so that they need not be handed over a second time."""
+    return _alive.get(fingerprint)
 
 
 def mean_and_std(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:

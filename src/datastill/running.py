@@ -1,0 +1,222 @@
+"""Carrying a run out: prepared, iterated, checkpointed, written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datastill import artifact, checkpoint
+from datastill.compute import computing, facts
+from datastill.core import Labeler, Method, Task
+from datastill.data import Data, Images
+from datastill.data.given import Given
+from datastill.description import load
+from datastill.digest import dump, to_toml
+from datastill.errors import InputError, RunError, Stopped
+from datastill.files import reason, write_atomically
+from datastill.loop import Loop
+from datastill.previous import Previous, origin, read_previous
+from datastill.progress import Progress
+from datastill.rng import RNG
+from datastill.run import BESIDE, PARAMETRIZATION, Run, asked, check_run, label
+from datastill.store import Entry
+from datastill.tables import read_toml, read_versioned
+
+if TYPE_CHECKING:
+    from datastill.distilled import Distilled
+
+
+def labeler(run: Run, task: Task) -> Labeler | None:
+    """What gives random real images labels of the kind the run's set has; None where it has hard ones, or where teachers it
+    takes are not there (to score a set none are made). Raises InputError for one that is damaged."""
+    pools = run.method.pools(run.network)
+    if any(pool.missing(task.context) for pool in pools):
+        return None
+    if (found := run.method.labeler(task)) is not None:
+        for pool in pools:
+            list(task.teachers(pool))  # loads them
+    return found
+
+
+def prepare(run: Run, task: Task) -> dict[str, Any]:
+    """Make what method and plug-ins need; returns what the card is to say of it, by name. Raises InputError, RunError."""
+    made = {PARAMETRIZATION: run.parametrization.prepare(task),
+            **{name: part.prepare(task) for name, part in asked(run).items()}}
+    return {name: facts for name, facts in made.items() if facts}
+
+
+def begin(run: Run, task: Task, previous: Previous | None = None) -> Loop:
+    """The loop of a run before its first iteration; ``previous`` is the set it goes on from (``read_start``)."""
+    rng, (number, of) = RNG(run.seed), run.shard
+    return Loop(run.method, {label(p): p for p in run.plugins}, task, rng if of == 1 else rng("shard", number, of),
+                len(run.rows), place=None if of == 1 else task.part(number, of), previous=previous)
+
+
+def read_start(run: Run, task: Task) -> Previous | None:
+    """The finished set a run goes on from, if it does. Raises InputError: missing, damaged, or one that does not fit."""
+    return None if run.start_from is None else read_previous(Path(run.start_from), run.method, task, run.rows.start)
+
+
+def distill(run: Run | Method | str, images: Any, out: Path | str | None = None, *, root: Path | str = "outputs",
+            data_root: Path | str = "data", every: float = 30.0, keep: Collection[int] = (),
+            about: Mapping[str, Any] | None = None, progress: Progress | None = None, wait: bool = False,
+            **settings: Any) -> Distilled:
+    """Distill these training images, on their device, into the folder ``out``: run.toml, log.jsonl, snapshots/, and in the
+    end the artifact (see artifact.py). Returns the distilled set.
+
+    run: a ``Run``; or a method (``ds.DM(iterations=1000)``, "dm"), with the other ``settings`` of the run: ipc, network,
+        plugins, seed, ... images: ``Images``, or any map-style dataset of images and labels (``Images.from_dataset``).
+    out: ``root/runs/NAME-DIGEST`` unless given.
+
+    A finished run is not run again, an interrupted one goes on from its last checkpoint; either way the result is that of an
+    unbroken run: bit for bit on a CPU, and on a GPU where ``run.deterministic`` is set.
+
+    root: folder for results; teachers are made and found in ``root/teachers``. data_root: of other datasets.
+    every: seconds between checkpoints. keep: iterations whose images are kept in snapshots/ (0 and the last always are).
+    about: further entries of the card (the protocol the set is meant for, say).
+    progress: told of the preparation and of each iteration, and of what to be wary of; where it raises Stopped, a checkpoint
+        is saved first. Without one, warnings are logged and nothing else.
+    wait: for another process that is at the folder, instead of refusing.
+
+    Raises InputError before the work starts: a run that does not fit the data, a folder of another run, in use or not
+    writable, a damaged file in it. RunError: a loss that is not finite, a full disk; the last good checkpoint is kept.
+    Stopped: asked to.
+    """
+    progress, images = progress or Progress(), images if isinstance(images, Images) else Images.from_dataset(images)
+    run = _described(run, images, settings)
+    folder = Path(root) / "runs" / run.label(images, data_root) if out is None else Path(out)
+    task = check_run(run, images, root=root, data_root=data_root, progress=progress.part(0, 1, "preparing"))
+    _see_foreign(folder)
+    about = {**(about or {}), **_started_from(run, folder)}
+    previous = None if _is_under_way(folder) else read_start(run, task)
+    with Entry(folder, "run it again").held(wait), computing(task.device, run.precision, run.deterministic):
+        name = run.digest(task.real, task.data_root, about.get("started_from"))
+        _claim(folder, run, name, about)
+        if (folder / artifact.CARD).exists():
+            checkpoint.remove(folder)
+            return artifact.load(folder).to(task.device)
+        (folder / "snapshots").mkdir(exist_ok=True)
+        try:
+            made = prepare(run, task)
+            loop = begin(run, task, previous)
+        except Stopped as error:
+            raise Stopped("stopped before the first iteration; the same command goes on", error.code) from None
+        checkpoint.restore(folder, loop, name)
+        try:
+            with checkpoint.RunLog(folder, loop, name, every) as log:
+                _iterate(loop, log, {*keep, 0, run.method.iterations}, progress)
+            for conclusion in run.method.conclusions(checkpoint.read_log(folder)):
+                progress.warn(conclusion)
+            artifact.write(folder, loop.result(), {
+                **about, "run": _shown(run), "digest": name, "ipc": len(run.rows),
+                "data": {"name": _name_of(run.data), "fingerprint": task.real.fingerprint},
+                "computed": facts(task.device, run.precision, run.deterministic),
+                **({"prepared": made} if made else {})})
+        except OSError as error:
+            raise RunError(f"stopped at iteration {loop.iteration}: cannot write to {folder}: {reason(error)}; the last "
+                           "checkpoint is kept, make room and run the same command to go on") from error
+        checkpoint.remove(folder)
+        return artifact.load(folder).to(task.device)
+
+
+def _described(run: Run | Method | str, images: Images, settings: Mapping[str, Any]) -> Run:
+    """The run, on the data its images come from: what the card says is of the images that are used."""
+    data = images.origin if isinstance(images.origin, Data) else Data(source=Given(label=str(images.origin or "")))
+    if not isinstance(run, Run):
+        return load(Run, {"data": data, **settings, "method": run})
+    if settings:
+        raise InputError(f"{next(iter(settings))} is given beside a Run; set it in the Run, or give a method in its place")
+    return run if run.data == images.origin else run.model_copy(update={"data": data})
+
+
+def _name_of(data: Data) -> str:
+    return data.source.label or data.name if isinstance(data.source, Given) else data.name
+
+
+def _is_under_way(folder: Path) -> bool:
+    """Whether a run has a checkpoint there, or is finished."""
+    return any((folder / name).exists() for name in (artifact.CARD, checkpoint.STATE))
+
+
+def _started_from(run: Run, folder: Path) -> dict[str, Any]:
+    """What the card says of the set a run starts from. A run under way knows it itself, should the set have gone."""
+    if run.start_from is None:
+        return {}
+    if _is_under_way(folder) and not Path(run.start_from).exists():
+        return {"started_from": read_toml(folder / "run.toml").get("started_from")}
+    return {"started_from": origin(Path(run.start_from))}
+
+
+def _shown(run: Run) -> dict[str, Any]:
+    """The run as the card has it: without the path of the set it starts from, which ``started_from`` names by content."""
+    return dump(run if run.start_from is None else run.model_copy(update={"start_from": None}))
+
+
+def _see_foreign(folder: Path) -> None:
+    """Refuse a folder that holds other things, before anything is written there."""
+    if folder.is_dir() and not (folder / "run.toml").exists() and \
+            (others := sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))):
+        raise InputError(f"{folder} is not empty and no run folder (it holds {others[0]!r}); choose another --out")
+
+
+def _claim(folder: Path, run: Run, name: str, about: Mapping[str, Any]) -> None:
+    """Put run.toml into a new folder, or see that the folder is of this run.
+
+    The file is a recipe too: it keeps the protocol and the published number beside the run.
+    """
+    path = folder / "run.toml"
+    if not path.exists():
+        beside = {key: about[key] for key in BESIDE if key in about}
+        write_atomically(path, to_toml(run, digest=name, **beside).encode())
+        return
+    there, schema = read_versioned(path)
+    if schema == 1 and there["digest"] != name:
+        raise InputError(f"{folder} was made by an earlier version (schema 1): it can be scored, reported and exported as it is; "
+                         f"to go on or distill again, give {path} as the recipe and another --out")
+    beside = {key: there.pop(key, None) for key in ("digest", *BESIDE)}
+    if beside["started_from"] != about.get("started_from"):
+        raise InputError(f"{folder} holds a run that started from another set ({_short(beside['started_from'])}, now asked "
+                         f"for: {_short(about.get('started_from'))}); choose another --out, or delete the folder")
+    if beside["digest"] != name:
+        raise InputError(f"{folder} holds another run ({_difference(there, dump(run))}); choose another --out, or "
+                         "delete the folder")
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> str:
+    """The first field in which two dumped runs differ, in words."""
+    for key in [*old, *(k for k in new if k not in old)]:
+        a, b = old.get(key), new.get(key)
+        if a == b:
+            continue
+        where = f"{path}.{key}" if path else key
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            return _difference(a, b, where)
+        return f"its {where} is {_short(a)}, now asked for: {_short(b)}"
+    return "made from other data, or by another version"
+
+
+def _short(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value)[:60]
+
+
+def _iterate(loop: Loop, log: checkpoint.RunLog, keep: Collection[int], progress: Progress) -> None:
+    _snapshot(loop, log.folder, keep)
+    while loop.iteration < loop.method.iterations:
+        line = loop.advance()
+        log.write(line)
+        _snapshot(loop, log.folder, keep)
+        try:
+            progress.tell(loop.iteration, loop.method.iterations, f"loss {line['loss']:.4g}" if "loss" in line else "")
+        except Stopped as error:
+            log.save(now=True)
+            raise Stopped(f"stopped at iteration {loop.iteration} of {loop.method.iterations}; "
+                          "run the same command to go on", error.code) from None
+        log.save()
+
+
+def _snapshot(loop: Loop, folder: Path, keep: Collection[int]) -> None:
+    path = folder / "snapshots" / f"{loop.iteration:06d}.safetensors"
+    if loop.iteration in keep and not path.exists():
+        artifact.write_tensors(path, loop.result())

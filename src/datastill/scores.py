@@ -1,0 +1,128 @@
+"""What a distilled set is worth, from Python: students trained on it beside students trained on random real images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from datastill import artifact
+from datastill.core import Protocol
+from datastill.data import Data, Images
+from datastill.data.given import Given
+from datastill.data.images import at_hand
+from datastill.description import load
+from datastill.errors import InputError
+from datastill.nets import Architecture
+from datastill.progress import Progress
+from datastill.protocols.dc import DC
+from datastill.scoring import Evaluation, Split, check_student
+from datastill.statistics import average, statistics
+from datastill.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Score sheets of one set by kind of student, as ``datastill evaluate`` writes them; accuracies and gains are fractions.
+
+    ``scores["convnet"]`` is the sheet of one kind: trials of ``synthetic`` and ``random``, ``summary``, ``flags``.
+    """
+
+    sheets: Mapping[str, Mapping[str, Any]]
+
+    def __getitem__(self, network: str) -> Mapping[str, Any]:
+        return self.sheets[network]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sheets)
+
+    def __len__(self) -> int:
+        return len(self.sheets)
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        """Mean accuracy of each kind of student trained on the set."""
+        return {name: sheet["summary"]["synthetic"]["mean"] for name, sheet in self.sheets.items()}
+
+    @property
+    def gain(self) -> float:
+        """Mean gain over random real images, as many of each class, under the same protocol; paired by trial."""
+        return self._paired()["mean"]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval of the gain over trials, each the mean over kinds of students; NaN for a single trial."""
+        paired = self._paired()
+        return paired.get("low", float("nan")), paired.get("high", float("nan"))
+
+    @property
+    def flags(self) -> dict[str, list[str]]:
+        """What is wrong with the scores of each kind of student, in words; an empty list where nothing is."""
+        return {name: list(sheet["flags"]) for name, sheet in self.sheets.items()}
+
+    def _paired(self) -> dict[str, float]:
+        gains = [[one["accuracy"] - other["accuracy"] for one, other in zip(sheet["synthetic"], sheet["random"], strict=False)]
+                 for sheet in self.sheets.values()]
+        return statistics([average(trial) for trial in zip(*gains, strict=False)])
+
+
+def score(folder: Path | str, images: Any, *, train: Any = None, networks: Sequence[Architecture | str] = (),
+          protocol: Protocol | str | None = None, trials: int = 5, split: Split = "test", seed: int = 0, full: bool = False,
+          root: Path | str = "outputs", data_root: Path | str = "data", progress: Progress = Progress()) -> Scores:
+    """Score a distilled set on held-out images: fresh students, last weights, all images, beside random real images.
+
+    images: what students are measured on, ``Images`` or any map-style dataset; normalized as the set is. train: the training
+    images, for the random ones; unless given, those that the set was distilled from, where they are alive in this process or
+    can be loaded from ``data_root``. networks: kinds of students, the run's unless given. protocol: how they are trained, the
+    recipe's or "dc" unless given. full: one student on all training images too. Scores are kept in ``folder/scores``; a
+    second call runs only what is missing.
+
+    Raises InputError before anything is trained: no distilled set, images of other classes or another shape, other training
+    images.
+    """
+    if trials < 1:
+        raise InputError(f"trials: expected 1 or more, got {trials}")
+    folder = Path(folder)
+    card = artifact.read_card(folder)
+    real = _training_images(card, train, folder, data_root)
+    seen = _like(images, real)
+    how = load(Protocol, protocol or card.get("protocol", DC()))  # type: ignore[type-abstract]
+    kinds = [load(Architecture, one) for one in networks or [card["run"]["network"]]]  # type: ignore[type-abstract]
+    for kind in kinds:
+        check_student(kind, seen)
+    workspace = Workspace(root, data_root, seen.device)
+    found = {}
+    for number, kind in enumerate(kinds):
+        sheet = workspace.score(folder, Evaluation(how, kind, real, seen, split, seed), trials=trials, full=full,
+                                progress=progress.part(number, len(kinds)))
+        found[sheet["network"]] = sheet
+    return Scores(found)
+
+
+def _training_images(card: Mapping[str, Any], train: Any, folder: Path, data_root: Path | str) -> Images:
+    """The images a set was distilled from. Raises InputError."""
+    wanted = card["data"]["fingerprint"]
+    found = at_hand(wanted) if train is None else train if isinstance(train, Images) else Images.from_dataset(train)
+    data = load(Data, card["run"]["data"])
+    if found is None and isinstance(data.source, Given):
+        raise InputError(f"{folder} was distilled from images handed over in Python ({card['data']['name']}); hand them over "
+                         "here too, as in train=images, for the random real images it is compared with")
+    found = found or data.load(data_root).train
+    if found.fingerprint != wanted:
+        raise InputError(f"these are not the training images {folder} was distilled from (fingerprint {found.fingerprint}, "
+                         f"expected {wanted})")
+    return found
+
+
+def _like(images: Any, train: Images) -> Images:
+    """The images to score on, on the device of the training images, normalized and whitened as those are."""
+    found = images if isinstance(images, Images) else Images.from_dataset(images, like=train)
+    if not len(found):
+        raise InputError("there are no images to score on")
+    ours = None if found.whitening is None else found.whitening.identity
+    theirs = None if train.whitening is None else train.whitening.identity
+    if (found.mean, found.std, ours) != (train.mean, train.std, theirs):
+        found = replace(found, mean=train.mean, std=train.std, whitening=None, whitened=None)
+        found = found if train.whitening is None else found.whiten(train.whitening)
+    return found.to(train.device)
