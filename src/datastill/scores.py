@@ -67,7 +67,7 @@ class Scores:
         return statistics([average(trial) for trial in zip(*gains, strict=False)])
 
 
-def score(folder: Path | str, images: Any, *, train: Any = None, networks: Sequence[Architecture | str] = (),
+def score(folder: Path | str, images: Any, *, train: Any = None, networks: Sequence[Architecture | str] | Architecture | str = (),
           protocol: Protocol | str | None = None, trials: int = 5, split: Split = "test", seed: int = 0, full: bool = False,
           root: Path | str = "outputs", data_root: Path | str = "data", progress: Progress = Progress()) -> Scores:
     """Score a distilled set on held-out images: fresh students, last weights, all images, beside random real images.
@@ -88,6 +88,7 @@ def score(folder: Path | str, images: Any, *, train: Any = None, networks: Seque
     real = _training_images(card, train, folder, data_root)
     seen = _like(images, real)
     how = load(Protocol, protocol or card.get("protocol", DC()))  # type: ignore[type-abstract]
+    networks = [networks] if isinstance(networks, (Architecture, str)) else networks
     kinds = [load(Architecture, one) for one in networks or [card["run"]["network"]]]  # type: ignore[type-abstract]
     for kind in kinds:
         check_student(kind, seen)
