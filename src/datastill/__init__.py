@@ -10,6 +10,8 @@ torch.Size([10, 1, 8, 8])
 1
 """
 
+# ruff: noqa: F401 - the names under TYPE_CHECKING are for type checkers, the others are computed
+
 from __future__ import annotations
 
 import importlib
@@ -51,65 +53,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _PRESETS = {name: name.lower() for name in ("DM", "DC", "DSA", "DSAC", "DataDAM", "MTT", "TESLA", "FTD", "DATM")}
 _MODULES = ["losses"]
-__all__ = [
-    "DATM",
-    "DC",
-    "DM",
-    "DSA",
-    "DSAC",
-    "FTD",
-    "MTT",
-    "RNG",
-    "TESLA",
-    "Architecture",
-    "AttentionMatching",
-    "Batch",
-    "CCLoM",
-    "CLoM",
-    "Coreset",
-    "Data",
-    "DataDAM",
-    "Description",
-    "Distilled",
-    "DistributionMatching",
-    "Evaluation",
-    "Experts",
-    "Family",
-    "GradientMatching",
-    "Group",
-    "Images",
-    "InputError",
-    "Labeler",
-    "Method",
-    "Network",
-    "Optim",
-    "Parametrization",
-    "Plugin",
-    "Pretrained",
-    "Progress",
-    "Protocol",
-    "Run",
-    "RunError",
-    "Score",
-    "Scores",
-    "Source",
-    "Splits",
-    "Step",
-    "Stopped",
-    "Supervised",
-    "SyntheticSet",
-    "Task",
-    "TotalVariation",
-    "TrajectoryMatching",
-    "Workspace",
-    "distill",
-    "evaluate",
-    "find",
-    "load",
-    "losses",
-    "merge",
-    "score",
-]
+__all__ = sorted([*_HOME_OF, *_PRESETS, *_MODULES])
 
 if TYPE_CHECKING:
     from datastill import losses
@@ -143,15 +87,7 @@ if TYPE_CHECKING:
     from datastill.teachers.supervised import Supervised
     from datastill.workspace import Workspace
 
-    DM: Preset
-    DC: Preset
-    DSA: Preset
-    DSAC: Preset
-    DataDAM: Preset
-    MTT: Preset
-    TESLA: Preset
-    FTD: Preset
-    DATM: Preset
+    DM = DC = DSA = DSAC = DataDAM = MTT = TESLA = FTD = DATM = Preset(Method, "dm")
 
 
 def __getattr__(name: str) -> Any:

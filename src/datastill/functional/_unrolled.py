@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from datastill.functional.unroll import Inner, norm
+from datastill.functional.inner import Inner, norm
 
 
 class Unroll(torch.autograd.Function):

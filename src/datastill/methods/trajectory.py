@@ -15,8 +15,9 @@ from datastill.description import NOT_DECISIVE
 from datastill.digest import spec
 from datastill.errors import InputError, RunError
 from datastill.functional.augment import STRATEGY, Strategy, augment_images
+from datastill.functional.inner import Inner
 from datastill.functional.labels import mean_of_right
-from datastill.functional.unroll import How, Inner, unroll
+from datastill.functional.unroll import How, unroll
 from datastill.late import nn, no_grad, torch
 from datastill.nets import Architecture, as_function, chunk_size, couples_samples
 from datastill.rng import RNG

@@ -1,0 +1,81 @@
+"""Steps of training on synthetic images, each as a function of weights, images and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from datastill.late import F, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Predict = Callable[[Tensor, Tensor], Tensor]  # (weights (P,), images (B, C, H, W)) -> logits (B, K)
+    Augment = Callable[[Tensor, int], Tensor]  # (images of a batch, number of the step) -> images; equal for equal numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Inner:
+    """The steps: on which rows of the synthetic set, augmented how, ``chunk`` images at a time (0: all at once). Inside
+    ``drawing(number)`` the network itself draws (dropout) the same every time."""
+
+    predict: Predict
+    batches: Sequence[Tensor]
+    augment: Augment | None = None
+    chunk: int = 0
+    drawing: Callable[[int], AbstractContextManager[None]] = lambda number: nullcontext()
+
+    def loss(self, weights: Tensor, x: Tensor, y: Tensor, number: int) -> Tensor:
+        """Mean cross-entropy of a whole batch, augmented."""
+        with self.drawing(number):
+            return F.cross_entropy(self.predict(weights, self.augmented(x, number)), y)
+
+    def augmented(self, x: Tensor, number: int) -> Tensor:
+        return x if self.augment is None else self.augment(x, number)
+
+    def parts(self, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        size = self.chunk or len(x)
+        return zip(x.split(size), y.split(size), strict=True)
+
+    def gradient(self, weights: Tensor, x: Tensor, y: Tensor, number: int) -> Tensor:
+        """Gradient (P,) of the loss with respect to the weights, without a graph."""
+        seen, total = self.augmented(x, number), torch.zeros_like(weights)
+        with self.drawing(number):
+            for images, labels in self.parts(seen, y):
+                with torch.enable_grad():
+                    leaf = weights.detach().requires_grad_()
+                    loss = F.cross_entropy(self.predict(leaf, images), labels, reduction="sum") / len(x)
+                total += torch.autograd.grad(loss, leaf)[0]
+        return total
+
+    def pull(self, weights: Tensor, x: Tensor, y: Tensor, number: int, along: Tensor, beside: Tensor,
+             through: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Derivatives of ``along . gradient`` with respect to x, y and, where ``through``, the weights; and
+        ``beside . gradient``. One chunk's graph at a time."""
+        with torch.enable_grad():
+            pixels = x.detach().requires_grad_()
+            seen = self.augmented(pixels, number)
+        product, at_seen, at_labels = weights.new_zeros(()), [], []
+        at_weights = torch.zeros_like(weights) if through else None
+        with self.drawing(number):
+            for images, labels in self.parts(seen.detach(), y.detach()):
+                with torch.enable_grad():
+                    leaves = (images.requires_grad_(), labels.requires_grad_(), weights.detach().requires_grad_())
+                    loss = F.cross_entropy(self.predict(leaves[2], leaves[0]), leaves[1], reduction="sum") / len(x)
+                    (gradient,) = torch.autograd.grad(loss, leaves[2], create_graph=True)
+                    product_along, wanted = (along * gradient).sum(), leaves if through else leaves[:2]
+                    found = torch.autograd.grad(product_along, wanted, allow_unused=True)
+                product += (beside * gradient.detach()).sum()
+                at_seen.append(found[0])
+                at_labels.append(torch.zeros_like(labels) if found[1] is None else found[1])
+                if at_weights is not None and found[2] is not None:
+                    at_weights += found[2]
+        at_pixels = torch.cat(at_seen) if self.augment is None else torch.autograd.grad(seen, pixels, torch.cat(at_seen))[0]
+        return at_pixels, torch.cat(at_labels), product, at_weights
+
+
+def norm(gradient: Tensor) -> Tensor:
+    """Of a gradient (P,), a scalar, differentiable also where it is 0."""
+    return (gradient.square().sum() + 1e-12).sqrt()
