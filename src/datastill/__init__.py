@@ -53,7 +53,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _PRESETS = {name: name.lower() for name in ("DM", "DC", "DSA", "DSAC", "DataDAM", "MTT", "TESLA", "FTD", "DATM")}
 _MODULES = ["losses"]
-__all__ = sorted([*_HOME_OF, *_PRESETS, *_MODULES])
+__all__ = sorted([*_HOME_OF, *_PRESETS, *_MODULES])  # noqa: PLE0605
 
 if TYPE_CHECKING:
     from datastill import losses
