@@ -30,6 +30,7 @@ check: $(READY)
 	$(BIN)/python -m pytest tests/test_imports.py
 
 bench: $(READY)
+	$(BIN)/python benchmarks/startup.py
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/bench.py
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/guidance.py
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/foresight.py

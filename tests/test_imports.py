@@ -8,14 +8,16 @@ from pathlib import Path
 import datastill
 
 SOURCE = Path(datastill.__file__).parent
-ORDER = [["errors"], ["tables", "rng", "files", "late", "memory", "compute", "progress", "statistics"], ["registry"], ["description"], ["digest"], ["store"], ["states", "executors"], ["functional"],
-         ["losses"], ["data"], ["nets"], ["train"], ["synthetic"], ["teachers"], ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artifact"],
-         ["previous"], ["loop"], ["checkpoint"], ["run"], ["recipes", "scoring", "export", "plan", "shards", "place"], ["sheets"], ["trials"],
-         ["selection", "tuning", "analysis"], ["study"], ["comparison", "studies"], ["study_run"], ["report", "console"], ["workspace"], ["cli"], ["__main__"]]
+ORDER = [["errors"], ["tables", "files", "late", "memory", "progress", "statistics"], ["rng", "compute", "registry"], ["description"], ["digest"],
+         ["store"], ["states", "executors"], ["functional"], ["losses"], ["data"], ["nets"], ["train"], ["parametrization"], ["synthetic", "distilled"],
+         ["teachers"], ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artifact"], ["previous"], ["loop"], ["checkpoint"], ["run"],
+         ["running"], ["recipes", "scoring", "export", "plan", "shards", "place"], ["sheets"], ["trials"], ["selection", "tuning", "analysis"], ["study"],
+         ["comparison", "studies"], ["study_run"], ["report", "console"], ["workspace"], ["scores"], ["cli"], ["__main__"]]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 FAMILIES = {"data", "nets", "parametrizations", "methods", "plugins", "protocols", "teachers"}
-SHARED = {"data": {"source", "images", "description", "whitening", "domain", "_torchvision", "_image_files"}, "nets": {"network", "_pool", "_foreign"}, "teachers": {"pool", "making", "_snapshots", "_lesson", "_trained", "_weights"},
-          "plugins": {"_guidance"}, "protocols": {"_sgd"}}  # a family's base, not a member
+SHARED = {"data": {"source", "images", "description", "whitening", "domain", "_memory", "_torchvision", "_image_files"},
+          "nets": {"network", "_network", "_pool", "_foreign", "_vit", "_resnet18", "_timm"}, "teachers": {"pool", "_snapshots", "_lesson", "_trained", "_weights"},
+          "plugins": {"_guidance"}, "protocols": {"_sgd"}}  # a family's base, and what a member is made of; not a member
 
 
 def imports(path: Path) -> list[str]:
@@ -67,4 +69,4 @@ def test_siblings_of_a_family_do_not_import_each_other() -> None:
 def test_public_names_exist_and_are_documented() -> None:
     for name in datastill.__all__:
         assert getattr(datastill, name).__doc__, name
-    assert set(datastill.__all__) == set(datastill._HOME_OF)
+    assert set(datastill.__all__) == {*datastill._HOME_OF, *datastill._PRESETS, *datastill._MODULES}

@@ -26,6 +26,7 @@ app = typer.Typer(
 
 analyse = typer.Typer(no_args_is_help=True, help="Measure teachers and distilled sets beside students' accuracy.")
 app.add_typer(analyse, name="analyse")
+app.add_typer(analyse, name="analyze", hidden=True)
 
 
 def _command(group: typer.Typer = app, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -138,6 +139,7 @@ def evaluate(folder: Folder,
     Scores are kept in DIR/scores; a second call runs only what is missing.
     """
     from datastill import console
+    from datastill.artifact import read_card
     from datastill.digest import spec
     from datastill.workspace import Workspace
 
@@ -145,6 +147,7 @@ def evaluate(folder: Folder,
         if "," in name.partition(":")[0]:
             raise InputError(f"--network {name}: one kind of student each; repeat it: "
                              f"{' '.join(f'--network {one}' for one in name.split(','))}")
+    read_card(folder)  # before torch is imported for the device
     workspace = Workspace(root, data_root, device)
     evaluations = workspace.evaluations(folder, network or [], protocol, split=split, seed=seed)  # type: ignore[arg-type]
     for evaluation in evaluations:

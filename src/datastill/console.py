@@ -264,10 +264,12 @@ def show_results(results: Mapping[str, Any]) -> None:
 
 def show_recipes() -> None:
     """All recipes with their published numbers."""
-    from datastill.recipes import read_recipe, recipe_names
+    from datastill.recipes import Published, recipe_names, recipe_path
+    from datastill.tables import read_toml
     table = Table("recipe", "published %", "verified by us")
     for name in recipe_names():
-        published = read_recipe(name).published
+        given = read_toml(recipe_path(name)).get("published")
+        published = None if given is None else load(Published, given)
         number = "" if published is None else f"{published.accuracy:.1f}{'*' if published.recalled else ''}"
         verified = "" if published is None else "yes" if published.verified else "not yet"
         table.add_row(name, number, verified)
