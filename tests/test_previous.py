@@ -19,7 +19,8 @@ from datastill.errors import RunError
 from datastill.files import sha256
 from datastill.recipes import read_recipe
 from datastill.report.reproduce import commands
-from datastill.run import begin, read_run, read_start
+from datastill.run import read_run
+from datastill.running import begin, read_start
 from kit import Told, input_error
 
 
@@ -87,8 +88,8 @@ def test_a_learned_learning_rate_and_soft_labels_go_on(tmp_path: Path) -> None:
     onward = start_of(run_of(tmp_path / "first", method_name="trajectory", ipc=3, method_options=options))
     assert onward.lr is not None
     assert done.lr is not None
-    assert onward.lr.item() == done.lr.item() != pytest.approx(0.01, abs=1e-9)
-    assert torch.equal(onward.labels.view(10, 3, 10)[:, :2], done.labels.view(10, 2, 10))
+    assert onward.lr.item() == done.lr != pytest.approx(0.01, abs=1e-9)
+    assert torch.equal(onward.labels.view(10, 3, 10)[:, :2], done.tensors["logits"].view(10, 2, 10))
     hard = start_of(run_of(tmp_path / "first"))
     assert torch.equal(hard.batch().x, done.batch().x)
     assert torch.equal(hard.labels, torch.eye(10).repeat_interleave(2, 0))
@@ -111,7 +112,7 @@ def test_shards_go_on_from_their_own_images(folder: Path) -> None:
 def test_parameters_go_on(tmp_path: Path) -> None:
     done = tiny.distill(tiny.run(parametrization="tiles:Tiles"), tmp_path / "first")
     again = start_of(run_of(tmp_path / "first", parametrization="tiles:Tiles", ipc=2))
-    assert torch.equal(again.images["tiles"][::2], done.images["tiles"])
+    assert torch.equal(again.images["tiles"][::2], done.tensors["parameters.tiles"])
     real = tiny.splits().train
     other = ds.Images(real.pixels, real.targets, real.classes, (0.1,), (0.7,))
     with input_error("normalized or whitened otherwise", "tiles:Tiles"):

@@ -43,7 +43,7 @@ def test_what_lies_in_the_folder(tmp_path: Path) -> None:
 def test_finished_run_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tiny.run()
     first = tiny.distill(run, tmp_path)
-    monkeypatch.setattr("datastill.run.Loop", None)
+    monkeypatch.setattr("datastill.running.Loop", None)
     again = tiny.distill(run, tmp_path)
     assert torch.equal(first.batch().x, again.batch().x)
     assert torch.equal(first.batch().y, again.batch().y)
@@ -60,6 +60,8 @@ def test_other_data_is_another_run(tmp_path: Path) -> None:
     tiny.distill(run, tmp_path)
     fewer = tiny.splits().train.subset(torch.arange(500))
     with pytest.raises(InputError, match="made from other data"):
+        ds.distill(run, replace(fewer, origin=run.data), tmp_path)
+    with pytest.raises(InputError, match=r"holds another run \(its data"):
         ds.distill(run, fewer, tmp_path)
 
 
@@ -343,7 +345,7 @@ def test_the_card_says_how_it_was_computed_and_is_equal_for_equal_settings(tmp_p
 
 def test_a_run_is_computed_as_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("datastill.run.computing", lambda *how: (asked.append(how), nullcontext())[1])
+    monkeypatch.setattr("datastill.running.computing", lambda *how: (asked.append(how), nullcontext())[1])
     tiny.distill(tiny.run(precision="tf32", deterministic=True), tmp_path)
     assert asked == [(torch.device("cpu"), "tf32", True)]
     with pytest.raises(InputError, match=r"precision: input should be 'float32', 'tf32' or 'bfloat16', got 'fp16'"):

@@ -16,6 +16,7 @@ from datastill.protocols.dc import DC
 from datastill.scoring import Evaluation
 from datastill.selection import check_snapshots, select
 from datastill.statistics import statistics
+from datastill.store import write_record
 from kit import input_error
 
 PROTOCOL, NETWORK = DC(epochs=3, lr=0.05, augment="none"), MLP(width=8)
@@ -79,6 +80,6 @@ def test_a_choice_of_another_form_is_named(folder: Path, tmp_path: Path) -> None
     select(*arguments(folder), trials=1)
     for path in (folder / "scores").glob("*.json"):
         if "selected" in (content := json.loads(path.read_text())):
-            path.write_text(json.dumps({**content, "selected": "nonsense"}))
+            write_record(path, {**content, "selected": "nonsense"})
     with input_error("selected is not what was written"):
         sheets.read_sheets(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import datastill as ds
 import tiny
 from datastill import artifact
 from datastill.description import load
+from datastill.digest import dump
 from datastill.errors import InputError
 from datastill.report import report
-from datastill.run import begin, check_run, read_run
+from datastill.run import check_run, read_run
+from datastill.running import begin
 from datastill.shards import merge
 from kit import input_error, toy_images
 
@@ -98,7 +101,8 @@ def test_merged_is_what_the_parts_hold(parts: list[Path], tmp_path: Path) -> Non
 
 def test_parts_may_have_found_their_data_in_other_places(parts: list[Path], tmp_path: Path) -> None:
     moved = run_of(1, data=ds.Data(source="digits", validation=0.1, path=str(tmp_path)))
-    tiny.distill(moved, tmp_path / "moved")
+    made(tmp_path / "moved", moved, replace(tiny.splits().train, origin=moved.data))
+    assert read_run(tmp_path / "moved") == moved
     merge([parts[0], tmp_path / "moved"], tmp_path / "whole")
     assert ds.load(tmp_path / "whole").card["merged"][1] == ds.load(parts[1]).card["digest"]
 
@@ -118,8 +122,8 @@ def test_merged_parameters_and_soft_labels(tmp_path: Path) -> None:
         synthetic = task.synthetic(start._replace(y=4 * start.y + number), soft=True, lr=0.5)
         folders.append(tmp_path / str(number))
         folders[-1].mkdir()
-        artifact.write(folders[-1], synthetic, {"run": ds.config.dump(run), "digest": str(number), "ipc": len(run.rows),
-                                                "data": {"source": "digits", "fingerprint": task.real.fingerprint}})
+        artifact.write(folders[-1], synthetic, {"run": dump(run), "digest": str(number), "ipc": len(run.rows),
+                                                "data": {"name": "digits", "fingerprint": task.real.fingerprint}})
     merge(folders, tmp_path / "whole")
     first, second, whole = (artifact.load(folder).tensors for folder in (*folders, tmp_path / "whole"))
     for name, each in (("parameters.tiles", 1), ("logits", 1), ("images", 4), ("labels", 4)):
@@ -142,7 +146,7 @@ def test_what_does_not_fit_is_refused(parts: list[Path], tmp_path: Path) -> None
     with input_error("are no parts of one set", "they differ in the run's seed"):
         merge([parts[0], made(tmp_path / "seed", run_of(1, seed=1))], out)
     with input_error("are no parts of one set", "the data's fingerprint"):
-        merge([parts[0], made(tmp_path / "data", run_of(1), tiny.splits().train.subset(torch.arange(900)))], out)
+        merge([parts[0], made(tmp_path / "data", run_of(1), replace(tiny.splits().train.subset(torch.arange(900)), origin=run_of(1).data))], out)
     with input_error("are no parts of one set", "the run's method"):
         merge([parts[0], made(tmp_path / "method", run_of(1, method_options={"batch_real": 9}))], out)
     with input_error("is part 1 of 3", "is one of 2"):

@@ -17,6 +17,7 @@ from datastill.errors import InputError
 from datastill.nets.mlp import MLP
 from datastill.protocols.dc import DC
 from datastill.scoring import Evaluation
+from datastill.store import write_record
 
 PROTOCOL, NETWORK = DC(epochs=6, lr=0.1, augment="none"), MLP(width=8)
 
@@ -96,7 +97,7 @@ def test_splits_and_networks_do_not_mix(folder: Path, tmp_path: Path) -> None:
 
 def test_damaged_score_file_is_named(folder: Path, tmp_path: Path) -> None:
     (folder / "scores" / "x.json").write_text("{")
-    with pytest.raises(InputError, match=r"x\.json is no readable score file"):
+    with pytest.raises(InputError, match=r"x\.json is damaged or was edited: its checksum does not fit; delete it to score again"):
         sheets.read_sheets(folder)
     (folder / "scores" / "x.json").unlink()
 
@@ -156,8 +157,12 @@ def test_score_file_of_another_form_is_named(folder: Path, tmp_path: Path, text:
     paths = set((folder / "scores").glob("*.json"))
     (path,) = paths - before if paths - before else [next(p for p in paths if json.loads(p.read_text())["protocol"]["lr"] == 0.05)]
     path.write_text(text)
-    with pytest.raises(InputError, match=r"is no readable score file .*delete it to score again"):
+    with pytest.raises(InputError, match=r"is damaged or was edited: its checksum does not fit; delete it to score again"):
         sheet(folder, tmp_path, protocol=protocol, trials=1)
+    for schema in (1, 2) if isinstance(content := json.loads(text), dict) else ():  # without a checksum, and with the right one
+        path.write_text(json.dumps({**content, "schema": 1})) if schema == 1 else write_record(path, {**content, "schema": 2})
+        with pytest.raises(InputError, match=r"is no readable score file .*delete it to score again"):
+            sheet(folder, tmp_path, protocol=protocol, trials=1)
     path.unlink()
 
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from datastill import train as module
-from datastill.artifact import Distilled, tensors_of
+from datastill.artifact import tensors_of
 from datastill.data import Batch, Images
+from datastill.distilled import Distilled
 from datastill.errors import RunError
 from datastill.parametrizations.pixels import Pixels
 from datastill.rng import RNG
@@ -246,7 +247,7 @@ def test_the_criterion_is_what_is_learned_from() -> None:
 def stored(kind: str) -> Examples:
     images = toy_images()
     batch = images.batch(torch.arange(len(images)))
-    synthetic = SyntheticSet(batch.x, batch.y, images, Pixels())
+    synthetic = SyntheticSet({"pixels": batch.x}, batch.y, images, Pixels())
     card = {"classes": images.classes, "mean": images.mean, "std": images.std}
     return {"fixed": Fixed(batch), "images": images, "synthetic": synthetic,
             "distilled": Distilled(tensors_of(synthetic), card)}[kind]  # type: ignore[return-value]

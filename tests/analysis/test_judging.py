@@ -40,11 +40,14 @@ def test_cross_entropy_and_accuracy_of_every_snapshot(tmp_path: Path, monkeypatc
     assert judge(tmp_path / "run", run, teachers) == judged
 
 
-def test_an_edited_judgement_is_measured_again(tmp_path: Path) -> None:
+def test_an_edited_judgement_is_refused(tmp_path: Path) -> None:
     run, _, teachers = made(tmp_path)
     judged = judge(tmp_path / "run", run, teachers)
     (kept,) = (tmp_path / "run" / "analysis").glob("judged-*.json")
     kept.write_text(kept.read_text().replace('"accuracy"', '"accurate"'))
+    with input_error(str(kept), "edited", "delete it to judge again"):
+        judge(tmp_path / "run", run, teachers)
+    kept.unlink()
     assert judge(tmp_path / "run", run, teachers) == judged
 
 

@@ -29,7 +29,7 @@ def run_of(method: str = "distribution", **fields: Any) -> ds.Run:
 def test_distilled_loaded_and_scored(method: str, tmp_path: Path) -> None:
     synthetic = tiny.distill(run_of(method), tmp_path)
     done = ds.load(tmp_path)
-    assert (len(synthetic), synthetic.stored, synthetic.ipc) == (80, 20, 2)
+    assert (len(synthetic), synthetic.card["stored"], synthetic.card["ipc"]) == (80, 20, 2)
     assert (len(done), done.card["count"], done.card["stored"], done.card["ipc"]) == (80, 80, 20, 2)
     assert done.card["prepared"]["parametrization"] == {"tiles": 4}
     assert done.y.argmax(1).tolist() == [c for c in range(10) for _ in range(8)]

@@ -176,7 +176,7 @@ def test_damaged_features_are_computed_again(harm: str, tmp_path: Path) -> None:
     for path in files:
         content = path.read_bytes()
         if harm == "without its checksum":
-            path.with_suffix(".json").unlink()
+            path.with_name(f"{path.name}.json").unlink()
         else:
             path.write_bytes({"truncated": content[:-100], "empty": b"", "zeros": content[:128] + bytes(len(content) - 128)}[harm])
     assert value() == sound

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from datastill.protocols.dc import DC
 from datastill.report import report, words
 from datastill.rng import RNG
 from datastill.scoring import Evaluation
+from datastill.store import write_record
 
 CLASSES = ("<b>x</b>", "two", "three")
 PROTOCOL = DC(augment="none", epochs=2)
@@ -36,7 +38,7 @@ def images(seed: int) -> Images:
 def make(folder: Path, table: dict[str, object], score: DC | None = PROTOCOL, **about: object) -> Path:
     """A tiny run with scores."""
     run = load(ds.Run, {"network": "convnet:width=4,depth=1", "ipc": 2, **table})
-    ds.distill(run, images(0), folder, about=about)
+    ds.distill(run, replace(images(0), origin=run.data), folder, about=about)
     if score is not None:
         trials.score(folder, ds.load(folder), Evaluation(score, run.network, images(0), images(1), seed=4), trials=2,
                      baselines=folder.parent / "baselines", full=True)
@@ -224,9 +226,14 @@ def test_page_is_a_function_of_the_folders(made: Path, tmp_path: Path) -> None:
 
 def edit_sheet(folder: Path) -> None:
     (path,) = (folder / "scores").glob("*.json")
+    path.write_text(path.read_text().replace('"accuracy"', '"accurate"', 1))
+
+
+def without_protocol(folder: Path) -> None:
+    (path,) = (folder / "scores").glob("*.json")
     sheet = json.loads(path.read_text())
     del sheet["protocol"]
-    path.write_text(json.dumps(sheet))
+    write_record(path, sheet)
 
 
 def other_tensors(folder: Path) -> None:
@@ -238,8 +245,9 @@ DAMAGE = {
     "tensors": (lambda folder: (folder / "synthetic.safetensors").write_bytes(b"x"), "synthetic.safetensors is damaged"),
     "no card": (lambda folder: (folder / "card.json").unlink(), "has not finished"),
     "card": (lambda folder: (folder / "card.json").write_text("{}"), "card.json is damaged"),
-    "scores": (lambda folder: next((folder / "scores").glob("*.json")).write_text("{"), "no readable score file"),
-    "sheet": (edit_sheet, "no readable score file"),
+    "scores": (lambda folder: next((folder / "scores").glob("*.json")).write_text("{"), r"\.json is damaged .*delete it to score again"),
+    "edited sheet": (edit_sheet, r"\.json is damaged or was edited: its checksum does not fit; delete it to score again"),
+    "sheet": (without_protocol, "no readable score file"),
     "snapshot": (lambda folder: (folder / "snapshots/000000.safetensors").write_bytes(b"x"), "000000.safetensors is no"),
     "tensor": (other_tensors, "000000.safetensors is damaged or was edited"),
     "log": (lambda folder: (folder / "log.jsonl").write_text('{"iteration": 1, "loss": "x"}\n'), "log.jsonl is damaged"),

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datastill.artifact import Distilled
+from datastill.distilled import Distilled
 from datastill.report.pictures import pictures, thumbnail
 
 

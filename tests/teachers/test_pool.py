@@ -59,7 +59,7 @@ def test_a_teacher_says_what_it_gives(tmp_path: Path) -> None:
 
 
 def test_maps_and_statistics_are_of_images_as_the_teacher_knows_them(tmp_path: Path) -> None:
-    other = pool(networks=[BATCH], count=1, data={"name": "digits", "size": 16})
+    other = pool(networks=[BATCH], count=1, data={"source": "digits", "size": 16})
     teacher = Teachers(other, context(tmp_path))[0]
     x = tiny.splits().train.batch(torch.arange(6)).x
     assert torch.equal(teacher.maps(x)["block1"], teacher.network.maps(teacher.see(x))["block1"])  # type: ignore[operator]

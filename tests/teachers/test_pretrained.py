@@ -18,6 +18,7 @@ import tiny
 from datastill.data.domain import bring
 from datastill.description import load
 from datastill.digest import dump
+from datastill.errors import InputError
 from datastill.nets import Architecture
 from datastill.teachers import Context, Pool, Teachers
 from datastill.teachers._snapshots import flat
@@ -68,7 +69,7 @@ def test_several_files_of_one_network_and_one_of_each(tmp_path: Path) -> None:
     assert [one.group for one in Teachers(each, context(tmp_path))] == [0, 1]
     assert torch.equal(flat(each.load(context(tmp_path), 1, 0).network), flat(network(7, "mlp")))
     assert each.alone(1, 0).load(context(tmp_path), 0, 0).name == each.load(context(tmp_path), 1, 0).name
-    with pytest.raises(ValueError, match="expected one for each of the 2 networks, or several for a single one, got 3"):
+    with pytest.raises(InputError, match="expected one for each of the 2 networks, or several for a single one, got 3"):
         Pretrained(networks=(Pool.model_fields["networks"].default[0],) * 2, files=tuple(names))
 
 

@@ -27,7 +27,8 @@ from datastill.errors import InputError, Stopped
 from datastill.nets import Architecture
 from datastill.place import Place
 from datastill.rng import RNG
-from datastill.run import check_run, distill
+from datastill.run import check_run
+from datastill.running import distill
 from datastill.teachers import Context, Pool, Teachers
 from datastill.teachers import _trained as module
 from datastill.teachers._snapshots import flat
