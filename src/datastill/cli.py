@@ -284,7 +284,9 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     from datastill.statistics import rank_correlation
     from datastill.workspace import Workspace
 
-    judges = read_pools(pool or "supervised", [*(() if pool else JUDGES), *(settings or [])])[0][0]
+    changed = {one.partition("=")[0].strip() for one in settings or []}
+    usual = [] if pool else [one for one in JUDGES if one.partition("=")[0] not in changed]
+    judges = read_pools(pool or "supervised", [*usual, *(settings or [])])[0][0]
     workspace = Workspace(root, data_root, device)
     rows, last, scores = [], [], []
     for folder in folders:

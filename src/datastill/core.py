@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter
 from datastill.compute import Precision, autocast
 from datastill.data import Batch, Images
 from datastill.description import Description, Family
+from datastill.errors import InputError
 from datastill.late import nn, torch
 from datastill.nets import Architecture, chunk_size, fresh
 from datastill.parametrization import Parametrization
@@ -281,6 +282,12 @@ class Plugin(Part):
     balance: Literal["fixed", "gradient"] = "fixed"
     schedule: Literal["constant", "linear", "log"] = "constant"
     label: str = ""
+
+    @classmethod
+    def _as_table(cls, given: Any) -> dict[str, Any]:
+        if not isinstance(given, (str, Mapping)):
+            raise InputError(f"expected a table like {{weight = 1.0}}, got {given!r}")
+        return super()._as_table(given)
 
     @abstractmethod
     def loss(self, step: Step, task: Task, rng: RNG) -> Tensor:

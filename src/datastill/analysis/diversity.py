@@ -53,9 +53,9 @@ def diversity(teachers: Teachers, images: Images, count: int = 1000) -> Diversit
 
 
 def linear_cka(a: Tensor, b: Tensor) -> Tensor:
-    """Linear centerd kernel alignment of two sets of features of the same images, (N, D) and (N, E); scalar in [0, 1].
+    """Linear centered kernel alignment of two sets of features of the same images, (N, D) and (N, E); scalar in [0, 1].
 
-    |B'A|^2 / (|A'A| |B'B|) of centerd features (Kornblith et al. 2019, eq. 3, linear kernel). 0 where one is constant.
+    |B'A|^2 / (|A'A| |B'B|) of centered features (Kornblith et al. 2019, eq. 3, linear kernel). 0 where one is constant.
     """
     a, b = (v - v.mean(0) for v in map(double, (a, b)))
     if len(a) < max(a.shape[1], b.shape[1]):  # the same through N x N

@@ -74,8 +74,8 @@ def fit(parts: Sequence[Tensor], identity: str = "", eps: float = EPS) -> Whiten
     mean = torch.stack([part.flatten(1).double().sum(0) for part in parts]).sum(0) / count
     covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
     for part in parts:
-        centerd = part.flatten(1).double() - mean
-        covariance.addmm_(centerd.T, centerd)
+        centered = part.flatten(1).double() - mean
+        covariance.addmm_(centered.T, centered)
     values, vectors = torch.linalg.eigh(covariance / (count - 1))
     return Whitening(mean, vectors, values.clamp_min(0.0), identity, eps)
 
@@ -91,9 +91,11 @@ def fit_once(path: Path, identity: str, parts: Callable[[], Sequence[Tensor]]) -
         aside.write_bytes(save(fitted[0].tensors()))
 
     try:
-        return from_tensors(load(once(path, make).read_bytes()), identity)
+        if path.parent.is_dir():
+            return from_tensors(load(once(path, make).read_bytes()), identity)
     except OSError:  # a root that is only to be read is no reason to stop
-        return fitted[0] if fitted else fit(parts(), identity).to(torch.float32)
+        pass
+    return fitted[0] if fitted else fit(parts(), identity).to(torch.float32)
 
 
 def from_tensors(tensors: Mapping[str, Tensor], identity: str) -> Whitening:
