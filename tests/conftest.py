@@ -1,12 +1,15 @@
 """Shared by all tests: one thread, the tests folder importable (tiny, reference.golden), no waiting for the disk."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from datastill import files
+from datastill import cli, files
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)  # tiny networks gain nothing from a second, and suffer on a busy machine
@@ -16,3 +19,22 @@ torch.set_num_threads(1)  # tiny networks gain nothing from a second, and suffer
 def _no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a power cut can tell the difference, and it takes most of the time of a tiny run."""
     monkeypatch.setattr(files.os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Call the command line in an empty folder: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["datastill", *arguments])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

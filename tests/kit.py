@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from datastill.errors import InputError, Stopped
 from datastill.progress import Progress
 from datastill.rng import RNG
 
+Call = Callable[..., tuple[int, str, str]]  # what the fixture run_cli gives
 quick = settings(deadline=None, max_examples=40, derandomize=True, database=None)
 
 

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +18,9 @@ import tiny
 from datastill import cli
 from datastill.recipes import read_recipe, recipe_names
 from datastill.registry import kind
+from kit import Call
 
 SMALL = ["method.iterations=3", "method.batch_real=8", "network=convnet:width=4,depth=2"]
-
-
-@pytest.fixture
-def run_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Call the command line in an empty folder: (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["datastill", *arguments])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 def test_distill_evaluate_report_export(run_cli: Call, tmp_path: Path) -> None:

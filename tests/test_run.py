@@ -315,8 +315,8 @@ def test_plugins_that_need_what_the_method_provides(tmp_path: Path) -> None:
 
 def test_plugins_that_need_what_the_method_has_not(tmp_path: Path) -> None:
     run = tiny.run().model_copy(update={"plugins": (Norms(label="norms"),)})
-    with pytest.raises(InputError, match="plug-in norms needs gradient_norms, which the steps of distribution do not have; "
-                                         "methods whose steps do: gradient, trajectory$"):
+    with pytest.raises(InputError, match=r"plug-in norms needs gradient_norms, which the steps of distribution do not have; "
+                                         r"methods whose steps do: gradient, trajectory$"):
         tiny.distill(run, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     tiny.distill(run.model_copy(update={"plugins": (Norms(label="norms", weight=0.0),)}), tmp_path / "run")
