@@ -12,7 +12,7 @@ from datastill.compute import computing, facts
 from datastill.core import Labeler, Method, Task
 from datastill.data import Data, Images
 from datastill.data.given import Given
-from datastill.description import load
+from datastill.description import Preset, load
 from datastill.digest import dump, to_toml
 from datastill.errors import InputError, RunError, Stopped
 from datastill.files import reason, write_atomically
@@ -124,8 +124,10 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
 def _described(run: Run | Method | str, images: Images, settings: Mapping[str, Any]) -> Run:
     """The run, on the data its images come from: what the card says is of the images that are used."""
     data = images.origin if isinstance(images.origin, Data) else Data(source=Given(label=str(images.origin or "")))
+    if twice := {"method", "data"} & set(settings):
+        raise InputError(f"{min(twice)} is given twice: the method is the first argument, the data are those of the images")
     if not isinstance(run, Run):
-        return load(Run, {"data": data, **settings, "method": run})
+        return load(Run, {"data": data, **settings, "method": run() if isinstance(run, Preset) else run})
     if settings:
         raise InputError(f"{next(iter(settings))} is given beside a Run; set it in the Run, or give a method in its place")
     return run if run.data == images.origin else run.model_copy(update={"data": data})

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -160,7 +160,7 @@ class Images:
         the mean and std they are drawn with, and the whitening."""
         if not self._known:
             self._known.append(self._hashed())
-        _alive[self._known[0]] = self
+        _alive[self] = None
         return self._known[0]
 
     def _hashed(self) -> str:
@@ -174,12 +174,13 @@ class Images:
         return sha.hexdigest()[:12]
 
 
-_alive: WeakValueDictionary[str, Images] = WeakValueDictionary()
+_alive: WeakKeyDictionary[Images, None] = WeakKeyDictionary()  # those whose content was asked for
 
 
 def at_hand(fingerprint: str) -> Images | None:
     """Images of this content that are alive in this process, so that they need not be handed over a second time."""
-    return _alive.get(fingerprint)
+    found = [images for images in _alive if images._known == [fingerprint]]
+    return found[-1] if found else None
 
 
 def mean_and_std(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
