@@ -293,8 +293,47 @@ class Stripes(Source):
     assert len(train) == 8
 
 
+# --- some of the classes ----------------------------------------------------------------------------------------------
+
+
+def test_classes_are_kept_in_the_order_given(npz: Npz, tmp_path: Path) -> None:
+    data = npz({"classes": ["2", "0"]}, **numbered(30), **TEST)
+    splits = data.load(tmp_path)
+    assert splits.train.classes == splits.test.classes == ("2", "0")
+    levels, targets = rows(splits), splits.train.targets.tolist()
+    assert levels[0] == [n for n in range(30) if n % 3 != 1]  # as they lie there
+    assert targets == [{2: 0, 0: 1}[n % 3] for n in levels[0]]
+    assert splits.test.targets.tolist() == [1, 0]
+    assert splits.train.batch(torch.tensor([0])).y.tolist() == [[0.0, 1.0]]
+    everything = npz({}, **numbered(30), **TEST).load(tmp_path).train
+    assert len({data.load(tmp_path).train.fingerprint, npz({"classes": ["0", "2"]}).load(tmp_path).train.fingerprint, everything.fingerprint}) == 3
+
+
+def test_splits_and_statistics_are_of_the_classes_kept(npz: Npz, tmp_path: Path) -> None:
+    whole = npz({"validation": 0.2, "classes": ["1", "0"]}, **numbered(60), **TEST).load(tmp_path)
+    levels = rows(whole)
+    assert sorted(levels[0] + levels[1]) == [n for n in range(60) if n % 3 != 2]
+    assert [n % 3 for n in levels[1]].count(0) == [n % 3 for n in levels[1]].count(1) == 4
+    assert whole.train.mean[0] == pytest.approx(np.mean(levels[0]) / 255, abs=1e-4)
+    assert whole.validation is not None
+    assert (whole.validation.classes, whole.test.classes) == (("1", "0"), ("1", "0"))
+
+
+def test_keep_counts_among_the_classes_kept(npz: Npz, tmp_path: Path) -> None:
+    np.save(tmp_path / "keep.npy", np.array([0, 1, 4]))
+    assert rows(npz({"classes": ["2", "0"], "keep": "keep.npy"}, **numbered(30), **TEST).load(tmp_path))[0] == [0, 2, 6]
+
+
+@pytest.mark.parametrize(("classes", "parts"), [
+    (["0", "3"], ("data.classes: npz has no class '3'", "known: 0, 1, 2")), (["0", "0"], ("two different classes or more", "got 0, 0")),
+    (["0", "1", "0"], ("two different classes or more", "got 0, 1, 0")), (["0"], ("two different classes or more", "got 0")), ("1", ("got 1",))])
+def test_classes_that_are_not_there_or_not_different_are_refused(npz: Npz, tmp_path: Path, classes: Any, parts: tuple[str, ...]) -> None:
+    with input_error(*parts):
+        npz({"classes": classes}, **numbered(30), **TEST).load(tmp_path)
+
+
 @pytest.mark.parametrize("options", [
-    {"size": 5}, {"channels": 3}, {"validation": 0.2}, {"test": 0.4}, {"keep": "keep.npy"}])
+    {"size": 5}, {"channels": 3}, {"validation": 0.2}, {"test": 0.4}, {"keep": "keep.npy"}, {"classes": ["0", "1"]}])
 def test_what_changes_the_training_images_changes_the_fingerprint(
         npz: Npz, tmp_path: Path, options: dict[str, Any]) -> None:
     np.save(tmp_path / "keep.npy", np.arange(9))

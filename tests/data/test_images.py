@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from datastill.data import Images, Lazy
 from datastill.data import images as module
-from datastill.data.images import denormalize
+from datastill.data.images import at_hand, denormalize
 from datastill.rng import RNG
 from kit import changed_pixel, quick, toy_images
 
@@ -252,3 +253,17 @@ def test_a_batch_goes_to_a_gpu_by_way_of_pinned_memory(monkeypatch: pytest.Monke
     replace(toy_images(), device=gpu).batch(torch.arange(3))
     assert (torch.uint8, gpu) in sent
     assert (torch.int64, gpu) in sent
+
+
+def test_images_that_are_alive_are_found_by_their_content() -> None:
+    """Until the last of them is gone."""
+    first, second = toy_images(seed=77), toy_images(seed=77)
+    assert at_hand(first.fingerprint) is first
+    assert at_hand(second.fingerprint) is second
+    del second
+    gc.collect()
+    assert at_hand(fingerprint := first.fingerprint) is first
+    assert at_hand("0" * 12) is None
+    del first
+    gc.collect()
+    assert at_hand(fingerprint) is None

@@ -1,0 +1,136 @@
+"""Images of any map-style dataset: what an item may be, what is taken from the dataset, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
+from torchvision.transforms.v2.functional import pil_to_tensor, to_dtype
+
+from datastill.data import Images
+from datastill.data.images import mean_and_std
+from kit import input_error, toy_images
+
+
+def arrays(count: int = 6, channels: int = 1, side: tuple[int, int] = (5, 4)) -> np.ndarray:
+    """Random images (N, H, W, C) uint8."""
+    return np.random.default_rng(channels).integers(0, 256, (count, *side, channels), dtype=np.uint8)
+
+
+def pil(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+
+
+FORMS: dict[str, tuple[int, Callable[[np.ndarray], Any]]] = {
+    "PIL gray": (1, pil), "PIL color": (3, pil), "array (H, W)": (1, lambda image: image[..., 0]), "array (H, W, 1)": (1, lambda image: image),
+    "array (H, W, 3)": (3, lambda image: image), "uint8 tensor (1, H, W)": (1, lambda image: pil_to_tensor(pil(image))),
+    "uint8 tensor (3, H, W)": (3, lambda image: pil_to_tensor(pil(image))), "uint8 tensor (H, W)": (1, lambda image: torch.from_numpy(image[..., 0])),
+    "ToTensor gray": (1, lambda image: to_dtype(pil_to_tensor(pil(image)), torch.float32, scale=True)),
+    "ToTensor color": (3, lambda image: to_dtype(pil_to_tensor(pil(image)), torch.float32, scale=True)),
+    "double": (1, lambda image: torch.from_numpy(image[..., 0]).double() / 255)}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_an_image_is_the_same_pixels(form: str) -> None:
+    channels, of = FORMS[form]
+    stored = arrays(channels=channels)
+    images = Images.from_dataset([(of(image), number % 3) for number, image in enumerate(stored)])
+    assert images.pixels.dtype == torch.uint8  # type: ignore[union-attr]
+    assert np.array_equal(images.pixels.permute(0, 2, 3, 1).numpy(), stored)  # type: ignore[union-attr]
+    assert images.targets.tolist() == [0, 1, 2, 0, 1, 2]
+    assert (images.shape, images.classes) == ((channels, 5, 4), ("0", "1", "2"))
+    assert (images.mean, images.std) == mean_and_std(images)
+    assert images.mean == pytest.approx((stored / 255).mean((0, 1, 2)), abs=1e-4)
+    assert images.std == pytest.approx((stored / 255).std((0, 1, 2)), abs=1e-4)
+
+
+@pytest.mark.parametrize("label", [1, np.int64(1), np.uint8(1), torch.tensor(1), torch.tensor([1]), np.array(1), True])
+def test_every_form_of_a_whole_number_is_a_label(label: Any) -> None:
+    image = arrays(1)[0]
+    assert Images.from_dataset([(image, 0), (image, label)]).targets.tolist() == [0, 1]
+
+
+class Named(list[Any]):
+    """A dataset that names its classes."""
+
+    classes = ("ant", "bee", "cow")
+
+
+def pairs(cls: type = list, count: int = 6) -> Any:
+    return cls((image, number % 3) for number, image in enumerate(arrays(count)))
+
+
+def test_classes_are_those_given_or_the_datasets_or_numbers() -> None:
+    assert Images.from_dataset(pairs()).classes == ("0", "1", "2")
+    assert Images.from_dataset(pairs(Named)).classes == ("ant", "bee", "cow")
+    assert Images.from_dataset(pairs(Named), classes=["x", "y", "z"]).classes == ("x", "y", "z")
+
+
+def test_mean_and_std_may_be_given() -> None:
+    images = Images.from_dataset(pairs(), mean=[0.1], std=[0.7])
+    assert (images.mean, images.std) == ((0.1,), (0.7,))
+
+
+def test_classes_mean_and_std_are_those_of_the_training_images() -> None:
+    train = Images.from_dataset(pairs(Named), mean=[0.1], std=[0.7])
+    test = Images.from_dataset(pairs(count=3), like=train)
+    assert (test.classes, test.mean, test.std) == (train.classes, (0.1,), (0.7,))
+    own = Images.from_dataset(pairs(count=3), like=train, classes=["p", "q", "r"], mean=[0.3], std=[0.4])
+    assert (own.classes, own.mean, own.std) == (("p", "q", "r"), (0.3,), (0.4,))
+
+
+def test_what_it_was_made_of_is_known_by_its_name() -> None:
+    assert Images.from_dataset(pairs(Named)).origin == "Named"
+    tensors = TensorDataset(torch.from_numpy(arrays()).permute(0, 3, 1, 2), torch.arange(6) % 3)
+    one = Images.from_dataset(tensors)
+    assert one.origin == "TensorDataset"
+    assert torch.equal(one.pixels, tensors.tensors[0])  # type: ignore[arg-type]
+    assert Images.from_dataset(Subset(tensors, range(3))).targets.tolist() == [0, 1, 2]
+    assert len(Images.from_dataset(ConcatDataset([tensors, tensors]))) == 12
+
+
+def test_the_content_decides_the_fingerprint() -> None:
+    first, again, other = (Images.from_dataset(pairs(cls, count)) for cls, count in ((list, 6), (list, 6), (list, 9)))
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+
+
+IMAGE = arrays(1)[0]
+
+
+def broken(*last: Any) -> list[Any]:
+    return [(IMAGE, 0), (IMAGE, 1), *last]
+
+
+@pytest.mark.parametrize(("dataset", "parts"), [
+    (broken((torch.full((1, 5, 4), -0.5), 0)), ("list[2]", "-0.5 to -0.5", "expected 0 to 1", "normalization")),
+    (broken((torch.full((1, 5, 4), 1.5), 0)), ("list[2]", "1.5")),
+    (broken((torch.full((1, 5, 4), float("nan")), 0)), ("list[2]", "nan")),
+    (broken(IMAGE), ("list[2] is no pair",)), (broken((IMAGE, 0, 0)), ("list[2] is no pair",)), (broken(7), ("list[2] is no pair",)),
+    (broken((IMAGE, 0.5)), ("list[2] is no pair of an image and a whole number",)), (broken((IMAGE, "cat")), ("whole number",)),
+    (broken((IMAGE, torch.tensor(1.0))), ("whole number",)), (broken((IMAGE, torch.ones(3))), ("whole number",)),
+    (broken((arrays(1, side=(6, 4))[0], 0)), ("list[2] is of shape (6, 4, 1)", "list[0] of (5, 4, 1)", "one size")),
+    (broken((arrays(1, 3)[0], 0)), ("list[2] is of shape (5, 4, 3)",)),
+    ([(IMAGE, 0), (IMAGE, 0)], ("1 class", "at least two")), ([], ("class",)),
+    ([(IMAGE, 0), (IMAGE, 2)], ("class '1' has no",)), ([(IMAGE, 0), (IMAGE, -1), (IMAGE, 1)], ("-1",)),
+    ([(IMAGE.astype(np.float32), 0), (IMAGE.astype(np.float32), 1)], ("float32", "uint8")),
+    ([(arrays(1, 2)[0], 0), (arrays(1, 2)[0], 1)], ("1 or 3 channels",)), ([(arrays(1, side=(3, 3))[0], 0), (arrays(1, side=(3, 3))[0], 1)], ("3x3", "4x4")),
+    ([(torch.zeros(2, 1, 5, 4), 0), (torch.zeros(2, 1, 5, 4), 1)], ("(2, 2, 1, 5, 4)", "(N, H, W, C)")),
+    (iter([(IMAGE, 0)]), ("map-style dataset",)), (7, ("map-style dataset", "int")),
+])
+def test_what_is_no_dataset_of_images_is_refused(dataset: Any, parts: tuple[str, ...]) -> None:
+    with input_error(*parts):
+        Images.from_dataset(dataset)
+
+
+@pytest.mark.parametrize(("options", "parts"), [
+    ({"mean": [0.5, 0.5], "std": [0.2]}, ("mean", "each of 1 channels", "(0.5, 0.5)")), ({"mean": [0.5], "std": [0.0]}, ("positive std",)),
+    ({"classes": ["a", "b"]}, ("2 classes",)), ({"classes": ["a", "a", "b"]}, ("unique",)), ({"like": toy_images(2)}, ("2 classes",)),
+])
+def test_settings_that_do_not_fit_are_refused(options: dict[str, Any], parts: tuple[str, ...]) -> None:
+    with input_error(*parts):
+        Images.from_dataset(pairs(), **options)
