@@ -48,7 +48,7 @@ def _pair(item: Any, what: str) -> tuple[np.ndarray, int]:
     try:
         image, label = item
         label = operator.index(label.item() if hasattr(label, "item") else label)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last is a tensor of several
         raise InputError(f"{what} is no pair of an image and a whole number as its label") from None
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu()
