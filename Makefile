@@ -22,7 +22,7 @@ quickstart: $(READY)
 	$(BIN)/datastill quickstart
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -1,10 +1,13 @@
-"""Shared by all tests: one thread, the tests folder importable (tiny, reference.golden), no waiting for the disk."""
+"""Shared by all tests: one thread, the tests folder importable (tiny, reference.golden), no waiting for the disk, the command line."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start; before torch is imported
 
 import pytest
 import torch
