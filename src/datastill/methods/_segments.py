@@ -1,0 +1,116 @@
+"""Segments of experts' trajectories: which epochs they start and end at, and what pools have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from datastill.core import Method, Task
+from datastill.digest import spec
+from datastill.errors import InputError
+from datastill.nets import Architecture, couples_samples
+from datastill.rng import RNG
+from datastill.teachers import Pool
+from datastill.teachers._trained import Trained
+from datastill.teachers.experts import Experts
+
+
+class Segments(Method):
+    """A method that compares its own training with segments of experts' trajectories.
+
+    pool: the experts; of the run's own network and data unless others are named. With ``snapshots = []`` only the epochs
+        that can be used are stored, and none beyond them is trained unless the finished experts are needed. Another window
+        then means other experts; "every" stores all, for trying several.
+    min_start, max_start: start epochs are drawn from min_start to max_start - 1. first_start: the end of that window at
+        iteration 0, from where it grows to max_start at iteration ``expand`` (DATM; 0: at its end from the beginning).
+    expert_epochs: from the start of a segment to its end.
+    """
+
+    pool: Pool = Experts(snapshots=())
+    expert_epochs: int = Field(default=2, ge=1)
+    min_start: int = Field(default=0, ge=0)
+    max_start: int = Field(default=20, ge=1)
+    first_start: int = Field(default=0, ge=0)
+    expand: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _window(self) -> Self:
+        if self.max_start <= self.min_start:
+            raise ValueError(f"max_start {self.max_start}: expected more than min_start {self.min_start}")
+        if self.first_start and not self.expand:
+            raise ValueError(f"first_start {self.first_start} has no effect without expand, the iterations in which the "
+                             "window grows from there")
+        if self.expand and not self.min_start < self.first_start <= self.max_start:
+            raise ValueError(f"first_start {self.first_start}: expected above min_start {self.min_start} and at most "
+                             f"max_start {self.max_start}, to which the window grows in {self.expand} iterations")
+        last = self.max_start - 1 + self.expert_epochs
+        if (epochs := getattr(self.pool, "epochs", last)) < last:
+            raise ValueError(f"max_start {self.max_start} and expert_epochs {self.expert_epochs}: segments end at epoch "
+                             f"{last}, experts are trained for {epochs}; raise pool.epochs or lower max_start")
+        if (stored := getattr(self.pool, "snapshots", "every")) and stored != "every" and (
+                lacking := sorted(set(self._epochs()) - set(stored) - {epochs})):
+            raise ValueError(f"pool.snapshots: epoch {lacking[0]} is needed and never stored; leave snapshots out")
+        return self
+
+    def _epochs(self) -> tuple[int, ...]:
+        """Those that can be start or target of a segment."""
+        starts = range(self.min_start, self.max_start)
+        return tuple(sorted({*starts, *(epoch + self.expert_epochs for epoch in starts)}))
+
+    def experts(self, network: Architecture) -> Pool:
+        """The pool with what it leaves open filled in: the run's network, the epochs that can be used."""
+        pool, changes = self.pool.for_network(network), dict[str, Any]()
+        if isinstance(pool, Trained) and pool.snapshots == ():
+            used = self._epochs()
+            changes["snapshots"] = tuple(sorted({*used, *({pool.epoch} - {"last"})}))
+            if not (self.asks_finished_experts or pool.epoch != "last" or pool.drops):
+                changes["epochs"] = used[-1]
+        return type(pool).model_validate({**dict(pool), **changes})
+
+    def pools(self, network: Architecture) -> tuple[Pool, ...]:
+        return (self.experts(network),)
+
+    def window(self, iteration: int) -> int:
+        """The end, exclusive, of the start epochs at this iteration."""
+        if not self.expand:
+            return self.max_start
+        return min(self.max_start, self.first_start + int((self.max_start - self.first_start) * iteration / self.expand))
+
+    @property
+    def asks_finished_experts(self) -> bool:
+        """Whether it needs the experts at the end of their training too."""
+        return False
+
+    def check_experts(self, task: Task) -> None:
+        """Check that trajectories of the pool can be matched on this task. Raises InputError."""
+        pool = self.experts(task.network)
+        if pool.networks != (task.network,):
+            raise InputError(f"method.pool.networks: the experts are {', '.join(map(spec, pool.networks))}, the run's "
+                             f"network is {spec(task.network)}; trajectories can be matched on the same network only")
+        if type(pool).trajectory is Pool.trajectory:
+            pool.trajectory(task.context, 0)  # which says that there are none
+        net = task.fresh(RNG("check"))
+        if couples_samples(net):
+            raise InputError(f"trajectories cannot be matched on {spec(task.network)}: its normalization has running "
+                             "statistics, which are no weights; use norm=instance, or another per image")
+        if others := sorted(set(net.state_dict()) - {name for name, _ in net.named_parameters()}):
+            raise InputError(f"trajectories cannot be matched on {spec(task.network)}: its {others[0]} is stored with the "
+                             "weights and is none of its own (a buffer, or shared by two layers)")
+        pool.check(task.context)
+        there, here = pool.domain(task.context), task.real
+        pairs = {what: (getattr(there, what), getattr(here, what)) for what in ("classes", "shape", "mean", "std")}
+        white = ["none" if one.whitening is None else one.whitening.identity for one in (there, here)]
+        for what, (theirs, ours) in {**pairs, "ZCA whitening": white}.items():
+            if theirs != ours:
+                raise InputError(f"the experts are of other data: their {what} is {theirs}, the run's is {ours}; leave "
+                                 "method.pool.data out, so that they are trained on the run's data")
+
+    def prepare(self, task: Task) -> Mapping[str, Any]:
+        pool = self.experts(task.network)
+        pool.prepare(task.context)
+        for number in range(pool.size):
+            for epoch in self._epochs():
+                task.teachers(pool).trajectory(number).weights(epoch)  # which finds what is damaged before the work starts
+        return {"teachers": pool.facts(task.context)}
