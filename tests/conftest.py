@@ -15,6 +15,8 @@ import torch
 from datastill import cli, files
 
 sys.path.insert(0, str(Path(__file__).parent))
+from children import quick_processes  # noqa: F401  a fixture
+
 torch.set_num_threads(1)  # tiny networks gain nothing from a second, and suffer on a busy machine
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import tiny
+from children import Child, command
 from datastill import cli
 from datastill.recipes import read_recipe, recipe_names
 from datastill.registry import kind
@@ -187,8 +188,9 @@ def test_plugin_method_and_network_of_your_own_each_in_one_file(tmp_path: Path) 
     (tmp_path / "mine.toml").write_text(code_blocks("CONTRIBUTING.md", "toml")[0])
 
     def call(*arguments: str) -> str:
-        return subprocess.run([sys.executable, "-m", "datastill", *arguments], cwd=tmp_path, capture_output=True, text=True,
-                              check=True).stdout
+        child = Child(command, tmp_path, *arguments)
+        assert child.wait() == 0, (tmp_path / "said").read_text()
+        return (tmp_path / "said").read_text()
 
     call("distill", "mine.toml", "plugins.gray.power=1", "--out", "run")
     card = json.loads((tmp_path / "run" / "card.json").read_text())
@@ -273,8 +275,8 @@ def test_python_example_of_trajectory_matching_runs() -> None:
 
 def test_recipes_and_commands_of_the_readme_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for command in re.findall(r"^datastill (\w+)", text, re.MULTILINE):
-        assert hasattr(cli, command) or command == "list"
+    for name in re.findall(r"^datastill (\w+)", text, re.MULTILINE):
+        assert hasattr(cli, name) or name == "list"
     for recipe in re.findall(r"\b(?:dm|random)/[\w-]+", text):
         assert recipe in recipe_names()
 

@@ -35,6 +35,7 @@ def meet(item: tuple[Path, int], device: torch.device) -> tuple[int, str]:
     return os.getpid(), str(device)
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_results_by_name_in_order(executor: Executor) -> None:
     told = Told()
@@ -43,12 +44,14 @@ def test_results_by_name_in_order(executor: Executor) -> None:
     assert told.steps == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_an_error_ends_it(executor: Executor) -> None:
     with pytest.raises(ValueError, match=r"math domain|nonnegative"):
         executor.map(root, {"a": 1.0, "b": -1.0, "c": 4.0})
 
 
+@pytest.mark.usefixtures("quick_processes")
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_stop_ends_it(executor: Executor) -> None:
     with pytest.raises(Stopped):

@@ -18,6 +18,7 @@ import torch
 
 import datastill as ds
 import tiny
+from children import Child, distill_slowly
 from datastill import artifact, checkpoint, files
 from datastill.description import load
 from datastill.errors import InputError, RunError, Stopped
@@ -215,35 +216,15 @@ def test_one_label_for_two_plugins() -> None:
         load(ds.Run, {"method": "distribution", "plugins": (tiny.Poison(label="x"), tiny.Poison(label="x"))})
 
 
-CHILD = """
-import sys, time
-from pathlib import Path
-import torch
-torch.set_num_threads(2)
-sys.path.insert(0, sys.argv[2])
-import tiny
-from datastill.progress import Progress
-run = tiny.run(method_options={"iterations": 40})
-class Slow(Progress):
-    def tell(self, *told):
-        time.sleep(0.02)
-print("go", flush=True)
-tiny.distill(run, Path(sys.argv[1]), every=0.05, progress=Slow())
-"""
-
-
 def test_killed_again_and_again_the_result_is_the_same(tmp_path: Path) -> None:
     """kill -9 at moments spread over the run."""
     tiny.distill(tiny.run(method_options={"iterations": 40}), tmp_path / "whole")
-    here = str(Path(tiny.__file__).parent)
     kills = 0
     for delay in (0.15, 0.31, 0.47, 0.05):
-        with subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path / "run"), here], stdout=subprocess.PIPE) as child:
-            assert child.stdout is not None
-            child.stdout.readline()
-            time.sleep(delay)
-            child.send_signal(signal.SIGKILL)
-            kills += child.wait() == -signal.SIGKILL
+        child = Child(distill_slowly, tmp_path / "run")
+        assert child.hear() == "go"
+        time.sleep(delay)
+        kills += child.kill() == -signal.SIGKILL
     assert kills == 4
     tiny.distill(tiny.run(method_options={"iterations": 40}), tmp_path / "run")
     for name in ("synthetic.safetensors", "card.json", "preview.png"):

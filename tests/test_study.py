@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import numpy as np
 import pytest
 
 import tiny
+from children import Child, command
 from datastill.description import load
 from datastill.digest import to_toml
 from datastill.nets.mlp import MLP
@@ -204,6 +202,7 @@ def test_runs_are_shared_between_studies_and_only_what_is_missing_is_run(whole: 
     assert same["accuracy"] == results["rows"][3]["accuracy"]
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_two_at_once_find_the_same(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     judges = {**tiny.POOL, "seed": 50, "count": 1}
     told = Told()
@@ -219,19 +218,16 @@ def test_killed_inside_and_carried_on(whole: tuple[Path, dict[str, Any]], tmp_pa
     root = tmp_path / "root"
     judges = {**tiny.POOL, "seed": 50, "count": 1}
     (tmp_path / "one.toml").write_text(to_toml(study(judges=judges, students=[tiny.NETWORK, "mlp:width=8"])))
-    command = [sys.executable, "-m", "datastill", "study", "one.toml", "--root", "root", "--data-root", "root"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    line = ("study", "one.toml", "--root", "root", "--data-root", "root")
     for until in ("teachers/*/snapshots.npy", "runs/*/snapshots/000000.safetensors", "baselines/*"):
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(1200):
-            if list(root.glob(until)) or process.poll() is not None:
+        child = Child(command, tmp_path, *line)
+        for _ in range(6000):
+            if list(root.glob(until)) or not child.process.is_alive():
                 break
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+            time.sleep(0.01)
+        assert child.kill() == -signal.SIGKILL
     assert not (root / "studies").exists()
-    end = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert end.returncode == 0, end.stderr
+    assert Child(command, tmp_path, *line).wait() == 0, (tmp_path / "said").read_text()
     assert json.loads((root / "studies/one/results.json").read_text()) == json.loads(json.dumps(whole[1]))
     mine, theirs = content(root), content(whole[0])
     assert {name: value for name, value in mine.items() if name.startswith(("runs/", "teachers/"))}.items() <= theirs.items()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import pytest
 import torch
 
 import tiny
+from children import Child, teach
 from datastill.core import Step
 from datastill.data import Batch, Data, Images
 from datastill.description import load
@@ -132,44 +132,21 @@ def test_stop_and_resume_is_the_unbroken_training(every: float, tmp_path: Path, 
 
 
 def test_killed_inside_a_teacher(tmp_path: Path) -> None:
-    code = """
-import sys, torch
-from pathlib import Path
-torch.set_num_threads(1)
-import datastill.teachers._lesson as lesson
-import datastill.teachers._trained as trained
-from datastill.data import Data, Images
-from datastill.progress import Progress
-from datastill.teachers import Context
-from datastill.teachers.supervised import Supervised
-from datastill.nets.convnet import ConvNet
-lesson.EVERY = 0.0
-real = Data(source="digits").load(".").train
-pool = Supervised(networks=(ConvNet(width=4, depth=2),), count=2, epochs=12, batch_size=64)
-root = Path(sys.argv[1])
-class Said(Progress):
-    def tell(self, done, of, note=""):
-        print(done, flush=True)
-pool.prepare(Context(real, root, root, Said()))
-"""
-    def start(root: Path) -> subprocess.Popen[str]:
-        return subprocess.Popen([sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE, text=True,
-                                env={**os.environ, "OMP_NUM_THREADS": "1"})
-
     for at in (3, 15):  # in the first teacher, and in the second
-        process = start(tmp_path / "broken")
-        assert process.stdout is not None
-        for line in process.stdout:
-            if int(line) >= at:
-                break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        child = Child(teach, tmp_path / "broken")
+        while child.hear() < at:
+            pass
+        assert child.kill() == -signal.SIGKILL
     assert any((tmp_path / "broken").rglob("state.pt"))
     for root in ("broken", "whole"):
-        assert start(tmp_path / root).wait() == 0
+        child = Child(teach, tmp_path / root)
+        while child.hear() is not None:
+            pass
+        assert child.wait() == 0
     assert content(tmp_path / "whole") == content(tmp_path / "broken")
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_several_at_once_are_the_same(tmp_path: Path) -> None:
     some, data = pool(count=3), Data(source="digits", validation=0.1)
     for name, jobs in (("one", 1), ("two", 2)):
