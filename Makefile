@@ -7,10 +7,10 @@ READY := .venv/.ready
 .PHONY: help quickstart test check bench clean
 
 help:
-	@echo "make quickstart   install, distill handwritten digits, open the page it names"
+	@echo "make quickstart   install, distill handwritten digits; then open the report it prints"
 	@echo "make test         install, run the tests"
-	@echo "make check        ruff, mypy, directions of imports"
-	@echo "make bench        time this library against the plain way to write it, and hold plans against runs (an hour)"
+	@echo "make check        ruff, mypy, direction of imports"
+	@echo "make bench        time this library against a plain implementation, and check plans against runs (an hour)"
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit('datastill needs Python 3.11 or newer; try: make PYTHON=python3.12' if sys.version_info < (3, 11) else 0)"

@@ -1,4 +1,4 @@
-"""Progress: how long a piece of work still takes, going by that piece alone."""
+"""Progress: the time left for a piece of work, estimated from that piece alone."""
 
 from __future__ import annotations
 

@@ -26,13 +26,13 @@ from datastill.tables import leaves
 
 out = Console(soft_wrap=False)
 err = Console(stderr=True)
-LINE_EVERY = 30.0  # seconds between progress lines where the output is no terminal
+LINE_EVERY = 30.0  # seconds between progress lines if the output is not a terminal
 
 
 class Bar(Progress):
-    """Shows how far a long piece of work is: a bar on a terminal, a line now and then elsewhere.
+    """Shows the progress of long work: a bar on a terminal, an occasional line elsewhere.
 
-    stop: set to the exit code with which the work is to stop when it next tells how far it is.
+    stop: set this to an exit code to stop the work with that code when it next reports progress.
     """
 
     def __init__(self, display: Display | None, task: Any, name: str) -> None:
@@ -40,18 +40,18 @@ class Bar(Progress):
         self.stop: int | None = None
         self.began = self.told = self.last = time.monotonic()
         self.first = 0
-        self.at = (0, 0)  # what was told last: done, of
+        self.at = (0, 0)  # last report: done, of
         self.said: set[str] = set()
 
     def warn(self, text: str) -> None:
-        """Say something to be wary of, once."""
+        """Print a warning, each text only once."""
         if text not in self.said:
             self.said.add(text)
             err.print(f"[yellow]caution:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
     def tell(self, done: int, of: int, note: str = "") -> None:
-        """``done`` of ``of`` steps; ``note`` stands behind. Another number of steps, or fewer done than before, is another
-        piece of work: the time of the last one says nothing of it. Raises Stopped where that was asked for."""
+        """``done`` of ``of`` steps; ``note`` is shown after it. A different number of steps, or fewer done than before,
+        means a new piece of work: the time left is estimated from scratch. Raises Stopped if a stop was requested."""
         self._show(done, of, note)
         if self.stop is not None:
             raise Stopped(code=self.stop)
@@ -75,7 +75,7 @@ class Bar(Progress):
 
 @contextmanager
 def progress(name: str, what: str) -> Iterator[Bar]:
-    """A bar on standard error, named by the work and what it is done on."""
+    """A progress bar on standard error, named after the work and its subject."""
     if not err.is_terminal:
         yield Bar(None, None, name)
         return
@@ -102,7 +102,7 @@ def size(count: int) -> str:
 
 
 def show_sheet(sheet: Mapping[str, Any]) -> None:
-    """The scores of one sheet as a table, with the paired gain and what is wrong with it, if anything."""
+    """The scores of one sheet as a table, with the paired gain and any flags."""
     table = Table(title=f"{sheet['network']}, protocol {sheet['protocol']['kind']}, {sheet['split']} split "
                         f"({sheet['images']} images), ipc {sheet['ipc']}", title_justify="left")
     for column, justify in (("trained on", "left"), ("accuracy %", "right"), ("std", "right"), ("trials", "right")):
@@ -123,16 +123,16 @@ def show_sheet(sheet: Mapping[str, Any]) -> None:
         interval = f", 95 % interval {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}" if "low" in gain else ""
         out.print(f"gain over random real images, paired: {100 * gain['mean']:+.1f} points{interval}", highlight=False)
     if sheet.get("selected"):
-        out.print("[dim]The best snapshot was chosen by the images it is reported on, as MTT and later papers do: a number "
-                  "above what the set is worth.[/]")
+        out.print("[dim]The best snapshot was selected on the images it is reported on, as in MTT and later papers: this "
+                  "number is too high for what the set is worth.[/]")
     for flag in sheet["flags"]:
         out.print(f"[yellow]Caution: {flag}[/]", highlight=False)
     if sheet["flags"] and sheet["protocol"]["kind"] == "dc":
-        out.print("[dim]dc uses one recipe for every network; --protocol tuned has one for each family[/]")
+        out.print("[dim]dc uses the same recipe for every network; --protocol tuned has one for each family[/]")
 
 
 def show_tried(tried: Sequence[Any], varied: Sequence[str], network: str, chance: float, images: int, what: str) -> None:
-    """Protocols, what was ``varied`` of them first, and how students did under them, the best first."""
+    """Protocols, their ``varied`` settings first, and how students did under them, the best first."""
     keys = list(dict.fromkeys(varied))
     table = Table(title=f"{network} on random real images of {what}; validation accuracy on {images} images, chance "
                         f"{100 * chance:.1f} %", title_justify="left")
@@ -152,7 +152,7 @@ def show_tried(tried: Sequence[Any], varied: Sequence[str], network: str, chance
                       f"{100 * found['std']:.1f}" if found["n"] > 1 else "-", str(found["n"]))
     out.print(table)
     if tried[0].mean <= guessing(chance, images):
-        out.print("[yellow]Caution: no better than guessing under any of these[/]", highlight=False)
+        out.print("[yellow]Caution: no better than guessing under any of these settings[/]", highlight=False)
 
 
 def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> None:
@@ -167,7 +167,7 @@ def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> 
         ("network", spec(run.network)), ("result", f"{len(run.rows) * len(splits.train.classes)} images, {size(plan.disk)}"),
         ("device", device),
         ("distill", f"{plan.iterations} iterations x {duration(plan.per_iteration)} = {duration(plan.distill)}"),
-        *([("teachers", f"{duration(plan.teachers)} to train those that are missing")] if plan.teachers else []),
+        *([("teachers", f"{duration(plan.teachers)} to train the missing ones")] if plan.teachers else []),
         ("evaluate", f"{trials} trials x 2 (distilled, random real) x {duration(plan.student)} = "
                      f"{duration(2 * trials * plan.student)} with {spec(protocol)}"),
         ("peak memory", size(plan.memory)),
@@ -179,11 +179,11 @@ def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> 
     for name, text in rows:
         table.add_row(f"[bold]{name}[/]", escape(text))
     out.print(table)
-    out.print("Times are extrapolated from a few iterations on this machine as it is now.", style="dim")
+    out.print("Times are extrapolated from a few iterations on this machine in its current state.", style="dim")
 
 
 def show_teachers(teachers: Any) -> None:
-    """The teachers of a pool that is made."""
+    """The teachers of a trained pool."""
     table = Table("teacher", "validation accuracy %", "folder")
     for teacher in teachers:
         accuracy = teacher.facts.get("accuracy")
@@ -193,8 +193,8 @@ def show_teachers(teachers: Any) -> None:
 
 def show_diversity(found: Any, images: str) -> None:
     """How different the teachers of a pool are, in pairs."""
-    table = Table(title=f"{len(found.names)} teachers on {images} images: above the diagonal the share predicted "
-                        "differently, below it the linear CKA of features", title_justify="left")
+    table = Table(title=f"{len(found.names)} teachers on {images} images. Above the diagonal: share predicted differently; "
+                        "below: linear CKA of features", title_justify="left")
     for column in ("", "teacher", "accuracy %", *map(str, range(1, len(found.names) + 1))):
         table.add_column(column)
     for a, name in enumerate(found.names):
@@ -209,7 +209,7 @@ def show_diversity(found: Any, images: str) -> None:
 
 
 def show_judged(rows: Sequence[tuple[str, Any]], correlation: Mapping[str, Any]) -> None:
-    """What teachers say of sets over their runs."""
+    """How teachers judge sets over the course of their runs."""
     table = Table("run", "iteration", "cross-entropy", "accuracy %")
     for name, one in rows:
         table.add_row(escape(name), str(one.iteration), f"{one.cross_entropy:.3f}", f"{100 * one.accuracy:.1f}")
@@ -217,7 +217,7 @@ def show_judged(rows: Sequence[tuple[str, Any]], correlation: Mapping[str, Any])
     for name in ("spearman", "kendall", "pearson"):
         if name in correlation:
             one = correlation[name]
-            out.print(f"final cross-entropy with test accuracy over {correlation['n']} runs, {name}: {one['value']:+.2f} "
+            out.print(f"final cross-entropy and test accuracy over {correlation['n']} runs, {name}: {one['value']:+.2f} "
                       f"(p {one['p']:.2g})", highlight=False)
 
 
@@ -233,16 +233,16 @@ def show_studies() -> None:
 
 
 def show_foreseen(foreseen: Any, jobs: int) -> None:
-    """What a study would run and how long that takes."""
+    """What a study would run and how long it would take."""
     table = Table("recipe", "arm", "runs", "missing", "students missing", "time")
     for recipe, arm, runs, missing, students, seconds in foreseen.arms:
         table.add_row(recipe, escape(arm), str(runs), str(missing), str(students), duration(seconds) if students else "-")
     out.print(table)
     total = sum(seconds for *_, seconds in foreseen.arms)
-    share = f" as {jobs} jobs, if that divides it" if jobs > 1 else ""
-    out.print(f"missing teachers: {duration(foreseen.teachers)}; missing runs and students: {duration(total)}; in all "
+    share = f" with {jobs} jobs, if the work divides evenly" if jobs > 1 else ""
+    out.print(f"missing teachers: {duration(foreseen.teachers)}; missing runs and students: {duration(total)}; total "
               f"{duration((total + foreseen.teachers) / jobs)}{share}")
-    out.print("Times are extrapolated from a few iterations on this machine as it is now.", style="dim")
+    out.print("Times are extrapolated from a few iterations on this machine in its current state.", style="dim")
 
 
 def show_results(results: Mapping[str, Any]) -> None:
@@ -250,7 +250,7 @@ def show_results(results: Mapping[str, Any]) -> None:
     table = Table(title=results["question"], title_justify="left")
     for column in ("recipe", "arm", "student"):
         table.add_column(column, overflow="fold")
-    for column in ("accuracy %", "gain on random", f"against {results['against'] or '-'}", "95 % interval"):
+    for column in ("accuracy %", "gain over random", f"vs. {results['against'] or '-'}", "95 % interval"):
         table.add_column(column, justify="right")
     for row in results["rows"]:
         against, mean = row.get("difference"), row["mean"]
@@ -274,7 +274,7 @@ def show_recipes() -> None:
         verified = "" if published is None else "yes" if published.verified else "not yet"
         table.add_row(name, number, verified)
     out.print(table)
-    out.print("* recalled from a paper: check before quoting. `datastill show RECIPE` names the source.", highlight=False)
+    out.print("* recalled from memory: check before quoting. `datastill show RECIPE` gives the source.", highlight=False)
 
 
 def show_family(family: type[Family]) -> None:
@@ -282,13 +282,13 @@ def show_family(family: type[Family]) -> None:
     table = Table("name", "what it is")
     for name in names(family):
         member, settings = preset(family, name)
-        what = f"{kind(member)}: {', '.join(f'{k}={v}' for k, v in leaves(settings).items()) or 'as it stands'}"
+        what = f"{kind(member)}: {', '.join(f'{k}={v}' for k, v in leaves(settings).items()) or 'default settings'}"
         table.add_row(name, escape(_first_line(member) if name not in presets(family) else what))
     out.print(table)
 
 
 def show_member(member: type[Description], settings: Mapping[str, Any] | None = None) -> None:
-    """Documentation and settings of one member of a family, or of another description; ``settings`` are those of a preset."""
+    """Documentation and settings of a member of a family or of another description; ``settings`` are those of a preset."""
     import inspect
     name = kind(member) if issubclass(member, Family) else member.__name__.lower()
     inherited = [base for base in member.__mro__[1:] if issubclass(base, Family) and base is not Family
@@ -305,7 +305,7 @@ def show_member(member: type[Description], settings: Mapping[str, Any] | None = 
 
 
 def _settings(cls: type[Description], usual: Any = None, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """(key as ``distill`` takes it, default, type) of every setting, those of descriptions inside included."""
+    """(key as ``distill`` takes it, default, type) of every setting, including those of nested descriptions."""
     for key, field in cls.model_fields.items():
         default = field.get_default(call_default_factory=True) if usual is None else getattr(usual, key)
         if isinstance(default, Family):

@@ -35,7 +35,7 @@ def test_terms_of_a_run_without_plugins_are_drawn_once() -> None:
     log = [{"iteration": i, "method": 1.0 / i, "loss": 1.0 / i, "share.method": 1.0, "time": 0.0} for i in range(1, 40)]
     (curve,) = figures.curves(log, "a")
     assert curve.title == "loss"
-    assert "begins at 1, ends at 0.02564" in curve.alt
+    assert "starts at 1, ends at 0.02564" in curve.alt
     assert figures.shares(log, "a") is None
 
 

@@ -1,4 +1,4 @@
-"""Gains of plug-ins: which runs are compared, in pairs of what."""
+"""Gains from plug-ins: which runs are compared, and what the pairs are."""
 
 from __future__ import annotations
 

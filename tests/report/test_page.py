@@ -1,4 +1,4 @@
-"""The page as a whole: what it says is what the folder holds, it needs nothing else, and bad folders are named."""
+"""The page as a whole: it shows what the folder holds, it is self-contained, and bad folders are reported."""
 
 import json
 import re
@@ -50,7 +50,7 @@ METHOD = {"kind": "distribution", "iterations": 3, "batch_real": 4, "augment": "
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs: one distilled with a plug-in, with a published number, and one chosen."""
+    """Two runs: one distilled with a plug-in and a published number, and one of selected images."""
     root = tmp_path_factory.mktemp("runs")
     make(root / "with tv", {"method": METHOD, "plugins": {"total_variation": {"weight": 0.5}},
                             "data": {"path": "/home/someone/pictures"}}, published=PUBLISHED, protocol=dump(PROTOCOL))
@@ -65,7 +65,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 
 class Checked(HTMLParser):
-    """Reads a page strictly: every tag closed in order, ids different, what is loaded and linked, the plain text."""
+    """Reads a page strictly: every tag closed in order, unique ids, what is loaded and linked, the plain text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ def test_numbers_are_those_of_the_sheet(made: Path, tmp_path: Path) -> None:
         return f"{100 * value:.1f}".replace("-", "−")
 
     assert (f"Students trained on these 6 images reach {one(found['synthetic']['mean'])} % "
-            f"(±{one(found['synthetic']['std'])}), on as many random real images {one(found['random']['mean'])} % "
+            f"(±{one(found['synthetic']['std'])}), those trained on as many random real images {one(found['random']['mean'])} % "
             f"(±{one(found['random']['std'])}); chance is 33.3 %.") in checked.text
     gain = found["gain"]
     assert f"95 % interval {one(gain['low'])} to {one(gain['high'])}, 2 trials." in checked.text
@@ -152,7 +152,7 @@ def test_text_from_outside_is_escaped(made: Path, tmp_path: Path) -> None:
     assert "<b>x</b>" in checked.text
 
 
-def test_says_what_was_run_and_how_to_do_it_again(made: Path, tmp_path: Path) -> None:
+def test_shows_what_was_run_and_how_to_reproduce_it(made: Path, tmp_path: Path) -> None:
     _, checked = page(made / "with tv", out=tmp_path / "page.html")
     card = ds.load(made / "with tv").card
     assert "distribution + total_variation on digits, 2 images per class" in checked.text
@@ -177,7 +177,7 @@ def test_several_runs_are_compared(made: Path, tmp_path: Path) -> None:
     source, checked = page(made / "with tv", made / "chosen", out=tmp_path / "page.html")
     assert checked.tags.count("h1") == 1
     assert re.findall(r'<a href="#run-(\d)">([^<]*)</a>', source) == [("1", "with tv"), ("2", "chosen")]
-    assert "not all taken the same way" in checked.text
+    assert "not all measured in the same way" in checked.text
     assert "These are the images the run started from" in checked.text
     assert "Nothing was optimized" in checked.text
 
@@ -199,11 +199,11 @@ def test_works_without_scores_log_and_snapshots(folder: Path, tmp_path: Path) ->
     (folder / "log.jsonl").unlink()
     _, checked = page(folder, out=tmp_path / "page.html")
     assert "Not scored yet" in checked.text
-    assert "holds no picture of the start" in checked.text
-    assert "The run's folder holds no log." in checked.text
+    assert "has no snapshot of the start" in checked.text
+    assert "The run's folder has no log." in checked.text
 
 
-def test_works_for_a_run_this_installation_cannot_make(folder: Path, tmp_path: Path) -> None:
+def test_works_for_a_run_this_installation_cannot_load(folder: Path, tmp_path: Path) -> None:
     from datastill.artifact import write
     card = ds.load(folder).card
     run = load(ds.Run, card["run"])
@@ -213,7 +213,7 @@ def test_works_for_a_run_this_installation_cannot_make(folder: Path, tmp_path: P
     write(folder, run.method.start(task, 2, RNG(0)), about)
     _, checked = page(folder, out=tmp_path / "page.html")
     assert "Mine + total_variation on digits" in checked.text
-    assert "cannot be made by this installation" in checked.text
+    assert "This installation cannot load the run's description" in checked.text
     assert "iterations 3 " in checked.text
 
 

@@ -1,4 +1,4 @@
-"""Images by class: the very pixels, limits said in words."""
+"""Images by class: the exact pixels, limits mentioned."""
 
 import base64
 import io
@@ -42,12 +42,12 @@ def test_every_class_has_its_images() -> None:
     assert torch.equal(pixels(found.rows[2].before[1]), start["view"][5])
 
 
-def test_limits_are_said() -> None:
+def test_limits_are_mentioned() -> None:
     found = pictures(distilled(21, 11, side=2), None)
     assert len(found.rows) == 20
     assert len(found.rows[0].after) == 10
-    assert found.note == ("Shown: the first 10 of 11 images of a class and the first 20 of 21 classes; "
-                          "the set itself holds them all.")
+    assert found.note == ("Shown: the first 10 of 11 images per class and the first 20 of 21 classes; "
+                          "the set itself contains all of them.")
 
 
 @pytest.mark.parametrize(("side", "shown"), [(28, 56), (32, 64), (64, 64), (96, 96), (224, 128)])

@@ -1,4 +1,4 @@
-"""The command lines lead to the very run; the Python runs."""
+"""The command lines give exactly the run; the Python runs."""
 
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def test_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(found["y"].tolist()) == [0, 1]
 
 
-def test_a_learned_step_size_is_given_in_full() -> None:
+def test_a_learned_learning_rate_is_given_in_full() -> None:
     sheet = {"network": "mlp", "protocol": dump(load(ds.Protocol, "mtt:lr=0.010009664110839367,epochs=5")), "split": "test",  # type: ignore[type-abstract]
              "seed": 0, "summary": {"synthetic": {"n": 2}}, "selected": {}}
     (_, line) = reproduce.commands("out", {}, None, [sheet])

@@ -1,4 +1,4 @@
-"""Settings: what differs from its default is told apart, local paths are not shown."""
+"""Settings: what differs from its default is marked, local paths are not shown."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def rows(table: dict[str, object]) -> dict[str, dict[str, Setting]]:
     return {group.title: {row.name: row for row in group.rows} for group in settings.groups(load(Run, table))}
 
 
-def test_differences_are_told_apart() -> None:
+def test_differences_are_marked() -> None:
     found = rows({"method": {"kind": "distribution", "optim": {"images": {"lr": 10.0}}}, "network": "mlp", "seed": 3,
                   "plugins": {"smooth": {"kind": "total_variation", "weight": 2.0}}})
     assert list(found) == ["method", "plug-in smooth", "parametrization", "data", "network", "run"]

@@ -56,7 +56,7 @@ def test_every_figure_is_drawn(figure: str, axis: bool, count: int, against: str
 
 def test_numbers_in_a_heat_map_and_a_matrix() -> None:
     (first, _) = pictures(results("heat"))
-    assert "difference to plain" in first.note
+    assert "difference from plain" in first.note
     assert {"5.1", "10.2"} <= set(re.findall(r">\s*(-?\d+\.\d)\s*<", str(first.svg)))
     (first, _) = pictures(results("matrix"))
     assert {"30.0", "20.0", "35.1", "40.2"} <= set(re.findall(r">\s*(-?\d+\.\d)\s*<", str(first.svg)))
@@ -68,7 +68,7 @@ def test_teachers_accuracy_is_on_a_second_axis() -> None:
     assert "teachers" not in without
 
 
-def test_the_page_says_what_the_results_hold() -> None:
+def test_the_page_shows_what_the_results_hold() -> None:
     page = render(results())
     assert "Do &lt;many&gt; help?" in page
     assert "<many>" not in page
@@ -95,7 +95,7 @@ def test_verdicts() -> None:
     assert verdict({"difference": difference([0.01, 0.011, 0.012])}) == "higher"
     assert verdict({"difference": difference([-0.01, -0.011, -0.012])}) == "lower"
     assert re.fullmatch(r"not decided \(\d+ seeds\)", verdict({"difference": difference([0.01, -0.011, 0.012])}))
-    assert verdict({"difference": difference([0.01, -0.01])}) == "not decided (more seeds than can be run)"
+    assert verdict({"difference": difference([0.01, -0.01])}) == "not decided (needs more seeds than can be run)"
     assert verdict({}) == ""
 
 
@@ -111,7 +111,8 @@ def test_judges_are_optional() -> None:
     for run in without["runs"]:
         run["run"] = []
     assert judged(without) == []
-    assert "Under teachers" not in render(without)
+    assert "Judged by" in render(results())
+    assert "Judged by" not in render(without)
 
 
 def test_written_files(tmp_path: Path) -> None:
@@ -120,11 +121,11 @@ def test_written_files(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "table.md").read_text() == markdown(results())
 
 
-def test_flags_are_said_in_words_on_page_and_table() -> None:
+def test_flags_are_shown_on_page_and_table() -> None:
     flagged = results()
     flagged["rows"][3]["flags"] = ["no better than guessing"]
     for text in (render(flagged), markdown(flagged)):
-        assert "Caution: no better than guessing, in some seed: dm/x, few" in text
+        assert "Caution: no better than guessing for at least one seed: dm/x, few" in text
     assert "Caution" not in render(results())
 
 

@@ -36,7 +36,7 @@ def test_verdict(synthetic: list[float], random: list[float], text: str, warn: b
 def test_single_trial_has_no_interval() -> None:
     one = sheet([0.6], [0.5])
     assert words.headline(one, 1).endswith("Paired gain +10.0 points, 1 trial.")
-    assert words.headline(one, 1).startswith("Students trained on this 1 image reach 60.0\u00a0%, on as many")
+    assert words.headline(one, 1).startswith("Students trained on this 1 image reach 60.0\u00a0%, those trained on as many")
     assert (words.row(one).synthetic, words.row(one).interval) == ("60.0", "")
 
 

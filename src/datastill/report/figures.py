@@ -1,4 +1,4 @@
-"""Curves as inline SVG that follows the page's colors, light and dark."""
+"""Curves as inline SVG that follow the page's colors, light and dark."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from datastill.report.words import percent
 
 POINTS = 1000  # at most, in a line
-COLOURS = 6  # of terms in the shares figure; further terms begin again
-# colors no figure would use, each replaced by a custom property of the page, so that dark mode reaches the curves
+COLOURS = 6  # of terms in the shares figure; more terms reuse them
+# Colors that no figure would use, each replaced by a custom property of the page, so that dark mode applies to the curves.
 STAND_INS = {"#000001": "var(--line)", "#000002": "var(--muted)",
              **{f"#00010{i}": f"var(--c{i})" for i in range(COLOURS)}}
 
 
 class Curve(NamedTuple):
-    """A drawn curve: its title, the same in words, what the lines are, and the SVG."""
+    """A drawn curve: its title, alternative text, what the lines are, and the SVG."""
 
     title: str
     alt: str
@@ -33,7 +33,7 @@ class Curve(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """Gradient shares: (term, color number, last share) of each, the same in words, the SVG (None for one point)."""
+    """Gradient shares: (term, color number, last share) of each, alternative text, the SVG (None for one point)."""
 
     terms: list[tuple[str, int, float]]
     alt: str
@@ -45,7 +45,7 @@ def curves(log: Sequence[Mapping[str, Any]], key: str) -> list[Curve]:
     names = [n for n in dict.fromkeys(n for line in log for n in line)
              if n not in ("iteration", "time") and not n.startswith("share.")]
     if all(line.get("method") == line.get("loss") for line in log):
-        names = [n for n in names if n != "method"]  # a run without plug-ins: the two are one
+        names = [n for n in names if n != "method"]  # a run without plug-ins: the two are the same
     drawn = []
     for i, name in enumerate(names):
         x, y = (np.array([line[n] for line in log if name in line], dtype=float) for n in ("iteration", name))
@@ -54,7 +54,7 @@ def curves(log: Sequence[Mapping[str, Any]], key: str) -> list[Curve]:
 
 
 def curve(title: str, x: np.ndarray, y: np.ndarray, key: str) -> Curve:
-    """One term over the iterations: every value light, a running mean strong; a log scale where all are positive."""
+    """One term over the iterations: every value light, a running mean strong; log scale if all values are positive."""
     figure, axes = new_axes()
     window = smoothing(len(x))
     axes.plot(*thin(x, y), color="#000001", linewidth=0.8, alpha=0.4 if window > 1 else 1.0,
@@ -65,10 +65,10 @@ def curve(title: str, x: np.ndarray, y: np.ndarray, key: str) -> Curve:
         axes.plot(x[some], smooth[some], color="#000001", linewidth=1.8)
     if y.min() > 0:
         _log_scale(axes, y.max() / y.min())
-    every = "every value" if len(x) <= POINTS else f"least and greatest of every {2 * len(x) / POINTS:.0f} values"
-    note = f"light: {every}, strong: mean over {window} of them" if window > 1 else every
-    alt = f"{title} over iterations {x[0]:.0f} to {x[-1]:.0f}: begins at {y[0]:.4g}, ends at {y[-1]:.4g}, " \
-          f"least {y.min():.4g}, greatest {y.max():.4g}"
+    every = "every value" if len(x) <= POINTS else f"minimum and maximum of every {2 * len(x) / POINTS:.0f} values"
+    note = f"light: {every}; strong: running mean over {window} values" if window > 1 else every
+    alt = f"{title} over iterations {x[0]:.0f} to {x[-1]:.0f}: starts at {y[0]:.4g}, ends at {y[-1]:.4g}, " \
+          f"minimum {y.min():.4g}, maximum {y.max():.4g}"
     return Curve(title, alt, note, inline(figure, key))
 
 
@@ -81,7 +81,7 @@ def _log_scale(axes: Any, range_: float) -> None:
 
 
 def shares(log: Sequence[Mapping[str, Any]], key: str) -> Shares | None:
-    """How the gradient norm divides among the terms where it was measured; None for a single term."""
+    """How the sum of gradient norms is split among the terms, at the iterations where it was measured; None for one term."""
     lines = [line for line in log if any(n.startswith("share.") for n in line)]
     names = list(dict.fromkeys(n for line in lines for n in line if n.startswith("share.")))
     if len(names) < 2:
@@ -102,7 +102,7 @@ def shares(log: Sequence[Mapping[str, Any]], key: str) -> Shares | None:
 
 
 def smoothing(count: int) -> int:
-    """Width of the running mean for so many values: odd, about a twenty-fifth; 1 for short curves."""
+    """Width of the running mean for ``count`` values: odd, about a twenty-fifth of it; 1 for short curves."""
     return 1 if count < 25 else count // 25 // 2 * 2 + 1
 
 
@@ -115,7 +115,7 @@ def running_mean(y: np.ndarray, window: int) -> np.ndarray:
 
 
 def thin(x: np.ndarray, y: np.ndarray, limit: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """At most ``limit`` points: the least and the greatest of each stretch, so that no spike is lost."""
+    """At most ``limit`` points: the minimum and maximum of each interval, so that no spike is lost."""
     if len(x) <= limit:
         return x, y
     edges = np.linspace(0, len(x), limit // 2 + 1).astype(int)
@@ -124,7 +124,7 @@ def thin(x: np.ndarray, y: np.ndarray, limit: int = POINTS) -> tuple[np.ndarray,
 
 
 def new_axes() -> tuple[Figure, Any]:
-    """An empty figure over iterations, in the page's manner."""
+    """An empty figure over iterations, in the style of the page."""
     figure = Figure(figsize=(5.2, 2.7), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""Runs with plug-ins beside the same runs without: paired by seed and student."""
+"""Runs with plug-ins compared with the same runs without, paired by seed and student."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Gain(NamedTuple):
 
 
 def gains(runs: Sequence[tuple[Card, Sequence[Mapping[str, Any]]]]) -> list[Gain]:
-    """Every group of runs (card, score sheets) that differ in plug-ins alone from runs without any.
+    """Every group of runs (card, score sheets) that differ only in plug-ins from runs without any.
 
-    Where there are several seeds, pairs are seeds (means over students); with a single seed they are students.
+    With several seeds, pairs are seeds (means over students); with a single seed they are students.
     """
     plain = {(_base(card), card["run"]["seed"]): sheets for card, sheets in runs if not card["run"]["plugins"]}
     groups: dict[tuple[str, str, str, str], dict[int, tuple[list[float], list[float]]]] = {}
@@ -67,7 +67,7 @@ def _weight(plugin: Mapping[str, Any]) -> str:
 
 
 def _base(card: Card) -> str:
-    """What two runs must have in common: all but plug-ins and seed."""
+    """What two runs must have in common: everything but plug-ins and seed."""
     rest = {key: value for key, value in card["run"].items() if key not in ("plugins", "seed")}
     return json.dumps([rest, card["data"]["fingerprint"]], sort_keys=True)
 

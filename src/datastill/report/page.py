@@ -1,4 +1,4 @@
-"""``report``: read finished runs, write one HTML page that needs nothing but itself."""
+"""``report``: read finished runs, write one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from datastill.run import Run, label
 
 @dataclass(frozen=True)
 class Section:
-    """All the page says about one run."""
+    """Everything the page shows about one run."""
 
     name: str
     title: str
@@ -38,7 +38,7 @@ class Section:
     curves: list[figures.Curve]
     shares: figures.Shares | None
     groups: tuple[settings.Group, ...]
-    known: bool  # whether defaults are known
+    known: bool  # whether the defaults are known
     facts: list[tuple[str, str]]
     commands: list[str]
     python: str
@@ -47,14 +47,14 @@ class Section:
 def report(folders: Sequence[Path], out: Path) -> Path:
     """Write one self-contained HTML page about finished runs to ``out``, atomically, and return ``out``.
 
-    The page is a function of the folders alone. Folders are named by their last part only, so that it can be passed on.
-    Raises InputError: no folder, one without a finished artifact, a damaged file in it, a place that cannot be written.
+    The page depends on the folders only. It shows only the last part of their paths, so that it can be shared. Raises
+    InputError: no folder, one without a finished artifact, a damaged file in it, a place that cannot be written.
     """
     if not folders:
         raise InputError("no run folder given, expected one or more; name the folders of finished runs")
     out = Path(out)
     if out.is_dir():
-        raise InputError(f"{out} is a folder, expected the name of an HTML file; write to {out / 'report.html'}, say")
+        raise InputError(f"{out} is a folder, expected the name of an HTML file, such as {out / 'report.html'}")
     sections = [collect(Path(folder), f"f{i}") for i, folder in enumerate(folders)]
     make_folder(out.parent)
     write_atomically(out, render(sections).encode())
@@ -75,7 +75,7 @@ def render(sections: Sequence[Section]) -> str:
 
 
 def collect(folder: Path, key: str) -> Section:
-    """Read all there is about one run. Raises InputError for an unfinished or damaged one."""
+    """Read everything about one run. Raises InputError if it is unfinished or damaged."""
     distilled = artifact.load(folder)
     card, name = distilled.card, folder.resolve().name
     run = settings.read(Run, card["run"])
@@ -98,12 +98,12 @@ def collect(folder: Path, key: str) -> Section:
 
 @contextmanager
 def _expecting(place: Path) -> Iterator[None]:
-    """Files outside the artifact carry no checksum: one of another form is named instead of a traceback shown."""
+    """Files outside the artifact carry no checksum: name a malformed one instead of showing a traceback."""
     try:
         yield
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{place} is damaged or was edited: what it holds is not of the form expected ({error!r}); "
-                         "restore it from a copy, or delete it: the page is made without it") from error
+        raise InputError(f"{place} is damaged or was edited: its content does not have the expected form ({error!r}); "
+                         "restore it from a copy, or delete it to create the page without it") from error
 
 
 def network_of(card: dict[str, Any]) -> str:
@@ -121,7 +121,7 @@ def title(card: dict[str, Any]) -> str:
 
 
 def _columns(card: dict[str, Any], run: Run | None) -> dict[str, tuple[str, str]]:
-    """Cells of the comparison table by heading: what it is, and what of it differs from the defaults."""
+    """Cells of the comparison table by heading: the name, and the settings that differ from the defaults."""
     table = card["run"]
     parts = {"method": (table["method"]["kind"], ""), "plug-ins": (", ".join(table.get("plugins", {})) or "none", ""),
              "network": (table["network"]["kind"], "")}
@@ -149,8 +149,8 @@ def _facts(card: dict[str, Any], log: Sequence[dict[str, Any]]) -> list[tuple[st
     if "started_from" in card:
         facts.append(("started from the set of run", card["started_from"]["digest"]))
     if card.get("protocol") is not None:
-        facts.append(("meant for protocol", settings.short_table(Protocol, card["protocol"])))
+        facts.append(("intended protocol", settings.short_table(Protocol, card["protocol"])))
     if len(log) > 1:
         took = words.duration(log[-1]["time"] - log[0]["time"])
-        facts.append(("distilled in", f"{took}, from the first to the last log line, pauses included"))
+        facts.append(("distilled in", f"{took}, from the first to the last log line, including pauses"))
     return facts

@@ -25,7 +25,7 @@ Shares = Sequence[float | None]  # accuracy of each class, a fraction
 
 
 class ClassRow(NamedTuple):
-    """One class: its name, accuracies in words, images before and after as data URIs."""
+    """One class: its name, accuracies as text, images before and after as data URIs."""
 
     name: str
     accuracy: str
@@ -35,8 +35,8 @@ class ClassRow(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """The images of a run: ``kind`` "both", "unchanged" or "after" (no start kept); what is left out, in words; size on
-    the page in CSS pixels."""
+    """The images of a run: ``kind`` "both", "unchanged" or "after" (no snapshot of the start); a note on what is left out;
+    size on the page in CSS pixels."""
 
     kind: str
     rows: list[ClassRow]
@@ -46,14 +46,14 @@ class Pictures(NamedTuple):
 
 
 def read_start(folder: Path) -> dict[str, Tensor] | None:
-    """The tensors a run began with, where its folder keeps them. Raises InputError for a damaged file."""
+    """The tensors a run started with, if its folder has them. Raises InputError for a damaged file."""
     path = folder / START
     return read_tensors(path) if path.exists() else None
 
 
 def pictures(distilled: Distilled, start: dict[str, Tensor] | None,
              right: Shares = (), random: Shares = ()) -> Pictures:
-    """Images by class, those of the start beside them, with the accuracy of each class where it was measured."""
+    """Images by class next to those of the start, with the accuracy of each class if it was measured."""
     after, target = distilled.view, distilled.y.argmax(1)
     before, first = (None, target) if start is None else (start["view"], start["labels"].argmax(1))
     unchanged = before is not None and before.shape == after.shape and torch.equal(before, after)
@@ -78,10 +78,10 @@ def _share(shares: Shares, c: int) -> str:
 
 def _note(distilled: Distilled, most: int) -> str:
     classes = len(distilled.classes)
-    parts = [f"the first {IMAGES} of {most} images of a class"] if most > IMAGES else []
+    parts = [f"the first {IMAGES} of {most} images per class"] if most > IMAGES else []
     parts += [f"the first {CLASSES} of {classes} classes"] if classes > CLASSES else []
-    left_out = f"Shown: {' and '.join(parts)}; the set itself holds them all." if parts else ""
-    soft = "Labels are soft: an image stands with the class of its largest label."
+    left_out = f"Shown: {' and '.join(parts)}; the set itself contains all of them." if parts else ""
+    soft = "Labels are soft: each image is shown under the class of its largest label."
     return " ".join(filter(None, (left_out, soft if distilled.card["labels"] == "soft" else "")))
 
 

@@ -16,8 +16,8 @@ INK, MUTED = "#000001", "#000002"
 
 
 def lines(results: Mapping[str, Any], student: str, key: str, teachers: Mapping[str, float] | None = None) -> Markup:
-    """Mean accuracy over the values of the axis with its 95 % interval over seeds, a line for each recipe; the arm it is
-    compared with as a broken line; the teachers' accuracy on a second axis where given (by value of the axis)."""
+    """Mean accuracy over the values of the axis with its 95 % interval over seeds, a line for each recipe; the reference arm
+    as a dashed line; the teachers' accuracy (by value of the axis), if given, on a second axis."""
     values = results["axes"]
     figure, axes = new_axes()
     places = {label: place for place, label in enumerate(values)}
@@ -47,8 +47,8 @@ def lines(results: Mapping[str, Any], student: str, key: str, teachers: Mapping[
 
 
 def bars(results: Mapping[str, Any], student: str, key: str) -> Markup:
-    """Mean accuracy of every arm with its 95 % interval over seeds, a bar for each recipe; where there is but one arm, a
-    line for each recipe."""
+    """Mean accuracy of every arm with its 95 % interval over seeds, a bar for each recipe; if there is only one arm, a row
+    for each recipe."""
     figure, axes = new_axes()
     if len({row["arm"] for row in results["rows"]}) == 1:
         results = {**results, "rows": [{**row, "arm": row["recipe"], "recipe": row["arm"]} for row in results["rows"]]}
@@ -73,7 +73,7 @@ def bars(results: Mapping[str, Any], student: str, key: str) -> Markup:
 
 
 def table(rows: Sequence[str], columns: Sequence[str], values: np.ndarray, key: str) -> Markup:
-    """Numbers (R, C) as a heat map, in per cent or points; NaN where there is none."""
+    """Numbers (R, C) as a heat map, in percent or points; NaN for a missing number."""
     figure, axes = new_axes()
     figure.set_size_inches(5.2, 0.9 + 0.42 * len(rows))
     spread = max(float(np.nanmax(values) - np.nanmin(values)), 1e-9)
@@ -93,7 +93,7 @@ def table(rows: Sequence[str], columns: Sequence[str], values: np.ndarray, key: 
 
 
 def _legend(axes: Any) -> None:
-    """Names of the recipes above the figure, where there are several."""
+    """Names of the recipes above the figure, if there are several."""
     names, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         axes.legend(names, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9.5,
@@ -110,6 +110,6 @@ def _tick(value: Any) -> str:
 
 
 def _wrapped(text: str, width: int) -> str:
-    """The text in lines, so that neighbors do not run into each other."""
+    """The text in several lines, so that neighbors do not overlap."""
     import textwrap
     return "\n".join(textwrap.wrap(text.replace(":", ": ").replace(",", ", "), width)) or text

@@ -1,4 +1,4 @@
-"""How to make a run again: command lines that lead to this very run and these scores; Python that loads the set."""
+"""How to reproduce a run: command lines that give exactly this run and these scores; Python that loads the set."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def commands(name: str, card: Mapping[str, Any], run: Run | None, sheets: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Command lines: distill (the recipe with what was changed, or run.toml) or merge, then evaluate for each sheet."""
+    """Command lines: distill (the recipe with its changes, or run.toml) or merge, then evaluate for each sheet."""
     source = ["run.toml"]
     if run is not None and "started_from" not in card and card.get("recipe") in recipe_names():
         changed = changes(card["recipe"], run)
         source = source if changed is None else [card["recipe"], *changed]
     lines = [["datastill", "distill", *source, "--out", name]] if "merged" not in card else \
-        [["datastill", "merge", *card["merged"], name]]  # the folders of runs of these digests
+        [["datastill", "merge", *card["merged"], name]]  # the folders of the runs with these digests
     lines += [["datastill", "evaluate", name, *options] for options in map(_options, sheets)]
     if not sheets:
         lines.append(["datastill", "evaluate", name])
@@ -36,7 +36,7 @@ def commands(name: str, card: Mapping[str, Any], run: Run | None, sheets: Sequen
 
 
 def changes(recipe: str, run: Run) -> list[str] | None:
-    """The fewest ``key=value`` that make the recipe this very run; None where none do, or one holds a local path."""
+    """The fewest ``key=value`` that turn the recipe into exactly this run; None if none do, or if one has a local path."""
     def leads(assignments: Sequence[str]) -> bool:
         try:
             return read_recipe(recipe, assignments).run == run
@@ -56,7 +56,7 @@ def changes(recipe: str, run: Run) -> list[str] | None:
 
 
 def _differences(old: Run, new: Run) -> dict[str, Any]:
-    """What ``new`` has otherwise, by dotted key; a member of another kind as a whole, in its short form."""
+    """What differs in ``new``, by dotted key; a member of another kind as a whole, in its short form."""
     before, after = leaves(dump(old)), leaves(dump(new))
     other = {key: short(value) for key in type(new).model_fields
              if isinstance(value := getattr(new, key), Family) and kind(value) != kind(getattr(old, key))}
@@ -65,7 +65,7 @@ def _differences(old: Run, new: Run) -> dict[str, Any]:
 
 
 def python(name: str, distilled: Distilled) -> str:
-    """Lines of Python that load the set and go through it."""
+    """Lines of Python that load the set and iterate over it."""
     shape = ", ".join(map(str, distilled.x.shape[1:]))
     soft = f"(B, {len(distilled.classes)}) probabilities"
     label = "(B,) class numbers" if distilled.card["labels"] == "hard" else soft
@@ -80,7 +80,7 @@ for x, y in DataLoader(data, batch_size=64, shuffle=True):
 
 
 def _options(sheet: Mapping[str, Any]) -> list[str]:
-    """The options of ``datastill evaluate`` that lead to this sheet."""
+    """The options of ``datastill evaluate`` that give this sheet."""
     options = ["--network", sheet["network"]]
     protocol = read(Protocol, sheet["protocol"])
     if protocol is not None and (exact := [text for text in (short(protocol), spec(protocol))
@@ -94,5 +94,5 @@ def _options(sheet: Mapping[str, Any]) -> list[str]:
 
 
 def _typed(value: Any) -> str:
-    """A value as it is typed on the command line: bare text where that is read back as the same text."""
+    """A value as typed on the command line: bare text if it is read back as the same text."""
     return value if isinstance(value, str) and parse_value(value) == value else json.dumps(value)

@@ -1,4 +1,4 @@
-"""The settings of a run as rows to read, with the defaults beside those that differ."""
+"""The settings of a run as table rows, with the default next to each one that differs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOT_SET = "not set"
 
 
 class Setting(NamedTuple):
-    """One setting; ``default`` is its default as text, "" where there is none, None where the value is the default."""
+    """One setting; ``default`` is its default as text, "" if it has none, None if the value is the default."""
 
     name: str
     value: str
@@ -31,21 +31,21 @@ class Group(NamedTuple):
 
 
 def read(cls: type[Description], table: Any) -> Any:
-    """The description a card holds, or None where it cannot be made here: a class of another place or version."""
+    """The description in a card, or None if it cannot be loaded here: a class from elsewhere or of another version."""
     try:
         return load(cls, table)
-    except Exception:  # a class from outside may fail in any way when imported; the page then does without defaults
+    except Exception:  # an outside class can fail in any way on import; the page is then made without defaults
         return None
 
 
 def options(description: Description) -> list[str]:
-    """``option=value`` for every option that differs from its default, those further inside included."""
+    """``option=value`` for every option that differs from its default, including nested ones."""
     return [f"{row.name}={row.value}" for row in differences(description)
             if row.default is not None and row.name != "label"]
 
 
 def short(description: Family) -> str:
-    """``name:option=value,option=value``, as it can be typed."""
+    """``name:option=value,option=value``, as typed on the command line."""
     shown = options(description)
     if (bare := description.bare) and not any(option.startswith(f"{bare}=") for option in shown):
         shown.insert(0, f"{bare}={getattr(description, bare)}")
@@ -53,13 +53,13 @@ def short(description: Family) -> str:
 
 
 def short_table(cls: type[Family], table: Mapping[str, Any]) -> str:
-    """The short form of a dumped description; its bare name where it cannot be read here."""
+    """The short form of a dumped description; only its name if it cannot be loaded here."""
     description = read(cls, table)
     return str(table.get("kind", "?")) if description is None else short(description)
 
 
 def groups(run: Description) -> tuple[Group, ...]:
-    """All settings of a run, a group for each description in it, its own plain fields last."""
+    """All settings of a run: a group for each description in it, the run's plain fields last."""
     plain: list[Setting] = []
     found: list[Group] = []
     for key, field in type(run).model_fields.items():
@@ -76,7 +76,7 @@ def groups(run: Description) -> tuple[Group, ...]:
 
 
 def groups_of_table(table: Mapping[str, Any]) -> tuple[Group, ...]:
-    """The same for a dumped run that cannot be made here: no defaults are known."""
+    """The same for a dumped run that cannot be loaded here: no defaults are known."""
     plain = tuple(Setting(key, text(value)) for key, value in table.items() if not isinstance(value, Mapping))
     inner = [Group(key, tuple(Setting(inside, text(v)) for inside, v in leaves(value).items()))
              for key, value in table.items() if isinstance(value, Mapping) and value]
@@ -84,7 +84,7 @@ def groups_of_table(table: Mapping[str, Any]) -> tuple[Group, ...]:
 
 
 def differences(description: Description, usual: Any = PydanticUndefined, path: str = "") -> list[Setting]:
-    """Every field, by dotted name, compared with ``usual`` of the same class, or with the defaults of its class."""
+    """Every field by dotted name, compared with ``usual`` if it has the same class, else with the defaults of the class."""
     rows = []
     for key, field in type(description).model_fields.items():
         own = field.get_default(call_default_factory=True)
@@ -110,7 +110,7 @@ def _rows(path: str, value: Any, usual: Any) -> list[Setting]:
 
 
 def text(value: Any) -> str:
-    """A value as one would type it. Of a local path only the last part is shown: the page is made to be passed on."""
+    """A value as one would type it. Only the last part of a local path is shown, because the page is meant to be shared."""
     if value is None or value in ("", (), [], {}):
         return NOT_SET
     if isinstance(value, Description):
@@ -125,7 +125,7 @@ def text(value: Any) -> str:
 
 
 def hidden(value: str) -> str:
-    """The text, or its last part where it is an absolute path."""
+    """The text, or its last part if it is an absolute path."""
     for flavor in (PurePosixPath(value), PureWindowsPath(value)):
         if flavor.is_absolute() or value.startswith("~"):
             return f"…/{flavor.name}"

@@ -38,7 +38,7 @@ def write(results: Mapping[str, Any], folder: Path) -> Path:
 
 
 def render(results: Mapping[str, Any]) -> str:
-    """The page as HTML; it needs nothing but itself."""
+    """The page as self-contained HTML."""
     environment = Environment(loader=PackageLoader("datastill.report", "."), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("study.html.jinja").render(
@@ -48,7 +48,7 @@ def render(results: Mapping[str, Any]) -> str:
 
 
 class Cells(NamedTuple):
-    """A row in per cent and points: accuracy, gain over random real images and difference with their intervals."""
+    """A row in percent and points: accuracy, gain over random real images and difference, with their intervals."""
 
     accuracy: str
     gain: str
@@ -66,21 +66,21 @@ def cells(row: Mapping[str, Any]) -> Cells:
 
 
 def verdict(row: Mapping[str, Any]) -> str:
-    """What the paired difference of a row decides, in words."""
+    """Whether the paired difference of a row is decided, in words."""
     against = row.get("difference")
     if against is None:
         return ""
     if against["decided"]:
         return "higher" if against["mean"] > 0 else "lower"
     needed = against["seeds_needed"]
-    return "not decided" + (f" ({needed} seeds)" if needed else " (more seeds than can be run)")
+    return "not decided" + (f" ({needed} seeds)" if needed else " (needs more seeds than can be run)")
 
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The rows as a Markdown table."""
     against = results["against"]
-    head = ["recipe", "arm", "student", "accuracy", "random real", "gain on random"]
-    head += [f"against {against}", "95 % interval", "by seed", "verdict"] if against else ["95 % interval", "by seed"]
+    head = ["recipe", "arm", "student", "accuracy", "random real", "gain over random"]
+    head += [f"vs. {against}", "95 % interval", "by seed", "verdict"] if against else ["95 % interval", "by seed"]
     text = [f"**{results['question']}**", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in results["rows"]:
         cell = cells(row)
@@ -113,11 +113,11 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
     for row in results["rows"]:
         for flag in row["flags"]:
             rows.setdefault(flag, []).append(f"{row['recipe']}, {row['arm']}, {row['student']}")
-    return [f"{flag}, in some seed: {'; '.join(of)}" for flag, of in rows.items()]
+    return [f"{flag} for at least one seed: {'; '.join(of)}" for flag, of in rows.items()]
 
 
 def judged(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """(recipe, arm, cross-entropy at the start and the end, accuracy at both) under the judges, means over seeds."""
+    """(recipe, arm, cross-entropy at start and end, accuracy at start and end) under the judges, means over seeds."""
     found: list[tuple[str, ...]] = []
     for recipe, arm in dict.fromkeys((run["recipe"], run["arm"]) for run in results["runs"]):
         runs = [run["run"] for run in results["runs"] if (run["recipe"], run["arm"]) == (recipe, arm) and run["run"]]
@@ -135,13 +135,13 @@ def correlations(results: Mapping[str, Any]) -> Iterator[str]:
         for student, found in students.items():
             one = found.get("cross_entropy")
             if one:
-                yield (f"{recipe}, {student}: over {one['n']} runs the rank correlation of final cross-entropy under the "
-                       f"judges with accuracy is {one['spearman']['value']:+.2f} (Spearman, p {one['spearman']['p']:.2g}), "
+                yield (f"{recipe}, {student}: over {one['n']} runs, the rank correlation of the judges' final cross-entropy "
+                       f"with accuracy is {one['spearman']['value']:+.2f} (Spearman, p {one['spearman']['p']:.2g}), "
                        f"{one['kendall']['value']:+.2f} (Kendall).")
 
 
 def teachers(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Every teacher asked in the study, by name."""
+    """Every teacher used in the study, by name."""
     found = {}
     for run in results["runs"]:
         for one in run["teachers"]:
@@ -165,13 +165,14 @@ def pictures(results: Mapping[str, Any]) -> Iterator[Picture]:
             others = [arm for arm in arms if arm != results["against"]]
             values = np.array([[_mean(results, recipe, arm, student, "difference" if results["against"] else "gain")
                                 for recipe in recipes] for arm in others])
-            note = f"difference to {results['against']} in points" if results["against"] else "gain over random real images"
+            note = (f"difference from {results['against']} in points" if results["against"] else
+                    "gain over random real images")
             yield Picture(student, note, plots.table(others, recipes, values, f"h{i}"))
         elif results["figure"] in ("line", "epochs") and results["axes"]:
             known = _teacher_accuracy(results) if results["figure"] == "epochs" else None
             note = "mean and 95 % interval over seeds"
-            note += f"; broken: {results['against']}" if results["against"] else ""
-            note += "; dotted: teachers' accuracy on images held out" if known else ""
+            note += f"; dashed: {results['against']}" if results["against"] else ""
+            note += "; dotted: teachers' accuracy on held-out images" if known else ""
             yield Picture(student, note, plots.lines(results, student, f"l{i}", known))
         else:
             yield Picture(student, "mean and 95 % interval over seeds", plots.bars(results, student, f"b{i}"))
@@ -184,7 +185,7 @@ def _mean(results: Mapping[str, Any], recipe: str, arm: str, student: str, what:
 
 
 def _teacher_accuracy(results: Mapping[str, Any]) -> dict[str, float]:
-    """Mean accuracy of the teachers of each arm on the axis, where it was measured."""
+    """Mean accuracy of the teachers of each arm on the axis, if it was measured."""
     found = {}
     for label in results["axes"]:
         known = [one["accuracy"] for run in results["runs"] if run["arm"] == label for one in run["teachers"]

@@ -1,4 +1,4 @@
-"""Scores in words: numbers with one decimal, what a sheet shows, and the one sentence that says it."""
+"""Scores in words: numbers with one decimal, what a sheet shows, and the headline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Sheet = Mapping[str, Any]
 
 
 class Row(NamedTuple):
-    """A score sheet as cells of the table; accuracies in per cent, gain in points, "" for what was not measured."""
+    """A score sheet as cells of the table; accuracies in percent, gain in points, "" for what was not measured."""
 
     network: str
     protocol: str
@@ -52,17 +52,17 @@ def number(value: float, sign: bool = False) -> str:
 
 
 def percent(share: float) -> str:
-    """A fraction in per cent."""
+    """A fraction in percent."""
     return f"{number(100 * share)}{NBSP}%"
 
 
 def breakable(text: str) -> Markup:
-    """A name or value, escaped, that may break after its dots, commas and the like instead of anywhere."""
+    """A name or value, escaped, with line breaks allowed only after dots, commas and the like."""
     return Markup(re.sub(r"([._,:/])", r"\1<wbr>", str(escape(text))))
 
 
 def points(share: float) -> str:
-    """A difference of fractions in points, with its sign."""
+    """A difference of fractions in points, with sign."""
     return number(100 * share, sign=True)
 
 
@@ -84,7 +84,7 @@ def duration(seconds: float) -> str:
 
 
 def spread(found: Mapping[str, Any] | None, usual: int) -> str:
-    """``84.1 ± 2.7``, mean and standard deviation in per cent; other numbers of trials than ``usual`` are named."""
+    """``84.1 ± 2.7``, mean and standard deviation in percent; the number of trials is added if it is not ``usual``."""
     if found is None:
         return ""
     std = f" ± {number(100 * found['std'])}" if found["n"] > 1 else ""
@@ -118,15 +118,15 @@ def verdict(sheet: Sheet) -> tuple[str, bool]:
 
 
 def _selected(sheet: Sheet) -> list[str]:
-    """The published selection rule in words, where it was applied."""
+    """The published selection rule in words, if it was applied."""
     if not (found := sheet.get("selected")):
         return []
-    return [f"best of {found['of']} snapshots, chosen by these same images: {_with_std(statistics(found['accuracy']))}"]
+    return [f"best of {found['of']} snapshots, selected on these same images: {_with_std(statistics(found['accuracy']))}"]
 
 
 def _against_random(gain: Mapping[str, float]) -> str:
     if gain["n"] == 1:
-        side = "level with" if gain["mean"] == 0 else "above"
+        side = "equal to" if gain["mean"] == 0 else "above"
         return f"{side} random real images in a single trial"
     if gain["low"] > 0:
         return "better than random real images"
@@ -134,7 +134,7 @@ def _against_random(gain: Mapping[str, float]) -> str:
 
 
 class Matrix(NamedTuple):
-    """Trained on x distilled with: rows of (run, network it was distilled with, a Row for each student or None)."""
+    """Student by network distilled with: rows of (run, network it was distilled with, a Row for each student or None)."""
 
     protocol: str
     split: str
@@ -144,7 +144,7 @@ class Matrix(NamedTuple):
 
 def matrices(runs: Sequence[tuple[str, str, Sequence[Sheet]]]) -> list[Matrix]:
     """Cross-architecture tables of several runs (name, network distilled with, sheets): one for each kind of protocol and
-    split under which two kinds of students or more were scored. A protocol's settings may differ between students."""
+    split with at least two kinds of students. A protocol's settings may differ between students."""
     found = []
     for key in dict.fromkeys((s["protocol"]["kind"], s["split"]) for *_, sheets in runs for s in sheets):
         of_run = [(name, made_with, {s["network"]: row(s) for s in reversed(sheets)
@@ -158,7 +158,7 @@ def matrices(runs: Sequence[tuple[str, str, Sequence[Sheet]]]) -> list[Matrix]:
 
 
 def choose(sheets: Sequence[Sheet], network: str, protocol: Mapping[str, Any] | None) -> Sheet | None:
-    """The sheet for the headline: of test images, the network distilled with, the protocol the set is meant for."""
+    """The sheet for the headline: test images, the network used for distillation, the set's intended protocol, if any."""
     return min(sheets, default=None, key=lambda s: (
         s["split"] != "test", s["network"] != network, protocol is not None and s["protocol"] != protocol))
 
@@ -169,7 +169,7 @@ def headline(sheet: Sheet, count: int) -> str:
     these = "this 1 image" if count == 1 else f"these {images(count)}"
     text = f"Students trained on {these} reach {_with_std(found['synthetic'])}"
     if "random" in found:
-        text += f", on as many random real images {_with_std(found['random'])}"
+        text += f", those trained on as many random real images {_with_std(found['random'])}"
     text += f"; chance is {percent(sheet['chance'])}."
     if (gain := found.get("gain")) is not None:
         middle = f"95{NBSP}% interval {interval(gain)}, " if gain["n"] > 1 else ""
@@ -182,7 +182,7 @@ def _with_std(found: Mapping[str, float]) -> str:
 
 
 def bars(sheet: Sheet) -> list[Bar]:
-    """The means of a sheet and chance, to be drawn."""
+    """The means of a sheet and chance, for the bars."""
     names = {"synthetic": "these images", "random": "random real images", "full": "all training images"}
     found = [Bar(name, sheet["summary"][key]["mean"], percent(sheet["summary"][key]["mean"]))
              for key, name in names.items() if key in sheet["summary"]]
@@ -190,7 +190,7 @@ def bars(sheet: Sheet) -> list[Bar]:
 
 
 def mean_per_class(sheet: Sheet, subject: str) -> list[float | None]:
-    """Accuracy of each class as a fraction, mean over trials; None where the split has no image of the class."""
+    """Accuracy of each class as a fraction, mean over trials; None if the split has no image of the class."""
     columns = zip(*(one["per_class"] for one in sheet.get(subject, [])), strict=True)
     return [math.fsum(known) / len(known) if (known := [v for v in column if v is not None]) else None
             for column in columns]
