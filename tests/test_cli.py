@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it prints, where it writes, how it refuses."""
+"""The command line as a user sees it: what it prints, where it writes, how it rejects bad input."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SMALL = ["method.iterations=3", "method.batch_real=8", "network=convnet:width=4,
 def test_distill_evaluate_report_export(run_cli: Call, tmp_path: Path) -> None:
     code, out, _ = run_cli("distill", "dm/digits-ipc1", *SMALL, "--out", "run")
     assert (code, out) == (0, "Distilled: run\n")
-    assert run_cli("distill", "dm/digits-ipc1", *SMALL, "--out", "run")[1] == "Finished before: run\n"
+    assert run_cli("distill", "dm/digits-ipc1", *SMALL, "--out", "run")[1] == "Already finished: run\n"
     code, out, _ = run_cli("evaluate", "run", "--protocol", "dc:epochs=2,augment=none", "--trials", "2", "--network", "mlp")
     assert code == 0
     assert re.search(r"random real images +\S* +\d", out)
@@ -114,7 +114,7 @@ def test_validation_needs_a_validation_split(run_cli: Call) -> None:
     run_cli("distill", "dm/digits-ipc1", *SMALL, "--out", "run")
     code, _, err = run_cli("evaluate", "run", "--split", "validation")
     assert code == 2
-    assert "distill with data.validation=0.1" in err
+    assert "no images are held out; distill with, for example, data.validation=0.1" in err
 
 
 def test_set_of_other_data_is_refused(run_cli: Call, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
         assert child.stderr is not None
         text = child.stderr.read()
         assert child.wait() == 130, text
-    stopped = re.search(r"stopped at iteration (\d+) of 2000; run the same command to go on", text)
+    stopped = re.search(r"stopped at iteration (\d+) of 2000; run the same command to continue", text)
     assert stopped, text
     assert (tmp_path / "run" / "state.pt").exists()
 
@@ -252,7 +252,7 @@ README_SMALL = {"from torchvision.datasets import": "from small import", "iterat
 
 
 def test_python_example_of_the_readme_runs(tmp_path: Path) -> None:
-    """As it stands, but for a small set in the place of CIFAR-10 and less of everything."""
+    """As it is, except for a small set in place of CIFAR-10 and less of everything."""
     (block,) = code_blocks("README.md", "python")
     for there, small in README_SMALL.items():
         assert there in block
@@ -313,7 +313,7 @@ def test_teach_then_distill_and_analyse(run_cli: Call, tmp_path: Path) -> None:
     assert len(re.findall(r"run +\S +[03] +\S +\d", out)) == 2
     code, out, err = run_cli("plan", "dm/digits-ipc1", *SMALL, *GUIDED, "plugins.clom.pool.seed=77")
     assert code == 0, err
-    assert "to train those that are missing" in out
+    assert "to train the missing ones" in out
     assert len(list((tmp_path / "outputs" / "teachers").iterdir())) == 3
 
 
@@ -326,17 +326,17 @@ def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "says"), [
-    (("teach", "dm/digits-ipc1"), "no plug-in of dm/digits-ipc1 asks teachers; add one"),
+    (("teach", "dm/digits-ipc1"), "no plug-in of dm/digits-ipc1 queries teachers; add one"),
     (("teach", "superwised"), "unknown pool 'superwised'; did you mean 'supervised'"),
     (("teach", "nowhere:Pool"), "no module 'nowhere'"),
-    (("teach", "supervised", "pool.drops=-1", "data.source=digits"), "drops: expected shares of the epochs"),
+    (("teach", "supervised", "pool.drops=-1", "data.source=digits"), "drops: expected fractions of the epochs"),
     (("teach", "dm/digits-ipc1", "plugins.clom.pool.networks=convnet:depth=6"), "does not fit"),
-    (("teach", "supervised", "pool.epochs=3", "pool.epoch=2", "pool.snapshots=[1]", "data.source=digits"), "epoch 2 is never stored; add it to snapshots (1, 3 are kept)"),
+    (("teach", "supervised", "pool.epochs=3", "pool.epoch=2", "pool.snapshots=[1]", "data.source=digits"), "epoch 2 is never stored; add it to snapshots (stored epochs: 1, 3)"),
     (("teach", "pretrained", "pool.files=missing.pt", "pool.networks=mlp", "data.source=digits"), "no file missing.pt"),
     (("analyse", "sets", "nowhere"), "nowhere"),
     (("study", "ptm-weight"), "unknown study 'ptm-weight'; did you mean 'ptm-weights'"),
     (("study", "ptm-weights", "--edition", "tiny"), "no edition 'tiny'; known: paper, small"),
-    (("distill", "dm/digits-ipc1", "plugins.clom.pool.data.source=mnist"), "dataset MNIST is not there"),
+    (("distill", "dm/digits-ipc1", "plugins.clom.pool.data.source=mnist"), "dataset MNIST not found"),
 ])
 def test_bad_input_about_teachers_and_studies(arguments: tuple[str, ...], says: str, run_cli: Call, tmp_path: Path) -> None:
     code, _, err = run_cli(*arguments)
@@ -423,7 +423,7 @@ def test_a_pool_of_your_own(run_cli: Call, tmp_path: Path) -> None:
     assert code == 0, err
 
 
-def test_a_learned_step_size_at_its_bound_is_said_once(run_cli: Call) -> None:
+def test_a_learned_learning_rate_at_its_bound_is_reported_once(run_cli: Call) -> None:
     options = ["method.iterations=4", "method.steps=2", "method.max_start=1", "method.expert_epochs=1", "method.pool.count=1",
                "method.pool.epochs=1", "method.lr_net=1e-6", "method.optim.inner_lr.lr=1e-3", "method.optim.images.lr=0",
                "network=convnet:width=4,depth=2", "data.source=digits", "data.zca=false", "method.augment=none"]

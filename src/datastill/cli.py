@@ -1,4 +1,4 @@
-"""The command line: ``datastill`` or ``python -m datastill``. Thin: each command says what to do and prints what came."""
+"""The command line: ``datastill`` or ``python -m datastill``. Thin: each command says what to do and prints the result."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from datastill.errors import InputError, RunError, Stopped
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
-    help="Distill a dataset into a few images per class, and say honestly how good they are.\n\n"
-         "Begin with `datastill quickstart`. Then: `datastill list recipes`, `datastill distill RECIPE`, "
+    help="Distill a dataset into a few images per class, and report honestly how good they are.\n\n"
+         "Start with `datastill quickstart`. Then: `datastill list recipes`, `datastill distill RECIPE`, "
          "`datastill evaluate DIR`, `datastill report DIR`.")
 
 
-analyse = typer.Typer(no_args_is_help=True, help="Measure teachers and distilled sets beside students' accuracy.")
+analyse = typer.Typer(no_args_is_help=True, help="Analyze teachers and distilled sets beyond students' accuracy.")
 app.add_typer(analyse, name="analyse")
 app.add_typer(analyse, name="analyze", hidden=True)
 
 
 def _command(group: typer.Typer = app, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command; Ctrl-C in it ends in one line and exit code 130, before typer makes something else of it."""
+    """Register a command. Ctrl-C in it ends with one line and exit code 130, before typer handles it in its own way."""
     def register(work: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(work)
         def guarded(*arguments: Any, **keywords: Any) -> None:
             try:
                 work(*arguments, **keywords)
             except KeyboardInterrupt:
-                raise Stopped("stopped at once; what was finished is kept", 130) from None
+                raise Stopped("stopped immediately; finished work is kept", 130) from None
         group.command(**options)(guarded)
         return work
     return register
@@ -68,22 +68,22 @@ Changes = Annotated[list[str] | None, typer.Argument(
     metavar="[KEY=VALUE]...", help="Changes to the recipe, with dots between keys: `ipc=1 network.width=32 "
     "method.iterations=500 plugins.total_variation.weight=0.1`.")]
 DataRoot = Annotated[Path, typer.Option(
-    envvar="DATASTILL_DATA", help="Folder of the datasets; missing ones are fetched there.")]
+    envvar="DATASTILL_DATA", help="Folder of the datasets; missing ones are downloaded there.")]
 Root = Annotated[Path, typer.Option(
     envvar="DATASTILL_ROOT", help="Folder for results: runs/, baselines/, teachers/, studies/.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is unless given.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best available.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")]
 DATA_ROOT, ROOT = Path("data"), Path("outputs")
-JUDGES = ("pool.count=1", "pool.seed=1000")  # teachers no run asks by itself
+JUDGES = ("pool.count=1", "pool.seed=1000")  # teachers that no run uses by default
 
 
 @_command()
 def quickstart(out: Annotated[Path | None, typer.Option(
-        help="Folder for the run and the page; ROOT/quickstart unless given.")] = None,
+        help="Folder for the run and the report. Default: ROOT/quickstart.")] = None,
         root: Root = ROOT, device: Device = None) -> None:
-    """Distill handwritten digits to one image a class, score them beside random real ones, and make the page.
+    """Distill handwritten digits to one image per class, score them against random real images, and write the report.
 
-    Takes about half a minute on two cores; needs neither files nor a network.
+    Takes about half a minute on two cores; needs no files and no internet connection.
     """
     out = out or root / "quickstart"
     run_folder = out / "dm-digits-ipc1"
@@ -96,11 +96,11 @@ def quickstart(out: Annotated[Path | None, typer.Option(
 
 @_command()
 def distill(recipe: RecipeName, changes: Changes = None,
-            out: Annotated[Path | None, typer.Option(help="Folder; ROOT/runs/NAME-DIGEST unless given.")] = None,
+            out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: ROOT/runs/NAME-DIGEST.")] = None,
             data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None,
             every: Annotated[float, typer.Option(min=0.0, help="Seconds between checkpoints.")] = 30.0,
-            keep: Annotated[str, typer.Option(help="Iterations to keep snapshots of: 100,1000.")] = "") -> None:
-    """Distill a dataset. The same command goes on with a run that was interrupted, and leaves a finished one alone.
+            keep: Annotated[str, typer.Option(help="Iterations to store snapshots of: 100,1000.")] = "") -> None:
+    """Distill a dataset. The same command resumes an interrupted run and leaves a finished one alone.
 
     Examples: `datastill distill dm/cifar10-ipc10`, `datastill distill dm/mnist-ipc1 network=convnet:width=32 seed=3`
     """
@@ -116,27 +116,27 @@ def distill(recipe: RecipeName, changes: Changes = None,
         print(f"Distilling {read.run.data.name} into {folder}", file=sys.stderr)
     with console.progress("distill", str(folder)) as bar, _Interrupt(bar):
         workspace.distill(read, folder, every=every, keep=snapshots, progress=bar)
-    _say(f"{'Finished before' if finished else 'Distilled'}: {folder}")
+    _say(f"{'Already finished' if finished else 'Distilled'}: {folder}")
 
 
 @_command()
 def evaluate(folder: Folder,
-             network: Annotated[list[str] | None, typer.Option(help="Students to train, e.g. convnet:width=32; "
-                                "the run's network unless given. May be repeated.")] = None,
+             network: Annotated[list[str] | None, typer.Option(help="Students to train, e.g. convnet:width=32. "
+                                "Default: the run's network. May be repeated.")] = None,
              protocol: Annotated[str | None, typer.Option(
-                 help="e.g. dc:augment=none,epochs=300; the recipe's unless given.")] = None,
+                 help="e.g. dc:augment=none,epochs=300. Default: the recipe's.")] = None,
              trials: Annotated[int, typer.Option(min=1, help="Students per network.")] = 5,
-             split: Annotated[str, typer.Option(help="test, or validation (while you choose).")] = "test",
+             split: Annotated[str, typer.Option(help="test, or validation (for choosing settings).")] = "test",
              seed: Annotated[int, typer.Option(min=0)] = 0,
              full: Annotated[bool, typer.Option(
-                 "--full", help="Train one student on the full data too (kept for next time).")] = False,
+                 "--full", help="Also train one student on the full data (cached for next time).")] = False,
              snapshots: Annotated[bool, typer.Option(
-                 "--snapshots", help="Score the run's snapshots too and name the best: the selection rule of MTT and later "
-                 "papers, a number of its own.")] = False,
+                 "--snapshots", help="Also score the run's snapshots and report the best: the selection rule of MTT and "
+                 "later papers, reported separately.")] = False,
              data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
-    """Score a distilled set: fresh students, last weights, the whole split, beside random real images and chance.
+    """Score a distilled set: fresh students, last weights, the whole split, compared with random real images and chance.
 
-    Scores are kept in DIR/scores; a second call runs only what is missing.
+    Scores are stored in DIR/scores; a second call runs only what is missing.
     """
     from datastill import console
     from datastill.artifact import read_card
@@ -145,7 +145,7 @@ def evaluate(folder: Folder,
 
     for name in network or []:
         if "," in name.partition(":")[0]:
-            raise InputError(f"--network {name}: one kind of student each; repeat it: "
+            raise InputError(f"--network {name}: expected one kind of student; repeat the option: "
                              f"{' '.join(f'--network {one}' for one in name.split(','))}")
     read_card(folder)  # before torch is imported for the device
     workspace = Workspace(root, data_root, device)
@@ -159,8 +159,8 @@ def evaluate(folder: Folder,
 @_command()
 def report(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs.")],
            out: Annotated[Path | None, typer.Option(
-               help="The page; DIR/report.html for one run, else report.html.")] = None) -> None:
-    """Make one self-contained HTML page of one run or several: images, curves, scores, how to reproduce."""
+               help="The HTML file. Default: DIR/report.html for a single run, report.html for several.")] = None) -> None:
+    """Write one self-contained HTML page about one or more runs: images, curves, scores, how to reproduce."""
     from datastill.workspace import Workspace
     _say(f"Report: {Workspace.report(folders, out)}")
 
@@ -168,7 +168,7 @@ def report(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help=
 @_command()
 def plan(recipe: RecipeName, changes: Changes = None, trials: Annotated[int, typer.Option(min=1)] = 5,
          data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
-    """Say what a run will do and what it will take, from a few iterations; nothing is written."""
+    """Show what a run will do and what it will take, estimated from a few iterations; nothing is written."""
     from datastill import console
     from datastill.recipes import read_recipe
     from datastill.workspace import Workspace
@@ -178,18 +178,18 @@ def plan(recipe: RecipeName, changes: Changes = None, trials: Annotated[int, typ
 
 @_command()
 def tune(recipe: RecipeName, changes: Changes = None,
-         network: Annotated[list[str] | None, typer.Option(help="Kinds of students, e.g. resnet18:width=16; the recipe's "
-                            "network unless given. May be repeated.")] = None,
-         protocol: Annotated[str, typer.Option(help="What is varied.")] = "tuned",
+         network: Annotated[list[str] | None, typer.Option(help="Kinds of students, e.g. resnet18:width=16. Default: the "
+                            "recipe's network. May be repeated.")] = None,
+         protocol: Annotated[str, typer.Option(help="The protocol to vary.")] = "tuned",
          vary: Annotated[list[str] | None, typer.Option("--try", help="A setting of the protocol and the values to try: "
                          "lr=0.003,0.01,0.03. May be repeated; all combinations are tried.")] = None,
-         trials: Annotated[int, typer.Option(min=1, help="Students under each.")] = 3,
+         trials: Annotated[int, typer.Option(min=1, help="Students per combination.")] = 3,
          seed: Annotated[int, typer.Option(min=0)] = 0,
          data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
-    """Find how to train a kind of student on few images: on random real images of a recipe's data and ipc.
+    """Find out how to train a kind of student on few images, using random real images of a recipe's data and ipc.
 
-    Measured on validation images (a tenth of the training images unless data.validation says otherwise), never on the test
-    set. The same command goes on with what was interrupted. Then: `datastill evaluate DIR --protocol tuned:lr=...`.
+    Measured on validation images (a tenth of the training images, or what data.validation says), never on the test set.
+    The same command resumes after an interruption. Then: `datastill evaluate DIR --protocol tuned:lr=...`.
     """
     from datastill import console
     from datastill.core import Protocol
@@ -215,15 +215,16 @@ def tune(recipe: RecipeName, changes: Changes = None,
 
 @_command()
 def teach(pool: Annotated[str, typer.Argument(
-              metavar="POOL", help="A recipe whose plug-ins ask teachers, a TOML file with a table [pool], or a kind of "
+              metavar="POOL", help="A recipe whose plug-ins use teachers, a TOML file with a table [pool], or a kind of "
               "pool (`datastill list pools`).")],
           changes: Annotated[list[str] | None, typer.Argument(
-              metavar="[KEY=VALUE]...", help="Changes: to the recipe; or to pool and data: `pool.count=5 "
+              metavar="[KEY=VALUE]...", help="Changes to the recipe, or to pool and data: `pool.count=5 "
               "data.source=cifar10`.")] = None,
-          jobs: Annotated[int, typer.Option(min=1, help="Teachers trained at once, each with its share of the cores.")] = 1,
-          retrain: Annotated[bool, typer.Option("--retrain", help="Make damaged teachers again.")] = False,
+          jobs: Annotated[int, typer.Option(
+              min=1, help="Teachers to train in parallel, each with its share of the cores.")] = 1,
+          retrain: Annotated[bool, typer.Option("--retrain", help="Train damaged teachers again.")] = False,
           data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
-    """Make the teachers of a pool ahead of time; the same command goes on with what was interrupted.
+    """Train the teachers of a pool ahead of time; the same command resumes after an interruption.
 
     Example: `datastill teach supervised 'pool.networks=["convnet:width=32"]' pool.epochs=10 data.source=cifar10`
     """
@@ -246,10 +247,10 @@ def analyse_teachers(pool: Annotated[str, typer.Argument(metavar="POOL", help="A
                      changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
                      count: Annotated[int, typer.Option(min=2, help="Images to compare them on.")] = 1000,
                      data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
-    """How different the teachers of a pool are: accuracy, share of images predicted differently, linear CKA of features.
+    """Show how different the teachers of a pool are: accuracy, images predicted differently, linear CKA of features.
 
-    On validation images where the data keep some apart (data.validation=0.1), else on training images. Teachers that are
-    missing are made.
+    Uses validation images if the data hold some out (data.validation=0.1), training images otherwise. Missing teachers are
+    trained.
     """
     from datastill import console
     from datastill.analysis.diversity import diversity
@@ -267,15 +268,15 @@ def analyse_teachers(pool: Annotated[str, typer.Argument(metavar="POOL", help="A
 
 @_command(analyse, name="sets")
 def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs.")],
-                 pool: Annotated[str | None, typer.Option(help="Teachers that judge, as POOL of `datastill teach`; one of "
-                                 "kind supervised with seed 1000 unless given.")] = None,
+                 pool: Annotated[str | None, typer.Option(help="Teachers that judge, as for `datastill teach`. Default: one "
+                                 "of kind supervised with seed 1000.")] = None,
                  settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the "
                                      "pool, such as pool.count=2. May be repeated.")] = None,
                  data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
-    """How well teachers recognize distilled sets while they are made, and how that goes with the scores.
+    """Show how well teachers recognize sets during distillation, and how that correlates with the scores.
 
-    The snapshots of a run are judged (`distill --keep` keeps more than the first and the last). Over several runs the rank
-    correlation with test accuracy is given. Choose teachers that took no part, or they judge their own work.
+    Judges the snapshots of each run (`distill --keep` stores more than the first and the last). For several runs, also gives
+    the rank correlation with test accuracy. Choose teachers that took no part in the runs, or they judge their own work.
     """
     from datastill import artifact, console, sheets
     from datastill.analysis.judging import check_judges, judge
@@ -306,13 +307,13 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
 
 @_command()
 def study(name: Annotated[str, typer.Argument(metavar="STUDY", help="A study (`datastill list studies`), or a TOML file.")],
-          edition: Annotated[str, typer.Option(help="small or paper, say; the study as it stands unless given.")] = "",
-          jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each with its share of the cores.")] = 1,
-          plan: Annotated[bool, typer.Option("--plan", help="Say what would run and how long, and stop.")] = False,
+          edition: Annotated[str, typer.Option(help="For example small or paper. Default: no edition.")] = "",
+          jobs: Annotated[int, typer.Option(min=1, help="Runs in parallel, each with its share of the cores.")] = 1,
+          plan: Annotated[bool, typer.Option("--plan", help="Only show what would run and how long it would take.")] = False,
           data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
-    """Answer a question by runs compared in pairs: teachers, runs and students that are missing, then tables and figures.
+    """Answer a question with paired comparisons: run the missing teachers, runs and students, then make tables and figures.
 
-    The same command goes on with what was interrupted; runs are shared by all studies under the same root.
+    The same command resumes after an interruption; runs are shared by all studies under the same root.
     """
     from datastill import console
     from datastill.studies import load_study
@@ -333,7 +334,7 @@ def study(name: Annotated[str, typer.Argument(metavar="STUDY", help="A study (`d
 def list_(what: Annotated[str, typer.Argument(
         metavar="WHAT", help="methods, plugins, data, networks, pools, parametrizations, protocols, recipes or studies",
         autocompletion=lambda: [*_families(), "recipes", "studies"])]) -> None:
-    """List what can be named: methods, plugins, data, networks, pools, parametrizations, protocols, recipes, studies."""
+    """List the known methods, plugins, data, networks, pools, parametrizations, protocols, recipes or studies."""
     from datastill import console
     from datastill.tables import nearest
     if what == "recipes":
@@ -366,7 +367,7 @@ def show(name: Annotated[str, typer.Argument(
     if not members and not texts:
         listed = [*_parts(), *recipe_names(), *study_names(), *(n for family in families.values() for n in names(family))]
         hint = nearest(name, listed) if difflib.get_close_matches(name, listed) else \
-            "; see datastill list recipes, methods, plugins, data, networks, pools, studies; a class of yours: module:Class"
+            "; see datastill list recipes, methods, plugins, data, networks, pools, studies; your own class: module:Class"
         raise InputError(f"unknown name {name!r}{hint}")
     for member, settings in members:
         console.show_member(member, settings)
@@ -376,7 +377,7 @@ def show(name: Annotated[str, typer.Argument(
 
 @_command()
 def export(folder: Folder, out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or a file.npz.")],
-           to: Annotated[str, typer.Option(help="images or npz; npz where OUT ends in .npz.")] = "") -> None:
+           to: Annotated[str, typer.Option(help="images or npz. Default: npz if OUT ends in .npz.")] = "") -> None:
     """Export a distilled set to an image folder (PNG by class, labels.csv) or to one .npz file."""
     from datastill.artifact import load
     from datastill.export import to_folder, to_npz
@@ -390,7 +391,7 @@ def export(folder: Folder, out: Annotated[Path, typer.Argument(metavar="OUT", he
 @_command()
 def merge(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of all parts, finished.")],
           out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the whole set.")]) -> None:
-    """Put a set together that was distilled in parts: shard=[0,2] and shard=[1,2], say."""
+    """Merge a set that was distilled in parts, for example with shard=[0,2] and shard=[1,2]."""
     from datastill.shards import merge as put_together
     _say(f"Merged {len(put_together(folders, out))} images: {out}")
 
@@ -409,7 +410,7 @@ def _families() -> dict[str, Any]:
 
 
 def _parts() -> dict[str, Any]:
-    """What every run has, by the name of its table."""
+    """The parts every run has, by the name of their table."""
     from datastill.core import Optim
     from datastill.data import Data
     from datastill.run import Run
@@ -417,7 +418,7 @@ def _parts() -> dict[str, Any]:
 
 
 def _outside(name: str) -> Any:
-    """The class ``package.module:Class`` names, of whatever family."""
+    """The class that ``package.module:Class`` names, of any family."""
     from datastill.description import Family
     from datastill.registry import find
     return find(Family, name)
@@ -431,8 +432,8 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
 
 
 class _Interrupt:
-    """While entered, the first Ctrl-C, SIGTERM or SIGHUP asks for a stop at the next chance, through the bar that the work
-    tells; a second one stops at once."""
+    """While entered, the first Ctrl-C, SIGTERM or SIGHUP requests a stop at the next opportunity, through the progress bar
+    of the work; a second one stops immediately."""
 
     def __init__(self, bar: Any) -> None:
         self.bar = bar
@@ -452,7 +453,7 @@ class _Interrupt:
         if self.bar.stop is not None:
             raise KeyboardInterrupt
         self.bar.stop = 128 + number
-        print("stopping after this iteration (again to stop at once)", file=sys.stderr)
+        print("stopping after this iteration (press again to stop immediately)", file=sys.stderr)
 
 
 def _say(text: str) -> None:
@@ -460,21 +461,21 @@ def _say(text: str) -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 a run that cannot go on, 2 bad input, 128 + signal when interrupted."""
+    """Run the command line. Exit codes: 0 done, 1 a run that cannot continue, 2 bad input, 128 + signal when interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without a letter of a path is no reason to fail
-    # Before torch is loaded: a waiting thread of GNU OpenMP spins briefly, then sleeps. On quiet cores that costs little;
-    # on cores shared with other work long spinning keeps the working threads from running, ten times slower at worst.
+            stream.reconfigure(errors="replace")  # do not fail if the terminal cannot print a letter of a path
+    # Set before torch is loaded: a waiting thread of GNU OpenMP spins briefly, then sleeps. On idle cores that costs little.
+    # On cores shared with other work, long spinning keeps the working threads from running: ten times slower at worst.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # so that module:Class of the working folder is found
+        sys.path.append(here)  # so that module:Class is found in the working folder
     try:
         app()
     except InputError as error:
         _fail(str(error), 2)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader closed the pipe, as `| head` does
     except Stopped as error:
         _fail(str(error), error.code)
     except RunError as error:
@@ -483,7 +484,7 @@ def main() -> None:
         from datastill.files import reason
         _fail(f"{error.filename or 'input or output'}: {reason(error)}", 1)
     except KeyboardInterrupt:
-        _fail("stopped at once; what was finished is kept", 130)
+        _fail("stopped immediately; finished work is kept", 130)
 
 
 def _fail(text: str, code: int) -> None:
