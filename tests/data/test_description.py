@@ -222,7 +222,7 @@ def test_splits_of_two_sizes_are_brought_to_the_form_asked_for(npz: Npz, tmp_pat
     odd = {"x_train": COLOURS, "y_train": LABELS, "x_test": COLOURS[:, :5, :, :1], "y_test": LABELS}
     train, _, test = npz({"size": 6, "channels": 3}, **odd).load(tmp_path)
     assert train.shape == test.shape == (3, 6, 6)
-    with input_error("must agree"):
+    with input_error("must match"):
         npz({"size": 6}, **odd).load(tmp_path)
 
 
@@ -325,8 +325,8 @@ def test_keep_counts_among_the_classes_kept(npz: Npz, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("classes", "parts"), [
-    (["0", "3"], ("data.classes: npz has no class '3'", "known: 0, 1, 2")), (["0", "0"], ("two different classes or more", "got 0, 0")),
-    (["0", "1", "0"], ("two different classes or more", "got 0, 1, 0")), (["0"], ("two different classes or more", "got 0")), ("1", ("got 1",))])
+    (["0", "3"], ("data.classes: npz has no class '3'", "known: 0, 1, 2")), (["0", "0"], ("at least two different classes", "got 0, 0")),
+    (["0", "1", "0"], ("at least two different classes", "got 0, 1, 0")), (["0"], ("at least two different classes", "got 0")), ("1", ("got 1",))])
 def test_classes_that_are_not_there_or_not_different_are_refused(npz: Npz, tmp_path: Path, classes: Any, parts: tuple[str, ...]) -> None:
     with input_error(*parts):
         npz({"classes": classes}, **numbered(30), **TEST).load(tmp_path)

@@ -124,17 +124,17 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
-    with input_error(str(tmp_path), "one folder a class"):
+    with input_error(str(tmp_path), "one folder per class"):
         Data(source="folder").load(tmp_path)
 
 
 @pytest.mark.parametrize(("folders", "parts"), [
-    ({"ant": []}, ("tree holds no images", ".png")),
-    ({"ant": [picture()], "bee": []}, ("class 'bee' has no training image",)),
+    ({"ant": []}, ("tree contains no images", ".png")),
+    ({"ant": [picture()], "bee": []}, ("class 'bee' has no training images",)),
     ({"ant": pictures(3)}, ("1 class", "at least two")),
     ({**both(2, "train/"), "test/ant": [picture()]}, ("different classes: bee", "must be the same")),
     ({**both(2, "train/"), **both(1, "test/"), "test/cow": [picture()]}, ("different classes: cow",)),
-    ({**both(2, "train/"), "test/ant": [], "test/bee": []}, ("test holds no images",)),
+    ({**both(2, "train/"), "test/ant": [], "test/bee": []}, ("test contains no images",)),
     ({"ant": [picture()], "bee": pictures(4)}, ("'ant'", "too few")),
     ({**both(2, "train/"), **both(1, "dev/"), **both(1, "extra/")}, ("dev, extra", "rename", "test/")),
     ({**both(2, "train/"), **both(1, "Test/")}, ("Test", "rename", "test/")),

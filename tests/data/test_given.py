@@ -1,4 +1,4 @@
-"""Images that were handed over in Python: a source that says so, and cannot be loaded."""
+"""Images passed in from Python: a source that records this and cannot be loaded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_cannot_be_loaded_and_says_what_to_do(tmp_path: Path) -> None:
     for source, name in ((Given(label="Pairs"), " (Pairs) "), (Given(), " ")):
-        with input_error(f"handed over in Python{name}and cannot be loaded here", "datastill.score(folder, images, train=images)"):
+        with input_error(f"passed in from Python{name}and cannot be loaded here", "datastill.score(folder, images, train=images)"):
             ds.Data(source=source).load(tmp_path)
 
 
@@ -60,6 +60,6 @@ def test_the_same_images_under_another_name_are_another_run_and_the_default_fold
 def test_its_folder_is_read_and_reported_and_not_distilled_again_elsewhere(folder: Path, tmp_path: Path) -> None:
     assert len(ds.load(folder)) == 2
     assert report([folder], tmp_path / "page.html").exists()
-    with input_error("handed over in Python (TensorDataset)"):
+    with input_error("passed in from Python (TensorDataset)"):
         ds.Workspace(tmp_path, tmp_path).distill(read_run(folder), tmp_path / "again")
     assert not (tmp_path / "again").exists()

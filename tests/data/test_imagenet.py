@@ -182,7 +182,7 @@ def test_an_image_that_went_away_is_named(folder: Path, tmp_path: Path) -> None:
     train = load(tmp_path).train
     path = folder / "train" / WNIDS[0] / "train_0.JPEG"
     path.unlink()
-    with input_error(str(path), "put it back"):
+    with input_error(str(path), "restore it"):
         _ = train.fingerprint
     with input_error(str(path), "cannot be read"):
         train.raw(torch.tensor([0]))
@@ -227,7 +227,7 @@ def test_validation_images_in_one_heap_are_explained(folder: Path, tmp_path: Pat
         for path in (folder / "val" / wnid).iterdir():
             path.rename(folder / "val" / f"{wnid}_{path.name}")
         (folder / "val" / wnid).rmdir()
-    with input_error(f"{folder / 'val'} holds no folders", "one folder a class"):
+    with input_error(f"{folder / 'val'} contains no folders", "one folder per class"):
         load(tmp_path)
 
 

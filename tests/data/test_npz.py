@@ -67,17 +67,17 @@ def test_a_missing_array_is_named(npz: Npz, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(("arrays", "parts"), [
     ({"x_test": IMAGES}, ("only one of x_test and y_test",)),
     ({"x_train": IMAGES / 255, "y_train": LABELS}, ("x_train is float64", "uint8")),
-    ({"x_train": IMAGES, "y_train": LABELS / 2}, ("y_train is float64", "whole numbers")),
+    ({"x_train": IMAGES, "y_train": LABELS / 2}, ("y_train is float64", "integers")),
     ({"x_train": IMAGES, "y_train": LABELS > 0}, ("y_train is bool",)),
     ({"x_train": IMAGES, "y_train": np.eye(3, dtype=int)[LABELS]}, ("y_train", "(9, 3)")),
     ({"x_train": IMAGES, "y_train": LABELS[:5]}, ("9 training images but 5 targets",)),
-    ({"x_train": IMAGES, "y_train": LABELS + 1}, ("class '0' has no training image",)),
-    ({"x_train": IMAGES, "y_train": LABELS - 1}, ("targets run from -1",)),
+    ({"x_train": IMAGES, "y_train": LABELS + 1}, ("class '0' has no training images",)),
+    ({"x_train": IMAGES, "y_train": LABELS - 1}, ("targets range from -1",)),
     ({"x_train": IMAGES[..., None, None], "y_train": LABELS}, ("(9, 5, 6, 1, 1)",)),
-    ({"classes": np.array(["a", "b"])}, ("targets run from 0 to 2", "2 classes")),
+    ({"classes": np.array(["a", "b"])}, ("targets range from 0 to 2", "2 classes")),
     ({"classes": np.array(["a", "b", "b"])}, ("not unique",)),
     ({"classes": np.array("abc")}, ("classes",)),
-    ({"y_train": np.array(["a", "b"] * 15)}, ("y_train", "whole numbers")),
+    ({"y_train": np.array(["a", "b"] * 15)}, ("y_train", "integers")),
 ])
 def test_a_wrong_array_is_explained(npz: Npz, tmp_path: Path, arrays: dict[str, Any], parts: tuple[str, ...]) -> None:
     with input_error(*parts):
@@ -113,12 +113,12 @@ def test_a_label_beyond_the_number_of_images_is_refused(
     odd = LABELS.astype(dtype)
     odd[-1] = label
     sound = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS}
-    with input_error("set.npz", f"targets run to {label} but there are only 9 training images", "give 0 to K - 1"):
+    with input_error("set.npz", f"targets go up to {label} but there are only 9 training images", "expected 0 to K - 1"):
         npz(**{**sound, split: odd}).load(tmp_path)
 
 
 def test_a_label_beyond_no_images_at_all_is_refused(npz: Npz, tmp_path: Path) -> None:
-    with input_error("targets run to 2000000000 but there are only 0 training images"):
+    with input_error("targets go up to 2000000000 but there are only 0 training images"):
         npz(x_train=IMAGES[:0], y_train=LABELS[:0], x_test=IMAGES[:1], y_test=LABELS[:1] + 2_000_000_000).load(tmp_path)
 
 

@@ -34,17 +34,17 @@ def test_a_sound_set_passes(dtype: type) -> None:
 @pytest.mark.parametrize(("changes", "parts"), [
     ({"classes": ("a",), "train": (gray(2), np.zeros(2, int))}, ("1 class", "at least two")),
     ({"classes": ("a", "a")}, ("not unique",)),
-    ({"classes": ("a", "b", "c")}, ("class 'c' has no training image",)),
+    ({"classes": ("a", "b", "c")}, ("class 'c' has no training images",)),
     ({"train": (gray(2, np.float32), np.array([0, 1]))}, ("training images", "float32", "uint8")),
     ({"train": (gray(2, channels=2), np.array([0, 1]))}, ("training images", "(2, 5, 6, 2)", "1 or 3 channels")),
     ({"train": (gray(2)[..., 0], np.array([0, 1]))}, ("training images", "(2, 5, 6)")),
     ({"train": (gray(3), np.array([0, 1]))}, ("3 training images but 2 targets",)),
-    ({"train": (gray(2), np.array([0, 2]))}, ("training targets run from 0 to 2", "expected 0 to 1")),
-    ({"train": (gray(2), np.array([-1, 1]))}, ("training targets run from -1 to 1",)),
+    ({"train": (gray(2), np.array([0, 2]))}, ("training targets range from 0 to 2", "expected 0 to 1")),
+    ({"train": (gray(2), np.array([-1, 1]))}, ("training targets range from -1 to 1",)),
     ({"train": (gray(0), np.zeros(0, int)), "test": None}, ("no training image",)),
     ({"test": (gray(0, channels=3), np.zeros(0, int))}, ("test split is empty",)),
-    ({"test": (gray(2), np.array([0, 1]))}, ("(5, 6, 3)", "(5, 6, 1)", "must agree")),
-    ({"test": (gray(2, channels=3), np.array([0, 2]))}, ("test targets run from 0 to 2",)),
+    ({"test": (gray(2), np.array([0, 1]))}, ("(5, 6, 3)", "(5, 6, 1)", "must match")),
+    ({"test": (gray(2, channels=3), np.array([0, 2]))}, ("test targets range from 0 to 2",)),
 ])
 def test_an_unfit_set_is_explained(changes: dict[str, Any], parts: tuple[str, ...]) -> None:
     with input_error("mine", *parts):
@@ -69,9 +69,9 @@ def test_splits_of_two_forms_pass_where_one_form_is_asked_for() -> None:
     odd = arrays(test=(np.zeros((2, 8, 9, 1), dtype=np.uint8), np.array([0, 1])))
     assert check_arrays(odd, "mine", size=7, channels=3) is odd
     for size, channels in ((7, None), (None, 3)):
-        with input_error("must agree"):
+        with input_error("must match"):
             check_arrays(odd, "mine", size, channels)
-    with input_error("must agree"):  # a Lazy is of the form asked for, or it is wrong
+    with input_error("must match"):  # a Lazy is of the form asked for, or it is wrong
         check_arrays(arrays(test=(Unread(2, 3, 8, 9), np.array([0, 1]))), "mine", size=7)
 
 
@@ -99,5 +99,5 @@ def test_lazy_images_are_checked_without_reading() -> None:
         check_arrays(arrays(train=(Unread(2, 2, 5, 6), labels)), "mine")
     with input_error("3 test images but 2 targets"):
         check_arrays(arrays(test=(Unread(3, 3, 5, 6), labels)), "mine")
-    with input_error("(6, 5, 3)", "(5, 6, 3)", "must agree"):
+    with input_error("(6, 5, 3)", "(5, 6, 3)", "must match"):
         check_arrays(arrays(train=(Unread(2, 3, 6, 5), labels)), "mine")

@@ -124,14 +124,14 @@ def test_a_part_of_the_classes_will_do_and_is_said(
     assert test.targets.tolist() == [1, 0]  # val_2 and val_3
     [record] = caplog.records
     assert (record.name, record.levelname) == ("datastill", "WARNING")
-    assert record.getMessage().startswith("tiny_imagenet: 2 of 3 classes are there; 2 validation images are left out")
+    assert record.getMessage().startswith("tiny_imagenet: found 2 of 3 classes; 2 validation images are left out")
 
 
 def test_a_missing_validation_image_alone_is_said(
         folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "val" / "images" / "val_0.JPEG").unlink()
     assert len(DATA.load(tmp_path).test) == 3
-    assert "3 of 3 classes are there; 1 validation" in caplog.text
+    assert "found 3 of 3 classes; 1 validation" in caplog.text
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def test_pooling_has_no_strides() -> None:
 def test_the_smallest_image_with_pooling(norm: str, least: int, advice: str) -> None:
     net = ResNet18(width=1, norm=norm, downsample="pool")
     assert net.build((3, least, least), 2)(torch.randn(2, 3, least, least)).isfinite().all()
-    with input_error(f"images of {least - 1}x20 pixels", f"at least {least} pixels a side", advice):
+    with input_error(f"images of {least - 1}x20 pixels", f"at least {least} pixels per side", advice):
         net.build((3, least - 1, 20), 2)
 
 

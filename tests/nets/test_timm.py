@@ -55,7 +55,7 @@ def test_what_does_not_fit_is_explained() -> None:
         Timm(model="inception_v4").build((3, 32, 32), 7)
     with input_error("test_vit", "stem=auto"):
         Timm(model="test_vit", stem="small").build((3, 32, 32), 7)
-    with input_error("names 2 feature maps and gives 4", "choose another"):
+    with input_error("declares 2 feature maps but returns 4", "choose another"):
         Timm(model="coat_tiny").build((3, 32, 32), 7)
 
 

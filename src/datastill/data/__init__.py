@@ -1,4 +1,4 @@
-"""Datasets: what to load (Data), what a source gives (Source, Arrays), and images ready to be drawn (Images)."""
+"""Datasets: what to load (Data), what a source returns (Source, Arrays), and images to sample from (Images)."""
 
 from datastill.data.description import Data, Splits, stratified
 from datastill.data.images import Batch, Images, Lazy

@@ -1,4 +1,4 @@
-"""Any map-style dataset of images and labels as ``Images``."""
+"""Convert any map-style dataset of images and labels to ``Images``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from datastill.late import torch
 
 def read(dataset: Any, classes: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...],
          like: Images | None) -> Images:
-    """What ``Images.from_dataset`` says."""
+    """See ``Images.from_dataset``."""
     name = type(dataset).__name__
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise InputError(f"from_dataset: expected a map-style dataset of (image, label), got {name}")
@@ -26,37 +26,40 @@ def read(dataset: Any, classes: tuple[str, ...], mean: tuple[float, ...], std: t
     for row in range(count):
         image, labels[row] = _pair(dataset[row], f"{name}[{row}]")
         if pixels and image.shape != pixels[0].shape:
-            raise InputError(f"{name}[{row}] is of shape {image.shape} (H, W, C), {name}[0] of {pixels[0].shape}; resize them "
-                             "to one size in the dataset's transform")
+            raise InputError(f"{name}[{row}] has shape {image.shape} (H, W, C), {name}[0] has {pixels[0].shape}; resize "
+                             "them to one size in the dataset's transform")
         pixels.append(image)
     if like is not None:
         classes, mean, std = classes or like.classes, mean or like.mean, std or like.std
     names = classes or tuple(map(str, getattr(dataset, "classes", ()))) or tuple(map(str, range(labels.max(initial=-1) + 1)))
-    arrays = check_arrays(Arrays((np.stack(pixels) if pixels else np.zeros((0, 4, 4, 1), np.uint8), labels), None, names), name)
+    stacked = np.stack(pixels) if pixels else np.zeros((0, 4, 4, 1), np.uint8)
+    arrays = check_arrays(Arrays((stacked, labels), None, names), name)
     stored = np.ascontiguousarray(np.asarray(arrays.train[0]).transpose(0, 3, 1, 2))
     images = Images(torch.from_numpy(stored), torch.from_numpy(labels), names, (), (), origin=name)
     if not mean or not std:
         mean, std = mean_and_std(images)
     if len(mean) != images.shape[0] or len(std) != images.shape[0] or min(std) <= 0:
-        raise InputError(f"from_dataset: expected a mean and a positive std for each of {images.shape[0]} channels, got mean "
-                         f"{mean} and std {std}")
+        raise InputError(f"from_dataset: expected a mean and a positive std for each of {images.shape[0]} channels, got "
+                         f"mean {mean} and std {std}")
     return replace(images, mean=mean, std=std)
 
 
 def _pair(item: Any, what: str) -> tuple[np.ndarray, int]:
-    """One item as (H, W, C) uint8 and a whole number."""
+    """One item as (H, W, C) uint8 and an integer label."""
     try:
         image, label = item
         label = operator.index(label.item() if hasattr(label, "item") else label)
-    except (TypeError, ValueError, RuntimeError):  # the last is a tensor of several
-        raise InputError(f"{what} is no pair of an image and a whole number as its label") from None
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor with several elements
+        raise InputError(f"{what} is not a pair of an image and an integer label") from None
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu()
         if image.is_floating_point():
             if not bool(((image >= 0) & (image <= 1)).all()):
-                raise InputError(f"{what}: its pixels run from {float(image.min()):.3g} to {float(image.max()):.3g}; expected "
-                                 "0 to 1, so take normalization out of the dataset's transform")
+                raise InputError(f"{what}: pixels range from {float(image.min()):.3g} to {float(image.max()):.3g}; expected "
+                                 "0 to 1; remove normalization from the dataset's transform")
             image = (image * 255).round().byte()
-        image = (image[None] if image.dim() == 2 else image).permute(1, 2, 0).numpy() if image.dim() in (2, 3) else image.numpy()
+        if image.dim() in (2, 3):
+            image = (image[None] if image.dim() == 2 else image).permute(1, 2, 0)
+        image = image.numpy()
     array = np.asarray(image)
     return (array[..., None] if array.ndim == 2 else array), label

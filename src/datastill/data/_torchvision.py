@@ -1,4 +1,4 @@
-"""Sets in torchvision's layouts: find the files, check every checksum, fetch what is missing, read."""
+"""Datasets in torchvision's layouts: find the files, verify checksums, download what is missing, read."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from datastill.errors import InputError
 
 
 class IdxSource(Source):
-    """A set of the MNIST family in ``<root>/<Name>/raw``, read from its original archives."""
+    """A dataset of the MNIST family in ``<root>/<Name>/raw``, read from its original archives."""
 
     download: ClassVar[bool] = True
-    torchvision_name: ClassVar[str]  # of the class that knows file names, checksums, mirrors, class names
+    torchvision_name: ClassVar[str]  # of the class with the file names, checksums, mirrors and class names
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
 
@@ -44,7 +44,7 @@ class IdxSource(Source):
 
 
 class CifarSource(Source):
-    """CIFAR-10 or CIFAR-100 in its original folder of batches."""
+    """CIFAR-10 or CIFAR-100, read from its original folder of batches."""
 
     download: ClassVar[bool] = True
     torchvision_name: ClassVar[str]
@@ -76,14 +76,14 @@ class CifarSource(Source):
 
 
 def _dataset(name: str) -> Any:
-    """torchvision's class; imported when data are read, since that takes seconds."""
+    """torchvision's dataset class. Importing torchvision takes seconds, so it is done only when data is read."""
     from torchvision import datasets
 
     return getattr(datasets, name)
 
 
 def _fetch_one(dataset: Any, name: str, folder: Path, md5: str) -> None:
-    """From the first mirror that has it."""
+    """Download a file from the first mirror that works."""
     from torchvision.datasets.utils import download_url
 
     *first, last = dataset.mirrors
@@ -96,9 +96,9 @@ def _fetch_one(dataset: Any, name: str, folder: Path, md5: str) -> None:
 
 
 def ensure(name: str, folder: Path, files: dict[str, str], fetch: Callable[[list[str]], object]) -> None:
-    """Check that ``files`` (name in ``folder`` -> md5) are there and whole; ``fetch`` the missing ones.
+    """Check that ``files`` (name in ``folder`` -> md5) exist and match; ``fetch`` the missing ones.
 
-    Raises InputError naming the damaged file, or what was looked for, where, and how to get it.
+    Raises InputError that names the damaged file, or the missing file, where it was expected and how to get it.
     """
     missing = _missing(folder, files)
     if missing:
@@ -110,28 +110,28 @@ def ensure(name: str, folder: Path, files: dict[str, str], fetch: Callable[[list
 
         attempt(name, f"{folder / missing[0]}{others}", fetch_into_folder)
         if missing := _missing(folder, files):
-            raise InputError(f"dataset {name}: the download left no {folder / missing[0]}; try again")
+            raise InputError(f"dataset {name}: the download did not create {folder / missing[0]}; try again")
 
 
 def attempt(name: str, wanted: str, fetch: Callable[[], object]) -> None:
-    """Download by ``fetch``. Raises InputError: what was looked for, why the download failed, how to go on."""
+    """Download with ``fetch``. Raises InputError that says what is missing, why the download failed and what to do."""
     try:
         fetch()
     except Exception as error:  # torchvision raises RuntimeError, URLError, OSError, ...
         cause = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"dataset {name} is not there: looked for {wanted}, and the download failed ({cause}); "
-                         "point --data-root or DATASTILL_DATA at a folder that holds it") from None
+        raise InputError(f"dataset {name} not found: looked for {wanted}, and the download failed ({cause}); "
+                         "point --data-root or DATASTILL_DATA at a folder that contains it") from None
 
 
 @contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """Makes ``folder``; what of it was new and is still empty goes again where the block fails."""
+    """Create ``folder``; if the block fails, remove the folders created here that are still empty."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
-        with suppress(OSError):  # there, never made, or with something in it
+        with suppress(OSError):  # it existed before, was never created, or is not empty
             for path in new:
                 path.rmdir()
         raise
@@ -144,7 +144,7 @@ def _missing(folder: Path, files: dict[str, str]) -> list[str]:
         if not path.is_file():
             missing.append(name)
         elif (found := _md5(path)) != md5:
-            raise InputError(f"{path} is damaged: md5 {found}, expected {md5}; delete it and run again to fetch it again")
+            raise InputError(f"{path} is damaged: md5 {found}, expected {md5}; delete it and run again to download it")
     return missing
 
 
@@ -161,6 +161,6 @@ def _read_idx(path: Path) -> np.ndarray:
 
 
 def _unpickle(path: Path) -> dict[str, Any]:
-    """A CIFAR batch. It is a pickle, so it is only opened after its md5 was seen to be the published one."""
+    """A CIFAR batch. It is a pickle, so it is opened only after its md5 has been checked against the published one."""
     with path.open("rb") as file:
         return pickle.load(file, encoding="latin1")

@@ -1,4 +1,4 @@
-"""``Data``: which set to load, how large, which part; and the splits it loads."""
+"""``Data``: which dataset to load, at which size, which part of it; and the splits it loads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from datastill.tables import nearest
 
 
 class Splits(NamedTuple):
-    """Training images (without the validation images), validation images if asked for, test images."""
+    """Training images (without the validation images), validation images if requested, test images."""
 
     train: Images
     validation: Images | None
@@ -30,20 +30,20 @@ class Splits(NamedTuple):
 
 
 class Data(Description):
-    """A dataset by its source, with what is done to it once, before anything is drawn.
+    """A dataset: its source, and preprocessing that is applied once, before any images are sampled.
 
-    source: where it comes from (``datastill list data``, or ``package.module:Class``), with settings of its own where it
-        has some. The source alone will do for the whole: ``data=cifar10``.
-    path: where a source of your own files (``folder``, ``npz``) or one of many files (``imagenet``) finds them:
-        absolute, from ~, or relative to the data root or, where that has no such path, to the working folder.
-    size: images are resized to size x size; needed where a folder holds images of several sizes.
-    channels: 1 or 3; converts, and is needed where a folder mixes gray and color images.
-    validation: share of the training images held out to choose hyper-parameters on, the same in each class.
-    test: share of the images held out for testing where the source has no test split of its own.
-    classes: names of the classes to keep, in the order they shall have; all unless given.
-    keep: a file of training indices (.npy, or text with one a line) to reduce the training images to.
-    zca: whiten all images by the covariance of the training images (MTT and later papers). Fitted once and kept beside the
-        data; what is distilled keeps it too, and is only of use with it.
+    source: where the dataset comes from (``datastill list data``, or ``package.module:Class``), with the source's own
+        settings if it has any. The source alone is enough: ``data=cifar10``.
+    path: location of the files, for sources that read your own files (``folder``, ``npz``) or many files (``imagenet``):
+        absolute, starting with ~, relative to the data root or, if it does not exist there, to the working directory.
+    size: images are resized to size x size; required if a folder contains images of several sizes.
+    channels: 1 or 3; images are converted. Required if a folder mixes gray and color images.
+    validation: share of the training images held out for choosing hyperparameters, the same in each class.
+    test: share of the images held out for testing if the source has no test split of its own.
+    classes: names of the classes to use, in this order; default: all.
+    keep: a file of training indices (.npy, or text with one per line); only these training images are used.
+    zca: whiten all images with the covariance of the training images (MTT and later papers). Fitted once and cached next to
+        the data; it is also stored with the distilled images, which are only useful together with it.
     """
 
     bare: ClassVar[str] = "source"
@@ -60,11 +60,11 @@ class Data(Description):
 
     @property
     def name(self) -> str:
-        """Of the source."""
+        """Name of the source."""
         return kind(self.source)
 
     def load(self, root: Path | str) -> Splits:
-        """Read the set under the data root. Raises InputError for a missing, damaged or unfit set."""
+        """Load the dataset under the data root. Raises InputError if it is missing, damaged or unsuitable."""
         root = Path(root)
         if self.channels == 2:
             raise InputError("data.channels: expected 1 or 3, got 2")
@@ -76,28 +76,28 @@ class Data(Description):
         held, rest = stratified(train.targets.numpy(), self.validation, RNG("data", "validation"), train.classes)
         validation = train.subset(torch.from_numpy(held)) if len(held) else None
         train = train if validation is None else train.subset(torch.from_numpy(rest))
-        mean, std = _statistics(arrays, train)  # of what is left for training, and of nothing else
+        mean, std = _statistics(arrays, train)  # of the remaining training images only
         if validation is not None:
             validation = replace(validation, mean=mean, std=std)
         splits = Splits(replace(train, mean=mean, std=std, origin=self), validation, replace(test, mean=mean, std=std))
         return self._whiten(splits, root) if self.zca else splits
 
     def _of_classes(self, images: Images) -> Images:
-        """The images of the classes asked for, in their order."""
+        """The images of the requested classes; labels follow the requested order."""
         if not self.classes:
             return images
         for name in self.classes:
             if name not in images.classes:
                 raise InputError(f"data.classes: {self.name} has no class {name!r}{nearest(name, images.classes)}")
         if len(set(self.classes)) < max(2, len(self.classes)):
-            raise InputError(f"data.classes: expected two different classes or more, got {', '.join(self.classes)}")
+            raise InputError(f"data.classes: expected at least two different classes, got {', '.join(self.classes)}")
         number = torch.full((len(images.classes),), -1)
         number[[images.classes.index(name) for name in self.classes]] = torch.arange(len(self.classes))
         part = images.subset(torch.nonzero(number[images.targets] >= 0).squeeze(1))
         return replace(part, targets=number[part.targets], classes=self.classes)
 
     def _whiten(self, splits: Splits, root: Path) -> Splits:
-        """All splits whitened by the training images; the fit is kept under the root where that can be written to."""
+        """All splits, whitened with the training images; the fit is cached under the root if that is writable."""
         train = splits.train
         check_memory(sum(len(split) for split in splits if split is not None), train.shape)
         whitening = fit_once(root / f"zca-{train.fingerprint}.safetensors", train.fingerprint, lambda: [
@@ -106,11 +106,11 @@ class Data(Description):
         return Splits(train.whiten(whitening), validation, splits.test.whiten(whitening))
 
     def _read(self, root: Path) -> Arrays:
-        """What the source finds at ``path``, under the root or else under the working folder."""
+        """What the source reads at ``path``, relative to the root or else to the working directory."""
         try:
             path = Path(self.path or "").expanduser()
-        except RuntimeError as error:  # ~ of somebody unknown
-            raise InputError(f"data.path: {self.path} leads nowhere: {error}") from None
+        except RuntimeError as error:  # ~ of an unknown user
+            raise InputError(f"data.path: cannot resolve {self.path}: {error}") from None
         place = root / path
         if place.exists() or not self.path:
             return self.source.read(place, self.size, self.channels)
@@ -118,14 +118,14 @@ class Data(Description):
         if here.exists():
             return self.source.read(here, self.size, self.channels)
         try:
-            return self.source.read(place, self.size, self.channels)  # which may fetch it
+            return self.source.read(place, self.size, self.channels)  # may download it
         except InputError as error:
             if here == place.absolute():
                 raise
-            raise InputError(f"{error}; nor is there {here}") from None
+            raise InputError(f"{error}; {here} does not exist either") from None
 
     def _apart(self, arrays: Arrays) -> tuple[Images, Images]:
-        """Training and test images; the latter are a part of the former where the source has none of its own."""
+        """Training and test images; if the source has no test split, a part of the training images is held out."""
         train = self._images(arrays, arrays.train)
         if arrays.test is not None:
             return train, self._images(arrays, arrays.test)
@@ -133,9 +133,9 @@ class Data(Description):
         return train.subset(torch.from_numpy(rest)), train.subset(torch.from_numpy(held))
 
     def _images(self, arrays: Arrays, pair: tuple[np.ndarray | Lazy, np.ndarray]) -> Images:
-        """One split, (N, H, W, C) -> (N, C, H, W), converted and resized as asked; mean and std are still to come."""
+        """One split, (N, H, W, C) -> (N, C, H, W), converted and resized as configured; mean and std are filled in later."""
         images, labels = pair[0], torch.from_numpy(pair[1].astype(np.int64))
-        if isinstance(images, Lazy):  # its source has honored both wishes
+        if isinstance(images, Lazy):  # the source has already applied size and channels
             return Images(images, labels, arrays.classes, (), ())
         if self.channels is not None and images.shape[3] != self.channels:
             if self.channels == 3:
@@ -154,18 +154,18 @@ class Data(Description):
         try:
             rows = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, dtype=np.int64, ndmin=1)
         except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"data.keep: {path} is no list of indices: {error}") from None
+            raise InputError(f"data.keep: {path} is not a list of indices: {error}") from None
         good = np.issubdtype(rows.dtype, np.integer) and rows.ndim == 1 and len(rows) > 0
         if not good or rows.min() < 0 or rows.max() >= count or len(np.unique(rows)) < len(rows):
-            raise InputError(f"data.keep: {path} must list different indices from 0 to {count - 1}, one at least")
+            raise InputError(f"data.keep: {path} must contain at least one index, from 0 to {count - 1}, none of them twice")
         return torch.from_numpy(rows.astype(np.int64))
 
 
 def stratified(targets: np.ndarray, share: float, rng: RNG,
                classes: tuple[str, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """Split indices into (held, rest), ascending; ``share`` of each class is held, at least one where share > 0.
+    """Split indices into (held out, rest), ascending; ``share`` of each class is held out, at least one if share > 0.
 
-    Raises InputError where that would leave nothing of a class (named by ``classes`` if given).
+    Raises InputError if that would leave no images of a class (named by ``classes`` if given).
     """
     held = []
     for label in np.unique(targets) if share else ():
@@ -173,7 +173,7 @@ def stratified(targets: np.ndarray, share: float, rng: RNG,
         count = max(1, round(share * len(rows)))
         if count >= len(rows):
             name = repr(classes[label]) if classes else label
-            raise InputError(f"class {name} has {len(rows)} images, too few to keep {share:.0%} apart")
+            raise InputError(f"class {name} has {len(rows)} images, too few to hold out {share:.0%}")
         held.append(rng(int(label)).numpy().permutation(rows)[:count])
     chosen = np.sort(np.concatenate(held)) if held else np.empty(0, dtype=np.int64)
     return chosen, np.setdiff1d(np.arange(len(targets)), chosen)
@@ -186,7 +186,7 @@ def _check_no_class_lost(images: Images, what: str) -> None:
 
 
 def _statistics(arrays: Arrays, train: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std per channel: the usual ones of the set, or those of its training images, to four digits."""
+    """Mean and std per channel: the standard values of the dataset, or those of its training images to four digits."""
     channels = train.shape[0]
     if arrays.mean is not None and arrays.std is not None and len(arrays.mean) == channels:
         return arrays.mean, arrays.std

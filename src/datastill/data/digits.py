@@ -1,4 +1,4 @@
-"""scikit-learn's embedded digits: 1,797 gray images of 8x8 pixels, ten classes. No file and no network needed."""
+"""scikit-learn's bundled digits: 1,797 gray images of 8x8 pixels, ten classes. No download needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datastill.data.source import Arrays, Source
 
 
 class Digits(Source):
-    """8x8 handwritten digits that come with scikit-learn; 17 gray levels spread to 0-255; no test split of its own."""
+    """8x8 handwritten digits bundled with scikit-learn; 17 gray levels scaled to 0-255; no test split of its own."""
 
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
         from sklearn.datasets import load_digits

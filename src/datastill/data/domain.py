@@ -1,5 +1,5 @@
-"""What images a network knows (size, channels, normalization, whitening, classes), and how images come from one such domain
-into another."""
+"""The images a network was trained on (size, channels, normalization, whitening, classes), and converting images between
+such domains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from datastill.late import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)  # of ITU-R 601, as PIL converts to gray
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in PIL's conversion to gray
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,21 +28,21 @@ class Domain:
     whitening: Whitening | None = None
 
     def pixels(self, x: Tensor) -> Tensor:
-        """Images of this domain (B, C, H, W) as pixels, 0 to 1 where they are real images; not clamped, differentiable."""
+        """Images of this domain (B, C, H, W) as pixels, 0 to 1 for real images; not clamped, differentiable."""
         x = x if self.whitening is None else self.whitening.undo(x)
         return x * channels(self.std, x) + channels(self.mean, x)
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, C, H, W) of this size as images of this domain."""
+        """Pixels (B, C, H, W) of this domain's size as images of this domain."""
         x = (pixels - channels(self.mean, pixels)) / channels(self.std, pixels)
         return x if self.whitening is None else self.whitening.whiten(x)
 
     def to(self, device: torch.device) -> Domain:
-        """The same with its whitening on a device."""
+        """The same domain with its whitening on a device."""
         return self if self.whitening is None else replace(self, whitening=self.whitening.to(device))
 
     def looks_like(self, other: Domain) -> bool:
-        """Whether images need not be changed between the two."""
+        """Whether images can be passed between the two without conversion."""
         ours, theirs = ("" if d.whitening is None else d.whitening.identity for d in (self, other))
         return (self.shape, self.mean, self.std, ours) == (other.shape, other.mean, other.std, theirs)
 
@@ -53,8 +53,8 @@ def domain_of(images: Images) -> Domain:
 
 
 def bring(x: Tensor, here: Domain, there: Domain) -> Tensor:
-    """Images of one domain (B, C, H, W) as the other's: back to pixels, channels converted, resized (bilinear, antialiased),
-    normalized and whitened; differentiable. The very same tensor where nothing is to be done."""
+    """Convert images (B, C, H, W) from one domain to another: back to pixels, channels converted, resized (bilinear,
+    antialiased), normalized and whitened; differentiable. Returns the same tensor if nothing has to be done."""
     if here.looks_like(there):
         return x
     pixels = here.pixels(x)
@@ -67,7 +67,7 @@ def bring(x: Tensor, here: Domain, there: Domain) -> Tensor:
 
 
 def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images (B, C, H, W) at another size, bilinear, antialiased."""
+    """Images (B, C, H, W) resized, bilinear, antialiased."""
     if not needs_deterministic(pixels.device):
         return torch.nn.functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)
     rows, columns = (_resizing(pixels, axis, length) for axis, length in zip((2, 3), size, strict=True))
@@ -75,8 +75,8 @@ def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _resizing(pixels: Tensor, axis: int, length: int) -> Tensor:
-    """Resizing along an axis as a matrix (to, from), which is what it makes of the identity; interpolate's own backward has
-    no deterministic kernel on a GPU."""
+    """Resizing along an axis as a matrix (new length, old length), obtained by resizing the identity. ``interpolate`` itself
+    has no deterministic backward kernel on a GPU."""
     side = pixels.shape[axis]
     identity = torch.eye(side, device=pixels.device, dtype=pixels.dtype)[None, None]
     return torch.nn.functional.interpolate(identity, size=(length, side), mode="bilinear", antialias=True)[0, 0]

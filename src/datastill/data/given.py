@@ -1,4 +1,4 @@
-"""Images that were handed over in Python."""
+"""Images passed in from Python."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from datastill.errors import InputError
 
 
 class Given(Source):
-    """Images that were handed over in Python (``Images.from_dataset``), which nothing can load again.
+    """Images passed in from Python (``Images.from_dataset``), which cannot be loaded again.
 
-    label: what they were made of, for the card.
+    label: what they were created from, for the card.
     """
 
     label: str = ""
 
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
         of = f" ({self.label})" if self.label else ""
-        raise InputError(f"data: these images were handed over in Python{of} and cannot be loaded here; go on in Python, as in "
-                         "datastill.score(folder, images, train=images)")
+        raise InputError(f"data: these images were passed in from Python{of} and cannot be loaded here; continue in Python, "
+                         "for example datastill.score(folder, images, train=images)")

@@ -1,4 +1,4 @@
-"""ImageNet-1K, or a part of its classes, decoded when drawn."""
+"""ImageNet-1K, or a subset of its classes, decoded on access."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from datastill.errors import InputError
 
 SIDE = 224
 GET = ("get ILSVRC2012 from https://image-net.org/download (after registration) and unpack it into "
-       "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, or set data.path to a folder that holds these two")
+       "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, or set data.path to a folder that contains both")
 
 
 class ImageNet(Source):
-    """Photographs of 1,000 classes (Russakovsky et al. 2015): 1,281,167 for training, 50,000 of val/ for testing.
+    """Photographs of 1,000 classes (Russakovsky et al. 2015): 1,281,167 for training, the 50,000 in val/ for testing.
 
-    train/<wnid>/*.JPEG and val/<wnid>/*.JPEG in ``<root>/imagenet`` or ``data.path``; a part of the classes will do.
-    They are called by their folders (wnids), in alphabetical order. The shorter side is resized to ``data.size`` (224
-    unless given) and the middle is cut out. Nothing is decoded before it is drawn, and nothing is kept: a damaged file
-    shows when it is drawn, and the fingerprint is of the names and sizes of the files.
+    Reads train/<wnid>/*.JPEG and val/<wnid>/*.JPEG in ``<root>/imagenet`` or ``data.path``; a subset of the classes is
+    enough. Classes are named after their folders (wnids), in alphabetical order. The shorter side is resized to
+    ``data.size`` (default 224), then the center is cropped. Images are decoded on access and not cached, so a damaged file
+    is noticed only then; the fingerprint is computed from the names and sizes of the files.
     """
 
     mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
@@ -38,13 +38,13 @@ class ImageNet(Source):
         side, channels = size or SIDE, channels or 3
         classes = files.class_folders(folder / "train", folder / "val")
         train, test = (_split(folder / split, classes, side, channels) for split in ("train", "val"))
-        # of gray images the mean of the luma, and the mean of the three deviations: nothing has to be read for them
+        # for gray images: the mean of the luma and the mean of the three deviations, so that nothing has to be read
         mean, std = (self.mean, self.std) if channels == 3 else ((0.459,), (0.226,))
         return Arrays(train, test, tuple(classes), mean, std)
 
 
 def _split(folder: Path, classes: list[str], side: int, channels: int) -> tuple[files.LazyFiles, np.ndarray]:
-    """The images of one split, not read yet, and their targets (N,). Raises InputError for a class without images."""
+    """The images of one split, not yet read, and their targets (N,). Raises InputError for a class without images."""
     names: list[str] = []
     counts = []
     for wnid in classes:
@@ -62,7 +62,7 @@ def _split(folder: Path, classes: list[str], side: int, channels: int) -> tuple[
 
 
 def _square(image: Image.Image, side: int) -> Image.Image:
-    """The shorter side resized to ``side``, bilinear, and the middle of the longer one: torchvision's two steps."""
+    """Resize the shorter side to ``side``, bilinear, then center crop, both as torchvision does."""
     from torchvision.transforms import functional
 
     return functional.center_crop(functional.resize(image, side), [side, side])

@@ -1,4 +1,4 @@
-"""One split of a dataset, in memory or on disk: uint8 images, normalized when drawn, sampled by class."""
+"""One split of a dataset, in memory or on disk: uint8 images, normalized when sampled, sampled by class."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Batch(NamedTuple):
 
 
 class Lazy(ABC):
-    """Pixels that are read when they are drawn, in place of the tensor of ``Images``. ``shape`` is (N, C, H, W)."""
+    """Pixels that are read on access, used in place of the tensor in ``Images``. ``shape`` is (N, C, H, W)."""
 
     shape: tuple[int, int, int, int]
 
     @property
     def device(self) -> torch.device:
-        """Where what was read is."""
+        """The device of the images that are read."""
         return torch.device("cpu")
 
     @abstractmethod
@@ -44,14 +44,14 @@ class Lazy(ABC):
 
     @abstractmethod
     def identity(self, indices: Tensor) -> bytes:
-        """What the fingerprint is taken of in place of these images, so that they need not be read for it."""
+        """What the fingerprint hashes instead of these images, so that they need not be read."""
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
     """One split: ``pixels`` (N, C, H, W) uint8, ``targets`` (N,) int64, ``classes`` in order, mean and std per channel.
 
-    Pixels may be memory-mapped or ``Lazy``; then they stay on disk and only what is drawn comes to ``device``.
+    Pixels may be memory-mapped or ``Lazy``; then they stay on disk and only sampled images are moved to ``device``.
     """
 
     pixels: Tensor | Lazy
@@ -61,23 +61,23 @@ class Images:
     std: tuple[float, ...]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     mapped: bool = False
-    rows: Tensor | None = None  # of a part of a set on disk: which images it has, so that they need not be read
+    rows: Tensor | None = None  # for a subset of a dataset on disk: the indices of its images, so that they need not be read
     whitening: Whitening | None = None
-    whitened: Tensor | None = None  # the images as they are drawn, (N, C, H, W) float, where they are whitened
-    origin: Any = None  # the Data they were loaded by, or the name of what they were made of
+    whitened: Tensor | None = None  # the whitened images, (N, C, H, W) float, if whitening is used
+    origin: Any = None  # the Data that loaded them, or the name of what they were created from
     _known: list[str] = field(default_factory=list, init=False, repr=False)  # the fingerprint; shared with moved copies
 
     @classmethod
     def from_dataset(cls, dataset: Any, *, classes: Sequence[str] = (), mean: Sequence[float] = (),
                      std: Sequence[float] = (), like: Images | None = None) -> Images:
-        """Any map-style dataset of (image, label), torchvision's for example, read into memory.
+        """Read any map-style dataset of (image, label) into memory, for example one of torchvision's.
 
         An image is a PIL image, an array (H, W) or (H, W, C) uint8, or a tensor (C, H, W), uint8 or float in [0, 1] (as
-        ``ToTensor`` gives; normalized ones are refused, this library normalizes itself). Labels are whole numbers.
-        classes: names in order; unless given, ``dataset.classes``, else the numbers. mean, std: per channel, of pixels in
-        [0, 1]; unless given, those of these images. like: the training images, whose classes, mean and std are taken.
+        from ``ToTensor``; normalized images are rejected because this library normalizes them itself). Labels are integers.
+        classes: names in order; default: ``dataset.classes``, else the label numbers. mean, std: per channel, of pixels in
+        [0, 1]; default: measured on these images. like: the training images, whose classes, mean and std are used.
 
-        Raises InputError: an item that is no such pair, images of several sizes, fewer than two classes.
+        Raises InputError for an item that is not such a pair, images of several sizes, or fewer than two classes.
 
         >>> from torch.utils.data import TensorDataset
         >>> pairs = TensorDataset(torch.rand(6, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2]))
@@ -103,7 +103,7 @@ class Images:
         return tuple(torch.split(order, torch.bincount(self.targets, minlength=len(self.classes)).tolist()))
 
     def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
-        """The images at these rows (B,), normalized and whitened where that was asked for, on the device; the same in every
+        """The images at these rows (B,) on the device, normalized, and whitened if whitening is used; the same in every
         epoch."""
         targets = send(self.targets[rows], self.device)
         x = self.normalize(send(self.raw(rows), self.device)) if self.whitened is None else \
@@ -111,25 +111,25 @@ class Images:
         return Batch(x, torch.nn.functional.one_hot(targets, len(self.classes)).to(x.dtype))
 
     def raw(self, indices: Tensor) -> Tensor:
-        """The stored pixels at these indices, (B, C, H, W) uint8, where they are kept; in the plain layout."""
+        """The stored pixels at these indices, (B, C, H, W) uint8, on the device that holds them, in contiguous layout."""
         return _plain(self.pixels[self._places(indices)])
 
     def _places(self, indices: Tensor) -> Tensor:
-        """Where these images are among the pixels."""
+        """Positions of these images in ``pixels``."""
         indices = send(indices, self.pixels.device)
         return indices if self.rows is None else self.rows[indices]
 
     def sample(self, n: int, rng: RNG, of_class: int | None = None) -> Batch:
-        """``n`` random images without replacement, of one class if asked; all there are where there are fewer."""
+        """``n`` random images without replacement, from one class if given; all images if there are fewer than ``n``."""
         return self.batch(self.draw(n, rng, of_class))
 
     def draw(self, n: int, rng: RNG, of_class: int | None = None) -> Tensor:
-        """Indices of what ``sample`` gives."""
+        """Indices of the images that ``sample`` returns."""
         pool = torch.arange(len(self)) if of_class is None else self.of_class[of_class]
         return pool[rng.permutation(len(pool))[:n]]
 
     def subset(self, indices: Tensor) -> Images:
-        """The split reduced to these indices, in this order; of one on disk nothing is read."""
+        """The split reduced to these indices, in this order; nothing is read if it is on disk."""
         whitened = None if self.whitened is None else self.whitened[indices.to(self.whitened.device)]
         part = replace(self, targets=self.targets[indices], whitened=whitened, origin=None)
         if self.mapped or isinstance(self.pixels, Lazy):
@@ -137,7 +137,7 @@ class Images:
         return replace(part, pixels=self.pixels[indices])
 
     def to(self, device: torch.device) -> Images:
-        """The same split, its fingerprint too, drawn on another device; pixels move there unless they are on disk."""
+        """The same split and fingerprint, sampled on another device; pixels move there unless they are on disk."""
         pixels = self.pixels if self.mapped or isinstance(self.pixels, Lazy) else self.pixels.to(device)
         moved = replace(self, pixels=pixels, device=device,
                         whitened=None if self.whitened is None else self.whitened.to(device),
@@ -146,18 +146,18 @@ class Images:
         return moved
 
     def whiten(self, whitening: Whitening) -> Images:
-        """The split whitened, once and for all its draws; the stored pixels stay what they are."""
+        """The split with its images whitened once, in advance; the stored pixels are unchanged."""
         parts = [whitening.whiten(self.normalize(self.raw(rows))) for rows in torch.arange(len(self)).split(4096)]
         return replace(self, whitening=whitening, whitened=torch.cat(parts) if parts else torch.zeros(0, *self.shape))
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) -> float32 with the mean and std of the dataset; in the plain layout."""
+        """uint8 (B, C, H, W) -> float32, normalized with the mean and std of the dataset, in contiguous layout."""
         return _plain((pixels.float() / 255 - channels(self.mean, pixels)) / channels(self.std, pixels))
 
     @property
     def fingerprint(self) -> str:
-        """12 hex digits of the content: pixels (or what a ``Lazy`` has for them), targets, class names, in order, and
-        the mean and std they are drawn with, and the whitening."""
+        """12 hex digits that identify the content: pixels (or the identity of a ``Lazy``), targets, class names in order,
+        mean and std, and whitening."""
         if not self._known:
             self._known.append(self._hashed())
         _alive[self] = None
@@ -174,11 +174,11 @@ class Images:
         return sha.hexdigest()[:12]
 
 
-_alive: WeakKeyDictionary[Images, None] = WeakKeyDictionary()  # those whose content was asked for
+_alive: WeakKeyDictionary[Images, None] = WeakKeyDictionary()  # those whose fingerprint was computed
 
 
 def at_hand(fingerprint: str) -> Images | None:
-    """Images of this content that are alive in this process, so that they need not be handed over a second time."""
+    """Images with this fingerprint that are alive in this process, so that they need not be passed in again."""
     found = [images for images in _alive if images._known == [fingerprint]]
     return found[-1] if found else None
 
@@ -192,20 +192,20 @@ def mean_and_std(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return torch.stack([of(images.raw(rows).double() / 255).sum((0, 2, 3)) for rows in parts]).sum(0) / count
 
     mean = total(lambda x: x)
-    std = total(lambda x: (x - mean.view(1, -1, 1, 1)).square()).sqrt().clamp_min(1e-3)  # one flat color stays finite
+    std = total(lambda x: (x - mean.view(1, -1, 1, 1)).square()).sqrt().clamp_min(1e-3)  # not 0 for flat images
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
 
 
 def _plain(x: Tensor) -> Tensor:
-    """The same values with the strides of a new tensor, copied only where they lie in another order.
+    """The same values with the strides of a new tensor; copied only if they are stored in another order.
 
-    A convolution chooses its code, and so its rounding, by strides; ``contiguous()`` leaves those of a size of 1.
+    A convolution picks its kernel, and so its rounding, by strides; ``contiguous()`` keeps the strides of size-1 dimensions.
     """
     return x.reshape(-1).view(x.shape)
 
 
 def channels(values: tuple[float, ...], like: Tensor) -> Tensor:
-    """A value for each channel, (1, C, 1, 1)."""
+    """One value per channel, (1, C, 1, 1), on the device of ``like``."""
     return torch.tensor(values, device=like.device).view(1, -1, 1, 1)
 
 

@@ -1,4 +1,4 @@
-"""What a data source has to give, and the checks every set passes."""
+"""The interface of data sources, and the checks that every dataset has to pass."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from datastill.data.images import Lazy
 from datastill.description import Family
 from datastill.errors import InputError
 
-SMALLEST = 4  # pixels of a side
+SMALLEST = 4  # pixels per side
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """What a source read: images (N, H, W, C) uint8 and targets (N,) of both splits.
+    """What a source returns: images (N, H, W, C) uint8 and targets (N,) of both splits.
 
-    In place of an array of images there may be a ``Lazy``, already of the size and channels asked for.
-    ``test`` is None where the source has no split of its own: a part of the training images is then kept for testing.
-    ``mean`` and ``std`` are the field's usual ones where there are any, else they are measured on the training images.
+    Instead of an array of images there may be a ``Lazy`` that already has the requested size and channels.
+    ``test`` is None if the source has no test split: a part of the training images is then held out for testing.
+    ``mean`` and ``std`` are the values commonly used for the dataset; if None, they are measured on the training images.
     """
 
     train: tuple[np.ndarray | Lazy, np.ndarray]
@@ -34,27 +34,27 @@ class Arrays:
 
 
 class Source(Family):
-    """Reads one dataset. A new one is a file in ``datastill/data`` (or a class outside) with ``read``."""
+    """Reads one dataset. To add a source, put a class with ``read`` into a file in ``datastill/data``, or outside."""
 
     home: ClassVar[str] = "datastill.data"
-    download: ClassVar[bool] = False  # whether it can be fetched where there is a network
+    download: ClassVar[bool] = False  # whether it can be downloaded
 
     @abstractmethod
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
-        """The dataset at ``place``: the data root, or ``data.path``. ``size`` and ``channels`` are wishes that a
-        source of loose image files honors while decoding; others leave them to their caller."""
+        """The dataset at ``place``: the data root, or ``data.path``. ``size`` and ``channels`` are the requested ones:
+        sources of separate image files apply them while decoding, others leave that to the caller."""
 
 
 def check_arrays(arrays: Arrays, name: str, size: int | None = None, channels: int | None = None) -> Arrays:
-    """The same arrays, if they can be distilled once they are brought to ``size`` and ``channels``, where asked for.
+    """Return the same arrays if they can be distilled after conversion to ``size`` and ``channels``, if given.
 
-    Raises InputError: an empty class, a single class, a class name that cannot be written, a wrong shape.
+    Raises InputError for an empty class, a single class, a class name that is not valid Unicode, or a wrong shape.
     """
     for label, class_name in enumerate(arrays.classes):
         if not class_name.strip() or not _writable(class_name):
-            raise InputError(f"{name}: class {label} is called {class_name!r}; expected a name of Unicode characters")
+            raise InputError(f"{name}: class {label} is named {class_name!r}; expected a non-empty name of valid Unicode")
     if len(arrays.classes) < 2:
-        raise InputError(f"{name}: {len(arrays.classes)} class; a classification set needs at least two")
+        raise InputError(f"{name}: {len(arrays.classes)} class; a classification dataset needs at least two")
     if len(set(arrays.classes)) < len(arrays.classes):
         raise InputError(f"{name}: class names are not unique: {', '.join(arrays.classes)}")
     for split, pair in (("training", arrays.train), ("test", arrays.test)):
@@ -62,12 +62,12 @@ def check_arrays(arrays: Arrays, name: str, size: int | None = None, channels: i
             _check_split(*pair, split, arrays.classes, name)
     train, test = (_wanted(pair[0], size, channels) if pair else None for pair in (arrays.train, arrays.test))
     if test is not None and test != train:
-        raise InputError(f"{name}: training images are {train} (H, W, C), test images {test}; they must agree")
+        raise InputError(f"{name}: training images are {train} (H, W, C), test images are {test}; they must match")
     return arrays
 
 
 def _writable(text: str) -> bool:
-    """Whether it is valid Unicode; a file name or an array of text need not be."""
+    """Whether it is valid Unicode; file names and text arrays need not be."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -87,18 +87,18 @@ def _check_split(images: np.ndarray | Lazy, targets: np.ndarray, split: str,
     if shape[0] != len(targets):
         raise InputError(f"{name}: {shape[0]} {split} images but {len(targets)} targets")
     if len(targets) and (targets.min() < 0 or targets.max() >= len(classes)):
-        raise InputError(f"{name}: {split} targets run from {targets.min()} to {targets.max()}; "
+        raise InputError(f"{name}: {split} targets range from {targets.min()} to {targets.max()}; "
                          f"expected 0 to {len(classes) - 1} for {len(classes)} classes")
     counts = np.bincount(targets.astype(np.int64), minlength=len(classes))
     if split == "training" and (counts == 0).any():
-        raise InputError(f"{name}: class {classes[int(counts.argmin())]!r} has no {split} image; "
+        raise InputError(f"{name}: class {classes[int(counts.argmin())]!r} has no {split} images; "
                          "add some or leave the class out")
     if split == "test" and not len(targets):
         raise InputError(f"{name}: the test split is empty")
 
 
 def _form(images: np.ndarray | Lazy) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape (N, H, W, C) and type of the images."""
+    """Shape (N, H, W, C) and dtype of the images."""
     if isinstance(images, Lazy):
         count, channels, height, width = images.shape
         return (count, height, width, channels), np.dtype(np.uint8)
@@ -106,6 +106,6 @@ def _form(images: np.ndarray | Lazy) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _wanted(images: np.ndarray | Lazy, size: int | None, channels: int | None) -> tuple[int, ...]:
-    """(H, W, C) of an image once it is brought to ``size`` and ``channels``; a ``Lazy`` is already."""
+    """(H, W, C) of an image after conversion to ``size`` and ``channels``; a ``Lazy`` is already converted."""
     height, width, depth = _form(images)[0][1:]
     return (height, width, depth) if isinstance(images, Lazy) else (size or height, size or width, channels or depth)

@@ -14,8 +14,8 @@ from datastill.data.source import Arrays, Source
 class SVHN(Source):
     """32x32 house numbers in color (Netzer et al. 2011): 73,257 training and 26,032 test images; "extra" is left out.
 
-    torchvision's two files, train_32x32.mat and test_32x32.mat: in ``<root>/SVHN``, where they are fetched to, or in
-    the root itself, which is where torchvision's loader looks. The label 10 of these files means the digit 0.
+    Reads torchvision's two files, train_32x32.mat and test_32x32.mat: in ``<root>/SVHN``, where they are downloaded to, or
+    in the root itself, which is where torchvision's loader looks. The label 10 in these files means the digit 0.
     """
 
     download: ClassVar[bool] = True

@@ -23,12 +23,12 @@ LOG = logging.getLogger("datastill")
 
 
 class TinyImageNet(Source):
-    """64x64 color photographs of 200 classes (Le and Yang 2015): 100,000 for training, 10,000 of val/ for testing.
+    """64x64 color photographs of 200 classes (Le and Yang 2015): 100,000 for training, the 10,000 in val/ for testing.
 
-    The original layout in ``<root>/tiny-imagenet-200`` or ``data.path``: wnids.txt, words.txt,
-    train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt. The classes are those of wnids.txt, in
-    its order, that have training images there; a part of the 200 will do, and a warning of the logger ``datastill``
-    says so. Gray files become RGB.
+    Reads the original layout in ``<root>/tiny-imagenet-200`` or ``data.path``: wnids.txt, words.txt,
+    train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt. The classes are those in wnids.txt that have
+    training images, in that order; a subset of the 200 is accepted with a warning from the logger ``datastill``. Gray
+    images are converted to RGB.
     """
 
     download: ClassVar[bool] = True
@@ -38,25 +38,25 @@ class TinyImageNet(Source):
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
         folder = place if (place / "wnids.txt").is_file() else place / FOLDER
         if not folder.is_dir():
-            attempt("tiny_imagenet", f"{folder} (of {URL})", lambda: _fetch(place, folder))
+            attempt("tiny_imagenet", f"{folder} (from {URL})", lambda: _fetch(place, folder))
         wnids = list(dict.fromkeys(line.strip() for line in _lines(folder / "wnids.txt")))
         train = {wnid: _images(folder / "train" / wnid / "images") for wnid in wnids}
         present = [wnid for wnid in wnids if train[wnid]]
         if not present:
-            raise InputError(f"dataset tiny_imagenet: no images in {folder / 'train'}/<wnid>/images of any of the "
-                             f"{len(wnids)} classes of {folder / 'wnids.txt'}; unpack {URL} there again")
+            raise InputError(f"dataset tiny_imagenet: no images in {folder / 'train'}/<wnid>/images for any of the "
+                             f"{len(wnids)} classes in {folder / 'wnids.txt'}; unpack {URL} there again")
         labels = np.repeat(np.arange(len(present)), [len(train[wnid]) for wnid in present])
         test, test_labels, left_out = _validation(folder / "val", present)
         if left_out or len(present) < len(wnids):
-            LOG.warning("tiny_imagenet: %d of %d classes are there; %d validation images are left out: their class or "
-                        "their file is missing", len(present), len(wnids), left_out)
+            LOG.warning("tiny_imagenet: found %d of %d classes; %d validation images are left out because their class or "
+                        "file is missing", len(present), len(wnids), left_out)
         names = _class_names(folder / "words.txt", wnids)
         return Arrays((_read([path for wnid in present for path in train[wnid]]), labels), (_read(test), test_labels),
                       tuple(names[wnid] for wnid in present), self.mean, self.std)
 
 
 def _fetch(place: Path, folder: Path) -> None:
-    """The archive into ``place``, unpacked aside first: a folder that is there is a whole one."""
+    """Download the archive to ``place``. It is unpacked in a temporary folder first, so ``folder`` is always complete."""
     from torchvision.datasets.utils import download_and_extract_archive
 
     with made(place), tempfile.TemporaryDirectory(prefix=f".{FOLDER}-", dir=place) as aside:
@@ -65,7 +65,7 @@ def _fetch(place: Path, folder: Path) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty. Raises InputError."""
+    """The non-empty lines of a text file. Raises InputError."""
     try:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except FileNotFoundError:
@@ -79,7 +79,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _validation(folder: Path, classes: list[str]) -> tuple[list[Path], np.ndarray, int]:
-    """The annotated images that are there of these classes, their labels, and how many others are annotated."""
+    """The annotated images of these classes that exist, their labels, and how many other images are annotated."""
     label_of = {wnid: label for label, wnid in enumerate(classes)}
     there = set(files.image_names(folder / "images"))
     annotations = _lines(folder / "val_annotations.txt")
@@ -94,13 +94,13 @@ def _validation(folder: Path, classes: list[str]) -> tuple[list[Path], np.ndarra
             paths.append(folder / "images" / name)
             labels.append(label)
     if not paths:
-        raise InputError(f"dataset tiny_imagenet: no image in {folder / 'images'} of the {len(classes)} classes that "
+        raise InputError(f"dataset tiny_imagenet: no image in {folder / 'images'} for the {len(classes)} classes that "
                          f"have training images; unpack {URL} again")
     return paths, np.array(labels), len(annotations) - len(paths)
 
 
 def _class_names(words: Path, wnids: list[str]) -> dict[str, str]:
-    """The first name of each class in words.txt, with its wnid where two share it; its wnid where it has none."""
+    """The first name of each class in words.txt, with its wnid if several classes share it; the wnid if it has none."""
     known = dict(line.split("\t", 1) for line in _lines(words) if "\t" in line) if words.is_file() else {}
     first = {wnid: known.get(wnid, "").split(",")[0].strip() or wnid for wnid in wnids}
     times = Counter(first.values())
@@ -115,5 +115,5 @@ def _decode(path: Path) -> np.ndarray:
     image = files.decode(path, lambda image: files.convert(image, path, 3))
     if image.shape[:2] != (SIDE, SIDE):
         raise InputError(f"{path} is {image.shape[1]}x{image.shape[0]} pixels; tiny_imagenet has images of "
-                         f"{SIDE}x{SIDE}; take it from the archive again, or read other sizes with data.source=folder")
+                         f"{SIDE}x{SIDE}; extract it from the archive again, or read other sizes with data.source=folder")
     return image

@@ -1,4 +1,4 @@
-"""ZCA whitening: fitted once on the training images, kept with what is distilled from them, and undone for viewing."""
+"""ZCA whitening: fitted once on the training images, stored with the distilled images, and undone for viewing."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from datastill.store import once
 if TYPE_CHECKING:
     from torch import Tensor
 
-EPS = 0.1  # added to every eigenvalue, as MTT, FTD, TESLA and DATM do
+EPS = 0.1  # added to every eigenvalue, as in MTT, FTD, TESLA and DATM
 
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """x -> (x - mean) W with W = U diag(s + eps)^-1/2 U', the eigenvectors U and eigenvalues s of the covariance.
+    """x -> (x - mean) W with W = U diag(s + eps)^-1/2 U', with eigenvectors U and eigenvalues s of the covariance.
 
-    Of flattened images normalized with mean and std, D = C H W numbers each: mean (D,), vectors (D, D) in columns, values
-    (D,). W is symmetric, so that whitened images still look like images. (Krizhevsky 2009; eps as in MTT's code.)
+    It applies to flattened images normalized with mean and std, D = C H W numbers each: mean (D,), vectors (D, D) in
+    columns, values (D,). W is symmetric, so whitened images still look like images. (Krizhevsky 2009; eps as in MTT's code.)
 
-    identity: names what it was fitted on, so that sets whitened differently are told apart.
+    identity: names the images it was fitted on, to distinguish datasets that are whitened differently.
     """
 
     mean: Tensor
@@ -57,11 +57,11 @@ class Whitening:
         return (x.flatten(1) @ self.inverse + self.mean).view(x.shape)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What it takes to keep it."""
+        """The tensors to store; see ``from_tensors``."""
         return {"mean": self.mean, "vectors": self.vectors.contiguous(), "values": self.values}
 
     def to(self, device: torch.device | torch.dtype) -> Whitening:
-        """The same on another device, or in another floating type."""
+        """The same on another device, or in another floating-point dtype."""
         return replace(self, mean=self.mean.to(device), vectors=self.vectors.to(device), values=self.values.to(device))
 
 
@@ -81,7 +81,7 @@ def fit(parts: Sequence[Tensor], identity: str = "", eps: float = EPS) -> Whiten
 
 
 def fit_once(path: Path, identity: str, parts: Callable[[], Sequence[Tensor]]) -> Whitening:
-    """The whitening kept at ``path``, else fitted to these parts and kept there if that is possible; in float32."""
+    """The whitening stored at ``path``, else fitted on these parts and stored there if possible; in float32."""
     from safetensors.torch import load, save
 
     fitted: list[Whitening] = []
@@ -93,13 +93,13 @@ def fit_once(path: Path, identity: str, parts: Callable[[], Sequence[Tensor]]) -
     try:
         if path.parent.is_dir():
             return from_tensors(load(once(path, make).read_bytes()), identity)
-    except OSError:  # a root that is only to be read is no reason to stop
+    except OSError:  # a read-only root is no reason to stop
         pass
     return fitted[0] if fitted else fit(parts(), identity).to(torch.float32)
 
 
 def from_tensors(tensors: Mapping[str, Tensor], identity: str) -> Whitening:
-    """What ``Whitening.tensors`` gave. Raises KeyError where a part is missing or does not fit the others."""
+    """Inverse of ``Whitening.tensors``. Raises KeyError if a tensor is missing or does not match the others."""
     mean, vectors, values = (tensors[name] for name in ("mean", "vectors", "values"))
     if vectors.shape != (len(mean), len(mean)) or values.shape != mean.shape:
         raise KeyError("vectors")
@@ -107,11 +107,11 @@ def from_tensors(tensors: Mapping[str, Tensor], identity: str) -> Whitening:
 
 
 def check_memory(count: int, shape: tuple[int, int, int]) -> None:
-    """Check that so many images of this shape can be whitened here. Raises InputError that says the memory it takes."""
+    """Check that ``count`` images of this shape can be whitened here. Raises InputError that states the memory needed."""
     size = shape[0] * shape[1] * shape[2]
-    needed = 8 * 5 * size**2 + 2 * 4 * size * count  # covariance, its eigenvectors, what finding them takes; the images
+    needed = 8 * 5 * size**2 + 2 * 4 * size * count  # covariance, eigenvectors, workspace for computing them; the images
     there = memory.total()
     if needed > memory.SHARE * there:
-        raise InputError(f"data.zca: whitening {count} images of shape {shape} takes about "
-                         f"{needed / 2**30:.0f} GiB, and this machine has {there / 2**30:.0f} GiB; choose a smaller "
-                         "data.size, or data.zca=false")
+        raise InputError(f"data.zca: whitening {count} images of shape {shape} needs about "
+                         f"{needed / 2**30:.0f} GiB of memory, and this machine has {there / 2**30:.0f} GiB; choose a "
+                         "smaller data.size, or data.zca=false")

@@ -1,4 +1,4 @@
-"""Networks by name: ``convnet:width=32,norm=batch``. Each gives logits, ``embed(x)`` and named feature maps."""
+"""Networks by name: ``convnet:width=32,norm=batch``. Each provides logits, ``embed(x)`` and named feature maps."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ __all__ = ["Architecture", "Network", "as_function", "chunk_size", "couples_samp
 
 
 def __getattr__(name: str) -> Any:
-    """``Network`` derives from torch's class, and torch is only imported when it is used."""
+    """Import ``Network`` lazily: it derives from torch's class, and torch is imported only when it is used."""
     if name != "Network":
         raise AttributeError(f"module 'datastill.nets' has no attribute {name!r}")
     from datastill.nets._network import Network

@@ -1,4 +1,4 @@
-"""Networks of other libraries, made to give what a Network gives."""
+"""Networks of other libraries, wrapped to provide the interface of ``Network``."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from datastill.digest import digest
 from datastill.nets._network import Network
 from datastill.nets.network import Architecture, Shape, Stem, does_not_fit
 
-USUAL = (32, 64, 96, 128, 224, 256)  # pixels a side
-MISFITS = (RuntimeError, ValueError, AssertionError)  # how other libraries say that an image size does not fit
+USUAL = (32, 64, 96, 128, 224, 256)  # pixels per side
+MISFITS = (RuntimeError, ValueError, AssertionError)  # what other libraries raise if an image size does not fit
 
 
 class ForeignNetwork(Network):
     """A Network around any module that turns images into features; ``taps`` names its submodules by dotted path.
 
-    ``classifier_path`` is where the library has the classifier, so that weights by the library's names can be loaded.
-    ``arrange`` turns a submodule's output into a map (B, C, H, W), where it is none. Attention is computed in the plain
-    form: the fused kernels cannot be differentiated twice, and gradient matching must.
+    ``classifier_path`` is the path of the classifier in the library's module, so that weights under the library's names can
+    be loaded. ``arrange`` converts a submodule's output to a map (B, C, H, W) if it is not one. Attention uses the math
+    backend: the fused kernels cannot be differentiated twice, which gradient matching needs.
     """
 
     def __init__(self, features: nn.Module, classifier: nn.Module, taps: Mapping[str, str],
@@ -51,14 +51,14 @@ class ForeignNetwork(Network):
 
 
 def wants_small(stem: Stem, shape: Shape) -> bool:
-    """Whether the stem is to be made for small images: "auto" says so up to 64 px, where one made for 224 px throws most of
-    the image away."""
+    """Whether to use a stem for small images. "auto" does up to 64 px, where a stem designed for 224 px discards most of the
+    image."""
     return stem == "small" or (stem == "auto" and max(shape[1:]) <= 64)
 
 
 def settle(model: nn.Module) -> nn.Module:
-    """The model without dropout and stochastic depth, which draw from the global generator, and with nothing in place,
-    so that feature maps stay what they were."""
+    """The model without dropout and stochastic depth, which draw from the global generator, and without in-place
+    operations, which would overwrite feature maps."""
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__ == "StochasticDepth":
             module.p = 0.0  # type: ignore[assignment]
@@ -72,9 +72,9 @@ _features: dict[tuple[str, Shape], int] = {}
 
 
 def count_features(architecture: Architecture, network: ForeignNetwork, shape: Shape) -> int:
-    """How many features D the network gives for an image; it is tried once for each description and image size.
+    """Number of features D of the network; measured with a forward pass once per description and image size.
 
-    Raises what the network raises where the image does not fit.
+    Raises whatever the network raises if the image size does not fit.
     """
     key = (digest(architecture), shape)
     if key not in _features:
@@ -88,13 +88,13 @@ def count_features(architecture: Architecture, network: ForeignNetwork, shape: S
 
 
 def fitted(name: str, shape: Shape, build: Callable[[Shape], Network]) -> Network:
-    """``build(shape)``. Raises InputError, which names the usual sizes that fit, where the image does not."""
+    """``build(shape)``. If the image size does not fit, raises InputError that lists common sizes that do."""
     try:
         return build(shape)
     except MISFITS as error:
         reason = str(error).partition("\n")[0].rstrip(".!") or type(error).__name__
     fitting = [str(side) for side in USUAL if _fits((shape[0], side, side), build)]
-    raise does_not_fit(name, shape, f"{reason}; it fits {', '.join(fitting) or 'none of the usual'} pixels a side")
+    raise does_not_fit(name, shape, f"{reason}; common sizes that fit (pixels per side): {', '.join(fitting) or 'none'}")
 
 
 def _fits(shape: Shape, build: Callable[[Shape], Network]) -> bool:

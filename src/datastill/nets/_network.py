@@ -1,4 +1,4 @@
-"""What every network of the library gives: logits, features, and feature maps by name."""
+"""The interface of every network of the library: logits, features, and feature maps by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Network(nn.Module):
     """``features`` in named stages, then a linear ``classifier`` on their flattened output.
 
     ``taps`` names the feature maps: tap -> the stage whose output it is, in order. ``features`` is an ``nn.Sequential``;
-    a subclass with a ``maps`` of its own may have any module there.
+    a subclass that overrides ``maps`` may use any module.
     """
 
     def __init__(self, features: nn.Module, classifier: nn.Module, taps: Mapping[str, str]) -> None:

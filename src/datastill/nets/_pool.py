@@ -1,4 +1,4 @@
-"""2x2 average pooling that is fast on a CPU too, its first and second derivatives included."""
+"""2x2 average pooling that is also fast on a CPU, including its first and second derivatives."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class AveragePool(nn.Module):
     """Mean of 2x2 squares, (B, C, H, W) -> (B, C, H // 2, W // 2).
 
-    On a CPU as a convolution of each channel with 1/4: the same numbers as ``avg_pool2d``, whose CPU code is not
-    vectorized for this layout and took a third of a whole DM iteration (``benchmarks/bench.py``).
+    On a CPU it is computed as a depthwise convolution with 1/4. The result equals that of ``avg_pool2d``, whose CPU code is
+    not vectorized for this layout and took a third of a whole DM iteration (``benchmarks/bench.py``).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -21,8 +21,8 @@ class AveragePool(nn.Module):
 
 
 class _Mean(torch.autograd.Function):
-    """The means. Pooling is linear and its own derivative's derivative; torch would go through the channels one by one to
-    differentiate the convolution twice, which gradient matching needs."""
+    """The means. Pooling is linear, so it is also the derivative of its own backward. To differentiate the convolution
+    twice, as gradient matching needs, torch would loop over the channels one by one."""
 
     generate_vmap_rule = True
 
@@ -40,14 +40,14 @@ class _Mean(torch.autograd.Function):
 
 
 class _Spread(torch.autograd.Function):
-    """A quarter of each value to the four pixels of its square; a row or column left over gets 0."""
+    """A quarter of each value to the four pixels of its square; a leftover row or column gets 0."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, height: int, width: int) -> Tensor:
         over = (height - 2 * x.shape[-2], width - 2 * x.shape[-1])
-        if x.dtype != torch.float32:  # for which transposed convolutions of single channels are very slow
+        if x.dtype != torch.float32:  # depthwise transposed convolutions are very slow for other dtypes
             squares = (x * 0.25)[..., :, None, :, None].expand(*x.shape[:-1], 2, x.shape[-1], 2)
             return F.pad(squares.reshape(*x.shape[:-2], 2 * x.shape[-2], 2 * x.shape[-1]), (0, over[1], 0, over[0]))
         return F.conv_transpose2d(x, _quarters(x), stride=2, groups=x.shape[-3], output_padding=over)

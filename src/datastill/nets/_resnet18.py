@@ -1,4 +1,4 @@
-"""What a ResNet is made of."""
+"""Building blocks of a ResNet."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Downsample = Literal["stride", "pool"]
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes.
+    """Two 3x3 convolutions with a shortcut, which is a 1x1 convolution if the shape changes.
 
-    (B, before, height, width) -> (B, after, *out), where ``downsample`` halves the sides.
+    (B, before, height, width) -> (B, after, *out); ``downsample`` halves the sides.
     """
 
     def __init__(self, before: int, after: int, height: int, width: int, norm: Norm,
@@ -34,7 +34,7 @@ class BasicBlock(nn.Module):
         self.residual = nn.Sequential(layers)
         shortcut: OrderedDict[str, nn.Module] = OrderedDict()
         if pooled:
-            # before the convolution, not behind it as in the original: the same numbers for a quarter of the work
+            # before the convolution, not after it as in the original: the same result for a quarter of the work
             shortcut["pool"] = nn.AvgPool2d(2)
         if downsample is not None or before != after:
             shortcut["conv"] = nn.Conv2d(before, after, 1, stride=stride, bias=False)
@@ -52,6 +52,6 @@ def conv3(before: int, after: int, stride: int) -> nn.Conv2d:
 
 
 def add_norm(layers: OrderedDict[str, nn.Module], name: str, norm: Norm, channels: int, height: int, width: int) -> None:
-    """A normalization layer, unless there is none."""
+    """Add a normalization layer, unless ``norm`` is "none"."""
     if (layer := norm_layer(norm, channels, height, width)) is not None:
         layers[name] = layer

@@ -1,4 +1,4 @@
-"""A network of timm, made to give what a Network gives."""
+"""A timm network, wrapped to provide the interface of ``Network``."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from datastill.nets._foreign import ForeignNetwork
 
 
 class TimmNetwork(ForeignNetwork):
-    """A ForeignNetwork whose feature maps are what timm says they are."""
+    """A ForeignNetwork whose feature maps are those reported by timm."""
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         """Feature maps by tap name in order of depth, each (B, C, H, W)."""
         with sdpa_kernel(SDPBackend.MATH):
             found = self.features.forward_intermediates(x, intermediates_only=True)  # type: ignore[operator]
         if len(found) != len(self.taps):
-            raise InputError(f"timm's {type(self.features).__name__} names {len(self.taps)} feature maps and gives "
+            raise InputError(f"timm's {type(self.features).__name__} declares {len(self.taps)} feature maps but returns "
                              f"{len(found)}; choose another network")
         return dict(zip(self.taps, found, strict=True))

@@ -1,4 +1,4 @@
-"""What a vision transformer is made of."""
+"""Building blocks of a vision transformer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Pooling = Literal["class", "mean"]
 
 
 class TokenNetwork(Network):
-    """A Network whose stages hand on tokens (B, N, D), one for each cell of ``grid`` (rows, columns), last."""
+    """A Network whose stages pass on tokens (B, N, D); the last ones are those of the cells of ``grid`` (rows, columns)."""
 
     def __init__(self, features: nn.Sequential, classifier: nn.Module, taps: dict[str, str],
                  grid: tuple[int, int]) -> None:
@@ -23,13 +23,13 @@ class TokenNetwork(Network):
         self.grid = grid
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Grids of tokens by tap name in order of depth, each (B, D, rows, columns), without the class token."""
+        """Token grids by tap name in order of depth, each (B, D, rows, columns), without the class token."""
         return {tap: tokens[:, -math.prod(self.grid):].transpose(1, 2).unflatten(2, self.grid)
                 for tap, tokens in super().maps(x).items()}
 
 
 class Tokens(nn.Module):
-    """Images (B, C, H, W) -> tokens (B, N, D): patches, after a class token where the features are one, plus positions."""
+    """Images (B, C, H, W) -> tokens (B, N, D): a class token if ``pooling`` is "class", then patches, plus positions."""
 
     def __init__(self, channels: int, width: int, patch: int, patches: int, pooling: Pooling) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Tokens(nn.Module):
 
 
 class Block(nn.TransformerEncoderLayer):
-    """Torch's own, with attention that can be differentiated twice: the fused kernels cannot, and gradient matching must."""
+    """Torch's layer with twice differentiable attention: gradient matching needs it, and the fused kernels are not."""
 
     def forward(self, src: Tensor, *args: object, **options: object) -> Tensor:
         with sdpa_kernel(SDPBackend.MATH):
@@ -53,7 +53,7 @@ class Block(nn.TransformerEncoderLayer):
 
 
 class Pooled(nn.Module):
-    """Tokens (B, N, D) -> features (B, D): the class token, which stands first, or the mean."""
+    """Tokens (B, N, D) -> features (B, D): the class token, which comes first, or the mean."""
 
     def __init__(self, pooling: Pooling) -> None:
         super().__init__()

@@ -21,9 +21,9 @@ POOLED = (1, 2, 5)
 class AlexNet(Architecture):
     """Five blocks of [convolution, norm, ReLU], 2x2 max pooling after the first, second and fifth, then linear.
 
-    Krizhevsky et al. 2012 in the small form of Zhao et al. 2021 (with norm "batch", AlexNetBN): kernels 5, 5, 3, 3, 3.
-    ``width`` is the number of channels of the first convolution; the others keep the proportions 128:192:256:192:192.
-    With one channel the first convolution pads by 4, which brings 28 px to 32. Feature maps: ``block1`` ... ``block5``
+    Krizhevsky et al. 2012 in the small variant of Zhao et al. 2021 (with norm "batch", AlexNetBN): kernels 5, 5, 3, 3, 3.
+    ``width`` is the number of channels of the first convolution; the others scale in proportion, 128:192:256:192:192.
+    With one channel the first convolution pads by 4, so that 28 px become 32. Feature maps: ``block1`` ... ``block5``
     after the activation, before pooling.
     """
 
@@ -37,7 +37,7 @@ class AlexNet(Architecture):
         wider = 4 if channels == 1 else 0
         height, width = height + wider, width + wider
         if min(height, width) < 2 ** len(POOLED):
-            raise does_not_fit("alexnet", shape, f"it needs at least {2 ** len(POOLED) - wider} pixels a side; "
+            raise does_not_fit("alexnet", shape, f"it needs at least {2 ** len(POOLED) - wider} pixels per side; "
                                "use mlp or convnet")
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for block, (share, kernel) in enumerate(zip(CHANNELS, KERNELS, strict=True), start=1):

@@ -1,4 +1,4 @@
-"""The ConvNet of the field: equal blocks of convolution, normalization, activation and pooling."""
+"""The ConvNet commonly used in the field: identical blocks of convolution, normalization, activation and pooling."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class ConvNet(Architecture):
     """``depth`` blocks of [3x3 convolution to ``width`` channels, norm, activation, 2x2 pooling], then linear.
 
-    Gidaris & Komodakis 2018, in the form of Zhao et al. 2021: with one channel the first convolution pads by 3, which brings
-    28 px to 32. ``depth`` 0 chooses by image size: 3 up to 32 px, 4 up to 64, 5 up to 128, 6 beyond.
+    Gidaris & Komodakis 2018, in the variant of Zhao et al. 2021: with one channel the first convolution pads by 3, so that
+    28 px become 32. ``depth`` 0 chooses by image size: 3 up to 32 px, 4 up to 64, 5 up to 128, 6 above.
     Feature maps: ``block1`` ... after the activation, before pooling.
     """
 
@@ -49,7 +49,7 @@ class ConvNet(Architecture):
             channels, height, width = self.width, height + 2 * padding - 2, width + 2 * padding - 2
             if self.norm in ("instance", "layer", "group") and height * width == 1:
                 raise does_not_fit("convnet", shape, f"the map of block {block} is a single pixel, which {self.norm} "
-                                   f"normalization sets to a constant; use {_shallower(block)}")
+                                   f"normalization turns into a constant; use {_shallower(block)}")
             if (norm := norm_layer(self.norm, channels, height, width)) is not None:
                 layers[f"norm{block}"] = norm
             layers[f"act{block}"] = activation_layer(self.activation)
@@ -63,7 +63,7 @@ class ConvNet(Architecture):
 
 
 def _shallower(block: int) -> str:
-    """What to use where this block is one too many."""
+    """Advice if this block is one too many."""
     return f"depth={block - 1} or less" if block > 1 else "mlp"
 
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class LeNet(Architecture):
-    """Two 5x5 convolutions with max pooling, two hidden layers (LeCun et al. 1998, in the field's ReLU form).
+    """Two 5x5 convolutions with max pooling, two hidden layers (LeCun et al. 1998, in the ReLU variant used in the field).
 
-    ``width`` is the number of channels of the first convolution; the other layers keep the proportions 6:16:120:84.
+    ``width`` is the number of channels of the first convolution; the other layers scale in proportion, 6:16:120:84.
     With one channel the first convolution pads by 2. Feature maps: ``block1``, ``block2`` before pooling.
     """
 
@@ -31,7 +31,7 @@ class LeNet(Architecture):
         padding = 2 if channels == 1 else 0
         after = [((side + 2 * padding - 4) // 2 - 4) // 2 for side in sides]
         if min(after) < 1:
-            raise does_not_fit("lenet", shape, f"it needs at least {12 if channels == 1 else 16} pixels a side; "
+            raise does_not_fit("lenet", shape, f"it needs at least {12 if channels == 1 else 16} pixels per side; "
                                "use mlp or convnet")
         layers = OrderedDict(
             conv1=nn.Conv2d(channels, self.width, 5, padding=padding), act1=nn.ReLU(), pool1=nn.MaxPool2d(2),

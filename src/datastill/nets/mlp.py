@@ -1,4 +1,4 @@
-"""Two hidden layers."""
+"""A multilayer perceptron with two hidden layers."""
 
 from __future__ import annotations
 

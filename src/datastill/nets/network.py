@@ -1,4 +1,4 @@
-"""What a network is here, and how one is made from a description and a random stream."""
+"""The descriptions of networks, and how a network is created from a description and a random stream."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Stem = Literal["auto", "small", "original"]
 
 
 class Architecture(Family):
-    """Describes a network; ``build`` makes one. A new one is a file in ``datastill/nets``, or a class outside."""
+    """Describes a network; ``build`` creates it. To add one, put a class into a file in ``datastill/nets``, or outside."""
 
     home: ClassVar[str] = "datastill.nets"
 
@@ -35,27 +35,27 @@ class Architecture(Family):
     def build(self, shape: Shape, classes: int) -> nn.Module:
         """A network for images of ``shape`` (C, H, W), with ``embed`` and ``maps`` as in ``datastill.Network``.
 
-        Raises InputError when it does not fit the image size.
+        Raises InputError if it does not fit the image size.
         """
 
 
 def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, device: torch.device) -> nn.Module:
-    """A new network with PyTorch's default initialization, a function of ``rng`` only, in training mode."""
+    """A new network in training mode with PyTorch's default initialization, determined by ``rng`` only."""
     with rng.as_global():
         network = architecture.build(shape, classes)
     for need in ("embed", "maps"):
         if not hasattr(network, need):
             raise InputError(f"network {spec(architecture)} builds a {type(network).__name__} without {need}(x); "
                              "return a datastill.Network, or a module that defines it")
-    vars(network)["_origin"] = (type(architecture), digest(architecture), shape, classes)  # what ``chunk_size`` knows it by
+    vars(network)["_origin"] = (type(architecture), digest(architecture), shape, classes)  # key for ``chunk_size``
     return network if device.type == "cpu" else _moved(network, device)
 
 
-ALIGNMENT = 256  # bytes, as the allocators of GPUs have it
+ALIGNMENT = 256  # bytes, as in GPU allocators
 
 
 def _moved(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network with all its parameters and buffers on a device, sent as one piece of memory that they are views of."""
+    """The network with its parameters and buffers on a device, copied as one block of memory of which they are views."""
     tensors = {id(one): one for one in (*network.parameters(), *network.buffers())}
     parts, starts, end = [], [], 0
     for one in tensors.values():
@@ -70,7 +70,7 @@ def _moved(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def look(network: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """``embed(x)`` and ``maps(x)``: in one pass where the network's maps are those of ``Network``, else in two."""
+    """``embed(x)`` and ``maps(x)``: in one pass if the network uses the methods of ``Network``, else in two."""
     from datastill.nets._network import Network
 
     if isinstance(network, Network) and (type(network).maps, type(network).embed) == (Network.maps, Network.embed):
@@ -84,15 +84,15 @@ def couples_samples(network: nn.Module) -> bool:
                for m in network.modules())
 
 
-BLOCK, DEVICE_MEMORY = 8 * 2**20, 2**30  # bytes one forward's largest feature map may take, on a CPU and elsewhere
+BLOCK, DEVICE_MEMORY = 8 * 2**20, 2**30  # bytes for the largest feature map of a forward pass: on a CPU, elsewhere
 
 
 def chunk_size(network: nn.Module, x: Tensor) -> int:
-    """How many images such as ``x`` (B, C, H, W) to send through a network at once for speed; never more than B.
+    """How many images of the size of ``x`` (B, C, H, W) to pass through a network at once for speed; at most B.
 
-    On a CPU so few that the largest feature map is a small block of memory: blocks from 32 MiB on, glibc gives back after
-    each use and gets again, page by page, which took more than half the time of a pass over everything
-    (``benchmarks/bench.py``; with that switched off, chunks of any size are as fast). All where images are coupled.
+    On a CPU, chunks are small enough that the largest feature map is a small block of memory. glibc returns blocks of 32 MiB
+    and more to the system after each use and gets them back page by page, which took more than half the time of a full pass
+    (``benchmarks/bench.py``; with that switched off, chunks of any size are as fast). B if the images are coupled.
     """
     if couples_samples(network) or not hasattr(network, "maps"):
         return len(x)
@@ -100,12 +100,12 @@ def chunk_size(network: nn.Module, x: Tensor) -> int:
     return min(len(x), max(8, (BLOCK if x.device.type == "cpu" else DEVICE_MEMORY) // largest))
 
 
-_LARGEST: dict[Any, int] = {}  # of networks by what ``fresh`` made them from, and by the shape of an image
-_OTHERS: WeakKeyDictionary[nn.Module, dict[Any, int]] = WeakKeyDictionary()  # of each network made otherwise
+_LARGEST: dict[Any, int] = {}  # by the arguments of ``fresh`` and the shape of an image
+_OTHERS: WeakKeyDictionary[nn.Module, dict[Any, int]] = WeakKeyDictionary()  # for networks created without ``fresh``
 
 
 def _largest_map(network: nn.Module, x: Tensor) -> int:
-    """Numbers in the largest feature map of one image such as ``x``, or in the image; looked up once."""
+    """Number of values in the largest feature map of one image of the size of ``x``, or in the image; measured once."""
     origin, shape = vars(network).get("_origin"), x.shape[1:]
     known, key = (_LARGEST, (origin, shape)) if origin else (_OTHERS.setdefault(network, {}), shape)
     if key not in known:
@@ -117,7 +117,7 @@ def _largest_map(network: nn.Module, x: Tensor) -> int:
 
 @contextmanager
 def _probing(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode in between, so that a look at the network draws no dropout and counts nothing."""
+    """Evaluation mode inside the block, so that probing the network draws no dropout and updates no statistics."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -127,11 +127,11 @@ def _probing(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-GROUPS = 4  # of group normalization
+GROUPS = 4  # in group normalization
 
 
 def norm_layer(norm: Norm, channels: int, height: int, width: int) -> nn.Module | None:
-    """The field's normalizations; "instance" is GroupNorm with one channel a group and affine weights."""
+    """The normalizations used in the field; "instance" is GroupNorm with one channel per group and affine weights."""
     match norm:
         case "none":
             return None
@@ -143,22 +143,22 @@ def norm_layer(norm: Norm, channels: int, height: int, width: int) -> nn.Module 
             return nn.LayerNorm([channels, height, width])
         case "group":
             if channels % GROUPS:
-                raise InputError(f"norm=group needs a width that {GROUPS} divides, got {channels} channels")
+                raise InputError(f"norm=group needs a width divisible by {GROUPS}, got {channels} channels")
             return nn.GroupNorm(GROUPS, channels)
 
 
 def activation_layer(activation: Activation) -> nn.Module:
-    """The field's activations, not in place, so that feature maps stay what they were."""
+    """The activations used in the field, not in-place, so that feature maps are not overwritten."""
     return {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "leakyrelu": nn.LeakyReLU, "swish": nn.SiLU}[activation]()
 
 
 def does_not_fit(name: str, shape: Shape, advice: str) -> InputError:
-    """The error of a network whose feature map would vanish at this image size."""
+    """The error for a network that cannot process images of this size."""
     return InputError(f"network {name} does not fit images of {shape[1]}x{shape[2]} pixels: {advice}")
 
 
 def as_function(network: nn.Module) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
-    """The network's parameters as one vector (P,), and its logits as a function of such a vector and images (B, C, H, W)."""
+    """The parameters as one vector (P,), and the logits as a function of such a vector and images (B, C, H, W)."""
     shapes = {name: value.shape for name, value in network.named_parameters()}
     sizes = [shape.numel() for shape in shapes.values()]
 

@@ -17,11 +17,11 @@ Downsample = Literal["stride", "pool"]
 
 
 class ResNet18(Architecture):
-    """Four stages of two basic blocks (He et al. 2016) behind a 3x3 stem without pooling; average over the last map.
+    """Four stages of two basic blocks (He et al. 2016) after a 3x3 stem without pooling; global average pooling.
 
     ``width`` is the number of channels of the first stage; the others have 2, 4 and 8 times as many.
-    ``downsample`` halves the side of stages 2, 3 and 4: "stride" by strided convolutions; "pool" by 2x2 average pooling
-    behind convolutions of stride 1, with all of the last map as features, (B, 8 width * H/8 * W/8): the ResNet18_AP of
+    ``downsample`` halves the sides in stages 2, 3 and 4: "stride" by strided convolutions; "pool" by 2x2 average pooling
+    after convolutions of stride 1, with the whole last map as features, (B, 8 width * H/8 * W/8): the ResNet18_AP of
     Zhao et al. 2021 (with norm "batch", ResNet18BN_AP). Feature maps: ``stem``, ``layer1`` ... ``layer4``.
     """
 
@@ -52,12 +52,12 @@ class ResNet18(Architecture):
         return Network(nn.Sequential(layers), nn.Linear(before * height * width, classes), taps)
 
     def _check(self, shape: Shape) -> None:
-        """Raises InputError where the last map has no pixel, or a single one that normalization sets to a constant."""
+        """Raises InputError if the last map has no pixels, or a single one that normalization turns into a constant."""
         pooled, normed = self.downsample == "pool", self.norm in ("instance", "layer", "group")
         last = min(side // 8 if pooled else -(-side // 8) for side in shape[1:])
         if last < 1:
-            raise does_not_fit("resnet18", shape, "it needs at least 8 pixels a side, or downsample=stride")
+            raise does_not_fit("resnet18", shape, "it needs at least 8 pixels per side, or downsample=stride")
         if normed and last < 2:
             least = "at least 16" if pooled else "more than 8"
             raise does_not_fit("resnet18", shape, f"the last map is a single pixel, which {self.norm} normalization "
-                               f"sets to a constant; it needs {least} pixels a side, or norm=batch")
+                               f"turns into a constant; it needs {least} pixels per side, or norm=batch")

@@ -15,20 +15,20 @@ from datastill.nets.network import Architecture, Shape, Stem
 if TYPE_CHECKING:
     from datastill.nets._network import Network
 
-POOLS = ("maxpool", "stem.pool", "features.pool0", "features.conv1_pool")  # where timm has the pooling behind the stem
+POOLS = ("maxpool", "stem.pool", "features.pool0", "features.conv1_pool")  # paths of the pooling after the stem in timm
 
 
 class Timm(Architecture):
     """``timm:model=resnet50``: a network of timm (Wightman 2019) with timm's random initialization and a linear classifier.
 
-    Needs timm: ``pip install datastill[timm]``. A tag behind the name chooses the weights of a pool of teachers
+    Needs timm: ``pip install datastill[timm]``. A tag after the name selects the weights in a pool of teachers
     (``pretrained``) and changes nothing else. Any number of channels; no dropout and no stochastic depth, so that an
     iteration stays a function of its stream. ``stem``:
-    "small" gives a network whose first convolution strides by two (ResNet and its kin, DenseNet, RegNet, EfficientNet,
-    MobileNet, NFNet, RepVGG, ...) stride 1 there, 3x3 instead of a plain 7x7, and no max pooling behind it; "auto" does so
-    up to 64 px. Networks that cut patches (ViT, Swin, ConvNeXt, mixers, ...) keep their stem, and those made for one image
-    size are made for this one. Feature maps are those of timm's ``forward_intermediates``, named after its modules:
-    ``act1``, ``layer1`` ... ``layer4`` of a ResNet.
+    "small" applies to networks whose first convolution has stride 2 (ResNet and its variants, DenseNet, RegNet,
+    EfficientNet, MobileNet, NFNet, RepVGG, ...): stride 1 there, 3x3 instead of a plain 7x7, and no max pooling after it;
+    "auto" does this up to 64 px. Networks that split images into patches (ViT, Swin, ConvNeXt, mixers, ...) keep their stem,
+    and those with a fixed image size are created for the size of the images. Feature maps are those of timm's
+    ``forward_intermediates``, named after its modules: ``act1``, ``layer1`` ... ``layer4`` of a ResNet.
     """
 
     bare: ClassVar[str] = "model"
@@ -39,7 +39,7 @@ class Timm(Architecture):
     @model_validator(mode="after")
     def _is_known(self) -> Self:
         timm = _library()
-        if timm is not None and not timm.is_model(self.model):  # a description can be read where timm is not installed
+        if timm is not None and not timm.is_model(self.model):  # readable without timm
             near = difflib.get_close_matches(self.model, timm.list_models(), n=3)
             advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "timm.list_models() lists them"
             raise ValueError(f"timm has no network model={self.model!r}; {advice}")
@@ -63,7 +63,8 @@ class Timm(Architecture):
         model = _foreign.settle(timm.create_model(self.model, pretrained=False, num_classes=0, in_chans=shape[0], **sized))
         shrunk = not sized and _foreign.wants_small(self.stem, shape) and _shrink_stem(model, config.first_conv)
         if self.stem == "small" and not shrunk:
-            raise InputError(f"network timm:model={self.model} has no stem that could be made smaller; use stem=auto")
+            raise InputError(f"network timm:model={self.model} has no stem that can be changed for small images; "
+                             "use stem=auto")
         taps = {info["module"]: info["module"] for info in model.feature_info}  # type: ignore[union-attr]
         network = TimmNetwork(model, nn.Identity(), taps, classifier_path=str(config.classifier or ""))
         network.classifier = nn.Linear(_foreign.count_features(self, network, shape), classes)
@@ -71,7 +72,7 @@ class Timm(Architecture):
 
 
 def _library() -> Any:
-    """timm, or None where it is not installed."""
+    """timm, or None if it is not installed."""
     try:
         return importlib.import_module("timm")
     except ModuleNotFoundError:
@@ -79,9 +80,9 @@ def _library() -> Any:
 
 
 def _shrink_stem(model: nn.Module, first: Any) -> bool:
-    """Stride 1 in the stem's ``first`` convolutions (a path, or several side by side) and no pooling behind them.
+    """Set stride 1 in the stem's ``first`` convolutions (a path, or several in parallel) and drop the pooling after them.
 
-    Only where they stride by two; returns whether they do.
+    Applies only if they have stride 2; returns whether they do.
     """
     paths = [first] if isinstance(first, str) else list(first or [])
     convs = {path: model.get_submodule(path) for path in paths}

@@ -29,11 +29,11 @@ def _channels_first(x: Tensor) -> Tensor:
 
 
 class Series(NamedTuple):
-    """What the networks whose names start alike have in common.
+    """What networks with the same name prefix have in common.
 
-    maps, of: feature maps are the outputs of the modules whose path is this pattern and whose class in ``torch.nn`` is this one.
-    arrange: makes such an output a map (B, C, H, W).
-    small: whether the stem is made smaller for small images; pool: the max pooling behind the stem, then dropped.
+    maps, of: feature maps are the outputs of the modules whose path matches ``maps`` and whose class is ``torch.nn.<of>``.
+    arrange: converts such an output to a map (B, C, H, W).
+    small: whether the stem can be changed for small images; pool: the max pooling after the stem, which is then dropped.
     """
 
     maps: str
@@ -66,13 +66,13 @@ SERIES = {
 class Torchvision(Architecture):
     """``torchvision:model=resnet50``: a classification network of torchvision, with torchvision's random initialization.
 
-    Weights are those of a pool of teachers (``pretrained``). Any number of channels; no dropout and no stochastic depth, so
-    that an iteration stays a function of its stream. ``stem``: they are made for 224 px, and most halve the side twice;
-    "small" makes the first convolution 3x3 with stride 1 and drops the max pooling behind it, in ResNet, ResNeXt,
-    Wide ResNet, DenseNet, ShuffleNet, GoogLeNet, RegNet, MobileNet, EfficientNet and MNASNet; "auto" does so up to 64 px.
-    AlexNet, VGG, Inception, ConvNeXt, Swin, ViT and MaxViT are always as they are, and fit fewer sizes. SqueezeNet, which
-    has no linear classifier, is not offered. Feature maps are named after torchvision's modules: ``layer1`` ... ``layer4``
-    of a ResNet.
+    For pre-trained weights use a pool of teachers (``pretrained``). Any number of channels; no dropout and no stochastic
+    depth, so that an iteration stays a function of its stream. ``stem``: the networks are designed for 224 px, and most
+    halve the sides twice; "small" makes the first convolution 3x3 with stride 1 and drops the max pooling after it, in
+    ResNet, ResNeXt, Wide ResNet, DenseNet, ShuffleNet, GoogLeNet, RegNet, MobileNet, EfficientNet and MNASNet; "auto" does
+    this up to 64 px. AlexNet, VGG, Inception, ConvNeXt, Swin, ViT and MaxViT are never changed, and fit fewer sizes.
+    SqueezeNet has no linear classifier and is not supported. Feature maps are named after torchvision's modules: ``layer1``
+    ... ``layer4`` of a ResNet.
     """
 
     bare: ClassVar[str] = "model"
@@ -83,14 +83,14 @@ class Torchvision(Architecture):
     @model_validator(mode="after")
     def _is_known(self) -> Self:
         if (self.model, self.stem) == ("resnet18", "auto"):
-            return self  # there, and the default of other settings: torchvision takes seconds to import
+            return self  # known to exist, and a common default: importing torchvision takes seconds
         from torchvision import models
 
         known = [name for name in models.list_models(module=models) if _series(name)]
         if self.model not in known:
             raise ValueError(f"torchvision has no classification network model={self.model!r}{nearest(self.model, known)}")
         if self.stem == "small" and not SERIES[_series(self.model)].small:
-            raise ValueError(f"stem=small is not known for model={self.model}; use stem=auto")
+            raise ValueError(f"stem=small is not supported for model={self.model}; use stem=auto")
         return self
 
     def build(self, shape: Shape, classes: int) -> Network:
@@ -114,11 +114,11 @@ class Torchvision(Architecture):
         taps = {name: name for name, module in model.named_modules()
                 if re.fullmatch(series.maps, name) and isinstance(module, getattr(nn, series.of))}
         network = _foreign.ForeignNetwork(model, classifier, taps, series.arrange, path)
-        _foreign.count_features(self, network, shape)  # raises where the image does not fit
+        _foreign.count_features(self, network, shape)  # raises if the image size does not fit
         return network
 
     def _options(self, shape: Shape) -> dict[str, Any]:
-        """What the constructor must be told."""
+        """Arguments the constructor needs."""
         match _series(self.model):
             case "googlenet" | "inception":
                 return {"aux_logits": False, "init_weights": True}
@@ -130,12 +130,12 @@ class Torchvision(Architecture):
 
 
 def _series(name: str) -> str:
-    """The key of SERIES this name starts with, or ""."""
+    """The key of SERIES that this name starts with, or ""."""
     return next((start for start in SERIES if name.startswith(start)), "")
 
 
 def _change_stem(model: nn.Module, channels: int, small: bool) -> None:
-    """The first convolution again: for this number of channels, and 3x3 with stride 1 if ``small``."""
+    """Replace the first convolution by one for this number of channels, 3x3 with stride 1 if ``small``."""
     path, conv = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
     if small or conv.in_channels != channels:
         kernel, stride, padding = (3, 1, 1) if small else (conv.kernel_size, conv.stride, conv.padding)

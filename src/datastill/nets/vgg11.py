@@ -13,15 +13,15 @@ from datastill.nets.network import Architecture, Norm, Shape, does_not_fit, norm
 if TYPE_CHECKING:
     from datastill.nets._network import Network
 
-STAGES = ((1, 1), (1, 2), (2, 4), (2, 8), (2, 8))  # convolutions, and their channels in units of the first
+STAGES = ((1, 1), (1, 2), (2, 4), (2, 8), (2, 8))  # (convolutions, channels relative to the first stage)
 
 
 class VGG11(Architecture):
     """Five stages of one or two [3x3 convolution, norm, ReLU] and 2x2 max pooling, then linear.
 
-    Simonyan & Zisserman 2015 in the form of Zhao et al. 2021 (with norm "batch", VGG11BN). ``width`` is the number of
+    Simonyan & Zisserman 2015 in the variant of Zhao et al. 2021 (with norm "batch", VGG11BN). ``width`` is the number of
     channels of the first stage; the others have 2, 4, 8 and 8 times as many. With one channel the first convolution
-    pads by 3, which brings 28 px to 32. Feature maps: ``stage1`` ... ``stage5`` after the activation, before pooling.
+    pads by 3, so that 28 px become 32. Feature maps: ``stage1`` ... ``stage5`` after the activation, before pooling.
     """
 
     width: int = Field(default=64, ge=1, le=16384)
@@ -34,7 +34,7 @@ class VGG11(Architecture):
         wider = 4 if channels == 1 else 0
         height, width = height + wider, width + wider
         if min(height, width) < 2 ** len(STAGES):
-            raise does_not_fit("vgg11", shape, f"it needs at least {2 ** len(STAGES) - wider} pixels a side; "
+            raise does_not_fit("vgg11", shape, f"it needs at least {2 ** len(STAGES) - wider} pixels per side; "
                                "use convnet or mlp")
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for stage, (depth, times) in enumerate(STAGES, start=1):

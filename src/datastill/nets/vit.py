@@ -20,8 +20,8 @@ class ViT(Architecture):
     """Patches as tokens with learned positions, ``depth`` pre-norm transformer blocks, layer norm, linear.
 
     Dosovitskiy et al. 2021, in the size of DeiT-Tiny (Touvron et al. 2021) but half as deep; no dropout. ``patch`` is the
-    side of a patch; 0 chooses by image size: 4 up to 32 px, 8 up to 64, 16 beyond. ``heads`` 0 gives every head 64
-    channels, or the next number above that divides ``width``. Features are the class token, or with ``pooling`` "mean" the
+    side of a patch; 0 chooses by image size: 4 up to 32 px, 8 up to 64, 16 above. ``heads`` 0 gives every head 64
+    channels, or the next larger number that divides ``width``. Features are the class token, or with ``pooling`` "mean" the
     mean of all tokens, (B, width). Feature maps: ``block1`` ..., the grids of tokens (B, width, H / patch, W / patch).
     """
 
@@ -34,7 +34,7 @@ class ViT(Architecture):
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:
         if self.heads and self.width % self.heads:
-            raise ValueError(f"heads must divide width={self.width}, got heads={self.heads}; heads=0 chooses")
+            raise ValueError(f"heads must divide width={self.width}, got heads={self.heads}; heads=0 chooses automatically")
         return self
 
     def build(self, shape: Shape, classes: int) -> Network:
@@ -53,7 +53,7 @@ class ViT(Architecture):
         return TokenNetwork(features, nn.Linear(self.width, classes), {block: block for block in blocks}, grid)
 
     def _tiling(self, shape: Shape) -> tuple[int, tuple[int, int]]:
-        """The side of a patch, and (rows, columns) of patches."""
+        """The side of a patch, and the number of (rows, columns) of patches."""
         height, width = shape[1:]
         longest = max(height, width)
         patch = self.patch or (4 if longest <= 32 else 8 if longest <= 64 else 16)
