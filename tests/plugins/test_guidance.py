@@ -124,7 +124,7 @@ def test_features_of_real_images_are_computed_once(monkeypatch: pytest.MonkeyPat
     ({"factors": [-1.0]}, "factors: expected a number of at least 0"),
     ({"draw": "two"}, "draw"),
     ({"pool": {"kind": "supervised", "count": 0}}, "count"),
-    ({"pool": {"kind": "supervised", "epochs": 5, "epoch": 3}}, "epoch 3 is never stored; add it to snapshots (0, 1, 2, 4, 5 are kept)"),
+    ({"pool": {"kind": "supervised", "epochs": 5, "epoch": 3}}, "epoch 3 is never stored; add it to snapshots (stored epochs: 0, 1, 2, 4, 5)"),
     ({"pool": {"kind": "superwised"}}, "did you mean 'supervised'"),
     ({"pool": {"kind": "supervised", "networks": ["convnet:width=0"]}}, "width"),
     ({"weight": -1.0}, "weight"),

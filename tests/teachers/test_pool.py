@@ -54,7 +54,7 @@ def test_a_teacher_says_what_it_gives(tmp_path: Path) -> None:
     found = batch.statistics(x)
     assert torch.equal(found["features.norm1"].mean, statistics(batch.network, batch.see(x))["features.norm1"].mean)
     assert torch.autograd.grad(sum(one.var.sum() for one in found.values()), x)[0].abs().sum() > 0
-    with input_error("gives no statistics, for it has no batch normalization", "it gives features, logits, maps"):
+    with input_error("does not provide statistics because it has no batch normalization", "it provides features, logits, maps"):
         plain.statistics(x)
 
 
@@ -82,7 +82,7 @@ def test_what_a_plugin_asks_is_seen_to_before_the_work(tmp_path: Path) -> None:
     run = tiny.run(ipc=2, plugins=(Remembered(pool=pool(networks=[BATCH]), weight=0.1),))
     tiny.distill(run, tmp_path / "run")
     without = tiny.run(plugins=(Remembered(pool=pool()),))
-    with input_error(f"teacher {tiny.NETWORK} gives no statistics", "it gives features, logits, maps"):
+    with input_error(f"teacher {tiny.NETWORK} does not provide statistics", "it provides features, logits, maps"):
         check_run(without, tiny.splits().train)
 
 
@@ -130,7 +130,7 @@ def test_plugins_ask_teachers_of_the_runs_network(name: str, tmp_path: Path) -> 
 def test_without_a_run_one_has_to_be_named(tmp_path: Path) -> None:
     for act in (lambda some: some.check(context(tmp_path)), lambda some: some.prepare(context(tmp_path)),
                 lambda some: Teachers(some, context(tmp_path))):
-        with input_error("pool.networks: none is named"):
+        with input_error("pool.networks is empty"):
             act(pool(networks=[]))
     assert read_pools("experts")[0][0].networks == (ConvNet(),)  # what `datastill teach` takes
 

@@ -141,7 +141,7 @@ def test_normalization_of_its_own(tmp_path: Path) -> None:
     ({"shape": [1, 16, 16]}, "tensor classifier.weight has shape (10, 36), the network expects (10, 100)"),
     ({"classes": ["x", "y"]}, "tensor classifier.weight has shape (10, 36), the network expects (2, 36)"),
     ({"networks": ["convnet:width=8,depth=2"]}, "tensor features.conv1.weight has shape (4, 1, 3, 3), the network expects (8, 1"),
-    ({"networks": ["convnet:width=4,depth=3"]}, "no tensor features.conv3.weight (shape (4, 4, 3, 3)) for this network; its weights are of"),
+    ({"networks": ["convnet:width=4,depth=3"]}, "no tensor features.conv3.weight (shape (4, 4, 3, 3)) for this network; the weights are from another one"),
 ])
 def test_what_does_not_fit_is_named(options: dict[str, Any], says: str, tmp_path: Path) -> None:
     given = pool(**{"files": [saved(tmp_path / "a.pt")], **options})
@@ -151,11 +151,11 @@ def test_what_does_not_fit_is_named(options: dict[str, Any], says: str, tmp_path
 
 
 @pytest.mark.parametrize(("options", "says"), [
-    ({}, "has no weights to be had by name; name a file for each network"),
-    ({"files": ["x"], "mean": [0.5]}, "one number a channel each"),
+    ({}, "no weights are available by name for convnet:width=4,depth=2; give a file for each network"),
+    ({"files": ["x"], "mean": [0.5]}, "one number per channel each"),
     ({"files": ["x"], "mean": [0.5], "std": [0.0]}, "std: expected numbers above 0"),
-    ({"networks": []}, "networks: name one that has weights by name, or weights of the run's own network in files"),
-    ({"networks": ["timm:model=resnet18"], "weights": "IMAGENET1K_V1"}, "with timm the tag behind the name says it"),
+    ({"networks": []}, "networks: give one with weights available by name, or files with weights of the run's network"),
+    ({"networks": ["timm:model=resnet18"], "weights": "IMAGENET1K_V1"}, "for timm, the tag after the network name selects the weights"),
 ])
 def test_settings_that_cannot_be(options: dict[str, Any], says: str) -> None:
     with input_error(says):
@@ -170,7 +170,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     torch.save({"a": "b"}, tmp_path / "other.pt")
     torch.save([nn.Linear(2, 2)], tmp_path / "module.pt")
     for name, says in (("text.pt", "cannot be read as weights"), ("text.safetensors", "cannot be read as weights"),
-                       ("other.pt", "holds no state dict"), ("module.pt", "cannot be read as weights")):
+                       ("other.pt", "is not a state dict"), ("module.pt", "cannot be read as weights")):
         with input_error(name, says):
             read_weights(tmp_path / name)
 
@@ -216,7 +216,7 @@ def test_what_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("urllib.request.urlopen", unreachable)
     monkeypatch.setattr("torch.hub.urlopen", unreachable)
-    with input_error("weights DEFAULT of torchvision:model=alexnet cannot be fetched: no route", "name the file in files"):
+    with input_error("weights DEFAULT of torchvision:model=alexnet cannot be downloaded: no route", "give the path in files"):
         pool(networks=["torchvision:model=alexnet"]).prepare(context(tmp_path))
 
 
@@ -268,10 +268,10 @@ def test_a_run_is_guided_by_a_file(draw: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("change", "says"), [
-    (lambda w: {**w, "classifier.bias": w["classifier.bias"] * float("nan")}, "tensor classifier.bias holds numbers that are not finite"),
+    (lambda w: {**w, "classifier.bias": w["classifier.bias"] * float("nan")}, "tensor classifier.bias contains non-finite values"),
     (lambda w: {**w, "classifier.bias": w["classifier.bias"].to(torch.complex64)}, "tensor classifier.bias is complex"),
     (lambda w: {**w, "classifier.bias": w["classifier.bias"].to_sparse()}, "tensor classifier.bias is sparse"),
-    (lambda w: {**w, "more.weight": torch.zeros(3)}, "1 tensors this network does not have (more.weight, ...)"),
+    (lambda w: {**w, "more.weight": torch.zeros(3)}, "1 tensors that this network does not have (more.weight, ...)"),
 ])
 def test_tensors_that_are_no_weights_of_this_network(change: Any, says: str, tmp_path: Path) -> None:
     with input_error(says):

@@ -124,7 +124,7 @@ def test_stop_and_resume_is_the_unbroken_training(every: float, tmp_path: Path, 
 
     for epoch in (1, 2, 4):
         told = Told(stop_at=epoch)
-        with pytest.raises(Stopped, match="stopped; the same command goes on"):
+        with pytest.raises(Stopped, match="stopped; run the same command to continue"):
             some.prepare(context(tmp_path / "broken", progress=told))
         assert told.steps[-1] == (epoch, 5)
     some.prepare(context(tmp_path / "broken"))
@@ -314,7 +314,7 @@ def test_a_full_disk_is_said_and_nothing_lost(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("datastill.teachers._lesson.SnapshotWriter.write", full)
-    with pytest.raises(RunError, match=r"the disk is full.*make room"):
+    with pytest.raises(RunError, match=r"the disk is full.*free some space"):
         some.prepare(context(tmp_path))
     monkeypatch.undo()
     some.prepare(context(tmp_path))
@@ -327,7 +327,7 @@ def test_another_teachers_files_are_not_taken_for_this_ones(tmp_path: Path) -> N
     for name in ("snapshots.npy", "card.json"):
         (first / name).write_bytes((second / name).read_bytes())
     for act in (two.check, two.prepare):
-        with input_error(first.name, "holds another teacher", "--retrain"):
+        with input_error(first.name, "contains another teacher", "--retrain"):
             act(where)
     two.mend(where)
     two.prepare(where)
@@ -468,7 +468,7 @@ def test_a_training_of_your_own_stops_and_goes_on(tmp_path: Path, monkeypatch: p
     some = Headed(networks=(network,), count=1, epochs=4)
     whole = some.fit(tiny.splits().train, root=tmp_path / "whole")
     assert whole[0].gives == {"features", "maps"}
-    with input_error("gives no logits; it gives features, maps"):
+    with input_error("does not provide logits; it provides features, maps"):
         whole[0].logits(tiny.splits().train.batch(torch.arange(1)).x)
     monkeypatch.setattr("datastill.teachers._lesson.EVERY", 0.0)
     with pytest.raises(Stopped):

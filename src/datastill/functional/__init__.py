@@ -1,1 +1,1 @@
-"""Plain functions of tensors, one theme a file: the formulas, testable without a run."""
+"""Plain functions of tensors, one topic per file: the formulas, testable without a run."""

@@ -1,4 +1,4 @@
-"""A value whose gradient is known already."""
+"""A value whose gradient is already known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 
 class Known(torch.autograd.Function):
-    """Gives the value, and in backward that gradient times what comes from above."""
+    """Forward returns the value, backward the given gradient times the upstream one."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The exact gradient through steps of SGD, step by step backwards, with the graph of one."""
+"""The exact gradient through steps of SGD, computed backwards step by step with the graph of one step at a time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from datastill.functional.inner import Inner, norm
 
 
 class Unroll(torch.autograd.Function):
-    """Backward walks the steps in reverse. With the step's gradient g, cotangents l of the weights after it and n of |g|,
-    the derivatives of (-lr l + n g/|g|) . g, that vector held constant, are what the step adds to the cotangents of images,
-    labels and the weights before it; -l . g is what it adds to that of lr."""
+    """Backward goes through the steps in reverse. Let g be a step's gradient, l the cotangent of the weights after it and n
+    that of |g|. The step adds the derivatives of (-lr l + n g/|g|) . g, with the vector in parentheses held constant, to the
+    cotangents of the images, the labels and the weights before it, and -l . g to that of lr."""
 
     @staticmethod
     def forward(ctx: Any, start: Tensor, x: Tensor, y: Tensor, lr: Tensor, inner: Inner, exact: bool, every: int,
@@ -35,7 +35,7 @@ class Unroll(torch.autograd.Function):
     def backward(ctx: Any, at_last: Tensor, at_norms: Tensor) -> tuple[Tensor | None, ...]:
         x, y, lr, *kept = ctx.saved_tensors
         inner, exact, every = ctx.inner, ctx.exact, ctx.every
-        asked = (at_norms != 0).tolist()  # all at once: every look waits for the device
+        asked = (at_norms != 0).tolist()  # copied once: every access would synchronize with the device
         to_x, to_y, to_lr, cotangent = torch.zeros_like(x), torch.zeros_like(y), torch.zeros_like(lr), at_last.clone()
         for segment in reversed(range(len(kept))):
             numbers = range(segment * every, min((segment + 1) * every, len(inner.batches)))
@@ -48,7 +48,7 @@ class Unroll(torch.autograd.Function):
                     along = along + at_norms[number] * gradient / norm(gradient)
                 through = exact and (number > 0 or ctx.needs_input_grad[0])
                 dx, dy, product, back = inner.pull(weights, images, labels, number, along, cotangent, through)
-                to_x.index_add_(0, rows, dx)  # of which torch takes a deterministic form where it is asked to
+                to_x.index_add_(0, rows, dx)  # torch uses a deterministic version if that is requested
                 to_y.index_add_(0, rows, dy)
                 to_lr -= product
                 if back is not None:
@@ -57,7 +57,7 @@ class Unroll(torch.autograd.Function):
 
 
 def _again(inner: Inner, weights: Tensor, x: Tensor, y: Tensor, lr: Tensor, numbers: range) -> list[Tensor]:
-    """The weights before each of these steps, the first ones given."""
+    """Recompute the weights before each of these steps; ``weights`` are those before the first."""
     trail = [weights]
     for number in numbers[:-1]:
         rows = inner.batches[number]

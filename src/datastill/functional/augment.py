@@ -1,9 +1,9 @@
 """Differentiable Siamese augmentation: DSA (Zhao & Bilen 2021, ICML), as vectorized tensor code with explicit parameters.
 
 One operation is drawn from a strategy string such as ``color_crop_cutout_flip_scale_rotate`` (``STRATEGY``; leave ``flip``
-out for digits). *Siamese*: all images of a call share one draw, and two calls with equal streams draw the same, whatever
-the number of images. *Grouped*: images of one group (a class, say) share a draw. *Per image*: one operation a call, its
-parameters drawn for each image, as the evaluation protocols do.
+out for digits). *Siamese*: all images of a call share one draw, and two calls with equal streams draw the same, regardless
+of the number of images. *Grouped*: images of one group (for example a class) share a draw. *Per image*: one operation per
+call, with parameters drawn for each image, as in the evaluation protocols.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
-SCALE = 1.2  # size changes by a factor in [1/1.2, 1.2]
+SCALE = 1.2  # scaling factor in [1/1.2, 1.2]
 ROTATE = 15.0  # degrees
-CROP = 0.125  # shift as a share of the side
-CUTOUT = 0.5  # side of the square as a share of the side
+CROP = 0.125  # maximum shift as a fraction of the side
+CUTOUT = 0.5  # side of the square as a fraction of the image side
 
 
 class Parameters(NamedTuple):
-    """What the operations need, one value per image, each (B,). ``u_*`` lie in [0, 1), shifts and centers are whole."""
+    """Parameters of the operations, one value per image, each (B,). ``u_*`` are in [0, 1); shifts and centers are whole."""
 
-    flip: Tensor  # mirrored where < 0.5
+    flip: Tensor  # mirrored if < 0.5
     scale_x: Tensor  # factor along columns; > 1 shrinks the content
     scale_y: Tensor
     angle: Tensor  # radians
@@ -44,12 +44,12 @@ class Parameters(NamedTuple):
 
 
 def augment(x: Tensor, rng: RNG, strategy: str = STRATEGY) -> Tensor:
-    """Siamese: one operation with one set of parameters for all of ``x`` (B, C, H, W), a function of ``rng`` only."""
+    """Siamese: one operation with one set of parameters for all of ``x`` (B, C, H, W), determined by ``rng`` only."""
     return augment_groups(x, torch.zeros(len(x), dtype=torch.long, device=x.device), 1, rng, strategy)
 
 
 def augment_groups(x: Tensor, group: Tensor, groups: int, rng: RNG, strategy: str = STRATEGY) -> Tensor:
-    """One draw per group: ``group`` (B,) int64 in 0 .. groups-1 says which draw an image of ``x`` (B, C, H, W) takes."""
+    """One draw per group: ``group`` (B,) int64 in 0 .. groups-1 is the draw to use for each image of ``x`` (B, C, H, W)."""
     operations = split_strategy(strategy)
     chosen = (rng("operation").uniform(groups) * len(operations)).long()
     parameters = draw(groups, x.shape[2:], rng("parameters"))
@@ -57,23 +57,23 @@ def augment_groups(x: Tensor, group: Tensor, groups: int, rng: RNG, strategy: st
 
 
 def augment_classes(x: Tensor, y: Tensor, rng: RNG, strategy: str) -> Tensor:
-    """One draw per class of the labels ``y`` (B, K), by the largest; equal streams draw the same for another batch, as real
-    and synthetic images that are matched need. ``x`` itself for the strategy "none"."""
+    """One draw per class, where the class is the largest entry of the label in ``y`` (B, K). Equal streams draw the same for
+    another batch, as needed to match real and synthetic images. Returns ``x`` itself for the strategy "none"."""
     return x if strategy == "none" else augment_groups(x, y.argmax(1), y.shape[1], rng, strategy)
 
 
 def augment_images(x: Tensor, rng: RNG, strategy: str = STRATEGY) -> Tensor:
-    """One operation for the call, its parameters drawn for every image of ``x`` (B, C, H, W) by itself."""
+    """One operation for the call, with parameters drawn separately for each image of ``x`` (B, C, H, W)."""
     operations = split_strategy(strategy)
     chosen = operations[int(rng("operation").uniform(1).item() * len(operations))]
     return OPERATIONS[chosen](x, _on(x, draw(len(x), x.shape[2:], rng("parameters"))))
 
 
 def split_strategy(strategy: str) -> list[str]:
-    """``"crop_flip"`` -> ``["crop", "flip"]``; "dsa" stands for all. Raises ValueError for an unknown operation or none."""
+    """``"crop_flip"`` -> ``["crop", "flip"]``; "dsa" means all. Raises ValueError for an unknown operation or none."""
     operations = (STRATEGY if strategy == "dsa" else strategy).split("_")
     if unknown := [name for name in operations if name not in OPERATIONS]:
-        raise ValueError(f"unknown augmentation {unknown[0]!r} in {strategy!r}; expected some of "
+        raise ValueError(f"unknown augmentation {unknown[0]!r} in {strategy!r}; expected one or more of "
                          f"{', '.join(OPERATIONS)} joined by _, or dsa, or none")
     return operations
 
@@ -84,11 +84,11 @@ def _known(strategy: str) -> str:
     return strategy
 
 
-Strategy = Annotated[str, AfterValidator(_known)]  # the type of a description's field: checked when it is read
+Strategy = Annotated[str, AfterValidator(_known)]  # field type for descriptions: checked when they are read
 
 
 def draw(n: int, size: torch.Size | tuple[int, ...], rng: RNG) -> Parameters:
-    """Parameters for ``n`` images of (H, W), float32 on the CPU, every operation's drawn whether used or not."""
+    """Parameters for ``n`` images of (H, W), float32 on the CPU; drawn for every operation, used or not."""
     u = rng.uniform(n, len(Parameters._fields)).unbind(1)
     height, width = size
     shift_row, shift_col = _rounded(CROP * height), _rounded(CROP * width)
@@ -111,12 +111,12 @@ def _rounded(value: float) -> int:
 
 
 def _on(x: Tensor, parameters: Parameters) -> Parameters:
-    """The parameters on the device and in the type of ``x``, all in one copy."""
+    """The parameters with the device and dtype of ``x``, sent in one copy."""
     return Parameters(*send(torch.stack(parameters).to(x.dtype), x.device))
 
 
 def _apply_each(x: Tensor, operations: list[str], parameters: Parameters, group: Tensor) -> Tensor:
-    """Apply to every image the operation of its group; images of one operation go through it together."""
+    """Apply to each image the operation of its group; images with the same operation are processed together."""
     parameters = _on(x, parameters)
     names = sorted(set(operations))
     if len(names) == 1:
@@ -132,7 +132,7 @@ def _apply_each(x: Tensor, operations: list[str], parameters: Parameters, group:
 
 
 def flip(x: Tensor, p: Parameters) -> Tensor:
-    """Mirror left to right where the draw is below one half."""
+    """Mirror left to right if the draw is below one half."""
     return torch.where(_each(p.flip < 0.5), x.flip(3), x)
 
 
@@ -143,20 +143,20 @@ def scale(x: Tensor, p: Parameters) -> Tensor:
 
 
 def rotate(x: Tensor, p: Parameters) -> Tensor:
-    """Sample at turned coordinates, bilinear, zeros outside."""
+    """Sample at rotated coordinates, bilinear, zeros outside."""
     cos, sin, zero = p.angle.cos(), p.angle.sin(), torch.zeros_like(p.angle)
     return _warp(x, [cos, -sin, zero, sin, cos, zero])
 
 
 def crop(x: Tensor, p: Parameters) -> Tensor:
-    """Shift by whole pixels, zeros where nothing comes in."""
+    """Shift by whole pixels, filled with zeros."""
     one, zero = torch.ones_like(p.crop_row), torch.zeros_like(p.crop_row)
     shift_x, shift_y = 2 * p.crop_col / x.shape[3], 2 * p.crop_row / x.shape[2]
     return _warp(x, [one, zero, shift_x, zero, one, shift_y], mode="nearest")  # whole shifts: nearest is exact
 
 
 def cutout(x: Tensor, p: Parameters) -> Tensor:
-    """A square of zeros around the drawn center, cut off at the borders."""
+    """A square of zeros around the drawn center, clipped at the borders."""
     rows, cols = (_covered(center, side) for center, side in zip((p.cutout_row, p.cutout_col), x.shape[2:], strict=True))
     return x * ~(rows[:, None, :, None] & cols[:, None, None, :])
 
@@ -167,13 +167,13 @@ def brightness(x: Tensor, p: Parameters) -> Tensor:
 
 
 def saturation(x: Tensor, p: Parameters) -> Tensor:
-    """Stretch each pixel from its mean over channels by 2u."""
+    """Scale the deviation of each pixel from its mean over channels by 2u."""
     mean = x.mean(1, keepdim=True)
     return (x - mean) * _each(2 * p.u_saturation) + mean
 
 
 def contrast(x: Tensor, p: Parameters) -> Tensor:
-    """Stretch each image from its mean by u + 0.5."""
+    """Scale the deviation of each image from its mean by u + 0.5."""
     mean = x.mean((1, 2, 3), keepdim=True)
     return (x - mean) * _each(p.u_contrast + 0.5) + mean
 
@@ -207,7 +207,7 @@ def _warp(x: Tensor, theta: list[Tensor], mode: str = "bilinear") -> Tensor:
 
 
 def _sampled(x: Tensor, grid: Tensor, mode: str) -> Tensor:
-    """``grid_sample`` up to rounding, by plain indexing: its own backward has no deterministic kernel on a GPU."""
+    """``grid_sample`` up to rounding, by plain indexing: its backward has no deterministic kernel on a GPU."""
     height, width = x.shape[2:]
     column, row = (((grid[..., axis] + 1) * side - 1) / 2 for axis, side in ((0, width), (1, height)))
     if mode == "nearest":
@@ -220,7 +220,7 @@ def _sampled(x: Tensor, grid: Tensor, mode: str) -> Tensor:
 
 
 def _taken(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """The pixels of x (B, C, H, W) at these places, whole numbers (B, H, W); 0 outside."""
+    """The pixels of x (B, C, H, W) at these integer positions, each (B, H, W); 0 outside."""
     height, width = x.shape[2:]
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     place = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()

@@ -1,4 +1,4 @@
-"""What batch normalization remembers of the images a network was trained on, beside what the images at hand have."""
+"""Running statistics of batch normalization, compared with the statistics of a batch of images."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-
 class Statistics(NamedTuple):
-    """Of the input of one layer, each (C,): running mean and variance of training, mean and variance of this batch."""
+    """Of one layer's input, each (C,): running mean and variance from training, mean and variance of this batch."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -22,18 +21,18 @@ class Statistics(NamedTuple):
 
 
 def normalizations(network: nn.Module) -> dict[str, nn.Module]:
-    """The layers of batch normalization that have running statistics, by name, in the order of the network."""
+    """The batch normalization layers that have running statistics, by name, in network order."""
     return {name: module for name, module in network.named_modules()
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None}
 
 
 def statistics(network: nn.Module, x: Tensor) -> dict[str, Statistics]:
-    """Statistics of every layer of batch normalization for one pass of ``x`` (B, C, H, W), by name; differentiable in x.
+    """Statistics of every batch normalization layer for one pass of ``x`` (B, C, H, W), by name; differentiable in x.
 
-    Of a layer's input z (B, C, ...) with n values in a channel c: mean_c = sum z_c / n, var_c = sum (z_c - mean_c)^2 / n,
+    For a layer's input z (B, C, ...) with n values in channel c: mean_c = sum z_c / n, var_c = sum (z_c - mean_c)^2 / n,
     biased, as in DeepInversion (Yin et al. 2020, eq. 4), whose loss is the sum over layers of |mean - running_mean| +
-    |var - running_var|. Torch's running variance is a running mean of unbiased ones, n / (n - 1) of these. The network is
-    called in the mode it is in; in training mode its running statistics change.
+    |var - running_var|. Torch's running variance averages unbiased variances, which are n / (n - 1) times as large. The
+    network is called in its current mode; in training mode its running statistics change.
     """
     found: dict[str, Statistics] = {}
 

@@ -1,4 +1,4 @@
-"""Terms over many images in the memory of a few: the gradient at the images is computed with the value, chunk by chunk."""
+"""Losses over many images in the memory of a few: the gradient is computed together with the value, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def sum_over(term: Callable[[Tensor, slice], Tensor], x: Tensor, size: int) -> T
     return Known.apply(x, total, torch.cat(gradients))
 
 
-KEPT = 4  # parts whose graph is kept: what memory allows at any number of images
+KEPT = 4  # parts whose graph is kept, so that memory is bounded for any number of images
 
 
 def of_features(features: Callable[[Tensor], Tensor], loss: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tensor:
     """``loss`` of the features (B, D) of all images, for losses that do not add up over images; differentiable once in x.
 
-    Features are taken in parts of ``size`` images. The first few keep their graph; the others go through a second time
-    instead, so that memory does not grow with the images.
+    Features are computed in parts of ``size`` images. The first few parts keep their graph; the others are computed again
+    for the gradient, so that memory does not grow with the number of images.
     """
     parts = [part for part, _ in _parts(x, size)]
     if not (x.requires_grad and torch.is_grad_enabled()):

@@ -1,4 +1,4 @@
-"""Distances between real and synthetic data that the matching methods minimize."""
+"""Distances between real and synthetic data, minimized by the matching methods."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from datastill.late import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 GradientMetric = Literal["layerwise", "mse", "cosine"]
-EPSILON = 1e-6  # beside the product of norms: a row of zeros counts 1 and has no gradient
+EPSILON = 1e-6  # added to the product of norms: a row of zeros has distance 1 and no gradient
 
 
 def class_means(features: Tensor, y: Tensor) -> Tensor:
     """Mean feature of each class, (K, D), from features (B, D) and label probabilities (B, K).
 
-    With soft labels a sample counts in each class by its probability. A class without samples gives NaN.
+    With soft labels, a sample is weighted in each class by its probability. A class without samples gives NaN.
 
     >>> class_means(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
     tensor([[2.],
@@ -39,7 +38,7 @@ def mean_feature_distance(real: Tensor, synthetic: Tensor) -> Tensor:
 
 
 def dm(features: Tensor, y: Tensor, real: Tensor, real_y: Tensor) -> Tensor:
-    """Distribution matching (Zhao & Bilen 2023): ``mean_feature_distance`` of the class means; scalar, 0 or more.
+    """Distribution matching (Zhao & Bilen 2023): ``mean_feature_distance`` of the class means; non-negative scalar.
 
     features (N, D) of synthetic images with labels y (N, K); real (B, D), real_y (B, K); all probabilities.
 
@@ -50,9 +49,9 @@ def dm(features: Tensor, y: Tensor, real: Tensor, real_y: Tensor) -> Tensor:
 
 
 def attention(maps: Tensor) -> Tensor:
-    """Where a feature map (B, C, H, W) is active: sum of magnitudes over channels, flattened to length 1, (B, H W).
+    """Where a feature map (B, C, H, W) is active: sum of absolute values over channels, flattened, at unit norm, (B, H W).
 
-    Of a fully connected stage (B, D) the magnitudes themselves (ours). Sajedi et al. 2023, eq. 2 with p = 1.
+    For a fully connected stage (B, D), the absolute values themselves (ours). Sajedi et al. 2023, eq. 2 with p = 1.
 
     >>> attention(torch.ones(1, 3, 2, 2))
     tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
@@ -64,7 +63,7 @@ def attention(maps: Tensor) -> Tensor:
 def gradient_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor], metric: GradientMetric = "layerwise") -> Tensor:
     """Distance between two lists of gradients of the same network, scalar, differentiable in both.
 
-    "layerwise": sum over layers and output rows of 1 - cosine; vectors (biases, norm weights) do not count
+    "layerwise": sum over layers and output rows of 1 - cosine; vectors (biases, norm weights) are ignored
     (Zhao et al. 2021, eq. 8-9). "mse": sum of squared differences. "cosine": 1 - cosine of everything as one vector.
 
     >>> gradient_distance([torch.eye(2)], [torch.eye(2).flip(0)])
@@ -84,7 +83,7 @@ def _row_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of a list of gradients as one vector, scalar; differentiable also where it is 0.
+    """Euclidean norm of a list of gradients as one vector, scalar; differentiable at 0 too.
 
     >>> gradient_norm([torch.tensor([3.0]), torch.tensor([[4.0]])])
     tensor(5.)
@@ -93,7 +92,7 @@ def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
 
 
 def trajectory_distance(last: Tensor, start: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of weights (P,) to those of an expert, relative to the expert's way; scalar, 1 where nothing moved.
+    """Squared distance of weights (P,) to an expert's, relative to how far the expert moved; scalar, 1 if nothing moved.
 
     |last - target|^2 / |start - target|^2 (Cazenavette et al. 2022, eq. 2).
 

@@ -1,4 +1,4 @@
-"""What frozen pre-trained models say of synthetic images (Lu et al. 2023: CLoM, CCLoM)."""
+"""Losses of synthetic images under frozen pre-trained models (Lu et al. 2023: CLoM, CCLoM)."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ if TYPE_CHECKING:
 def clom(teacher: Any, x: Tensor, y: Tensor) -> Tensor:
     """Classification loss of a pre-trained model (Lu et al. 2023, CLoM): mean cross-entropy, a scalar in nats.
 
-    teacher: a ``Teacher``, or any module that gives logits (B, K); frozen, in evaluation mode. x: images (B, C, H, W) as the
-    teacher's run normalizes them; y: class numbers (B,) or probabilities (B, K). Differentiable once in x; a ``Teacher`` sees
-    the images in chunks, so that memory does not grow with B.
+    teacher: a ``Teacher``, or any module that returns logits (B, K); frozen, in evaluation mode. x: images (B, C, H, W)
+    normalized as in the teacher's run; y: class indices (B,) or probabilities (B, K). Differentiable once in x; a
+    ``Teacher`` gets the images in chunks, so that memory does not grow with B.
 
     >>> clom(torch.nn.Flatten(), torch.zeros(2, 1, 1, 3), torch.tensor([0, 2]))
     tensor(1.0986)
     """
     logits = getattr(teacher, "logits", teacher)
-    return sum_over(lambda part, rows: F.cross_entropy(logits(part), y[rows], reduction="sum") / len(x), x, _chunk(teacher, x))
+    return sum_over(lambda part, rows: F.cross_entropy(logits(part), y[rows], reduction="sum") / len(x),
+                    x, _chunk(teacher, x))
 
 
 def cclom(teacher: Any, x: Tensor, y: Tensor, real: Tensor, real_y: Tensor) -> Tensor:
     """Contrastive loss of a pre-trained model (Lu et al. 2023, CCLoM): ``class_distance_share`` of its features, a scalar in
-    [0, 1], 1/K by chance. The classes need not be the teacher's.
+    [0, 1], 1/K at chance level. The classes need not be the teacher's.
 
     teacher: a ``Teacher`` or a ``Network`` (anything with ``embed``), frozen. x (N, C, H, W) with y (N, K) probabilities:
-    synthetic images; real (B, C, H, W) with real_y (B, K): real ones, seen without gradient. Differentiable once in x.
+    synthetic images; real (B, C, H, W) with real_y (B, K): real ones, without gradient. Differentiable once in x.
 
     >>> from types import SimpleNamespace
     >>> flat = SimpleNamespace(embed=torch.nn.Flatten())
@@ -49,7 +50,7 @@ def _chunk(teacher: Any, x: Tensor) -> int:
 
 
 def class_distance_share(features: Tensor, y: Tensor, real: Tensor, real_y: Tensor) -> Tensor:
-    """Share of all cosine distances that is between images of the same class; scalar in [0, 1], 1/K by chance.
+    """Share of the total cosine distance that is between images of the same class; scalar in [0, 1], 1/K at chance level.
 
     sum(M * D) / sum(D) with D = 1 - cosine of every synthetic and real feature and M = y real_y' (Lu et al. 2023, CCLoM).
     features (N, D) of synthetic images with labels y (N, K); real (B, D), real_y (B, K).
@@ -62,9 +63,9 @@ def class_distance_share(features: Tensor, y: Tensor, real: Tensor, real_y: Tens
 
 
 def share_of_sums(features: Tensor, y: Tensor, sums: Tensor, counts: Tensor) -> Tensor:
-    """The same from what it needs of real images: ``sums`` (K, D) of their directions by class, ``counts`` (K,) of them.
+    """The same from class sums of the real images: ``sums`` (K, D) of their directions, and ``counts`` (K,).
 
-    A distance is linear in the direction of a real feature, so that N x B of them need not be computed.
+    A distance is linear in the direction of the real feature, so the N x B distances need not be computed.
     """
     directions = F.normalize(features, dim=1)
     same = (y * (counts - directions @ sums.T)).sum()
@@ -72,6 +73,6 @@ def share_of_sums(features: Tensor, y: Tensor, sums: Tensor, counts: Tensor) -> 
 
 
 def class_sums(directions: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """(sum of directions (B, D) by class, (K, D); how many there are of each, (K,))."""
+    """Sums of the directions (B, D) by class, (K, D), and the number of images in each class, (K,)."""
     sums = torch.zeros(classes, directions.shape[1], dtype=directions.dtype, device=directions.device)
     return sums.index_add_(0, targets, directions), torch.bincount(targets, minlength=classes).to(directions.dtype)

@@ -1,4 +1,4 @@
-"""Steps of training on synthetic images, each as a function of weights, images and labels."""
+"""Training steps on synthetic images, each as a function of weights, images and labels."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Predict = Callable[[Tensor, Tensor], Tensor]  # (weights (P,), images (B, C, H, W)) -> logits (B, K)
-    Augment = Callable[[Tensor, int], Tensor]  # (images of a batch, number of the step) -> images; equal for equal numbers
+    Augment = Callable[[Tensor, int], Tensor]  # (images of a batch, step number) -> images; deterministic in the number
 
 
 @dataclass(frozen=True, eq=False)
 class Inner:
-    """The steps: on which rows of the synthetic set, augmented how, ``chunk`` images at a time (0: all at once). Inside
-    ``drawing(number)`` the network itself draws (dropout) the same every time."""
+    """The steps: which rows of the synthetic set each one uses, how they are augmented, and how many images are processed at
+    a time (``chunk``; 0: all). Inside ``drawing(number)`` random layers such as dropout draw the same every time."""
 
     predict: Predict
     batches: Sequence[Tensor]
@@ -28,7 +28,7 @@ class Inner:
     drawing: Callable[[int], AbstractContextManager[None]] = lambda number: nullcontext()
 
     def loss(self, weights: Tensor, x: Tensor, y: Tensor, number: int) -> Tensor:
-        """Mean cross-entropy of a whole batch, augmented."""
+        """Mean cross-entropy of a whole augmented batch."""
         with self.drawing(number):
             return F.cross_entropy(self.predict(weights, self.augmented(x, number)), y)
 
@@ -52,8 +52,8 @@ class Inner:
 
     def pull(self, weights: Tensor, x: Tensor, y: Tensor, number: int, along: Tensor, beside: Tensor,
              through: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Derivatives of ``along . gradient`` with respect to x, y and, where ``through``, the weights; and
-        ``beside . gradient``. One chunk's graph at a time."""
+        """Derivatives of ``along . gradient`` with respect to x and y; ``beside . gradient``; and, if ``through``, the
+        derivative with respect to the weights. Holds the graph of one chunk at a time."""
         with torch.enable_grad():
             pixels = x.detach().requires_grad_()
             seen = self.augmented(pixels, number)
@@ -77,5 +77,5 @@ class Inner:
 
 
 def norm(gradient: Tensor) -> Tensor:
-    """Of a gradient (P,), a scalar, differentiable also where it is 0."""
+    """Euclidean norm of a gradient (P,), scalar; differentiable at 0 too."""
     return (gradient.square().sum() + 1e-12).sqrt()

@@ -10,11 +10,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-
 def mean_of_right(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean logits (N, K) of those networks that are right about an image, from the logits (E, N, K) of all (DATM, Guo et al.
-    2024). Where none is right, of all, the logit of the image's class exchanged for the largest (ours; the authors divide by
-    zero). targets (N,): class indices.
+    """Mean logits (N, K) of the networks that classify an image correctly, from the logits (E, N, K) of all networks (DATM,
+    Guo et al. 2024). If none is correct: the mean of all, with the logits of the image's class and of the largest swapped
+    (ours; the authors divide by zero). targets (N,): class indices.
 
     >>> mean_of_right(torch.tensor([[[4.0, 0.0]], [[0.0, 2.0]]]), torch.tensor([0]))
     tensor([[4., 0.]])

@@ -1,4 +1,4 @@
-"""Flat minima: the perturbation and the direction of sharpness-aware training (SAM, ASAM, GSAM)."""
+"""Sharpness-aware training (SAM, ASAM, GSAM): the weight perturbation and the update direction."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from datastill.late import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 EPSILON = 1e-12
 
 
 def perturbation(weights: Sequence[Tensor], gradients: Sequence[Tensor], rho: float, adaptive: bool) -> list[Tensor]:
-    """What to add to the weights to climb, ``rho`` far: rho g / |g| over all tensors as one vector (Foret et al. 2021).
+    """Ascent step of length ``rho`` to add to the weights: rho g / |g|, all tensors as one vector (Foret et al. 2021).
 
     ``adaptive``: rho w^2 g / | |w| g |, elementwise products (Kwon et al. 2021).
     """
@@ -27,8 +26,8 @@ def perturbation(weights: Sequence[Tensor], gradients: Sequence[Tensor], rho: fl
 
 
 def gap_direction(gradients: Sequence[Tensor], perturbed: Sequence[Tensor], alpha: float) -> list[Tensor]:
-    """GSAM's direction (Zhuang et al. 2022): the gradient at the perturbed weights, less ``alpha`` of that part of the
-    gradient at the weights which is orthogonal to it."""
+    """GSAM's direction (Zhuang et al. 2022): the gradient at the perturbed weights, minus ``alpha`` times the component of
+    the gradient at the unperturbed weights that is orthogonal to it."""
     here, there = _norm(gradients), _norm(perturbed)
     cosine = _dot(gradients, perturbed) / (here * there + EPSILON)
     along = cosine * here / (there + EPSILON)

@@ -1,4 +1,4 @@
-"""How smooth images are."""
+"""Smoothness of images."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-
 def total_variation(x: Tensor) -> Tensor:
-    """Anisotropic total variation (Rudin, Osher & Fatemi 1992) per pixel and image; x (B, C, H, W), scalar, 0 or more.
+    """Anisotropic total variation (Rudin, Osher & Fatemi 1992) per pixel and image; x (B, C, H, W), non-negative scalar.
 
-    Mean over images of the mean absolute difference of neighboring pixels, down plus across.
+    Mean over images of the mean absolute difference of neighboring pixels, vertical plus horizontal.
 
     >>> import torch
     >>> total_variation(torch.arange(4.0).view(1, 1, 2, 2))

@@ -1,4 +1,4 @@
-"""Training on synthetic images as a function of them: N steps of SGD, differentiable in the memory of one."""
+"""Training on synthetic images as a function of them: N steps of SGD, differentiable with the memory of one step."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def unroll(inner: Inner, start: Tensor, x: Tensor, y: Tensor, lr: Tensor, how: H
     """SGD from ``start`` (P,) on batches of images x (M, C, H, W) with labels y (M, K; probabilities), learning rate ``lr``
     (scalar), as a function differentiable once in all four, norms included.
 
-    "exact": the gradient of the whole, step by step backwards with one step's graph at a time. Beside it only the weights of
-    every ``every``-th step are kept (in host memory if ``offload``) and the steps between made again.
+    "exact": the full gradient, computed backwards step by step with one step's graph at a time. Only the weights of every
+    ``every``-th step are stored (in host memory if ``offload``); the steps in between are recomputed.
     "full": torch's own graph of all steps, for reference; memory grows with every step.
-    "tesla": the estimate of Cui et al. 2023 (ICML), in which a step's weights do not depend on earlier ones: biased, and a
-    little faster.
+    "tesla": the estimate of Cui et al. 2023 (ICML), in which the weights of a step do not depend on earlier ones: biased,
+    and slightly faster.
     """
     if how == "full":
         return _full(inner, start, x, y, lr)

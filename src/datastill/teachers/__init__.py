@@ -1,4 +1,4 @@
-"""Teachers: networks that know real data, and pools of them. One kind of pool a file."""
+"""Teachers: networks trained on real data, and pools of them. One kind of pool per file."""
 
 from datastill.teachers.pool import Context, Pool, Teacher, Teachers, Trajectory
 

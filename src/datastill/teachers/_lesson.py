@@ -1,4 +1,4 @@
-"""The making of one teacher: it is trained, measured, and kept at several epochs, and goes on where it stopped."""
+"""Training one teacher: it is trained, measured, saved at several epochs, and resumed where it stopped."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ STATE = "state.pt"
 
 
 class Trainer(Interface):
-    """What trains a teacher, an epoch at a time; ``train.Training`` is one. An epoch follows from the state before it."""
+    """Trains a teacher one epoch at a time; ``train.Training`` is one. An epoch is a function of the state before it."""
 
-    epoch: int  # epochs done
+    epoch: int  # completed epochs
 
     def advance(self) -> float:
-        """One more epoch. Returns its loss; raises RunError when it diverges."""
+        """Train one more epoch. Returns its loss; raises RunError if it diverges."""
         ...
 
     def check(self) -> None:
-        """Check the last weights. Raises RunError."""
+        """Check the final weights. Raises RunError."""
 
     def state(self) -> dict[str, Any]:
-        """All that changes, as tensors and plain values."""
+        """Everything that changes during training, as tensors and plain values."""
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state."""
+        """Resume from a state."""
 
 
 class Lesson:
-    """One teacher in training on the images ``taught``, measured on those ``held`` out, in its folder; goes on from the last
-    checkpoint there."""
+    """Training of one teacher on the images ``taught``, measured on the held-out images ``held``, in its folder; resumes
+    from the last checkpoint there."""
 
     def __init__(self, pool: Trained, images: Images, taught: Images, held: Images | None, folder: Path) -> None:
         self.pool, self.taught, self.held, self.folder = pool, taught, held, folder
@@ -55,18 +55,18 @@ class Lesson:
         self.network = fresh(pool.networks[0], images.shape, len(self.outputs), rng("network"), images.device)
         self.digest, self.fingerprint = pool.digest(images.fingerprint), images.fingerprint
         self.training = pool.training(self.network, taught, rng("train"))
-        self.accuracy: list[float] = []  # or what else is measured on those held out, before training and after each epoch
+        self.accuracy: list[float] = []  # or another measure on the held-out images; before training and after each epoch
         self.losses: list[float] = []
-        self.sums: dict[int, str] = {}  # of the snapshots written, by epoch
+        self.sums: dict[int, str] = {}  # checksums of the snapshots written, by epoch
         self._restore()
 
     @cached_property
     def path(self) -> Path:
-        """Of the checkpoint."""
+        """Path of the checkpoint."""
         return self.folder / STATE
 
     def carry_out(self, progress: Progress) -> None:
-        """Train to the end and write the card. Raises RunError when training diverges, Stopped when asked to stop."""
+        """Train to the end and write the card. Raises RunError if training diverges, Stopped if a stop is requested."""
         pool, saved = self.pool, time.monotonic()
         writer = SnapshotWriter(self.folder / SNAPSHOTS, len(pool.kept), len(flat(self.network)))
         try:
@@ -80,7 +80,7 @@ class Lesson:
                     saved = time.monotonic()
                 try:
                     progress.tell(self.training.epoch, pool.epochs)
-                except BaseException:  # asked to stop
+                except BaseException:  # a stop was requested
                     self._save()
                     raise
             if pool.epochs:
@@ -95,7 +95,7 @@ class Lesson:
         self.path.unlink(missing_ok=True)
 
     def _note(self, writer: SnapshotWriter) -> None:
-        """Measure the network, and store it if this epoch is one to keep."""
+        """Measure the network, and save a snapshot if this epoch is in ``pool.kept``."""
         epoch = self.training.epoch
         if self.held is not None:
             self.accuracy.append(round(self.pool.measure(self.network, self.held), 6))
@@ -111,6 +111,6 @@ class Lesson:
             return
         state = read_state(self.path, next(self.network.parameters()).device, "teacher")
         if not isinstance(state, dict) or state.get("digest") != self.digest:
-            raise InputError(f"{self.path} is the checkpoint of another teacher; delete it to start this one over")
+            raise InputError(f"{self.path} is the checkpoint of another teacher; delete it to train this one from scratch")
         self.training.restore(state["training"])
         self.accuracy, self.losses, self.sums = state["accuracy"], state["losses"], dict(state["sums"])

@@ -1,4 +1,4 @@
-"""One teacher's file: its weights at several epochs, a row each, and the card that says what they are."""
+"""One teacher's files: its weights at several epochs, one row each, and the card that describes them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCHEMA = 1
 class SnapshotWriter:
     """Writes rows (parameters and buffers, flattened, float32) into a .npy file of known size, one at a time.
 
-    Ordinary writes, not a memory map: a full disk is then an error and not a crash.
+    Ordinary writes instead of a memory map, so that a full disk raises an error instead of crashing the process.
     """
 
     def __init__(self, path: Path, rows: int, columns: int) -> None:
@@ -35,7 +35,7 @@ class SnapshotWriter:
         self.start, self.size = self.file.tell(), 4 * columns
 
     def write(self, row: int, network: nn.Module) -> str:
-        """Store the network as it is now; returns the row's checksum."""
+        """Write the current weights of the network; returns the checksum of the row."""
         content = flat(network).numpy().astype("<f4").tobytes()
         self.file.seek(self.start + row * self.size)
         self.file.write(content)
@@ -54,28 +54,28 @@ def flat(network: nn.Module) -> Tensor:
 
 
 def layout(network: nn.Module) -> list[list[Any]]:
-    """[name, shape] of what a row holds, in order."""
+    """[name, shape] of the tensors in a row, in order."""
     return [[name, list(value.shape)] for name, value in network.state_dict().items()]
 
 
 def write_card(folder: Path, network: nn.Module, epochs: Sequence[int], sums: Sequence[str],
                about: Mapping[str, Any]) -> None:
-    """The card; it comes last, so that a folder with a card is complete. The snapshots have a checksum a row."""
+    """Write the card. It is written last, so a folder with a card is complete. It has one checksum per snapshot row."""
     Entry(folder, "").finish({"schema": SCHEMA, "kind": "datastill.teacher", **about, "tensors": layout(network),
                               "epochs": list(epochs), "rows": list(sums)})
 
 
 class Rows:
-    """The rows of a finished teacher by epoch, memory-mapped; each is held against its checksum when first read."""
+    """The rows of a finished teacher by epoch, memory-mapped; each is verified against its checksum on first read."""
 
     def __init__(self, folder: Path, again: str) -> None:
         self.card, self.path, self.again = Entry(folder, again).card(), folder / SNAPSHOTS, again
         self._sound: set[int] = set()
 
     def read(self, epoch: int) -> Tensor:
-        """All that was stored at an epoch, one vector. Raises InputError: no such epoch, a damaged file (named)."""
+        """The row of an epoch, one vector. Raises InputError if the epoch was not stored or the file, named, is damaged."""
         if epoch not in self.card["epochs"]:
-            raise InputError(f"{self.path} holds no epoch {epoch}; it holds {', '.join(map(str, self.card['epochs']))}")
+            raise InputError(f"{self.path} has no epoch {epoch}; stored epochs: {', '.join(map(str, self.card['epochs']))}")
         row = self.card["epochs"].index(epoch)
         try:
             values = np.load(self.path, mmap_mode="c")[row]
@@ -85,28 +85,28 @@ class Rows:
             raise InputError(f"{self.path} is damaged: {error}; {self.again}") from None
         if epoch not in self._sound:
             if hashlib.sha256(values.astype("<f4").tobytes()).hexdigest() != self.card["rows"][row]:
-                raise InputError(f"{self.path} is damaged: epoch {epoch} does not fit its checksum; {self.again}")
+                raise InputError(f"{self.path} is damaged: epoch {epoch} does not match its checksum; {self.again}")
             self._sound.add(epoch)
         return torch.from_numpy(values)
 
 
 def read_into(network: nn.Module, folder: Path, epoch: int, again: str) -> dict[str, Any]:
-    """Give the network the weights of an epoch, straight from the memory-mapped file. Returns the card.
+    """Load the weights of an epoch into the network, directly from the memory-mapped file. Returns the card.
 
-    Raises InputError: no such epoch, another network, a damaged file (named).
+    Raises InputError if the epoch was not stored, the network differs, or the file, named, is damaged.
     """
     rows = Rows(folder, again)
     values = rows.read(epoch)
     there, wanted = rows.card["tensors"], layout(network)
     if there != wanted:
         mine, theirs = next((a, b) for a, b in zip([*wanted, None], [*there, None], strict=False) if a != b)
-        raise InputError(f"{rows.path} is of another network: it has {theirs} where {mine} is expected; {again}")
+        raise InputError(f"{rows.path} is from a different network: it has {theirs} where {mine} is expected; {again}")
     assign(network, values)
     return rows.card
 
 
 def assign(network: nn.Module, values: Tensor) -> None:
-    """Make a row the network's parameters and buffers, without a copy where type and device allow."""
+    """Set the network's parameters and buffers to a row, without a copy if dtype and device match."""
     state, start = {}, 0
     for name, like in network.state_dict().items():
         state[name] = values[start:start + like.numel()].view(like.shape).to(like.device, like.dtype)

@@ -1,4 +1,4 @@
-"""Pools of networks trained by ourselves: what they are, where each lies, and how it is found again."""
+"""Pools of networks that datastill trains: their settings, where each teacher is stored, and how it is loaded."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from datastill.train import Examples, Training, accuracies, augmented
 if TYPE_CHECKING:
     from torch import Tensor
 
-GRID = (0, 1, 2, 4, 6, 10, 20, 50, 100, 150)  # epochs that are kept unless told otherwise
+GRID = (0, 1, 2, 4, 6, 10, 20, 50, 100, 150)  # epochs stored by default
 
 
 class Trained(Pool):
-    """Networks trained on the run's training images or on another set, with cross-entropy by SGD unless a pool of yours says
-    otherwise by ``outputs``, ``examples``, ``how``, ``training`` and ``measure``.
+    """Networks trained on the run's training images or on another dataset, with cross-entropy and SGD unless your own pool
+    overrides ``outputs``, ``examples``, ``how``, ``training`` or ``measure``.
 
-    networks: one kind of network or several. count: members of each kind; ``seed`` is that of the first, the
-        others follow it.
-    data: the set they are trained on; the run's own training images unless given.
-    epoch: which snapshot is used: "last", or one of those kept (0: before any training).
-    epochs, lr, momentum, weight_decay, batch_size: of training by SGD; drops: shares of the epochs after which the learning
-        rate is divided by 10. augment: a DSA strategy, each image with its own draw, or "none".
-    snapshots: epochs whose weights are kept beside the last: 0, 1, 2, 4, 6, 10, 20, 50, 100, 150 unless given; "every".
-    validation: share of the training images that the teacher is measured on after every epoch and not trained on (ours; 0
-        trains on all of them and measures nothing).
+    networks: one or several architectures. count: members of each; ``seed`` is the seed of the first, the others count up
+        from it.
+    data: the dataset they are trained on; default: the run's own training images.
+    epoch: which snapshot to use: "last", or one of the stored epochs (0: before any training).
+    epochs, lr, momentum, weight_decay, batch_size: of SGD. drops: fractions of the epochs after which the learning rate is
+        divided by 10. augment: a DSA strategy, drawn separately for each image, or "none".
+    snapshots: epochs whose weights are stored besides the last; default: 0, 1, 2, 4, 6, 10, 20, 50, 100, 150; "every".
+    validation: share of the training images held out to measure the teacher after every epoch (ours; with 0 it is trained on
+        all of them and not measured).
     """
 
     count: int = Field(default=10, ge=1, le=10_000)
@@ -66,19 +66,19 @@ class Trained(Pool):
     @model_validator(mode="after")
     def _is_kept(self) -> Self:
         if wrong := [share for share in self.drops if not 0 < share <= 1]:
-            raise ValueError(f"drops: expected shares of the epochs, above 0 and at most 1, got {wrong[0]}")
+            raise ValueError(f"drops: expected fractions of the epochs, above 0 and at most 1, got {wrong[0]}")
         if outside := [e for e in self.snapshots if not (isinstance(e, int) and 0 <= e <= self.epochs)] \
                 if self.snapshots != "every" else []:
             raise ValueError(f"snapshots: expected epochs from 0 to {self.epochs}, got {outside[0]}")
         if self.epoch != "last" and self.epoch not in self.kept:
-            advice = f"add it to snapshots ({', '.join(map(str, self.kept))} are kept)" if 0 <= self.epoch <= self.epochs \
-                else f"teachers are trained for {self.epochs} epochs"
+            advice = f"add it to snapshots (stored epochs: {', '.join(map(str, self.kept))})" \
+                if 0 <= self.epoch <= self.epochs else f"teachers are trained for {self.epochs} epochs"
             raise ValueError(f"epoch {self.epoch} is never stored; {advice}")
         return self
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """The epochs whose weights are kept, ascending; the last always is."""
+        """The epochs whose weights are stored, ascending; always includes the last."""
         if self.snapshots == "every":
             return tuple(range(self.epochs + 1))
         return tuple(sorted({e for e in self.snapshots or GRID if e <= self.epochs} | {self.epochs}))
@@ -94,24 +94,24 @@ class Trained(Pool):
         return [self.lr * 0.1 ** sum(epoch >= end for end in ends) for epoch in range(self.epochs)]
 
     def outputs(self, images: Images) -> tuple[str, ...]:
-        """What the outputs of the networks stand for, by name: the classes. Empty where only features are wanted."""
+        """Names of the network outputs: the classes. Empty if only features are needed."""
         return images.classes
 
     def examples(self, images: Images) -> Examples:
-        """What they are shown of these images, and under which labels."""
+        """The examples they are trained on: these images, augmented, with their labels."""
         return augmented(images, self.augment)
 
     def how(self) -> dict[str, Any]:
-        """Options of ``Training``; ``criterion`` is one."""
+        """Options of ``Training``, for example ``criterion``."""
         return {"batch_size": self.batch_size, "momentum": self.momentum, "weight_decay": self.weight_decay}
 
     def training(self, network: nn.Module, images: Images, rng: RNG) -> Trainer:
-        """The training of one of them on these images, ``epochs`` epochs long; a function of its arguments only. Whatever
-        else is trained with it (a head, a second network) is in its state."""
+        """The training of one network on these images for ``epochs`` epochs; a function of its arguments only. Whatever else
+        is trained along with it (a head, a second network) must be part of its state."""
         return Training(network, self.examples(images), self.rates, rng, **self.how())
 
     def measure(self, network: nn.Module, held: Images) -> float:
-        """How good a network is on images held out, kept for every epoch; the share of them it is right about."""
+        """Score of a network on held-out images, stored for every epoch; here the accuracy, a fraction."""
         shares = accuracies(network, held).nan_to_num()
         counts = torch.bincount(held.targets.cpu(), minlength=len(shares))
         return float((shares * counts).sum() / counts.sum())
@@ -138,12 +138,12 @@ class Trained(Pool):
         return sum(not (place / CARD).exists() for place in self.places(context))
 
     def prepare(self, context: Context) -> None:
-        """Train the teachers that are not there yet; one that another process is at is waited for."""
+        """Train the teachers that do not exist yet; waits for those that another process is training."""
         members = self.members()
         for done, member in enumerate(members):
             self._make(context, *member, done, len(members))
         for member in members:
-            self.load(context, *member)  # which finds what is damaged before the work starts
+            self.load(context, *member)  # finds damaged files before the work starts
 
     def seconds(self, context: Context) -> float:
         images, total = self._images(context), 0.0
@@ -201,20 +201,20 @@ class Trained(Pool):
         return Trajectory(rows.read, context.real.device)
 
     def _card(self, folder: Path) -> dict[str, Any]:
-        """The card of a finished teacher. Raises InputError where it is damaged or of another one."""
+        """The card of a finished teacher. Raises InputError if it is damaged or belongs to another teacher."""
         card = Entry(folder, again(folder)).card()
         if card.get("digest") != folder.name.rpartition("-")[2]:
-            raise InputError(f"{folder} holds another teacher ({card.get('digest')}); {again(folder)}")
+            raise InputError(f"{folder} contains another teacher ({card.get('digest')}); {again(folder)}")
         return card
 
     def accuracy(self, context: Context, group: int, number: int) -> list[float]:
-        """What ``measure`` said of a finished teacher before training and after each epoch: validation accuracy (a fraction)
-        unless the pool measures something else; empty where nothing was. Raises InputError."""
+        """What ``measure`` returned for a finished teacher before training and after each epoch: validation accuracy (a
+        fraction) unless the pool measures something else; empty if nothing was measured. Raises InputError."""
         folder = self._folder(context, group, number)
         return list(self._card(folder)["accuracy"])
 
     def _images(self, context: Context) -> Images:
-        """What they are trained on; another set than the run's stays in host memory."""
+        """What they are trained on; a dataset other than the run's stays in host memory."""
         return context.real if self.data is None else _loaded(self.data, context.data_root)
 
     def alone(self, group: int, number: int) -> Self:
@@ -222,7 +222,7 @@ class Trained(Pool):
                                        "seed": self.seed + number})
 
     def _one(self, group: int, number: int) -> Self:
-        """What decides this teacher's weights and nothing else; the data come into its digest by their content."""
+        """Only what determines this teacher's weights; the data enters its digest by content."""
         return self.alone(group, number).model_copy(update={"epoch": "last", "data": None})
 
     def _folder(self, context: Context, group: int, number: int) -> Path:
@@ -231,38 +231,38 @@ class Trained(Pool):
         return context.root / "teachers" / f"{name}-{one.digest(self._images(context).fingerprint)}"
 
     def _make(self, context: Context, group: int, number: int, before: int, of: int) -> None:
-        """Train one teacher, if it is not there; ``before`` of ``of`` teachers are done."""
+        """Train one teacher if it does not exist; ``before`` of ``of`` teachers are done."""
         folder = self._folder(context, group, number)
         if (place := Entry(folder, again(folder))).finished:
             return
         with place.held(wait=True):
-            if place.finished:  # another process made it while this one waited
+            if place.finished:  # another process trained it while this one waited
                 return
             images = self._images(context).to(context.real.device)
             lesson = Lesson(self._one(group, number), images, *_apart(images, self.validation), folder)
             try:
                 lesson.carry_out(context.progress.part(before, of))
             except OSError as error:
-                raise RunError(f"stopped: cannot write to {folder}: {reason(error)}; make room and run the same command to "
-                               "go on") from error
+                raise RunError(f"stopped: cannot write to {folder}: {reason(error)}; free some space and run the same "
+                               "command to continue") from error
 
 
 def again(folder: Path) -> str:
-    """How to make a teacher again: only when asked to."""
+    """How to train a teacher again, which is never done automatically."""
     return f"to train it again, delete {folder} or use datastill teach --retrain"
 
 
 @lru_cache(maxsize=4)
 def _loaded(data: Data, root: Path) -> Images:
-    """The training images of another set, in host memory, read once."""
+    """The training images of another dataset, in host memory, read once."""
     return data.load(root).train
 
 
-_SECONDS: dict[Any, float] = {}  # by what decides them: a cache must not keep images alive
+_SECONDS: dict[Any, float] = {}  # by fingerprint, because a cache must not keep images alive
 
 
 def _epoch_seconds(pool: Trained, images: Images, device: torch.device) -> float:
-    """Seconds of an epoch over these images on a device, from a few batches; measured once."""
+    """Seconds per epoch over these images on a device, estimated from a few batches; measured once."""
     key = (pool, images.fingerprint, device)
     if key not in _SECONDS:
         _SECONDS[key] = _measured(pool, images, device)
@@ -288,7 +288,7 @@ def _apart(images: Images, share: float) -> tuple[Images, Images | None]:
 
 
 def _rows_apart(images: Images, share: float) -> tuple[Tensor, Tensor]:
-    """Indices of the images to measure on, and of those to train on. Raises InputError where that leaves none of a class."""
+    """Indices of the images to measure on and to train on. Raises InputError if no images of a class would remain."""
     held, rest = stratified(images.targets.cpu().numpy(), share, RNG("teachers", "validation"), images.classes)
     return torch.from_numpy(held), torch.from_numpy(rest)
 

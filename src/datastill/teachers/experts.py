@@ -1,4 +1,4 @@
-"""Teachers trained the way of MTT, or of FTD, with their whole trajectories."""
+"""Teachers trained as in MTT or FTD, stored with their whole trajectories."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from datastill.train import Sharpness
 
 
 class Experts(Trained):
-    """Networks trained by the recipe of MTT's experts (Cazenavette et al. 2022): plain SGD, learning rate 0.01, 50 epochs,
-    DSA augmentation, and a snapshot at every epoch; of the run's own network unless others are named.
+    """Networks trained with the recipe of MTT's experts (Cazenavette et al. 2022): plain SGD, learning rate 0.01, 50 epochs,
+    DSA augmentation, and a snapshot at every epoch; the run's own network unless others are named.
 
-    rho: above 0 they are trained by GSAM, into flat minima, the way of FTD (Du et al. 2023; 0.01 there): so far every step
-        climbs; alpha: how much of the surrogate gap it descends (0.3 and 1 there); adaptive: with ASAM's scaling.
+    rho: above 0, training uses GSAM to find flat minima, as in FTD (Du et al. 2023); the length of the ascent step (0.01
+        there). alpha: weight of the surrogate gap in each step (0.3 and 1 there). adaptive: use ASAM's scaling.
     """
 
     networks: tuple[Architecture, ...] = ()

@@ -1,4 +1,4 @@
-"""What a pool of teachers is: its description, the networks it stands for, and one teacher with the images it knows."""
+"""Pools of teachers: the description of a pool, its teachers, and a single teacher with its image domain."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """For whom teachers are made, and where they lie.
+    """What teachers are trained for, and where they are stored.
 
-    real: the run's training images. root: the folder for results; teachers lie in ``root/teachers``. data_root: where other
-    datasets are. progress: told of work done and to do, in epochs. dry_run: networks stand in with random weights, nothing
-    is made or written (``datastill plan``).
+    real: the run's training images. root: the folder for results; teachers are stored in ``root/teachers``. data_root: where
+    other datasets are. progress: receives the work done and the total, in epochs. dry_run: networks with random weights
+    stand in for the teachers, nothing is trained or written (``datastill plan``).
     """
 
     real: Images
@@ -48,14 +48,14 @@ class Context:
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """A frozen network in evaluation mode, and the images it knows.
+    """A frozen network in evaluation mode, with the domain of the images it was trained on.
 
-    What can be asked of it is in ``gives``: "logits" of the classes of its domain, which need not be the run's, "features",
-    "maps", and "statistics" of batch normalization.
+    ``gives`` lists what it can be queried for: "logits" of the classes of its domain, which need not be the run's,
+    "features", "maps", and "statistics" of batch normalization.
 
-    name: for logs and pages. group: which of the pool's networks it is one of. domain: of the images it was trained on;
-    home: of the images it is shown. folder: its place on disk, where features of real images are kept too, or None.
-    facts: what a card says of it. stand_in: untrained, in the place of another in a dry run.
+    name: for logs and pages. group: index of its network in the pool. domain: of the images it was trained on. home: domain
+    of the images passed to it. folder: where it is stored, with cached features of real images, or None. facts: what a card
+    reports about it. stand_in: untrained, standing in for a teacher in a dry run.
     """
 
     name: str
@@ -73,11 +73,11 @@ class Teacher:
 
     @cached_property
     def gives(self) -> frozenset[str]:
-        """Which of "logits", "features", "maps" and "statistics" can be asked of it."""
+        """Which of "logits", "features", "maps" and "statistics" it provides."""
         return gives(self.network, self.domain)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits (B, K) of the teacher's classes for the run's images (B, C, H, W). Raises InputError where it has none."""
+        """Logits (B, K) of the teacher's classes for the run's images (B, C, H, W). Raises InputError if it has none."""
         self._see_given("logits")
         return self.network(self.see(x))
 
@@ -90,8 +90,8 @@ class Teacher:
         return self.network.maps(self.see(x))  # type: ignore[operator]
 
     def statistics(self, x: Tensor) -> dict[str, Statistics]:
-        """Of every layer of batch normalization by name, what it remembers and what these images (B, C, H, W) of the run
-        have, differentiable: see ``functional.batchnorm``. Raises InputError where the network has no such layer."""
+        """For every batch normalization layer by name, its running statistics and those of these images (B, C, H, W) of the
+        run, differentiable; see ``functional.batchnorm``. Raises InputError if the network has no such layer."""
         self._see_given("statistics")
         return statistics(self.network, self.see(x))
 
@@ -100,12 +100,12 @@ class Teacher:
             raise InputError(_gives_no(what, self.name, self.gives))
 
     def chunk(self, x: Tensor) -> int:
-        """How many images such as ``x`` to show it at once."""
+        """How many images of the size of ``x`` to process at once."""
         one = self.see(x[:1].detach())
         return chunk_size(self.network, one.expand(len(x), -1, -1, -1))
 
     def directions(self, real: Images) -> np.ndarray:
-        """Features of these real images at length 1, (N, D) float32; computed once, then read from disk as drawn."""
+        """Features of these real images at unit norm, (N, D) float32; computed once, then memory-mapped from disk."""
         if self.stand_in:
             width = self.embed(real.batch(torch.zeros(1, dtype=torch.long)).x).shape[1]
             return np.broadcast_to(np.float32(width**-0.5), (len(real), width))
@@ -141,33 +141,33 @@ class Teacher:
 
 
 def gives(network: nn.Module, domain: Domain) -> frozenset[str]:
-    """What can be asked of a teacher with this network: features and feature maps of each, logits where its domain has
-    classes, statistics where it has batch normalization with running statistics."""
+    """What a teacher with this network provides: always features and feature maps, logits if its domain has classes,
+    statistics if it has batch normalization with running statistics."""
     return frozenset({"features", "maps", *(["logits"] if domain.classes else []),
                       *(["statistics"] if normalizations(network) else [])})
 
 
 def _gives_no(what: str, name: str, given: Collection[str]) -> str:
-    why = ", for it has no batch normalization with running statistics" if what == "statistics" else ""
-    return f"teacher {name} gives no {what}{why}; it gives {', '.join(sorted(given))}"
+    why = " because it has no batch normalization with running statistics" if what == "statistics" else ""
+    return f"teacher {name} does not provide {what}{why}; it provides {', '.join(sorted(given))}"
 
 
 class Trajectory:
-    """The weights of one teacher at the epochs of its training that were kept; ``read`` gives those of an epoch, (P,)."""
+    """The weights of one teacher at the stored epochs of its training; ``read`` returns those of an epoch, (P,)."""
 
     def __init__(self, read: Callable[[int], Tensor], device: torch.device) -> None:
         self._read, self._device = read, device
 
     def weights(self, epoch: int) -> Tensor:
-        """All parameters as one vector (P,), in the order of the network. Raises InputError for an epoch not kept."""
+        """All parameters as one vector (P,), in network order. Raises InputError for an epoch that is not stored."""
         return send(self._read(epoch), self._device)
 
 
 class Pool(Family):
-    """Networks that know real data: ``networks``, each with as many members as ``size`` says; none named are the run's own.
+    """Networks trained on real data: ``networks``, each with ``size`` members; if empty, the run's own network.
 
-    Making them is shared: a teacher lies under the digest of what decides it alone, whatever pool it is asked for by. A new
-    kind of pool is a file in ``datastill/teachers``, or a class outside.
+    Teachers are shared between pools: each is stored under a digest of only what determines it, whichever pool requests it.
+    To add a kind of pool, put a class into a file in ``datastill/teachers``, or outside.
     """
 
     home: ClassVar[str] = "datastill.teachers"
@@ -177,52 +177,53 @@ class Pool(Family):
     @property
     @abstractmethod
     def size(self) -> int:
-        """Members of each network."""
+        """Number of members of each network."""
 
     @abstractmethod
     def domain(self, context: Context, group: int = 0) -> Domain:
-        """The images that the teachers of network ``group`` know. Raises InputError."""
+        """Domain of the images that the teachers of network ``group`` are trained on. Raises InputError."""
 
     @abstractmethod
     def load(self, context: Context, group: int, number: int) -> Teacher:
-        """One teacher that is ready. Raises InputError: not there, damaged, of another shape."""
+        """One teacher, ready to use. Raises InputError if it is missing or damaged, or its shapes do not match."""
 
     def trajectory(self, context: Context, number: int) -> Trajectory:
-        """Member ``number`` of the first network while it was trained. Raises InputError."""
-        raise InputError(f"a pool of kind {kind(self)} keeps no trajectories; use experts")
+        """Training trajectory of member ``number`` of the first network. Raises InputError."""
+        raise InputError(f"a pool of kind {kind(self)} stores no trajectories; use experts")
 
     def for_network(self, network: Architecture) -> Self:
-        """The pool with the run's network where it names none."""
+        """The pool, with the run's network if it names none."""
         return self if self.networks else self.model_copy(update={"networks": (network,)})
 
     def fit(self, images: Images, *, root: Path | str = "outputs", data_root: Path | str = "data",
             progress: Progress | None = None) -> Teachers:
-        """Make what is missing of it for these training images, in ``root/teachers``, and return its teachers. Where it
-        names no networks, ``ConvNet()`` is taken. Raises InputError, RunError."""
+        """Train the missing teachers for these training images, in ``root/teachers``, and return all of them. If the pool
+        names no networks, ``ConvNet()`` is used. Raises InputError, RunError."""
         pool, context = self.for_network(ConvNet()), Context(images, Path(root), Path(data_root), progress or Progress())
         pool.check(context)
         pool.prepare(context)
         return Teachers(pool, context)
 
     def digest(self, *more: str) -> str:
-        """Name of what such a pool gives, from its settings and ``more``. Where the default is the run's own network,
-        ``ConvNet()`` counts as not given: it was the default there once, and teachers keep their names."""
+        """Digest of the pool's settings and ``more``, used in names. If the default is the run's own network, ``ConvNet()``
+        counts as not given: it used to be the default, and existing teachers keep their names."""
         default = type(self).model_fields["networks"].default
         plain = self.networks == (ConvNet(),) and default == ()
         return digest(self.model_copy(update={"networks": ()}) if plain else self, *more)
 
     def members(self) -> list[tuple[int, int]]:
-        """(network, number) of each of its teachers, in order. Raises InputError where no network is named."""
+        """(network, number) of each of its teachers, in order. Raises InputError if no network is named."""
         if not self.networks:
-            raise InputError("pool.networks: none is named, which is the run's own network, and here is no run; name one")
+            raise InputError("pool.networks is empty, which means the run's own network, but there is no run here; "
+                             "name a network")
         return [(group, number) for group in range(len(self.networks)) for number in range(self.size)]
 
     def alone(self, group: int, number: int) -> Self:
-        """The pool of one of its teachers."""
+        """A pool with only one of its teachers."""
         return self.model_copy(update={"networks": (self.networks[group],)})
 
     def check(self, context: Context, asked: Collection[str] = ()) -> None:
-        """Check that there can be such teachers and that they give what is ``asked``, before any work. Raises InputError."""
+        """Check, before any work, that such teachers can be built and provide what is ``asked``. Raises InputError."""
         self.members()
         for group, network in enumerate(self.networks):
             domain = self.domain(context, group)
@@ -231,35 +232,35 @@ class Pool(Family):
                 raise InputError(_gives_no(lacking[0], spec(network), given))
 
     def prepare(self, context: Context) -> None:
-        """Make what is missing. Raises InputError, RunError."""
+        """Train or load what is missing. Raises InputError, RunError."""
 
     def facts(self, context: Context) -> list[dict[str, Any]]:
-        """What a card says of each of its teachers, in order, once they are made; none is kept loaded for it."""
+        """What a card reports about each of its teachers, in order, once they exist; does not keep them loaded."""
         return [dict(self.load(context, group, number).facts) for group in range(len(self.networks))
                 for number in range(self.size)]
 
     def places(self, context: Context) -> list[Path]:
-        """Where each of its teachers lies, in order; empty where it has no places of its own."""
+        """Folder of each of its teachers, in order; empty if it has no folders of its own."""
         return []
 
     def missing(self, context: Context) -> int:
-        """How many teachers are still to be made."""
+        """Number of teachers still to be trained."""
         return 0
 
     def seconds(self, context: Context) -> float:
-        """How long making what is missing will take, from a little of it; nothing is written."""
+        """Estimated seconds for training what is missing, from a short measurement; nothing is written."""
         return 0.0
 
     def mend(self, context: Context) -> None:
-        """Delete teachers that are damaged, so that they are made again."""
+        """Delete damaged teachers, so that they are trained again."""
 
     def identity(self, data_root: Path) -> tuple[str, ...]:
-        """What decides its teachers beside the description and the run's data: the content of other data, of files."""
+        """What determines its teachers besides the description and the run's data: content of other datasets and files."""
         return ()
 
 
 class Teachers:
-    """The teachers of a pool, each loaded when it is first asked for."""
+    """The teachers of a pool, each loaded on first use."""
 
     def __init__(self, pool: Pool, context: Context) -> None:
         self.pool, self.context, self._members = pool, context, pool.members()
@@ -270,7 +271,7 @@ class Teachers:
         return len(self._members)
 
     def __getitem__(self, number: int) -> Teacher:
-        """In the order of the pool: the members of the first network, then those of the second."""
+        """In pool order: the members of the first network, then those of the second."""
         return self.teacher(*self._members[number])
 
     def __iter__(self) -> Iterator[Teacher]:
@@ -284,19 +285,19 @@ class Teachers:
         return self._loaded[group, number]
 
     def trajectory(self, number: int) -> Trajectory:
-        """Member ``number`` of the pool's first network while it was trained. Raises InputError."""
+        """Training trajectory of member ``number`` of the pool's first network. Raises InputError."""
         if number not in self._trajectories:
             self._trajectories[number] = self._wander(number) if self.context.dry_run else \
                 self.pool.trajectory(self.context, number)
         return self._trajectories[number]
 
     def draw(self, rng: RNG) -> Teacher:
-        """One at random: a network uniformly, then one of its members."""
+        """A random teacher: a network uniformly, then one of its members."""
         pick = rng.numpy()
         return self.teacher(int(pick.integers(len(self.pool.networks))), int(pick.integers(self.pool.size)))
 
     def _wander(self, number: int) -> Trajectory:
-        """Takes the place of a trajectory in a dry run: an untrained network's weights, moved a little each epoch."""
+        """Stands in for a trajectory in a dry run: the weights of an untrained network, moved slightly each epoch."""
         start = as_function(self._stand_in(0).network)[0].cpu()
         away = 0.01 * RNG("wander", number).normal(len(start))
         return Trajectory(lambda epoch: start + epoch * away, self.context.real.device)
@@ -308,5 +309,5 @@ class Teachers:
 
 
 def frozen(network: nn.Module) -> nn.Module:
-    """The network in evaluation mode, its weights without gradient."""
+    """The network in evaluation mode, with ``requires_grad`` off."""
     return network.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Teachers somebody else trained: weights of torchvision or timm by name, or files."""
+"""Pre-trained teachers: weights of torchvision or timm by name, or files."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from datastill.teachers.pool import Context, Pool, Teacher, frozen
 if TYPE_CHECKING:
     from torch import Tensor
 
-LARGEST = 1024  # pixels a side
+LARGEST = 1024  # pixels per side
 
 
 class Pretrained(Pool):
     """Networks with given weights: those of torchvision or timm by name, or files of your own.
 
-    networks: ``torchvision:model=resnet18``, ``timm:model=resnet18.a1_in1k``, or any other where ``files`` are given; none
-        named are the run's own.
-    weights: of torchvision, by its name (IMAGENET1K_V1); with timm the tag behind the name says it.
-    files: a state dict (.safetensors, .pt, .pth) for each network, or several for a single one. Tensors are found by
-        our names, by the library's, or else by their order.
-    mean, std, shape, classes: of the images the networks know: per channel, (C, H, W), names in order. Unless given, those
-        that come with the weights, and for files those of the run's data. classes "run" says that the outputs are the run's
-        classes in the run's order, whatever they are called where the weights are from.
+    networks: ``torchvision:model=resnet18``, ``timm:model=resnet18.a1_in1k``, or any other if ``files`` are given; if empty,
+        the run's own network.
+    weights: name of torchvision's weights (IMAGENET1K_V1); for timm, the tag after the network name selects them.
+    files: a state dict (.safetensors, .pt, .pth) for each network, or several for a single one. Tensors are matched by
+        our names, by the library's names, or else by their order.
+    mean, std, shape, classes: of the images the networks were trained on: per channel, (C, H, W), names in order. Default:
+        those that come with the weights, and for files those of the run's data. classes "run" means that the outputs are the
+        run's classes in the run's order, whatever their names in the source of the weights.
     """
 
     networks: tuple[Architecture, ...] = (Torchvision(),)
@@ -61,17 +61,18 @@ class Pretrained(Pool):
                              f"one, got {len(self.files)}")
         named = [network for network in self.networks if not isinstance(network, (Torchvision, Timm))]
         if named and not self.files:
-            raise ValueError(f"files: {spec(named[0])} has no weights to be had by name; name a file for each network")
+            raise ValueError(f"files: no weights are available by name for {spec(named[0])}; give a file for each network")
         if not self.networks and not self.files:
-            raise ValueError("networks: name one that has weights by name, or weights of the run's own network in files")
+            raise ValueError("networks: give one with weights available by name, or files with weights of the run's network")
         if len(self.mean) != len(self.std):
-            raise ValueError("mean and std: expected one number a channel each")
+            raise ValueError("mean and std: expected one number per channel each")
         if self.shape and (len(self.shape) != 3 or min(self.shape) < 1 or max(self.shape) > LARGEST):
             raise ValueError(f"shape: expected [C, H, W], each from 1 to {LARGEST}, got {list(self.shape)}")
         if any(value <= 0 for value in self.std):
             raise ValueError("std: expected numbers above 0")
         if self.weights != "DEFAULT" and not self.files and any(isinstance(network, Timm) for network in self.networks):
-            raise ValueError(f"weights {self.weights!r}: with timm the tag behind the name says it, as in resnet18.a1_in1k")
+            raise ValueError(f"weights {self.weights!r}: for timm, the tag after the network name selects the weights, as "
+                             "in resnet18.a1_in1k")
         return self
 
     @property
@@ -122,7 +123,7 @@ class Pretrained(Pool):
             what, found = spec(self.networks[group]), _library_domain(self.networks[group], self.weights)
         if self.classes == "run" and len(found.classes) != len(known.classes):
             raise InputError(f"classes run: {what} has {len(found.classes)} outputs, the run has {len(known.classes)} "
-                             "classes; leave classes out, or take weights of as many")
+                             "classes; leave classes out, or use weights with as many outputs")
         if not (self.mean or self.shape or self.classes):
             return found
         whitening = None if self.mean or self.shape else found.whitening
@@ -135,7 +136,7 @@ class Pretrained(Pool):
 
 
 def _outputs(weights: Mapping[str, Tensor]) -> int | None:
-    """How many classes weights are for: the rows of the last matrix."""
+    """Number of classes of the weights: the rows of the last matrix."""
     rows = [len(value) for value in weights.values() if value.dim() == 2]
     return rows[-1] if rows else None
 
@@ -178,7 +179,7 @@ def _library_domain(network: Architecture, weights: str) -> Domain:
 
 
 def _named(network: Architecture, weights: str) -> dict[str, Tensor]:
-    """A library's weights; fetched where they are not kept already. Raises InputError where that fails."""
+    """A library's weights, downloaded unless they are cached. Raises InputError if that fails."""
     try:
         if isinstance(network, Timm):
             import timm
@@ -187,11 +188,11 @@ def _named(network: Architecture, weights: str) -> dict[str, Tensor]:
         return dict(_entry(network, weights).get_state_dict(progress=False, check_hash=True, weights_only=True))
     except InputError:
         raise
-    except Exception as error:  # no network, a torn file, no such weights: the clients of hubs raise kinds of their own
+    except Exception as error:  # no network, a truncated file, no such weights: hub clients raise their own kinds
         first = str(error).partition("\n")[0] or type(error).__name__
         which = "" if isinstance(network, Timm) else f" {weights}"
-        raise InputError(f"the weights{which} of {spec(network)} cannot be fetched: {first}; fetch them elsewhere and "
-                         "name the file in files") from None
+        raise InputError(f"the weights{which} of {spec(network)} cannot be downloaded: {first}; download them elsewhere and "
+                         "give the path in files") from None
 
 
 def _entry(network: Architecture, weights: str) -> Any:
