@@ -255,7 +255,7 @@ def test_timm_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         return make(name, pretrained=False, **options)
 
     monkeypatch.setattr(timm, "create_model", create)
-    with input_error("weights of timm:model=test_resnet.r160_in1k cannot be fetched: nobody answers;"):
+    with input_error("weights of timm:model=test_resnet.r160_in1k cannot be downloaded: nobody answers;"):
         pool(networks=["timm:model=test_resnet.r160_in1k"]).prepare(context(tmp_path))
 
 
