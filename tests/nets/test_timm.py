@@ -51,7 +51,7 @@ def test_the_stem_follows_the_image_size(side: int, stem: str, sides: list[int])
 
 @with_timm
 def test_what_does_not_fit_is_explained() -> None:
-    with input_error("network timm:model=inception_v4 does not fit images of 32x32 pixels", "it fits 64"), torch.device("meta"):
+    with input_error("network timm:model=inception_v4 does not fit images of 32x32 pixels", "common sizes that fit (pixels per side): 64"), torch.device("meta"):
         Timm(model="inception_v4").build((3, 32, 32), 7)
     with input_error("test_vit", "stem=auto"):
         Timm(model="test_vit", stem="small").build((3, 32, 32), 7)
