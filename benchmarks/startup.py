@@ -21,9 +21,9 @@ COMMANDS = ["--help", "list methods", "list networks", "list recipes", "show mtt
 
 def timed(command: str) -> tuple[float, float]:
     """(wall, processor) seconds of one run."""
-    argv = [sys.executable, "-c", command] if command.startswith("import") else [sys.executable, "-m", "datastill", *command.split()]
+    asked = ["-c", command] if command.startswith("import") else ["-m", "datastill", *command.split()]
     before, began = os.times(), time.perf_counter()
-    subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    subprocess.run([sys.executable, *asked], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     after = os.times()
     return (time.perf_counter() - began,
             after.children_user + after.children_system - before.children_user - before.children_system)

@@ -166,7 +166,10 @@ def _library_domain(network: Architecture, weights: str) -> Domain:
             import timm
         except ModuleNotFoundError:
             raise InputError(f"{spec(network)} needs timm, which is not installed; pip install datastill[timm]") from None
-        config = timm.get_pretrained_cfg(network.model)
+        try:
+            config = timm.get_pretrained_cfg(network.model)
+        except RuntimeError:  # of an unknown tag, in newer versions
+            config = None
         if config is None:
             raise InputError(f"timm has no weights for {network.model}")
         names = tuple(map(str, range(config.num_classes)))
