@@ -133,9 +133,9 @@ def test_a_list_of_one_may_be_given_as_that_one() -> None:
     ("data.validation=1.0", ("data.validation", "less than 1", "1.0")),
     ("data.source=3", ("data.source", "expected a table", "got 3")),
     ("data=cifar", ("data.source", "unknown dataset 'cifar'", "'cifar10'")),
-    ("data.name=cifar10", ("unknown key 'data.name'", "it is called 'source' now")),
-    ("method.optim.lr.lr=1", ("unknown key 'method.optim.lr'", "it is called 'inner_lr' now")),
-    ("plugins.clom.pool.initialisations=2", ("unknown key 'plugins.clom.pool.initialisations'", "it is called 'count' now")),
+    ("data.name=cifar10", ("unknown key 'data.name'", "it is now called 'source'")),
+    ("method.optim.lr.lr=1", ("unknown key 'method.optim.lr'", "it is now called 'inner_lr'")),
+    ("plugins.clom.pool.initialisations=2", ("unknown key 'plugins.clom.pool.initialisations'", "it is now called 'count'")),
     ("data.nam=cifar10", ("unknown key 'data.nam'", "known: source")),
     ("seed=true", ("seed", "expected a number, got true")),
     ("method.iterations=false", ("method.iterations", "expected a number, got false")),
@@ -195,7 +195,7 @@ def test_old_spelling_is_told_the_new_where_there_is_such_a_field() -> None:
     class Own(Description):
         optimizer: str = "sgd"
 
-    with input_error("unknown key 'optimiser'; it is called 'optimizer' now"):
+    with input_error("unknown key 'optimiser'; it is now called 'optimizer'"):
         load(Own, {"optimiser": "adam"})
     with input_error("unknown key 'method.optimiser'", "'optim'"):
         load(Run, {"method": {"kind": "dm", "optimiser": "adam"}})

@@ -164,7 +164,7 @@ def test_exploding_step_size_is_caught() -> None:
 
 @pytest.mark.parametrize(("given", "message"), [
     (lambda task: task.random_real(1, ds.RNG(0)), "start returned Batch; expected task.synthetic"),
-    (lambda task: task.synthetic(task.random_real(5, ds.RNG(0))), "gave 50 images; expected 1 of each class, in class order"),
+    (lambda task: task.synthetic(task.random_real(5, ds.RNG(0))), "returned 50 images; expected 1 per class, in class order"),
     (lambda task: task.synthetic(ds.Batch(*(t.flip(0) for t in task.random_real(1, ds.RNG(0))))), "in class order"),
     (lambda task: task.synthetic(ds.Batch(torch.zeros(10, 1, 4, 8), torch.eye(10))), r"shape \(1, 4, 8\); the dataset has \(1, 8, 8\)"),
 ])

@@ -96,7 +96,7 @@ def test_a_learned_learning_rate_and_soft_labels_go_on(tmp_path: Path) -> None:
     assert hard.lr is None
     few = classes(["7", "2"], tiny.splits().train)
     soft = run_of(tmp_path / "first", method_name="trajectory", method_options=options)
-    with input_error("its soft labels are of other classes", "same classes alone"):
+    with input_error("its soft labels are for other classes", "only be continued with the same classes"):
         start_of(soft, few)
 
 
@@ -115,7 +115,7 @@ def test_parameters_go_on(tmp_path: Path) -> None:
     assert torch.equal(again.images["tiles"][::2], done.tensors["parameters.tiles"])
     real = tiny.splits().train
     other = ds.Images(real.pixels, real.targets, real.classes, (0.1,), (0.7,))
-    with input_error("normalized or whitened otherwise", "tiles:Tiles"):
+    with input_error("with another normalization or whitening", "tiles:Tiles"):
         start_of(run_of(tmp_path / "first", parametrization="tiles:Tiles"), other)
 
 
@@ -160,7 +160,7 @@ def test_resumed_when_the_folder_has_gone(folder: Path, tmp_path: Path) -> None:
 def test_a_folder_that_started_from_another_set(folder: Path, tmp_path: Path) -> None:
     tiny.distill(tiny.run(ipc=2, seed=1), tmp_path / "other")
     tiny.distill(run_of(folder), tmp_path / "run")
-    with input_error("holds a run that started from another set", "now asked for"):
+    with input_error("holds a run that started from another set", "now given"):
         tiny.distill(run_of(tmp_path / "other"), tmp_path / "run")
 
 
@@ -182,7 +182,7 @@ def test_what_cannot_be_gone_on_from(folder: Path, tmp_path: Path) -> None:
     refused(run_of(folder, parametrization="tiles:Tiles"), "parametrized by", "tiles:Tiles")
     real = tiny.splits().train
     tall = ds.Images(real.pixels.repeat(1, 1, 2, 2), real.targets, real.classes, real.mean, real.std)  # type: ignore[union-attr]
-    refused(run_of(folder), "its images are of shape (1, 8, 8), those of the run of (1, 16, 16)", images=tall)
+    refused(run_of(folder), "its images have shape (1, 8, 8), the run's have (1, 16, 16)", images=tall)
     renamed = ds.Images(real.pixels, real.targets, tuple("abcdefghij"), real.mean, real.std)
     refused(run_of(folder), "none of its classes (10: 0, 1, 2, ...)", images=renamed)
     refused(run_of(folder, method_name="trajectory", method_options={"labels": "learned"}), "it has hard labels")

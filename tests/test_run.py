@@ -52,7 +52,7 @@ def test_finished_run_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_folder_of_another_run_is_refused_with_the_difference(tmp_path: Path) -> None:
     tiny.distill(tiny.run(), tmp_path)
-    with pytest.raises(InputError, match=r"holds another run \(its method.batch_real is 8, now asked for: 9\)"):
+    with pytest.raises(InputError, match=r"holds another run \(its method.batch_real is 8, now given: 9\)"):
         tiny.distill(tiny.run(method_options={"batch_real": 9}), tmp_path)
 
 
@@ -60,7 +60,7 @@ def test_other_data_is_another_run(tmp_path: Path) -> None:
     run = tiny.run()
     tiny.distill(run, tmp_path)
     fewer = tiny.splits().train.subset(torch.arange(500))
-    with pytest.raises(InputError, match="made from other data"):
+    with pytest.raises(InputError, match="distilled from other data"):
         ds.distill(run, replace(fewer, origin=run.data), tmp_path)
     with pytest.raises(InputError, match=r"holds another run \(its data"):
         ds.distill(run, fewer, tmp_path)
@@ -68,7 +68,7 @@ def test_other_data_is_another_run(tmp_path: Path) -> None:
 
 def test_foreign_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(InputError, match=r"no run folder \(it holds 'thesis.tex'\)"):
+    with pytest.raises(InputError, match=r"not a run folder \(it holds 'thesis.tex'\)"):
         tiny.distill(tiny.run(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] in (["thesis.tex"], ["thesis.tex", ".lock"], [".lock", "thesis.tex"])
 
@@ -172,7 +172,7 @@ def test_network_that_does_not_fit(tmp_path: Path) -> None:
 
 def test_a_stop_says_where_and_with_which_exit_code(tmp_path: Path) -> None:
     told = Told(stop_at=2)
-    with pytest.raises(Stopped, match=r"^stopped at iteration 2 of 3; run the same command to go on$") as caught:
+    with pytest.raises(Stopped, match=r"^stopped at iteration 2 of 3; run the same command to continue$") as caught:
         tiny.distill(tiny.run(), tmp_path, progress=told)
     assert caught.value.code == 143
     assert told.steps == [(1, 3), (2, 3)]
@@ -183,7 +183,7 @@ def test_a_stop_says_where_and_with_which_exit_code(tmp_path: Path) -> None:
 
 def test_a_stop_before_the_first_iteration(tmp_path: Path) -> None:
     run, told = tiny.run("coreset", method_options={"choose": "herding", "epochs": 3}), Told(stop_at=2)
-    with pytest.raises(Stopped, match="stopped before the first iteration; the same command goes on") as caught:
+    with pytest.raises(Stopped, match="stopped before the first iteration; run the same command to continue") as caught:
         tiny.distill(run, tmp_path, progress=told)
     assert caught.value.code == 143
     assert told.told == [(1, 3, "preparing"), (2, 3, "preparing")]
@@ -296,8 +296,8 @@ def test_plugins_that_need_what_the_method_provides(tmp_path: Path) -> None:
 
 def test_plugins_that_need_what_the_method_has_not(tmp_path: Path) -> None:
     run = tiny.run().model_copy(update={"plugins": (Norms(label="norms"),)})
-    with pytest.raises(InputError, match=r"plug-in norms needs gradient_norms, which the steps of distribution do not have; "
-                                         r"methods whose steps do: gradient, trajectory$"):
+    with pytest.raises(InputError, match=r"plug-in norms needs gradient_norms, which the steps of distribution do not "
+                                         r"provide; methods that do: gradient, trajectory$"):
         tiny.distill(run, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     tiny.distill(run.model_copy(update={"plugins": (Norms(label="norms", weight=0.0),)}), tmp_path / "run")

@@ -87,8 +87,8 @@ def test_it_is_not_distilled_again_where_it_lies(folder: Path, run_cli: Call) ->
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     code, _, err = run_cli("distill", "old/run.toml", "--out", "old")
     assert code == 2
-    said = "old was made by an earlier version (schema 1): it can be scored, reported and exported as it is; to go on or distill " \
-           "again, give old/run.toml as the recipe and another --out"
+    said = "old was created by an earlier version (schema 1): it can be scored, reported and exported as it is; to continue " \
+           "it or distill again, give old/run.toml as the recipe and another --out"
     assert said in err
     assert not [path for path in before if path.read_bytes() != before[path]]
 
@@ -141,8 +141,8 @@ def test_a_recipe_of_schema_1_is_read_where_it_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("old", "says"), [
-    ("data.name", "unknown key 'data.name'; it is called 'source' now"), ("optim.lr", "unknown key 'method.optim.lr'; it is called 'inner_lr' now"),
-    ("pool = { initialisations", "unknown key 'method.pool.initialisations'; it is called 'count' now")])
+    ("data.name", "unknown key 'data.name'; it is now called 'source'"), ("optim.lr", "unknown key 'method.optim.lr'; it is now called 'inner_lr'"),
+    ("pool = { initialisations", "unknown key 'method.pool.initialisations'; it is now called 'count'")])
 def test_one_that_does_not_is_told_the_new_names(old: str, says: str, tmp_path: Path) -> None:
     text = RECIPE
     for before, now in RENAMED.items():

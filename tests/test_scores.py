@@ -123,7 +123,7 @@ def test_training_images_that_are_alive_need_not_be_given(folder: Path, train: d
 
 @pytest.mark.usefixtures("forgotten")
 def test_training_images_that_are_not_alive_are_asked_for(folder: Path) -> None:
-    with input_error(str(folder), "handed over in Python (Pairs)", "train=images"):
+    with input_error(str(folder), "passed in from Python (Pairs)", "train=images"):
         score(folder, seed=15)
     assert 0 <= score(folder, seed=15, train=TRAIN).accuracy[STUDENTS[0]] <= 1
 

@@ -57,7 +57,7 @@ def test_nobody_is_trained_twice(folder: Path, tmp_path: Path, monkeypatch: pyte
 
 
 def test_what_cannot_be_chosen_from(folder: Path, tmp_path: Path) -> None:
-    with input_error("was not scored by this protocol yet"):
+    with input_error("has not been scored by this protocol yet"):
         select(*arguments(folder))
     tiny.distill(tiny.run(), tmp_path / "plain")
     with input_error("has 2 snapshots", "--keep"):
@@ -68,10 +68,10 @@ def test_files_that_are_no_snapshots_are_named(folder: Path, tmp_path: Path) -> 
     trials.score(*arguments(folder), baselines=tmp_path, trials=1)
     path = folder / "snapshots" / "000002.safetensors"
     path.write_bytes(path.read_bytes()[:50])
-    with input_error("000002.safetensors is no readable safetensors file"):
+    with input_error("000002.safetensors is not a readable safetensors file"):
         check_snapshots(folder)
     path.rename(path.with_stem("best"))
-    with input_error("best.safetensors is no snapshot: expected the number of an iteration"):
+    with input_error("best.safetensors is not a snapshot: expected an iteration number"):
         check_snapshots(folder)
 
 
@@ -81,5 +81,5 @@ def test_a_choice_of_another_form_is_named(folder: Path, tmp_path: Path) -> None
     for path in (folder / "scores").glob("*.json"):
         if "selected" in (content := json.loads(path.read_text())):
             write_record(path, {**content, "selected": "nonsense"})
-    with input_error("selected is not what was written"):
+    with input_error("its entry selected is not valid"):
         sheets.read_sheets(folder)

@@ -72,7 +72,7 @@ def test_iterations_draw_from_all_images_and_teachers_are_those_of_the_whole() -
 
 
 @pytest.mark.parametrize(("shard", "message"), [((2, 2), "i of 0 to n - 1, got"), ((0, 0), "i of 0 to n - 1"), ((-1, 2), "i of 0"),
-                                                ((0, 6), "6 parts of 5 images a class; use 5 parts or fewer")])
+                                                ((0, 6), "6 parts of 5 images per class; use 5 parts or fewer")])
 def test_what_is_no_shard(shard: tuple[int, int], message: str) -> None:
     with pytest.raises(InputError, match=message):
         run_of(*shard)
@@ -80,7 +80,7 @@ def test_what_is_no_shard(shard: tuple[int, int], message: str) -> None:
 
 def test_a_part_with_too_few_real_images() -> None:
     run = load(ds.Run, {"method": tiny.method("distribution"), "network": "mlp", "ipc": 3, "shard": (1, 2)})
-    with input_error("shard 1 of 2 makes 2 images a class", "every 2th of the 3", "which are 1", "use ipc=2"):
+    with input_error("shard 1 of 2 needs 2 images per class", "starts from only 1 of the 3", "one in 2", "use ipc=2"):
         check_run(run, toy_images(per_class=3))
 
 
@@ -143,11 +143,11 @@ def test_what_does_not_fit_is_refused(parts: list[Path], tmp_path: Path) -> None
         merge(parts[:1], out)
     with input_error("are both part 0 of 2"):
         merge([parts[0], *parts], out)
-    with input_error("are no parts of one set", "they differ in the run's seed"):
+    with input_error("are not parts of one set", "they differ in the run's seed"):
         merge([parts[0], made(tmp_path / "seed", run_of(1, seed=1))], out)
-    with input_error("are no parts of one set", "the data's fingerprint"):
+    with input_error("are not parts of one set", "the data's fingerprint"):
         merge([parts[0], made(tmp_path / "data", run_of(1), replace(tiny.splits().train.subset(torch.arange(900)), origin=run_of(1).data))], out)
-    with input_error("are no parts of one set", "the run's method"):
+    with input_error("are not parts of one set", "the run's method"):
         merge([parts[0], made(tmp_path / "method", run_of(1, method_options={"batch_real": 9}))], out)
     with input_error("is part 1 of 3", "is one of 2"):
         merge([parts[0], made(tmp_path / "three", run_of(1, 3))], out)

@@ -97,7 +97,7 @@ def test_splits_and_networks_do_not_mix(folder: Path, tmp_path: Path) -> None:
 
 def test_damaged_score_file_is_named(folder: Path, tmp_path: Path) -> None:
     (folder / "scores" / "x.json").write_text("{")
-    with pytest.raises(InputError, match=r"x\.json is damaged or was edited: its checksum does not fit; delete it to score again"):
+    with pytest.raises(InputError, match=r"x\.json is damaged or was edited: its checksum does not match; delete it to score again"):
         sheets.read_sheets(folder)
     (folder / "scores" / "x.json").unlink()
 
@@ -157,11 +157,11 @@ def test_score_file_of_another_form_is_named(folder: Path, tmp_path: Path, text:
     paths = set((folder / "scores").glob("*.json"))
     (path,) = paths - before if paths - before else [next(p for p in paths if json.loads(p.read_text())["protocol"]["lr"] == 0.05)]
     path.write_text(text)
-    with pytest.raises(InputError, match=r"is damaged or was edited: its checksum does not fit; delete it to score again"):
+    with pytest.raises(InputError, match=r"is damaged or was edited: its checksum does not match; delete it to score again"):
         sheet(folder, tmp_path, protocol=protocol, trials=1)
     for schema in (1, 2) if isinstance(content := json.loads(text), dict) else ():  # without a checksum, and with the right one
         path.write_text(json.dumps({**content, "schema": 1})) if schema == 1 else write_record(path, {**content, "schema": 2})
-        with pytest.raises(InputError, match=r"is no readable score file .*delete it to score again"):
+        with pytest.raises(InputError, match=r"is not a readable score file .*delete it to score again"):
             sheet(folder, tmp_path, protocol=protocol, trials=1)
     path.unlink()
 
@@ -219,7 +219,7 @@ def test_random_images_get_labels_of_the_sets_kind(folder: Path, tmp_path: Path)
     assert len(seen) == 2
     assert labeled["labels"] == {"synthetic": "soft", "random": "soft"}
     assert labeled["summary"]["random"]["mean"] < hard["summary"]["random"]["mean"]  # nothing can be learned from those
-    assert any("random real images hard ones" in flag for flag in hard["flags"])
+    assert any("random real images have hard ones" in flag for flag in hard["flags"])
     assert not any("hard ones" in flag for flag in labeled["flags"])
     assert len(list(tmp_path.glob("random-*.json"))) == 2
     score(ds.Labeler("uniform", uniform), ds.load(folder))

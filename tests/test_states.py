@@ -44,6 +44,6 @@ def test_never_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
     content = pickle.dumps(Evil())
     (tmp_path / "s").write_bytes(hashlib.sha256(content).digest() + content)
-    with input_error("no checkpoint"):
+    with input_error("not a checkpoint"):
         read_state(tmp_path / "s", CPU, "run")
     assert not (tmp_path / "evil").exists()

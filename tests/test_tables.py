@@ -144,5 +144,5 @@ def test_tables_of_schema_1_get_todays_names(old: dict[str, Any], now: dict[str,
 @pytest.mark.parametrize("schema", ["0", "3", "true", '"1"'])
 def test_another_schema_is_refused(schema: str, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(f"schema = {schema}")
-    with input_error("is of schema", "this version reads 1 to 2", "use the version that wrote it"):
+    with input_error("has schema", "this version reads 1 to 2", "use the version that wrote it"):
         read_toml(tmp_path / "a.toml")

@@ -64,7 +64,7 @@ def test_what_cannot_be_is_said_before_the_work(workspace: Workspace, tmp_path: 
         workspace.distill(recipe, keep=(9,))
     assert not (tmp_path / "root").exists()
     folder = workspace.distill(recipe)
-    with input_error("is finished, and kept no snapshot of iteration 1"):
+    with input_error("is finished and has no snapshot of iteration 1"):
         workspace.distill(recipe, keep=(1,))
     with input_error("does not fit images of 8x8"):
         workspace.evaluations(folder, ["mlp", "lenet"])

@@ -1,7 +1,7 @@
-"""datastill: distill a dataset into a few images per class, and say honestly how good they are.
+"""datastill: distill a dataset into a few images per class, and report honestly how good they are.
 
 >>> import datastill as ds
->>> train, _, test = ds.Data(source="digits").load(".")             # scikit-learn's, embedded
+>>> train, _, test = ds.Data(source="digits").load(".")             # comes with scikit-learn
 >>> network = "convnet:width=4,depth=2"
 >>> distilled = ds.distill(ds.DM(iterations=2, batch_real=8), train, "run", ipc=1, network=network)
 >>> distilled.x.shape
@@ -10,7 +10,7 @@ torch.Size([10, 1, 8, 8])
 1
 """
 
-# ruff: noqa: F401 - the names under TYPE_CHECKING are for type checkers, the others are computed
+# ruff: noqa: F401 - the names under TYPE_CHECKING are for type checkers, the others are resolved lazily
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Public names load on first use, so that ``import datastill`` and ``datastill --help`` do not wait for torch."""
+    """Load public names on first use, so that ``import datastill`` and ``datastill --help`` do not wait for torch."""
     if name in _MODULES:
         return importlib.import_module(f"datastill.{name}")
     if name in _PRESETS:

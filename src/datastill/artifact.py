@@ -1,4 +1,4 @@
-"""The distilled set on disk: tensors, a card, a picture. Anyone can read it without this library; nothing is pickled."""
+"""The distilled set on disk: tensors, a card, a preview image. It can be read without this library; nothing is pickled."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from datastill.synthetic import SyntheticSet
 
 SCHEMA = 2
-PARAMETER, PIXELS = "parameters.", "pixels"  # how names of parameters begin; the one that may be the images themselves
+PARAMETER, PIXELS = "parameters.", "pixels"  # prefix of parameter names; the parameter that may be the images themselves
 TENSORS, PREVIEW, WHITENING = "synthetic.safetensors", "preview.png", "whitening.safetensors"
 
 
 def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
-    """What is stored. Of the decoded images: images (normalized float32), view (uint8, N H W C), labels (probabilities).
-    What they are decoded from: the parameters ``parameters.<name>``, but for ``pixels`` that are the images themselves;
-    ``stored_labels`` where those are others; the logits where those are what is learned. And lr."""
+    """The tensors to store. Decoded: images (normalized float32), view (uint8, N H W C), labels (probabilities). What they
+    are decoded from: ``parameters.<name>``, except for ``pixels`` that are the images themselves; ``stored_labels`` if they
+    differ from ``labels``; ``logits`` if those are what is learned. And ``lr``, if there is one."""
     with torch.no_grad():
         batch = synthetic.batch()
         seen = denormalize(batch.x, synthetic.mean, synthetic.std, synthetic.whitening)
@@ -55,7 +55,7 @@ def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
 
 
 def restored(tensors: Mapping[str, Tensor], like: Images | Domain, parametrization: Parametrization) -> SyntheticSet:
-    """The synthetic set whose ``tensors_of`` these are."""
+    """The synthetic set that ``tensors_of`` turned into these tensors."""
     parameters = {name.removeprefix(PARAMETER): value for name, value in tensors.items() if name.startswith(PARAMETER)}
     labels = next(tensors[name] for name in ("logits", "stored_labels", "labels") if name in tensors)
     from datastill.synthetic import SyntheticSet
@@ -78,7 +78,7 @@ def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
 def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> None:
     """Write the finished artifact; the card comes last, so a folder with a card is complete.
 
-    ``about`` goes into the card first (the run, its digest, the data it was made from, the protocol it is meant for).
+    ``about`` goes into the card first (the run, its digest, the data it was distilled from, the protocol it is meant for).
     """
     write_tensors(folder / TENSORS, synthetic)
     tensors = read_tensors(folder / TENSORS)
@@ -112,20 +112,20 @@ def _entry(folder: Path) -> Entry:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a finished artifact, in today's form. Raises InputError: none there, or altered."""
+    """The card of a finished artifact, upgraded to the current schema. Raises InputError if it is missing or altered."""
     if not (folder / CARD).is_file():
-        hint = "a run that has not finished; run it again to go on" if (folder / "run.toml").exists() else \
+        hint = "a run that has not finished; run it again to continue" if (folder / "run.toml").exists() else \
             f"no distilled set: expected {CARD} and {TENSORS}"
         raise InputError(f"{folder} holds {hint}")
     card = _entry(folder).card()
     if card["schema"] not in (1, SCHEMA):
-        raise InputError(f"{folder / CARD} is of schema {card['schema']}, this version reads 1 to {SCHEMA}; use the version "
-                         "that wrote it")
+        raise InputError(f"{folder / CARD} has schema {card['schema']}, this version reads 1 to {SCHEMA}; use the "
+                         "version that wrote it")
     return card if card["schema"] == SCHEMA else _upgraded(card)
 
 
 def _upgraded(card: dict[str, Any]) -> dict[str, Any]:
-    """A card of schema 1 in today's form."""
+    """A schema 1 card, upgraded to the current schema."""
     tables: dict[str, Any] = {key: upgraded(card[key]) for key in ("run", "protocol") if key in card}
     return {**card, **tables, "schema": SCHEMA, "learning_rate": card["step_size"]}
 
@@ -133,9 +133,9 @@ def _upgraded(card: dict[str, Any]) -> dict[str, Any]:
 def load(folder: Path | str, transform: Callable[[Tensor], Any] | None = None) -> Distilled:
     """Read a distilled set as a torch dataset with its card. Every file is checked against its checksum.
 
-    transform: applied to an image (C, H, W), normalized float, when an item is asked for: augmentation, say.
+    transform: applied to each image (C, H, W), normalized float, when an item is accessed; for example augmentation.
 
-    Raises InputError: not a distilled set, an unfinished one, or a damaged file (named).
+    Raises InputError: not a distilled set, an unfinished one, or a damaged file (the message names it).
     """
     folder = Path(folder)
     card = read_card(folder)
@@ -147,10 +147,10 @@ def load(folder: Path | str, transform: Callable[[Tensor], Any] | None = None) -
 
 
 def snapshots(folder: Path) -> dict[int, Path]:
-    """The snapshots of a run by iteration. Raises InputError for a file that is none."""
+    """The snapshots of a run by iteration. Raises InputError for a file that is not a snapshot."""
     paths = sorted((folder / "snapshots").glob("*.safetensors"))
     if stray := [path for path in paths if not path.stem.isdigit()]:
-        raise InputError(f"{stray[0]} is no snapshot: expected the number of an iteration as its name; move it elsewhere")
+        raise InputError(f"{stray[0]} is not a snapshot: expected an iteration number as its name; move it elsewhere")
     return {int(path.stem): path for path in paths}
 
 
@@ -161,11 +161,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return read(path.read_bytes())
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no readable safetensors file: {error}") from None
+        raise InputError(f"{path} is not a readable safetensors file: {error}") from None
 
 
 def picture(view: Tensor, labels: Tensor, columns: int = 10) -> Image.Image:
-    """A grid with one row a class (by largest label), its first ``columns`` images; view (N, H, W, C) uint8."""
+    """A grid with one row per class (by largest label) of its first ``columns`` images; view (N, H, W, C) uint8."""
     target = labels.argmax(1)
     rows = [view[target == c][:columns] for c in range(labels.shape[1])]
     width = max(len(row) for row in rows)

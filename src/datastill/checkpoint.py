@@ -1,4 +1,4 @@
-"""Checkpoints and the log of a run: written so that a kill at any moment loses seconds of work and nothing else."""
+"""Checkpoints and the log of a run: written so that a kill at any moment loses only seconds of work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATE, LOG = "state.pt", "log.jsonl"
 
 
 def restore(folder: Path, loop: Loop, digest: str) -> None:
-    """Bring the loop to the folder's checkpoint, if there is one, and the log with it. Raises InputError: damaged."""
+    """Restore the loop and the log from the folder's checkpoint, if there is one. Raises InputError if it is damaged."""
     path = folder / STATE
     if path.exists():
         state = read_state(path, loop.task.device, "run")
@@ -25,8 +25,8 @@ def restore(folder: Path, loop: Loop, digest: str) -> None:
             other = state["digest"] != digest
             if not other:
                 loop.restore(state["loop"])
-        except Exception:  # a state of another form: torch raises a dozen kinds
-            raise InputError(f"{path} is no checkpoint of this run; delete it to start the run over") from None
+        except Exception:  # a state in another format: torch raises a dozen kinds
+            raise InputError(f"{path} is not a checkpoint of this run; delete it to start the run over") from None
         if other:
             raise InputError(f"{path} is the checkpoint of another run; delete it to start over, or choose another --out")
     _cut_log(folder / LOG, loop.iteration)
@@ -38,7 +38,7 @@ def remove(folder: Path) -> None:
 
 
 def _cut_log(path: Path, iteration: int) -> None:
-    """Drop log lines after the checkpoint, and a torn last one."""
+    """Drop log lines written after the checkpoint, and an incomplete last line."""
     if not path.exists():
         return
     lines = [line for line in path.read_bytes().splitlines(keepends=True) if _number(line) <= iteration]
@@ -54,7 +54,7 @@ def _number(line: bytes) -> float:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log, a torn last one left out."""
+    """The lines of a run's log, without an incomplete last line."""
     path = folder / LOG
     if not path.exists():
         return []
@@ -62,7 +62,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 class RunLog:
-    """Writes the log as it comes and a checkpoint every so many seconds; the log is always ahead of the checkpoint."""
+    """Writes log lines as they come and a checkpoint every ``every`` seconds; the log is always ahead of the checkpoint."""
 
     def __init__(self, folder: Path, loop: Loop, digest: str, every: float) -> None:
         self.folder, self.loop, self.digest, self.every = folder, loop, digest, every
@@ -81,7 +81,7 @@ class RunLog:
         self.file.write(json.dumps({**rounded, "time": round(time.time(), 2)}).encode() + b"\n")
 
     def save(self, now: bool = False) -> None:
-        """Write a checkpoint if it is time, or now."""
+        """Write a checkpoint if one is due, or ``now``."""
         if not now and time.monotonic() - self.last < self.every:
             return
         self.file.flush()

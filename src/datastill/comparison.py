@@ -1,4 +1,4 @@
-"""What came of a study: rows of results, compared in pairs by seed."""
+"""The results of a study: rows of scores, compared in pairs by seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datastill.study import Cell, Study
 
 def compare(study: Study, found: Sequence[Cell], outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Rows by recipe, arm and kind of student: accuracy by seed (mean over trials), and the difference to the arm
-    ``against``, paired by seed; what judges said; their rank correlation with accuracy over all runs."""
+    ``against``, paired by seed; what the judges measured, and its rank correlation with accuracy over all runs."""
     by = {(cell.recipe, cell.arm, cell.seed): outcome for cell, outcome in zip(found, outcomes, strict=True)}
     seeds = list(range(study.seed, study.seed + study.seeds))
     rows = []
@@ -37,7 +37,7 @@ def compare(study: Study, found: Sequence[Cell], outcomes: Sequence[Mapping[str,
 
 
 def _correlations(judged: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Of the last cross-entropy and accuracy under the judges with each student's accuracy, by recipe."""
+    """Correlations of the last cross-entropy and accuracy under the judges with each student's accuracy, by recipe."""
     found: dict[str, Any] = {}
     for recipe in dict.fromkeys(one["recipe"] for one in judged):
         apart = {one["folder"]: one for one in judged if one["recipe"] == recipe and one["run"]}  # arms may share a run

@@ -1,6 +1,6 @@
-"""How numbers are computed on a device: precision, TF32, deterministic kernels, transfers; and what a card says of it.
+"""How numbers are computed on a device: precision, TF32, deterministic kernels, transfers; and what a card records about it.
 
-On a CPU none of the switches changes a bit. Elsewhere ``computing`` turns them for a piece of work and back afterwards.
+On a CPU none of these settings changes a bit. Elsewhere ``computing`` sets them for a piece of work and restores them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ WITHOUT_FLOAT64 = ("mps",)  # kinds of devices
 
 @contextmanager
 def computing(device: torch.device, precision: Precision = "float32", deterministic: bool = False) -> Iterator[None]:
-    """Inside, matrix products and convolutions on a GPU take TF32 only where ``precision`` is "tf32" (torch's own default
-    is TF32 for convolutions), and with ``deterministic`` torch takes deterministic kernels. Afterwards all is as it was.
+    """Inside, matrix products and convolutions on a GPU use TF32 only if ``precision`` is "tf32" (torch's own default is
+    TF32 for convolutions), and with ``deterministic`` torch uses deterministic kernels. Restored afterwards.
 
     Raises RunError for an operation that has no deterministic kernel.
     """
@@ -43,7 +43,7 @@ def computing(device: torch.device, precision: Precision = "float32", determinis
     except RuntimeError as error:
         if not deterministic or "deterministic" not in str(error):
             raise
-        raise RunError(f"deterministic=true cannot be kept: {str(error).partition('. ')[0]}; leave it out, or choose "
+        raise RunError(f"deterministic=true is not possible: {str(error).partition('. ')[0]}; leave it out, or choose "
                        "another network") from error
     finally:
         for (place, name, _), value in zip(places, before, strict=True):
@@ -52,8 +52,8 @@ def computing(device: torch.device, precision: Precision = "float32", determinis
 
 
 def _tf32() -> list[tuple[Any, str, tuple[Any, Any]]]:
-    """Where torch is told about TF32: place, name, values for off and on. Since 2.9 there are other names too; those
-    that are in use are kept to, because torch refuses to read the old ones once the new ones were set."""
+    """The TF32 settings of torch: object, attribute, values for off and on. Since 2.9 there are new names too; those that
+    are already in use are used, because torch refuses to read the old ones once the new ones were set."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     try:
         _ = matmul.allow_tf32, cudnn.allow_tf32
@@ -64,17 +64,17 @@ def _tf32() -> list[tuple[Any, str, tuple[Any, Any]]]:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """A context in which networks compute in bfloat16 where ``precision`` says so; their weights stay float32."""
+    """A context in which networks compute in bfloat16 if ``precision`` says so; their weights stay float32."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 def needs_deterministic(device: torch.device) -> bool:
-    """Whether operations without a deterministic kernel have to take another form here: never on a CPU, whose have one."""
+    """Whether operations without a deterministic kernel must be replaced here; never on a CPU, where all have one."""
     return device.type != "cpu" and torch.are_deterministic_algorithms_enabled()
 
 
 def facts(device: torch.device, precision: Precision, deterministic: bool = False) -> dict[str, Any]:
-    """What a card says of how a set was computed; equal for equal settings on one machine."""
+    """What a card records about how a set was computed; equal for equal settings on one machine."""
     versions: dict[str, Any] = {"torch": torch.__version__}
     name = {}
     if device.type == "cuda":
@@ -85,12 +85,12 @@ def facts(device: torch.device, precision: Precision, deterministic: bool = Fals
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device. From host memory to a GPU by way of pinned memory, so that the host need not wait."""
+    """The tensor on a device. Copies from host to GPU go through pinned memory, so that the host does not wait."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def double(tensor: Tensor) -> Tensor:
-    """The tensor in float64, on its device; on the CPU where the device has none."""
+    """The tensor in float64, on its device; on the CPU if the device has no float64."""
     return (tensor.cpu() if tensor.device.type in WITHOUT_FLOAT64 else tensor).double()

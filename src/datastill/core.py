@@ -1,5 +1,5 @@
-"""The protocols of the library: what a method is given (Task), what it gives (Step), how updates are made (Optim),
-and the families a new idea is added to: Method, Plugin, Protocol."""
+"""The interfaces of the library: what a method is given (Task), what it yields (Step), how updates are applied (Optim),
+and the families to extend: Method, Plugin, Protocol."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 class Task:
     """What a method may look at: real *training* images, fresh networks, and how images are parametrized.
 
-    precision: "bfloat16" is of the networks whose features are matched; gradients that are matched stay float32.
-    progress: told how far a long preparation is (training teachers, or the network whose features choose a coreset).
-    root: folder for results, where teachers lie; data_root: where other datasets are. dry_run: nothing is made, untrained
-        networks stand in for teachers (``datastill plan``). whole: the task this is a part of, if it is one.
+    precision: "bfloat16" applies to the networks whose features are matched; matched gradients stay float32.
+    progress: receives the progress of long preparation (training teachers, or the network whose features select a coreset).
+    root: folder for results, including teachers; data_root: folder of other datasets. dry_run: nothing is created;
+        untrained networks stand in for teachers (``datastill plan``). whole: the task this is a part of, if any.
 
-    Test images are never in here. ``Run.task(images)`` makes the task of a run.
+    A task never holds test images. ``Run.task(images)`` creates the task of a run.
     """
 
     real: Images
@@ -58,21 +58,21 @@ class Task:
     _teachers: dict[Pool, Teachers] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def part(self, number: int, of: int) -> Task:
-        """The task with a part of its images alone: in each class, every ``of``-th from ``number`` on; teachers are those of
-        the whole. What a shard of a set starts from."""
+        """The task with only a part of its images: in each class, every ``of``-th from ``number`` on. Teachers are those of
+        the whole task. A shard of a set starts from these images."""
         rows = torch.cat([of_class[number::of] for of_class in self.real.of_class])
         return replace(self, real=self.real.subset(rows.sort().values), whole=self)
 
     @property
     def context(self) -> Context:
-        """What a pool of teachers has to know of this task."""
+        """What a pool of teachers needs to know about this task."""
         if self.whole is not None:
             return self.whole.context
         return Context(self.real, self.root, self.data_root, self.progress, self.dry_run)
 
     def teachers(self, pool: Pool) -> Teachers:
-        """The frozen networks of a pool, each made or loaded when it is first asked for; of the task's network where it
-        names none. Raises InputError, RunError."""
+        """The frozen networks of a pool, each trained or loaded on first use; a pool that names no networks gets the task's.
+        Raises InputError, RunError."""
         if self.whole is not None:
             return self.whole.teachers(pool)
         pool = pool.for_network(self.network)
@@ -95,7 +95,7 @@ class Task:
         return fresh(self.network, self.real.shape, self.classes, rng, self.device)
 
     def features(self, net: nn.Module, x: Tensor) -> Tensor:
-        """``net.embed(x)``, (B, D) in the type of x; in chunks of a good size, or at once where images are coupled."""
+        """``net.embed(x)``, (B, D) in the type of x; in chunks of a suitable size, or all at once if images are coupled."""
         with self.autocast():
             return torch.cat([net.embed(part).to(x.dtype) for part in x.split(chunk_size(net, x))])  # type: ignore[operator]
 
@@ -104,7 +104,7 @@ class Task:
         return autocast(self.device, self.precision)
 
     def random_real(self, ipc: int, rng: RNG) -> Batch:
-        """``ipc`` random training images of each class without replacement, in class order."""
+        """``ipc`` random training images per class without replacement, in class order."""
         return self.real.batch(torch.cat([self.real.draw(ipc, rng(c), of_class=c) for c in range(self.classes)]))
 
     def first_images(self, ipc: int, init: Literal["real", "noise"], rng: RNG) -> Batch:
@@ -114,10 +114,10 @@ class Task:
 
     def synthetic(self, start: Batch, soft: bool = False, lr: float | None = None,
                   rng: RNG = RNG("encode")) -> SyntheticSet:
-        """A synthetic set that starts from these images and labels, one for each stored image, parametrized as the task
-        says.
+        """A synthetic set initialized from these images and labels, one for each stored image, with the task's
+        parametrization.
 
-        rng: what a parametrization that needs more than these images draws from; without it the same for every seed.
+        rng: the stream for parametrizations that draw further images; without it the draw is the same for every seed.
         """
         parameters = self.parametrization.encode(start, self, rng)
         from datastill.synthetic import SyntheticSet
@@ -125,7 +125,7 @@ class Task:
         return SyntheticSet(parameters, start.y, self.real, self.parametrization, soft, lr)
 
     def decoded(self, ipc: int) -> int:
-        """How many images ``ipc`` stored ones of each class decode to, in all."""
+        """The total number of images that ``ipc`` stored ones per class decode to."""
         return len(self.parametrization.labels(torch.empty(ipc * self.classes, self.classes, device="meta")))
 
 
@@ -134,14 +134,14 @@ class Step:
     """A proposed update: the gradient of ``loss`` with respect to the synthetic set.
 
     loss: scalar, graph attached.
-    batch: the synthetic examples in play, before augmentation, graph attached.
+    batch: the synthetic examples of this step, before augmentation, graph attached.
     net: the network they were matched on; plug-ins may call it and must not change it.
-    value: the matching loss itself, for the log and for gates; that of ``loss`` unless given.
+    value: the matching loss itself, for the log and for gates; by default the value of ``loss``.
     gradient_norms: (k,) norms of d loss / d weights on the synthetic batches matched here, graph attached.
     norm_reduce: how the paper of this family adds them up: over classes (DC) or over inner steps (MTT).
-    apply: whether to update; otherwise the step is logged only.
+    apply: whether to update; otherwise the step is only logged.
     log: further numbers for the log.
-    caution: what the user is to be told of this step, if anything; the same text is said once in a run.
+    caution: a warning to the user about this step, if any; the same text is shown once per run.
     """
 
     loss: Tensor
@@ -156,10 +156,10 @@ class Step:
 
 
 class Group(Description):
-    """Learning rate (0: not learned) and momentum of one group of what is learned; momentum is beta1 for Adam.
+    """Learning rate (0: not learned) and momentum of one parameter group; for Adam, momentum is beta1.
 
-    clip: the largest norm a gradient may have, longer ones are shortened to it (ours; none: as they are). Exact gradients
-        through many inner steps grow without bound where that training is chaotic.
+    clip: maximum gradient norm; larger gradients are scaled down to it (ours; none: no clipping). Exact gradients through
+        many inner steps explode if that training is chaotic.
     """
 
     lr: float = Field(default=0.0, ge=0.0, le=1e30)
@@ -170,9 +170,10 @@ class Group(Description):
 class Optim(Description):
     """How proposed updates change the synthetic set.
 
-    images, labels, inner_lr (of the learned learning rate): the groups; ``parameters`` sets single parameters of a parametrization apart, by name.
+    images, labels, inner_lr (for the learned learning rate): the groups. ``parameters``: separate groups for single
+        parameters of a parametrization, by name.
     schedule: of all learning rates over the run; "cosine" ends at 0.
-    ema: decay of a running mean of the image parameters; where set, that mean is the result.
+    ema: decay of a running mean of the image parameters; if set, that mean is the result.
     """
 
     name: Literal["sgd", "adam"] = "sgd"
@@ -196,33 +197,33 @@ class Optim(Description):
 
 
 class Part(Family):
-    """What methods and plug-ins have in common: what they ask for before the first iteration."""
+    """What methods and plug-ins share: what they need before the first iteration."""
 
     def check(self, task: Task, ipc: int) -> None:
-        """Check that it fits the task and ``ipc`` synthetic images a class, before any work. Raises InputError."""
+        """Check that it fits the task and ``ipc`` synthetic images per class, before any work. Raises InputError."""
 
     def prepare(self, task: Task) -> Mapping[str, Any]:
-        """Make what is needed before the first iteration; returns what the card is to say of it."""
+        """Prepare what is needed before the first iteration. Returns what the card records about it."""
         return {}
 
     def pools(self, network: Architecture) -> tuple[Pool, ...]:
-        """The pools of teachers it asks in a run that matches on this network: its fields that are pools."""
+        """The pools of teachers it queries in a run that matches on this network: its fields that are pools."""
         return tuple(value.for_network(network) for _, value in self if isinstance(value, Pool))
 
 
 class Labeler(NamedTuple):
-    """Gives real images labels of the kind a method gives its own: ``label`` takes a batch with class labels and returns
-    probabilities (B, K); ``name`` tells labelers apart in files."""
+    """Labels real images the way a method labels its own: ``label`` takes a batch with class labels and returns
+    probabilities (B, K); ``name`` identifies the labeler in files."""
 
     name: str
     label: Callable[[Batch], Tensor]
 
 
 class Method(Part):
-    """A distillation method: a generator of proposed updates, each applied before the next is asked for.
+    """A distillation method: a generator of proposed updates, each applied before the next is requested.
 
     One iteration is a pure function of (synthetic set, task, iteration number, stream), so a run can stop and resume
-    between any two. A new method is a file in ``datastill/methods``, or a class outside.
+    between any two. A new method is a file in ``datastill/methods``, or a class of your own.
     """
 
     home: ClassVar[str] = "datastill.methods"
@@ -233,12 +234,12 @@ class Method(Part):
 
     @property
     def has_soft_labels(self) -> bool:
-        """Whether its sets will have soft labels; those where they are learned, unless a method knows better."""
+        """Whether its sets will have soft labels; by default, if labels are learned."""
         return self.optim.labels.lr > 0
 
     @property
     def has_learned_lr(self) -> bool:
-        """Whether its sets will have a learning rate; those where it is learned, unless a method knows better."""
+        """Whether its sets will have a learning rate; by default, if it is learned."""
         return self.optim.inner_lr.lr > 0
 
     @abstractmethod
@@ -251,28 +252,28 @@ class Method(Part):
         """The updates of one iteration (0-based). ``rng`` is the iteration's own stream."""
 
     def memory(self, task: Task, ipc: int) -> Mapping[str, int]:
-        """What single settings of it need, estimated: peak memory in bytes beyond networks and data, by setting
-        (``gradient=full``). ``datastill plan`` says which fit."""
+        """Estimated memory of individual settings: peak bytes beyond networks and data, by setting (``gradient=full``).
+        ``datastill plan`` reports which of them fit."""
         return {}
 
     def labeler(self, task: Task) -> Labeler | None:
-        """Where its sets have soft labels: what gives random real images theirs, to be compared under the same labels. It
-        asks only teachers that are there."""
+        """For sets with soft labels: what labels random real images, so that both are compared under the same kind of
+        labels. It only queries teachers that already exist."""
         return None
 
     def conclusions(self, log: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-        """What the user is to be told at the end of a run, in view of its whole log (a line for each iteration)."""
+        """Warnings for the user at the end of a run, based on its whole log (one line per iteration)."""
         return ()
 
 
 class Plugin(Part):
-    """One extra loss term on a proposed update. A new one is a file in ``datastill/plugins``, or a class outside.
+    """One extra loss term on a proposed update. A new one is a file in ``datastill/plugins``, or a class of your own.
 
-    weight: of the term; 0 leaves the run bit for bit as without the plug-in.
+    weight: of the term; with 0 the run is bit for bit the same as without the plug-in.
     balance: "fixed" adds weight x term; "gradient" makes ``weight`` the ratio of the term's gradient norm to the
         method's, both at the decoded images, measured every 100 iterations.
     schedule: of the weight over the run: "linear" rises to the full weight at half of it, "log" as log(1 + iteration).
-    label: the plug-in's name in logs and streams, its kind unless given; lets one kind stand twice.
+    label: the plug-in's name in logs and streams, by default its kind; allows two plug-ins of the same kind.
     """
 
     home: ClassVar[str] = "datastill.plugins"
@@ -319,11 +320,11 @@ def _labeled(plugins: Any) -> Any:
     return tuple(_by_label().validate_python(tables).values())
 
 
-Plugins = Annotated[tuple[Plugin, ...], BeforeValidator(_labeled)]  # of a field: a table by label will do
+Plugins = Annotated[tuple[Plugin, ...], BeforeValidator(_labeled)]  # a field that also takes a table by label
 
 
 class Protocol(Family):
-    """How students are trained on a set. A new one is a file in ``datastill/protocols``, or a class outside.
+    """How students are trained on a set. A new one is a file in ``datastill/protocols``, or a class of your own.
 
     precision, channels_last: of the training, as ``Training`` has them; for large images on a GPU.
     """
@@ -335,21 +336,21 @@ class Protocol(Family):
 
     @abstractmethod
     def train(self, network: nn.Module, examples: Examples, rng: RNG, progress: Progress = Progress()) -> None:
-        """Train a fresh network in place; its last weights are what is scored. ``progress`` is told of every epoch."""
+        """Train a fresh network in place; its last weights are scored. ``progress`` is told of every epoch."""
 
     def criterion(self, logits: Tensor, y: Tensor) -> Tensor:
-        """The loss of logits (B, K) under labels (B, K), a scalar, summed over the images; cross-entropy unless a protocol
-        says otherwise."""
+        """The loss of logits (B, K) under labels (B, K), a scalar, summed over the images; by default
+        cross-entropy."""
         return cross_entropy(logits, y)
 
     def for_network(self, network: Architecture) -> Protocol:
-        """The protocol with what it prescribes for students of this kind filled in; scores are kept under that."""
+        """The protocol with its settings for students of this kind filled in; scores are stored under that."""
         return self
 
     def for_set(self, lr: float | None) -> Protocol:
-        """The protocol with what it takes from the set filled in: ``lr`` is the learning rate learned with it, if any."""
+        """The protocol with what it takes from the set filled in: ``lr`` is the set's learned learning rate, if any."""
         return self
 
     def for_full_data(self) -> Protocol:
-        """The protocol to train on the full data with, where the small set's would take too long."""
+        """The protocol for training on the full data, if that for the small set would take too long."""
         return self

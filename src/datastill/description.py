@@ -1,4 +1,4 @@
-"""Descriptions: frozen models whose fields are hyper-parameters, written the same way in Python and in TOML."""
+"""Descriptions: frozen models whose fields are hyperparameters, written the same way in Python and in TOML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datastill.errors import InputError
 from datastill.registry import inside, members, preset
 from datastill.tables import NONE, nearest, parse_spec, today
 
-NOT_DECISIVE = "not decisive"  # metadata of a field that does not decide a result (a path, say): left out of the digest
+NOT_DECISIVE = "not decisive"  # metadata of a field that does not affect the result (such as a path): left out of the digest
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass as _Metaclass
@@ -24,14 +24,14 @@ D = TypeVar("D", bound="Description")
 
 
 class _Over(NamedTuple):
-    """Settings, and the description they lie over."""
+    """Settings, and the description they override."""
 
     base: Description
     given: Any
 
 
 class _OneLine(_Metaclass):
-    """Makes a description that is built in Python fail as one read from a file does: by an InputError of one line."""
+    """Makes a description built in Python fail like one read from a file: with a one-line InputError."""
 
     def __call__(cls, *arguments: Any, **settings: Any) -> Any:
         if not inspect.isabstract(cls):
@@ -43,10 +43,10 @@ class _OneLine(_Metaclass):
 
 
 class Description(BaseModel, metaclass=_OneLine):
-    """A frozen set of hyper-parameters; unknown keys are refused. ``version`` is raised when the meaning changes.
+    """A frozen set of hyperparameters; unknown keys are rejected. ``version`` is increased when the meaning changes.
 
-    Where a description is expected, its settings alone will do, as a table; they lie over the default of the field they
-    are in. ``bare`` names the field that a plain text sets.
+    Where a description is expected, a table with some of its settings is accepted too; they override the default of that
+    field. ``bare`` names the field that a plain string sets.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
@@ -77,17 +77,17 @@ class Description(BaseModel, metaclass=_OneLine):
 
     @classmethod
     def _choose_class(cls, settings: dict[str, Any], base: Any) -> tuple[type[Description], Any, dict[str, Any]]:
-        """The class that is meant, what the settings lie over, the settings."""
+        """The class to create, the description that the settings override, the settings."""
         return cls, base, settings
 
     @classmethod
     def _lay_over(cls, base: Description | None, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """All settings that differ from the class's defaults, those inside a field over what they lie over."""
+        """All settings that differ from the class's defaults; those inside a field are laid over what they override."""
         laid = {} if base is None else {key: getattr(base, key) for key in cls.model_fields}
         for key, value in settings.items():
             if key not in cls.model_fields:
                 now = today(cls.__name__.lower(), key)
-                hint = f"; it is called {now!r} now" if now in cls.model_fields else nearest(key, cls.model_fields)
+                hint = f"; it is now called {now!r}" if now in cls.model_fields else nearest(key, cls.model_fields)
                 raise PydanticCustomError("unknown_key", "{hint}", {"key": key, "hint": hint})
             usual = laid[key] if key in laid else cls.model_fields[key].get_default(call_default_factory=True)
             over = isinstance(usual, Description) and isinstance(value, (str, Mapping))
@@ -97,7 +97,7 @@ class Description(BaseModel, metaclass=_OneLine):
     @field_validator("*", mode="wrap")
     @classmethod
     def _read_field(cls, value: Any, handler: Any) -> Any:
-        """The value as it is, or else as what it may be short for: None for "none", a list of one for that one."""
+        """The value as given, or else what it may be short for: None for "none", a one-item list for a single value."""
         ways = [None, value] if isinstance(value, str) and value == NONE else [value]
         if isinstance(value, (str, int, float, Mapping)):
             ways.append((value,))
@@ -115,8 +115,8 @@ class Description(BaseModel, metaclass=_OneLine):
 
 class Family(Description):
     """A description whose class is chosen by name (``kind``). ``home`` is the package its members are found in; ``bare`` the
-    field that may stand behind the name without its own: ``torchvision:resnet50``. ``presets``: names of the literature for
-    a member with certain settings."""
+    field whose value may follow the name without a key: ``torchvision:resnet50``. ``presets``: names from the literature
+    for a member with certain settings."""
 
     home: ClassVar[str] = ""
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -146,12 +146,12 @@ class Family(Description):
 
 
 def _depth(error: ValidationError) -> int:
-    """How far the reading came before it failed: what came furthest was meant."""
+    """How deep parsing got before it failed; the alternative that got furthest is the one that was meant."""
     return max(len(one["loc"]) for one in error.errors(include_url=False))
 
 
 class Preset:
-    """A member of a family with the settings of a paper. Call it with what is to be otherwise."""
+    """A member of a family with the settings of a paper. Call it with the settings to change."""
 
     def __init__(self, family: type[Family], name: str) -> None:
         self.family, self.name = family, name
@@ -175,11 +175,11 @@ def _refuse_true_as_number(value: Any, found: Any) -> None:
 
 
 def load(cls: type[D], given: Any, path: str = "", base: Any = None) -> D:
-    """A description from a table (or, for a family, from a name with options), validated; one that is ready stays as it is.
+    """A description from a table (or, for a family, from a name with options), validated; a description stays as it is.
 
-    Settings that are not given are those of ``base`` where it is of the same class.
+    Settings that are not given are taken from ``base`` if it is of the same class.
 
-    Raises InputError: one line with the path of the wrong key, what came and what is allowed.
+    Raises InputError: one line with the path of the wrong key, what was given and what is allowed.
     """
     if isinstance(given, cls):
         return given
@@ -190,11 +190,11 @@ def load(cls: type[D], given: Any, path: str = "", base: Any = None) -> D:
 
 
 def explain(error: ValidationError, path: str = "") -> str:
-    """A pydantic error as one line: where, what was expected, what came."""
+    """A pydantic error as one line: where, what was expected, what was given."""
     problems: list[Any] = list(error.errors(include_url=False))
     first = problems[0]
     alternatives = [one for one in problems if one["loc"][:-1] == first["loc"][:-1] and one["input"] is first["input"]]
-    if len(first["loc"]) > 1 and len(alternatives) > 1:  # of a field that may be one of several things
+    if len(first["loc"]) > 1 and len(alternatives) > 1:  # a field that accepts several types
         first = {**first, "loc": first["loc"][:-1], "msg": " or ".join(dict.fromkeys(
             one["msg"][:1].lower() + one["msg"][1:] for one in alternatives))}
         problems = [one for one in problems if one not in alternatives[1:]]

@@ -1,4 +1,4 @@
-"""Descriptions written out: as plain tables, as TOML, in short form; and the digest that names what comes of one."""
+"""Descriptions written out: as plain tables, as TOML, in short form; and the digest that identifies a result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from datastill.tables import NONE, SCHEMA
 
 
 def dump(description: Description) -> dict[str, Any]:
-    """Every field, defaults and those of subclasses included, as plain values; "none" for None, which TOML lacks."""
+    """Every field, including defaults and fields of subclasses, as plain values; "none" for None, which TOML lacks."""
     table: dict[str, Any] = {"kind": kind(description)} if isinstance(description, Family) else {}
     for key in type(description).model_fields:
         table[key] = _plain(getattr(description, key))
@@ -29,19 +29,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, tuple):
-        if value and "label" in getattr(type(value[0]), "model_fields", ()):  # these stand in a table by label
+        if value and "label" in getattr(type(value[0]), "model_fields", ()):  # written as a table by label
             return {member.label or kind(member): dump(member) for member in value}
         return [_plain(v) for v in value]
     return value
 
 
 def to_toml(description: Description, **header: Any) -> str:
-    """The description as a TOML text that ``load`` reads back to an equal one (once ``header`` is taken off again)."""
+    """The description as TOML that ``load`` reads back to an equal one (once ``header`` is removed)."""
     return tomli_w.dumps({"schema": SCHEMA, **header, **dump(description)})
 
 
 def spec(member: Family) -> str:
-    """Short form, ``name:option=value`` with the plain options that differ from their defaults, and ``bare`` in any case:
+    """Short form, ``name:option=value`` with the plain options that differ from their defaults, and always ``bare``:
     ``torchvision:model=resnet18``."""
     always = {member.bare: getattr(member, member.bare)} if member.bare else {}
     options = {**always, **{k: v for k, v in _essence(member).items()
@@ -50,8 +50,8 @@ def spec(member: Family) -> str:
 
 
 def digest(description: Description, *more: str) -> str:
-    """16 hex digits naming a result: fields that differ from their defaults, class versions, and ``more``
-    (a fingerprint of the data, say). Paths and other fields marked NOT_DECISIVE do not count."""
+    """16 hex digits that identify a result, from the fields that differ from their defaults, class versions, and ``more``
+    (such as a fingerprint of the data). Paths and other fields marked NOT_DECISIVE do not count."""
     text = json.dumps([_essence(description), *more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -64,7 +64,7 @@ def _essence(description: Description) -> dict[str, Any]:
         value = getattr(description, key)
         if NOT_DECISIVE in field.metadata:
             continue
-        # descriptions stand in full, so that a new version of a default one counts; plain values only when changed
+        # descriptions are included in full, so that a new version of a default counts; plain values only if changed
         if isinstance(value, Description):
             table[key] = _essence(value)
         elif value != field.get_default(call_default_factory=True):

@@ -19,8 +19,9 @@ class Distilled(Dataset[tuple[Any, Any]]):
     """A distilled set read from its folder: a torch dataset with its card.
 
     An item is (image (C, H, W) float, normalized; label): the class number for hard labels, probabilities (K,) for soft
-    ones. ``transform``: applied to that image when an item is asked for. ``x`` (N, C, H, W), ``y`` (N, K), ``view`` (N, H, W, C) uint8, ``lr`` the learned learning rate or None,
-    ``whitening`` what images have to be whitened with before a network trained on these sees them, or None.
+    ones. ``transform`` is applied to that image when an item is accessed. ``x`` (N, C, H, W), ``y`` (N, K), ``view``
+    (N, H, W, C) uint8, ``lr``: the learned learning rate or None, ``whitening``: how images must be whitened before a
+    network trained on this set sees them, or None.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], card: Mapping[str, Any], whitening: Whitening | None = None,
@@ -36,7 +37,7 @@ class Distilled(Dataset[tuple[Any, Any]]):
 
     @property
     def domain(self) -> Domain:
-        """What a network trained on it knows."""
+        """The domain of a network trained on it."""
         channels, height, width = self.x.shape[1:]
         return Domain((channels, height, width), self.mean, self.std, self.classes, self.whitening)
 

@@ -1,4 +1,4 @@
-"""Independent pieces of work: one after the other, or in several processes at once, each with its device."""
+"""Independent pieces of work: one after the other, or in several processes at once, each with its own device."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ Result = TypeVar("Result")
 
 
 class Executor(ABC):
-    """Carries out pieces of work that do not depend on each other."""
+    """Runs pieces of work that do not depend on each other."""
 
     @abstractmethod
     def map(self, work: Callable[[Item, torch.device], Result], items: Mapping[str, Item],
             progress: Progress = Progress()) -> dict[str, Result]:
-        """``work(item, device)`` of every item, by the item's name and in the order of the items; ``progress`` is told how
+        """``work(item, device)`` for every item, by the item's name and in the order of the items; ``progress`` is told how
         many are finished.
 
-        ``work`` must be a function of a module, and what it takes and gives plain, so that it can be done elsewhere. The
-        first error ends all; what was finished stays finished.
+        ``work`` must be a module-level function whose arguments and results can be pickled, so that it can run in another
+        process. The first error stops everything; finished work stays finished.
         """
 
 
 class InProcess(Executor):
-    """One after the other, here."""
+    """One after the other, in this process."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -48,9 +48,9 @@ class InProcess(Executor):
 
 
 class Processes(Executor):
-    """``jobs`` processes, to which the devices are dealt in turn.
+    """``jobs`` processes, to which the devices are assigned in turn.
 
-    Each has its share of the processor's cores: for small networks two of them on one core each do more than one on two.
+    Each gets its share of the CPU cores: for small networks, two processes on one core each are faster than one on two.
     """
 
     def __init__(self, jobs: int, devices: Sequence[torch.device]) -> None:
@@ -78,7 +78,7 @@ class Processes(Executor):
             return {name: future.result() for name, future in futures.items()}
 
 
-_own: list[torch.device] = []  # in a process of a pool: its device
+_own: list[torch.device] = []  # in a worker process: its device
 
 
 def _begin(threads: int, devices: SimpleQueue[str]) -> None:
@@ -92,7 +92,7 @@ def _work(work: Callable[[Any, torch.device], Any], item: Any) -> Any:
 
 
 def _end_with_parent() -> None:
-    """End at once where the parent was killed: a process that nobody waits for would hold its folder locked."""
+    """Exit at once if the parent was killed: an orphaned process would keep its folder locked."""
     if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def to_folder(distilled: Distilled, out: Path) -> Path:
     """PNG files ``<class>/<number>.png``, as torchvision's ImageFolder reads them, and labels.csv with every label.
 
-    Pixels are rounded to 8 bits and cut to the valid range: training on them differs a little from training on the floats.
-    Soft labels are in labels.csv only; a file lies in the folder of its largest one. Raises InputError: ``out`` not empty.
+    Pixels are rounded to 8 bits and clipped to the valid range; training on them differs slightly from using the floats.
+    Soft labels are in labels.csv only; a file is in the folder of its largest one. Raises InputError: ``out`` not empty.
     """
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; choose another folder")
@@ -42,11 +42,11 @@ def to_folder(distilled: Distilled, out: Path) -> Path:
 
 def to_npz(distilled: Distilled, out: Path) -> Path:
     """One .npz: images (N, C, H, W) float32 normalized, labels (N, K) float32, x_train (N, H, W, C) uint8 for viewing,
-    y_train (N,) int64 (the largest label), classes, mean, std, and lr where one was learned. Where images are whitened,
+    y_train (N,) int64 (the largest label), classes, mean, std, and lr if one was learned. If images are whitened,
     zca_mean (D,) and zca_matrix (D, D): normalized images x, flattened, are whitened by (x - zca_mean) @ zca_matrix.
 
-    The names are those of ``data.source=npz``, but there are no test images in it: to be read back as a dataset it needs
-    two images of each class at least (a part of them is then kept for testing), or an x_test and y_test of your own.
+    The names are those of ``data.source=npz``, but the file has no test images: to be read back as a dataset it needs at
+    least two images per class (some are then held out for testing), or an x_test and y_test of your own.
     """
     out = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")
     arrays = {"images": distilled.x.numpy(), "labels": distilled.y.numpy(), "x_train": distilled.view.numpy(),

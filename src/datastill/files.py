@@ -1,4 +1,4 @@
-"""Files that are never half written; checksums; what goes wrong with files, in words."""
+"""Files that are never half written; checksums; file errors in plain words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from datastill.errors import InputError
 
-LEFTOVER = ".datastill-"  # how temporary files begin; a kill leaves them behind
+LEFTOVER = ".datastill-"  # prefix of temporary files; a kill leaves them behind
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -56,13 +56,13 @@ def sha256(path: Path) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and see that files can be written there. Raises InputError with the reason and what to do."""
+    """Create a folder and check that files can be written there. Raises InputError with the reason and what to do."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / ".writable", b"datastill")
         (folder / ".writable").unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write to {folder}: {reason(error)}; choose another place (--out, --root)") from None
+        raise InputError(f"cannot write to {folder}: {reason(error)}; choose another folder (--out, --root)") from None
 
 
 def reason(error: OSError) -> str:

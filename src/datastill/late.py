@@ -1,7 +1,7 @@
-"""torch, imported when it is first used, so that names, help and refusals do not wait for it (it takes seconds).
+"""torch, imported on first use, so that names, help and input errors do not wait for it (importing it takes seconds).
 
-A module that describes something takes ``torch``, ``nn`` and ``F`` from here; classes derived from torch's live in modules
-of their own, which are imported where they are made.
+Modules with descriptions take ``torch``, ``nn`` and ``F`` from here; subclasses of torch classes live in modules of their
+own, which are imported where they are instantiated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 else:
     class _Late:
-        """Stands for a module."""
+        """Stand-in for a module."""
 
         def __init__(self, name: str) -> None:
             self._name = name

@@ -1,4 +1,4 @@
-"""The one loop: ask the method for a step, add the plug-ins' terms, update the synthetic set."""
+"""The distillation loop: ask the method for a step, add the plug-ins' terms, update the synthetic set."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ SMALLEST_LR = 1e-6  # a learned learning rate is projected to at least this afte
 
 
 class Loop:
-    """The state of a run between two iterations, and how to go one further.
+    """The state of a run between two iterations, and the step to the next one.
 
     What changes: ``synthetic``, the optimizer, ``iteration``, ``ratios`` (of plug-ins balanced by gradient), ``mean`` (the
-    running mean of the image parameters, where asked for). ``state`` and ``restore`` carry exactly these, so that a run goes
-    on bit for bit as if it had never stopped where the device computes the same twice: a CPU does, a GPU when it is asked to
+    running mean of the image parameters, if enabled). ``state`` and ``restore`` cover exactly these, so that a resumed run
+    is bit for bit the same as an uninterrupted one on a deterministic device: a CPU always, a GPU on request
     (``compute.computing``).
     """
 
     def __init__(self, method: Method, plugins: Mapping[str, Plugin], task: Task, rng: RNG, ipc: int, *,
                  place: Task | None = None, previous: Previous | None = None) -> None:
-        """``ipc``: stored images of each class. ``place``: the part of the task whose images it starts from, if not all.
-        ``previous``: a finished set it goes on from, as far as that goes."""
+        """``ipc``: stored images per class. ``place``: the part of the task whose images it starts from, if not all.
+        ``previous``: a finished set it continues from, for the images that set has."""
         self.method, self.plugins, self.task, self.rng = method, plugins, task, rng
         self.synthetic = _checked(method.start(place or task, ipc, rng("start")), method, task, ipc)
         if previous is not None:
@@ -46,7 +46,7 @@ class Loop:
         self.optimizer = self._optimizer() if self.learned and method.iterations else None
         self.iteration = 0
         self.ratios: dict[str, float] = {}
-        self.said: set[str] = set()  # cautions
+        self.said: set[str] = set()  # warnings already shown
         self.mean: dict[str, Tensor] = {} if method.optim.ema is None else {
             name: parameter.detach().clone() for name, parameter in self.synthetic.images.items()}
 
@@ -60,9 +60,9 @@ class Loop:
         return torch.optim.SGD(groups) if optim.name == "sgd" else torch.optim.Adam(groups)
 
     def advance(self) -> dict[str, Any]:
-        """One iteration. Returns its log line: means over its steps of every term, gradient shares where measured.
+        """One iteration. Returns its log line: means over its steps of every term, gradient shares if measured.
 
-        Raises RunError naming the term when a loss or a gradient is not finite; the synthetic set is then not to be used.
+        Raises RunError naming the term if a loss or a gradient is not finite; do not use the synthetic set after that.
         """
         rng = self.rng("iteration", self.iteration)
         lines: list[dict[str, float]] = []
@@ -102,18 +102,18 @@ class Loop:
             self._update(total, list(losses))
             if "inner_lr" in self.learned and float(self.learned["inner_lr"].detach()) <= SMALLEST_LR:
                 line["lr_at_bound"] = 1.0
-                self._warn("the learned learning rate is at its lower bound, where images hardly learn; lower "
-                           "method.optim.inner_lr.lr, or begin with another method.lr_net")
+                self._warn("the learned learning rate is at its lower bound, where the images hardly change; lower "
+                           "method.optim.inner_lr.lr, or start from another method.lr_net")
         return line
 
     def _warn(self, caution: str) -> None:
-        """Say something to be wary of, once."""
+        """Show a warning, once per run."""
         if caution and caution not in self.said:
             self.said.add(caution)
             self.task.progress.warn(caution)
 
     def _weight(self, name: str) -> float:
-        """What a term is multiplied by now."""
+        """The current weight of a term."""
         if name == "method":
             return 1.0
         plugin = self.plugins[name]
@@ -169,7 +169,7 @@ class Loop:
                         + (" or a smaller plug-in weight" if self.plugins else ""))
 
     def result(self) -> SyntheticSet:
-        """The synthetic set as it stands; with the running mean of its images where the optimizer keeps one."""
+        """The current synthetic set; with the running mean of its images if the optimizer keeps one."""
         if not self.mean:
             return self.synthetic
         averaged = copy.deepcopy(self.synthetic)
@@ -178,12 +178,12 @@ class Loop:
         return averaged
 
     def state(self) -> dict[str, Any]:
-        """All that changes, as tensors and plain values."""
+        """Everything that changes, as tensors and plain values."""
         return {"iteration": self.iteration, "synthetic": self.synthetic.state_dict(), "ratios": self.ratios,
                 "mean": self.mean, "optimizer": None if self.optimizer is None else self.optimizer.state_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         self.iteration, self.ratios = state["iteration"], dict(state["ratios"])
         self.synthetic.load_state_dict(state["synthetic"])
         self.mean = {name: mean.to(self.task.device) for name, mean in state["mean"].items()}
@@ -192,7 +192,7 @@ class Loop:
 
 
 def _read(scalars: Mapping[str, Tensor]) -> dict[str, float]:
-    """Scalar tensors as numbers, all at once: every look at a value waits for the device."""
+    """Scalar tensors as numbers, all at once: each separate read would wait for the device."""
     values = torch.stack([one.detach() for one in scalars.values()]).tolist() if scalars else []
     return dict(zip(scalars, values, strict=True))
 
@@ -205,7 +205,7 @@ def _scalar(loss: object, name: str) -> Tensor:
 
 
 def _checked(synthetic: object, method: Method, task: Task, ipc: int) -> SyntheticSet:
-    """What the method starts from, if it is what the run asks for. Raises InputError otherwise."""
+    """The set the method starts from, checked against the run. Raises InputError if it does not fit."""
     who = f"{kind(method)}.start"
     from datastill.synthetic import SyntheticSet
 
@@ -214,25 +214,26 @@ def _checked(synthetic: object, method: Method, task: Task, ipc: int) -> Synthet
     with torch.no_grad():
         x, y = synthetic.batch()
     if x.shape[1:] != task.real.shape:
-        raise InputError(f"{who} gave images of shape {tuple(x.shape[1:])}; the dataset has {task.real.shape}")
+        raise InputError(f"{who} returned images of shape {tuple(x.shape[1:])}; the dataset has {task.real.shape}")
     if not (synthetic.stored == ipc * task.classes and _in_class_order(synthetic.labels, task.classes)):
-        raise InputError(f"{who} gave {synthetic.stored} images; expected {ipc} of each class, in class order "
-                         f"({ipc * task.classes} in all)")
+        raise InputError(f"{who} returned {synthetic.stored} images; expected {ipc} per class, in class order "
+                         f"({ipc * task.classes} in total)")
     if len(x) != len(y) or not _in_class_order(y, task.classes):
         raise InputError(f"parametrization {spec(task.parametrization)} gave {len(x)} images and {len(y)} labels for "
-                         f"{synthetic.stored} stored ones; expected a label each, in class order, as many of every class")
+                         f"{synthetic.stored} stored ones; expected one label per image, in class order, the same number "
+                         "for every class")
     check_optim(method, synthetic)
     return synthetic
 
 
 def _in_class_order(labels: Tensor, classes: int) -> bool:
-    """Whether these labels (N, K), N > 0, are of ``classes`` classes in order, equally many of each."""
+    """Whether these labels (N, K), N > 0, are of ``classes`` classes in order, the same number for each."""
     wanted = torch.arange(classes).repeat_interleave(len(labels) // classes)
     return bool(labels.shape == (len(wanted), classes)) and torch.equal(labels.argmax(1).cpu(), wanted) and len(wanted) > 0
 
 
 def check_optim(method: Method, synthetic: SyntheticSet) -> None:
-    """Check that what is to be learned is in a set such as this. Raises InputError."""
+    """Check that everything to be learned is in a set like this. Raises InputError."""
     optim, groups = method.optim, synthetic.groups()
     if optim.labels.lr > 0 and not synthetic.soft:
         raise InputError(f"method.optim.labels.lr is {optim.labels.lr:g}, but {kind(method)} has hard labels; set it to 0")

@@ -1,4 +1,4 @@
-"""How much memory there is, and how much of it a graph holds."""
+"""How much memory there is, and how much of it an autograd graph holds."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-SHARE = 0.7  # of a device's memory that one piece of work may take
+SHARE = 0.7  # of a device's memory that one piece of work may use
 
 
 def total(device: torch.device | None = None) -> int:
-    """Bytes of memory of a device, of this machine unless given; unlimited where it cannot be asked."""
+    """Total memory of a device in bytes, by default of this machine; unlimited if it cannot be determined."""
     if device is not None and device.type == "cuda":
         import torch
         return int(torch.cuda.mem_get_info(device)[1])
@@ -28,7 +28,7 @@ def total(device: torch.device | None = None) -> int:
 
 
 def peak(device: torch.device) -> int:
-    """The most bytes that were in use: on a GPU since its count was last reset, else by this process since it began."""
+    """Peak memory in bytes: on a GPU since its counter was last reset, else of this process since it started."""
     if device.type == "cuda":
         import torch
         return torch.cuda.max_memory_allocated(device)
@@ -41,7 +41,7 @@ def peak(device: torch.device) -> int:
 
 
 def _psutil() -> Any:
-    """The library that can be asked on Windows, where it is there."""
+    """The library to use on Windows, if it is installed."""
     with suppress(ModuleNotFoundError):
         return import_module("psutil")
     return None
@@ -58,6 +58,6 @@ def held_by_graph(make: Callable[[], Any]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        alive = make()  # lets no address be used twice
+        alive = make()  # so that no address is reused
     del alive
     return sum(held.values())

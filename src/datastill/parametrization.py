@@ -1,4 +1,4 @@
-"""How images come from the parameters that are learned."""
+"""How images are computed from the learned parameters."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ if TYPE_CHECKING:
 
 
 class Parametrization(Family):
-    """How images come from the parameters that are learned. A new one is a file in ``datastill/parametrizations``.
+    """How images are computed from the learned parameters. A new one is a file in ``datastill/parametrizations``.
 
-    A set *stores* ``ipc`` images of each class, in class order, and their labels; what students see is what these *decode*
-    to: N images of the data's shape, in class order too, equally many of each class. N may differ from the number stored.
+    A set *stores* ``ipc`` images per class, in class order, and their labels; students see what these *decode* to: N images
+    of the data's shape, also in class order, the same number per class. N may differ from the number stored.
     """
 
     home: ClassVar[str] = "datastill.parametrizations"
 
     def check(self, task: Task, ipc: int) -> None:
-        """Check that it fits the task and ``ipc`` stored images a class, before any work. Raises InputError."""
+        """Check that it fits the task and ``ipc`` stored images per class, before any work. Raises InputError."""
 
     def prepare(self, task: Task) -> Mapping[str, Any]:
-        """Make what is needed before the first iteration; returns what the card is to say of it."""
+        """Prepare what is needed before the first iteration. Returns what the card records about it."""
         return {}
 
     @abstractmethod
     def encode(self, start: Batch, task: Task, rng: RNG) -> dict[str, Tensor]:
-        """Parameters to start from, by name.
+        """Initial parameters, by name.
 
-        start: one image for each one stored, normalized, (S, C, H, W), and its label (S, K), probabilities or logits.
-        Where more real images are needed they are drawn from ``task.real``, by ``rng``.
+        start: one normalized image for each stored one, (S, C, H, W), and its label (S, K), probabilities or logits. If
+        more real images are needed, they are drawn from ``task.real`` with ``rng``.
         """
 
     @abstractmethod
     def decode(self, parameters: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
-        """Normalized images (N, C, H, W), differentiable in the parameters; those of these ``rows`` alone where given."""
+        """Normalized images (N, C, H, W), differentiable in the parameters; only those at ``rows`` if given."""
 
     def labels(self, stored: Tensor) -> Tensor:
         """Labels of the decoded images (N, K) from those of the stored ones (S, K)."""

@@ -1,4 +1,4 @@
-"""Where things lie and where they run: folders for results and for data, a device, the data loaded once."""
+"""Where things are stored and where they run: folders for results and for data, a device, the data loaded once."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from datastill.progress import Progress
 from datastill.run import Run, check_run
 from datastill.teachers import Context, Pool
 
-KEPT = 2  # datasets
+KEPT = 2  # datasets in memory
 
 
 class Place:
     """A folder for results (runs, baselines, teachers, studies), one for datasets, and a device.
 
-    device: cpu, cuda, cuda:1, mps; the best there is unless given. It is looked for when it is first asked for; raises
-    InputError where there is no such device. Another process that is sent a place has one of its own there, which it keeps.
+    device: cpu, cuda, cuda:1, mps; by default the best available. It is looked up on first use; raises InputError if there
+    is no such device. A process that receives a place creates its own once and keeps it.
     """
 
     def __init__(self, root: Path | str = "outputs", data_root: Path | str = "data",
@@ -41,7 +41,7 @@ class Place:
 
     @property
     def devices(self) -> list[torch.device]:
-        """Those that several processes share: all of this machine where "cuda" was asked for, or nothing."""
+        """Those that several processes share: all GPUs of this machine if "cuda" or no device was given."""
         if self.device.type == "cuda" and ":" not in str(self.asked):
             return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
         return [self.device]
@@ -53,11 +53,11 @@ class Place:
         return other
 
     def executor(self, jobs: int = 1) -> Executor:
-        """What carries out independent pieces of work here, so many at once."""
+        """What runs independent pieces of work here, ``jobs`` at a time."""
         return InProcess(self.device) if jobs == 1 else Processes(jobs, self.devices)
 
     def load(self, data: Data) -> Splits:
-        """The splits of a dataset, on the CPU; the last two are kept as they were when loaded. Raises InputError."""
+        """The splits of a dataset, on the CPU; the last two datasets are cached as they were loaded. Raises InputError."""
         if data not in self._loaded:
             while len(self._loaded) >= KEPT:
                 del self._loaded[next(iter(self._loaded))]
@@ -65,7 +65,7 @@ class Place:
         return self._loaded[data]
 
     def context(self, data: Data, progress: Progress = Progress()) -> Context:
-        """What pools of teachers have to know for runs on this data."""
+        """What pools of teachers need to know for runs on this data."""
         return Context(self.load(data).train.to(self.device), self.root, self.data_root, progress)
 
     def task(self, run: Run) -> Task:
@@ -73,24 +73,24 @@ class Place:
         return run.task(self.load(run.data).train.to(self.device), root=self.root, data_root=self.data_root)
 
     def check(self, run: Run) -> Task:
-        """Check that a run can be carried out here. Returns its task; raises InputError."""
+        """Check that a run is possible here. Returns its task; raises InputError."""
         return check_run(run, self.load(run.data).train.to(self.device), root=self.root, data_root=self.data_root)
 
     def run_folder(self, run: Run) -> Path:
-        """Where a run lies unless another folder is given, by what decides its result."""
+        """The default folder of a run, named after what determines its result."""
         return self.root / "runs" / run.label(self.load(run.data).train, self.data_root)
 
     @property
     def baselines(self) -> Path:
-        """Where scores of real images lie."""
+        """Where scores of real images are stored."""
         return self.root / "baselines"
 
     def study_folder(self, name: str) -> Path:
-        """Where results and page of a study lie."""
+        """Where the results and the page of a study are stored."""
         return self.root / "studies" / name
 
     def make_teachers(self, pool: Pool, data: Data, executor: Executor, progress: Progress = Progress()) -> None:
-        """Make what is missing of a pool for runs on this data. Raises InputError, RunError."""
+        """Train or load what is missing of a pool for runs on this data. Raises InputError, RunError."""
         context = self.context(data, progress)
         if not isinstance(executor, InProcess) and pool.missing(context) > 1:
             alone = {f"{group}-{number}": pool.alone(group, number) for group in range(len(pool.networks))
@@ -102,7 +102,7 @@ class Place:
 
 @lru_cache(maxsize=2)
 def _again(root: Path, data_root: Path, asked: torch.device | str | None) -> Place:
-    """A place that was sent here; one, so that data is loaded once for all work that comes."""
+    """A place that was sent to this process; cached, so that data is loaded once for all work."""
     return Place(root, data_root, asked)
 
 
@@ -116,12 +116,12 @@ def images_of(splits: Splits, split: str) -> Images:
         raise InputError(f"--split: expected test or validation, got {split!r}")
     found = splits.test if split == "test" else splits.validation
     if found is None:
-        raise InputError("split is validation, but no images are held out; distill with data.validation=0.1, say")
+        raise InputError("split is validation, but no images are held out; distill with, for example, data.validation=0.1")
     return found
 
 
 def find_device(name: str | None = None) -> torch.device:
-    """The device of this name, or the best there is. Raises InputError where there is no such device."""
+    """The device of this name, or the best available. Raises InputError if there is no such device."""
     if name is not None and name.partition(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
         raise InputError(f"--device {name}: expected cpu, cuda, cuda:1 or mps")
     if name is None:

@@ -1,4 +1,4 @@
-"""What a run will take, found by doing a little of it: nothing is written."""
+"""What a run will take, estimated by running a little of it; nothing is written."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from datastill.run import Run, check_protocol, check_run
 from datastill.running import begin, read_start
 from datastill.train import Fixed
 
-LONGEST = 8.0  # seconds spent at most on each part, beyond its first repetitions
+LONGEST = 8.0  # maximum seconds spent on each part, beyond its first repetitions
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Expected costs. Seconds of one iteration and of the whole distillation, of one student; peak memory and size of the
-    finished set in bytes. On a GPU ``memory`` is the GPU's, else that of the whole process."""
+    """Estimated costs. Seconds for one iteration, for the whole distillation and for one student; peak memory and size of
+    the finished set in bytes. On a GPU ``memory`` is the GPU's, else that of the whole process."""
 
     iterations: int
     per_iteration: float
@@ -36,20 +36,20 @@ class Plan:
     student: float
     memory: int
     disk: int
-    teachers: float = 0.0  # seconds to train those that are missing
+    teachers: float = 0.0  # seconds to train the missing ones
     settings: Mapping[str, int] = field(default_factory=dict)  # bytes that settings of the method need beyond the rest
-    limit: int = 0  # bytes that they may take on this device
+    limit: int = 0  # bytes that they may use on this device
 
 
 class _Silent(Progress):
-    """What happens in a dry run is no warning."""
+    """Drops warnings, which mean nothing in a dry run."""
 
     def warn(self, text: str) -> None:
         pass
 
 
 class _Clock(_Silent):
-    """Notes when each epoch of a dry run ended, and ends it when that says enough."""
+    """Records when each epoch of a dry run ended, and ends the run when that is enough for an estimate."""
 
     def __init__(self) -> None:
         self.began, self.marks, self.total = time.perf_counter(), list[float](), 1
@@ -76,7 +76,7 @@ def plan(run: Run, images: Images, protocol: Protocol, network: Architecture, *,
     began = time.perf_counter()
     with computing(task.device, run.precision, run.deterministic):
         loop = begin(run, task, read_start(run, task))
-        start = time.perf_counter() - began  # choosing real images may be all there is to do
+        start = time.perf_counter() - began  # choosing real images may be all the work there is
         disk = sum(t.numel() * t.element_size() for t in tensors_of(loop.result()).values())
         measured, plain = _try_iterations(loop)
     lr = None if loop.synthetic.lr is None else float(loop.synthetic.lr.detach())
@@ -94,7 +94,7 @@ def _try_iterations(loop: Loop) -> tuple[float, float]:
         return 0.0, 0.0
     warm = _timed(loop)  # allocations, lazy initialization
     if warm > LONGEST:
-        return warm, warm  # so long an iteration that the first one tells
+        return warm, warm  # an iteration takes so long that the first one is enough
     loop.iteration = 0
     measured = _timed(loop)
     plain: list[float] = []

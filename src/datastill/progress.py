@@ -1,4 +1,4 @@
-"""How far a long piece of work is, what there is to be wary of, and the one way to stop it."""
+"""Progress and warnings of long work, and the way to stop it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ log = logging.getLogger("datastill")
 
 
 class Progress:
-    """What work tells of itself while it goes on. This one shows nothing, never stops, and logs warnings; derive from it to
-    show more, or to stop: whoever works catches ``Stopped`` from ``tell``, saves its state, and raises it again."""
+    """Receives progress and warnings from running work. This one shows nothing, never stops, and logs warnings; subclass it
+    to show more, or to stop: the worker catches ``Stopped`` from ``tell``, saves its state, and raises it again."""
 
     def tell(self, done: int, of: int, note: str = "") -> None:
-        """``done`` of ``of`` steps are done; ``note`` says of what, or how it goes. May raise ``Stopped``."""
+        """``done`` of ``of`` steps are done; ``note`` says of what, or how well. May raise ``Stopped``."""
 
     def warn(self, text: str) -> None:
-        """Something to be wary of; the work goes on."""
+        """Show a warning; the work continues."""
         log.warning(text)
 
     def part(self, number: int, of: int, note: str = "") -> Progress:
-        """For piece ``number`` (from 0) of ``of`` of equal length: what it tells is told of the whole, after ``note``."""
+        """For piece ``number`` (from 0) of ``of`` equal ones: reports its progress as that of the whole, with ``note``."""
         return _Part(self, number, of, note)
 
 

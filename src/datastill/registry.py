@@ -1,7 +1,7 @@
-"""Members of families by name. The file name is the registry: ``datastill/plugins/clom.py`` holds the plug-in ``clom``.
+"""Members of families by name. The file names are the registry: ``datastill/plugins/clom.py`` holds the plug-in ``clom``.
 
 Code outside the package is found by entry point (group ``datastill.plugins``) or as ``package.module:Class``. A family is
-any class with ``home``, the package its members are files of.
+any class with ``home``, the package whose files are its members.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOUNS = {"datastill.nets": "network", "datastill.data": "dataset"}
 
 
 def kind(member: Any) -> str:
-    """Name under which ``find`` gives this class back: its file name, or ``package.module:Class`` outside its home."""
+    """Name under which ``find`` returns this class: its file name, or ``package.module:Class`` outside its home."""
     cls: Any = member if isinstance(member, type) else type(member)
     package, _, module = cls.__module__.rpartition(".")
     return module if package == cls.home else f"{cls.__module__}:{cls.__qualname__}"
@@ -37,8 +37,8 @@ def find(family: Any, name: str) -> Any:
 
 
 def preset(family: Any, name: str) -> tuple[Any, dict[str, Any]]:
-    """The member ``find`` gives, and the settings that a name from the literature stands for: ``dsa`` is gradient matching
-    with augmentation. Raises InputError as ``find``."""
+    """The member ``find`` returns, and the settings that a name from the literature stands for: ``dsa`` is gradient matching
+    with augmentation. Raises InputError like ``find``."""
     if ":" in name:
         return _outside(family, name), {}
     if (member := inside(family, name)) is not None:
@@ -64,7 +64,7 @@ def names(family: Any) -> list[str]:
 
 
 def members(family: Any) -> list[str]:
-    """The names of different classes alone: files of the family's home, then entry points."""
+    """Only the names of different classes: files of the family's home, then entry points."""
     named = presets(family)
     return [name for name in names(family) if name not in named]
 
@@ -103,7 +103,8 @@ def _check_member(family: Any, value: Any, name: str) -> Any:
     if not isinstance(value, type) or not issubclass(value, family):
         raise InputError(f"{name} is not a {_noun(family)}: expected a subclass of datastill.{family.__name__}")
     if inspect.isabstract(value):
-        raise InputError(f"{name} is abstract: it does not define {', '.join(sorted(getattr(value, '__abstractmethods__', ())))}")
+        missing = ", ".join(sorted(getattr(value, "__abstractmethods__", ())))
+        raise InputError(f"{name} is abstract: it does not define {missing}")
     return value
 
 

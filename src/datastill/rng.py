@@ -23,7 +23,7 @@ class RNG:
     """A stream named by a path: ``RNG(seed)("iteration", 12)("real", 3)``. Equal paths draw equal numbers.
 
     All draws are made on the CPU, so that a run draws the same on every device; what is computed from them is bit for bit
-    the same on a CPU (see ``compute``). Only what networks draw themselves inside ``as_global`` is a GPU's own.
+    the same on a CPU (see ``compute``). Only what networks draw themselves inside ``as_global`` comes from the GPU.
     """
 
     path: tuple[int | str, ...]
@@ -62,10 +62,10 @@ class RNG:
 
     @contextmanager
     def as_global(self, device: Device | None = None) -> Iterator[None]:
-        """Inside, torch's global CPU generator is this stream, and that of the device if it is a GPU; afterwards they are as
-        they were.
+        """Inside, torch's global CPU generator, and that of the device if it is a GPU, are this stream; they are restored
+        afterwards.
 
-        For code that cannot be handed a generator, such as the initialization of foreign networks, or dropout.
+        For code that takes no generator, such as the initialization of third-party networks, or dropout.
         """
         gpu = device if device is not None and device.type == "cuda" else None
         before = torch.random.get_rng_state()

@@ -1,4 +1,4 @@
-"""``Run``: the frozen description of everything that decides a distilled set; and ``distill``, which carries it out."""
+"""``Run``: the frozen description of everything that determines a distilled set; and the checks before it is distilled."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from datastill.teachers import Pool
 if TYPE_CHECKING:
     pass
 
-BESIDE = ("protocol", "published", "started_from")  # what run.toml keeps beside the run
+BESIDE = ("protocol", "published", "started_from")  # what run.toml stores beside the run
 PARAMETRIZATION = "parametrization"
 RESERVED = {"method", "iteration", "loss", "time", PARAMETRIZATION}  # names the log and the card use themselves
 
 
 class Run(Description):
-    """Everything that decides a distilled set: the same run on the same data gives the same set. On a CPU bit for bit; on a
-    GPU up to rounding, and bit for bit with ``deterministic`` on one kind of GPU with one torch version (the card has both).
+    """Everything that determines a distilled set: the same run on the same data gives the same set. On a CPU bit for bit; on
+    a GPU up to rounding, or bit for bit with ``deterministic``, one kind of GPU and one torch version (the card has both).
 
     ipc: synthetic images per class. plugins: a table by name in TOML, a tuple in Python.
-    shard: which part of the whole set it makes, (i, n): part i of n of the images of every class, from real images no other
-        part starts from. A run of its own, for sets that are too large for one memory; ``datastill merge`` puts the parts
-        together. ``ipc`` is that of the whole.
-    start_from: folder of a finished set to go on from; images it has none for begin as the method says.
-    precision: "float32" keeps a GPU from TF32. "tf32" lets it take TF32 for matrix products and convolutions, but where
-        teachers and other networks are trained on the way. "bfloat16" is of the networks whose features are matched, faster
-        where the processor has instructions for it; gradients that are matched, and students, stay float32. Both change the
-        result by rounding.
-    deterministic: whether torch is to take deterministic kernels, slower, on a device that is not a CPU.
+    shard: which part of the whole set to distill, (i, n): part i of n of the images of every class, starting from real
+        images that no other part starts from. A run of its own, for sets that do not fit in memory; ``datastill merge``
+        merges the parts. ``ipc`` is that of the whole.
+    start_from: folder of a finished set to continue from; images it does not have start as the method says.
+    precision: "float32" disables TF32 on a GPU. "tf32" allows it for matrix products and convolutions, except where
+        teachers and other networks are trained along the way. "bfloat16" applies to the networks whose features are
+        matched, faster if the processor has instructions for it; matched gradients, and students, stay float32. Both
+        change the result by rounding.
+    deterministic: whether torch uses deterministic kernels, which are slower, on a device other than a CPU.
     """
 
     method: Method
@@ -58,7 +58,7 @@ class Run(Description):
     ipc: int = Field(default=10, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
     shard: tuple[int, int] = (0, 1)
-    start_from: Annotated[str | None, NOT_DECISIVE] = None  # what lies there does decide: see digest
+    start_from: Annotated[str | None, NOT_DECISIVE] = None  # its content is decisive: see digest
     precision: Precision = "float32"
     deterministic: Annotated[bool, NOT_DECISIVE] = False
 
@@ -68,7 +68,7 @@ class Run(Description):
         if not 0 <= number < of:
             raise ValueError(f"shard: expected [i, n] with i of 0 to n - 1, got {list(self.shard)}")
         if of > self.ipc:
-            raise ValueError(f"shard: {of} parts of {self.ipc} images a class; use {self.ipc} parts or fewer")
+            raise ValueError(f"shard: {of} parts of {self.ipc} images per class; use {self.ipc} parts or fewer")
         return self
 
     @model_validator(mode="after")
@@ -83,24 +83,24 @@ class Run(Description):
              progress: Progress = Progress()) -> Task:
         """What the method may look at, on these training images (and on their device).
 
-        root: folder for results; teachers are made and found in ``root/teachers``. data_root: of other datasets.
+        root: folder for results; teachers are stored in ``root/teachers``. data_root: folder of other datasets.
         """
         return Task(real, self.network, self.parametrization, self.precision, progress, Path(root), Path(data_root))
 
     def pools(self) -> tuple[Pool, ...]:
-        """The pools of teachers its method and its plug-ins ask, those of weight 0 left out."""
+        """The pools of teachers that its method and its plug-ins query, without plug-ins of weight 0."""
         return tuple(pool for part in asked(self).values() for pool in part.pools(self.network))
 
     @property
     def rows(self) -> range:
-        """Which of the whole set's stored images of each class it makes; all but for a shard."""
+        """Which of the whole set's stored images of each class it distills; all of them unless it is a shard."""
         number, of = self.shard
         return range(self.ipc * number // of, self.ipc * (number + 1) // of)
 
     def digest(self, real: Images, data_root: Path | str = "data", started_from: Mapping[str, str] | None = None) -> str:
-        """Name of the result of this run on these training images (other data its teachers know are in ``data_root``).
+        """Name of the result of this run on these training images (other data of its teachers are in ``data_root``).
 
-        started_from: what is known of the set it starts from (``previous.origin``), read from its folder unless given.
+        started_from: the origin of the set it starts from (``previous.origin``), by default read from its folder.
         """
         known = [name for pool in self.pools() for name in pool.identity(Path(data_root))]
         if self.start_from is not None:
@@ -120,8 +120,8 @@ def label(plugin: Plugin) -> str:
 
 def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_root: Path | str = "data",
               progress: Progress = Progress()) -> Task:
-    """Check that the run can be carried out on these training images. Returns its task (see ``Run.task``); raises InputError
-    with what to change."""
+    """Check that the run is possible on these training images. Returns its task (see ``Run.task``); raises InputError with
+    what to change."""
     task = run.task(images, root=root, data_root=data_root, progress=progress)
     real, (number, of) = images, run.shard
     smallest = min(range(task.classes), key=lambda c: len(real.of_class[c]))
@@ -129,8 +129,8 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
         raise InputError(f"ipc {run.ipc} is more than the {there} training images of class "
                          f"{real.classes[smallest]!r}; use ipc={there} or less")
     if (own := len(real.of_class[smallest][number::of])) < (ipc := len(run.rows)):
-        raise InputError(f"shard {number} of {of} makes {ipc} images a class and starts from every {of}th of the {there} "
-                         f"training images of class {real.classes[smallest]!r}, which are {own}; use ipc={there // of * of} "
+        raise InputError(f"shard {number} of {of} needs {ipc} images per class, but starts from only {own} of the {there} "
+                         f"training images of class {real.classes[smallest]!r} (one in {of}); use ipc={there // of * of} "
                          "or less")
     _check_needs(run)
     run.parametrization.check(task, ipc)
@@ -138,7 +138,7 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
     logits = probe.eval()(task.real.batch(real.of_class[0][:1]).x)
     if logits.shape != (1, task.classes):
         raise InputError(f"network {spec(run.network)} gives an output of shape {tuple(logits.shape[1:])} for an image; "
-                         f"expected ({task.classes},), one number a class")
+                         f"expected ({task.classes},), one number per class")
     method = run.method
     check_optim(method, task.synthetic(task.random_real(1, RNG("check")), method.has_soft_labels,
                                        1.0 if method.has_learned_lr else None))
@@ -153,20 +153,20 @@ def _check_needs(run: Run) -> None:
         if lacking := plugin.needs - run.method.provides:
             fit = [name for name in members(Method) if plugin.needs <= find(Method, name).provides]
             raise InputError(f"plug-in {label(plugin)} needs {', '.join(sorted(lacking))}, which the steps of "
-                             f"{kind(run.method)} do not have; methods whose steps do: {', '.join(fit) or 'none'}")
+                             f"{kind(run.method)} do not provide; methods that do: {', '.join(fit) or 'none'}")
 
 
 def check_protocol(run: Run, protocol: Protocol) -> None:
-    """Check that sets such as the run's can be scored by a protocol. Raises InputError."""
+    """Check that sets like the run's can be scored by a protocol. Raises InputError."""
     protocol.for_set(1.0 if run.method.has_learned_lr else None)
 
 
 def asked(run: Run) -> dict[str, Part]:
-    """The method and the plug-ins that are called at all, by the names the log has for them."""
+    """The method and the plug-ins of positive weight, by their names in the log."""
     return {"method": run.method, **{label(plugin): plugin for plugin in run.plugins if plugin.weight > 0}}
 
 
 def read_run(folder: Path) -> Run:
-    """The run a folder was made by. Raises InputError."""
+    """The run that a folder belongs to. Raises InputError."""
     table = read_toml(folder / "run.toml")
     return load(Run, {key: value for key, value in table.items() if key not in ("digest", *BESIDE)})

@@ -1,4 +1,4 @@
-"""Carrying a run out: prepared, iterated, checkpointed, written."""
+"""Carrying out a run: prepare, iterate, checkpoint, write."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 
 def labeler(run: Run, task: Task) -> Labeler | None:
-    """What gives random real images labels of the kind the run's set has; None where it has hard ones, or where teachers it
-    takes are not there (to score a set none are made). Raises InputError for one that is damaged."""
+    """What gives random real images labels of the kind the run's set has; None if the set has hard labels, or if teachers
+    it needs are missing (none are trained just to score a set). Raises InputError for a damaged one."""
     pools = run.method.pools(run.network)
     if any(pool.missing(task.context) for pool in pools):
         return None
@@ -41,21 +41,21 @@ def labeler(run: Run, task: Task) -> Labeler | None:
 
 
 def prepare(run: Run, task: Task) -> dict[str, Any]:
-    """Make what method and plug-ins need; returns what the card is to say of it, by name. Raises InputError, RunError."""
+    """Prepare what method and plug-ins need. Returns what the card records of it, by name. Raises InputError, RunError."""
     made = {PARAMETRIZATION: run.parametrization.prepare(task),
             **{name: part.prepare(task) for name, part in asked(run).items()}}
     return {name: facts for name, facts in made.items() if facts}
 
 
 def begin(run: Run, task: Task, previous: Previous | None = None) -> Loop:
-    """The loop of a run before its first iteration; ``previous`` is the set it goes on from (``read_start``)."""
+    """The loop of a run before its first iteration; ``previous`` is the set it continues from (``read_start``)."""
     rng, (number, of) = RNG(run.seed), run.shard
     return Loop(run.method, {label(p): p for p in run.plugins}, task, rng if of == 1 else rng("shard", number, of),
                 len(run.rows), place=None if of == 1 else task.part(number, of), previous=previous)
 
 
 def read_start(run: Run, task: Task) -> Previous | None:
-    """The finished set a run goes on from, if it does. Raises InputError: missing, damaged, or one that does not fit."""
+    """The finished set a run continues from, if any. Raises InputError: missing, damaged, or one that does not fit."""
     return None if run.start_from is None else read_previous(Path(run.start_from), run.method, task, run.rows.start)
 
 
@@ -63,26 +63,26 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
             data_root: Path | str = "data", every: float = 30.0, keep: Collection[int] = (),
             about: Mapping[str, Any] | None = None, progress: Progress | None = None, wait: bool = False,
             **settings: Any) -> Distilled:
-    """Distill these training images, on their device, into the folder ``out``: run.toml, log.jsonl, snapshots/, and in the
-    end the artifact (see artifact.py). Returns the distilled set.
+    """Distill these training images, on their device, into the folder ``out``: run.toml, log.jsonl, snapshots/, and
+    finally the artifact (see artifact.py). Returns the distilled set.
 
     run: a ``Run``; or a method (``ds.DM(iterations=1000)``, "dm"), with the other ``settings`` of the run: ipc, network,
         plugins, seed, ... images: ``Images``, or any map-style dataset of images and labels (``Images.from_dataset``).
-    out: ``root/runs/NAME-DIGEST`` unless given.
+    out: by default ``root/runs/NAME-DIGEST``.
 
-    A finished run is not run again, an interrupted one goes on from its last checkpoint; either way the result is that of an
-    unbroken run: bit for bit on a CPU, and on a GPU where ``run.deterministic`` is set.
+    A finished run is not run again; an interrupted one continues from its last checkpoint. Either way the result is that of
+    an uninterrupted run: bit for bit on a CPU, and on a GPU if ``run.deterministic`` is set.
 
-    root: folder for results; teachers are made and found in ``root/teachers``. data_root: of other datasets.
-    every: seconds between checkpoints. keep: iterations whose images are kept in snapshots/ (0 and the last always are).
-    about: further entries of the card (the protocol the set is meant for, say).
-    progress: told of the preparation and of each iteration, and of what to be wary of; where it raises Stopped, a checkpoint
-        is saved first. Without one, warnings are logged and nothing else.
-    wait: for another process that is at the folder, instead of refusing.
+    root: folder for results; teachers are stored in ``root/teachers``. data_root: folder of other datasets.
+    every: seconds between checkpoints. keep: iterations whose images are saved in snapshots/ (0 and the last always are).
+    about: further entries of the card (such as the protocol the set is meant for).
+    progress: receives the progress of the preparation and of each iteration, and warnings; if it raises Stopped, a
+        checkpoint is saved first. Without one, warnings are logged and nothing else.
+    wait: wait for another process that is using the folder, instead of raising.
 
     Raises InputError before the work starts: a run that does not fit the data, a folder of another run, in use or not
     writable, a damaged file in it. RunError: a loss that is not finite, a full disk; the last good checkpoint is kept.
-    Stopped: asked to.
+    Stopped: it was asked to stop.
     """
     progress, images = progress or Progress(), images if isinstance(images, Images) else Images.from_dataset(images)
     run = _described(run, images, settings)
@@ -102,7 +102,7 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
             made = prepare(run, task)
             loop = begin(run, task, previous)
         except Stopped as error:
-            raise Stopped("stopped before the first iteration; the same command goes on", error.code) from None
+            raise Stopped("stopped before the first iteration; run the same command to continue", error.code) from None
         checkpoint.restore(folder, loop, name)
         try:
             with checkpoint.RunLog(folder, loop, name, every) as log:
@@ -116,20 +116,20 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
                 **({"prepared": made} if made else {})})
         except OSError as error:
             raise RunError(f"stopped at iteration {loop.iteration}: cannot write to {folder}: {reason(error)}; the last "
-                           "checkpoint is kept, make room and run the same command to go on") from error
+                           "checkpoint is kept; make room and run the same command to continue") from error
         checkpoint.remove(folder)
         return artifact.load(folder).to(task.device)
 
 
 def _described(run: Run | Method | str, images: Images, settings: Mapping[str, Any]) -> Run:
-    """The run, on the data its images come from: what the card says is of the images that are used."""
+    """The run, on the data its images come from, so that the card describes the images that are used."""
     data = images.origin if isinstance(images.origin, Data) else Data(source=Given(label=str(images.origin or "")))
     if twice := {"method", "data"} & set(settings):
         raise InputError(f"{min(twice)} is given twice: the method is the first argument, the data are those of the images")
     if not isinstance(run, Run):
         return load(Run, {"data": data, **settings, "method": run() if isinstance(run, Preset) else run})
     if settings:
-        raise InputError(f"{next(iter(settings))} is given beside a Run; set it in the Run, or give a method in its place")
+        raise InputError(f"{next(iter(settings))} is given along with a Run; set it in the Run, or give a method instead")
     return run if run.data == images.origin else run.model_copy(update={"data": data})
 
 
@@ -143,7 +143,7 @@ def _is_under_way(folder: Path) -> bool:
 
 
 def _started_from(run: Run, folder: Path) -> dict[str, Any]:
-    """What the card says of the set a run starts from. A run under way knows it itself, should the set have gone."""
+    """What the card records about the set a run starts from. A started run has its own record, in case the set is gone."""
     if run.start_from is None:
         return {}
     if _is_under_way(folder) and not Path(run.start_from).exists():
@@ -152,21 +152,21 @@ def _started_from(run: Run, folder: Path) -> dict[str, Any]:
 
 
 def _shown(run: Run) -> dict[str, Any]:
-    """The run as the card has it: without the path of the set it starts from, which ``started_from`` names by content."""
+    """The run as in the card: without the path of the set it starts from, which ``started_from`` identifies by content."""
     return dump(run if run.start_from is None else run.model_copy(update={"start_from": None}))
 
 
 def _see_foreign(folder: Path) -> None:
-    """Refuse a folder that holds other things, before anything is written there."""
+    """Reject a folder that holds other things, before anything is written there."""
     if folder.is_dir() and not (folder / "run.toml").exists() and \
             (others := sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))):
-        raise InputError(f"{folder} is not empty and no run folder (it holds {others[0]!r}); choose another --out")
+        raise InputError(f"{folder} is not empty and not a run folder (it holds {others[0]!r}); choose another --out")
 
 
 def _claim(folder: Path, run: Run, name: str, about: Mapping[str, Any]) -> None:
-    """Put run.toml into a new folder, or see that the folder is of this run.
+    """Write run.toml to a new folder, or check that the folder belongs to this run.
 
-    The file is a recipe too: it keeps the protocol and the published number beside the run.
+    The file is a recipe too: it stores the protocol and the published number beside the run.
     """
     path = folder / "run.toml"
     if not path.exists():
@@ -175,12 +175,12 @@ def _claim(folder: Path, run: Run, name: str, about: Mapping[str, Any]) -> None:
         return
     there, schema = read_versioned(path)
     if schema == 1 and there["digest"] != name:
-        raise InputError(f"{folder} was made by an earlier version (schema 1): it can be scored, reported and exported as it is; "
-                         f"to go on or distill again, give {path} as the recipe and another --out")
+        raise InputError(f"{folder} was created by an earlier version (schema 1): it can be scored, reported and exported "
+                         f"as it is; to continue it or distill again, give {path} as the recipe and another --out")
     beside = {key: there.pop(key, None) for key in ("digest", *BESIDE)}
     if beside["started_from"] != about.get("started_from"):
-        raise InputError(f"{folder} holds a run that started from another set ({_short(beside['started_from'])}, now asked "
-                         f"for: {_short(about.get('started_from'))}); choose another --out, or delete the folder")
+        raise InputError(f"{folder} holds a run that started from another set ({_short(beside['started_from'])}, now "
+                         f"given: {_short(about.get('started_from'))}); choose another --out, or delete the folder")
     if beside["digest"] != name:
         raise InputError(f"{folder} holds another run ({_difference(there, dump(run))}); choose another --out, or "
                          "delete the folder")
@@ -195,8 +195,8 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") 
         where = f"{path}.{key}" if path else key
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             return _difference(a, b, where)
-        return f"its {where} is {_short(a)}, now asked for: {_short(b)}"
-    return "made from other data, or by another version"
+        return f"its {where} is {_short(a)}, now given: {_short(b)}"
+    return "distilled from other data, or by another version"
 
 
 def _short(value: Any) -> str:
@@ -214,7 +214,7 @@ def _iterate(loop: Loop, log: checkpoint.RunLog, keep: Collection[int], progress
         except Stopped as error:
             log.save(now=True)
             raise Stopped(f"stopped at iteration {loop.iteration} of {loop.method.iterations}; "
-                          "run the same command to go on", error.code) from None
+                          "run the same command to continue", error.code) from None
         log.save()
 
 

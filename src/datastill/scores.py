@@ -1,4 +1,4 @@
-"""What a distilled set is worth, from Python: students trained on it beside students trained on random real images."""
+"""How good a distilled set is, from Python: students trained on it beside students trained on random real images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Scores:
 
     @property
     def gain(self) -> float:
-        """Mean gain over random real images, as many of each class, under the same protocol; paired by trial."""
+        """Mean gain over the same number of random real images per class, under the same protocol; paired by trial."""
         return self._paired()["mean"]
 
     @property
@@ -58,25 +58,27 @@ class Scores:
 
     @property
     def flags(self) -> dict[str, list[str]]:
-        """What is wrong with the scores of each kind of student, in words; an empty list where nothing is."""
+        """Problems with the scores of each kind of student, in words; an empty list if there are none."""
         return {name: list(sheet["flags"]) for name, sheet in self.sheets.items()}
 
     def _paired(self) -> dict[str, float]:
-        gains = [[one["accuracy"] - other["accuracy"] for one, other in zip(sheet["synthetic"], sheet["random"], strict=False)]
+        gains = [[one["accuracy"] - other["accuracy"]
+                  for one, other in zip(sheet["synthetic"], sheet["random"], strict=False)]
                  for sheet in self.sheets.values()]
         return statistics([average(trial) for trial in zip(*gains, strict=False)])
 
 
-def score(folder: Path | str, images: Any, *, train: Any = None, networks: Sequence[Architecture | str] | Architecture | str = (),
-          protocol: Protocol | str | None = None, trials: int = 5, split: Split = "test", seed: int = 0, full: bool = False,
-          root: Path | str = "outputs", data_root: Path | str = "data", progress: Progress = Progress()) -> Scores:
+def score(folder: Path | str, images: Any, *, train: Any = None,
+          networks: Sequence[Architecture | str] | Architecture | str = (), protocol: Protocol | str | None = None,
+          trials: int = 5, split: Split = "test", seed: int = 0, full: bool = False, root: Path | str = "outputs",
+          data_root: Path | str = "data", progress: Progress = Progress()) -> Scores:
     """Score a distilled set on held-out images: fresh students, last weights, all images, beside random real images.
 
-    images: what students are measured on, ``Images`` or any map-style dataset; normalized as the set is. train: the training
-    images, for the random ones; unless given, those that the set was distilled from, where they are alive in this process or
-    can be loaded from ``data_root``. networks: kinds of students, the run's unless given. protocol: how they are trained, the
-    recipe's or "dc" unless given. full: one student on all training images too. Scores are kept in ``folder/scores``; a
-    second call runs only what is missing.
+    images: what students are measured on, ``Images`` or any map-style dataset; normalized like the set. train: the training
+    images, for the random baseline; by default those the set was distilled from, if they are still in memory in this process
+    or can be loaded from ``data_root``. networks: kinds of students, by default the run's. protocol: how they are trained,
+    by default the recipe's or "dc". full: one student on all training images too. Scores are stored in ``folder/scores``;
+    a second call runs only what is missing.
 
     Raises InputError before anything is trained: no distilled set, images of other classes or another shape, other training
     images.
@@ -107,7 +109,7 @@ def _training_images(card: Mapping[str, Any], train: Any, folder: Path, data_roo
     found = at_hand(wanted) if train is None else train if isinstance(train, Images) else Images.from_dataset(train)
     data = load(Data, card["run"]["data"])
     if found is None and isinstance(data.source, Given):
-        raise InputError(f"{folder} was distilled from images handed over in Python ({card['data']['name']}); hand them over "
+        raise InputError(f"{folder} was distilled from images passed in from Python ({card['data']['name']}); pass them "
                          "here too, as in train=images, for the random real images it is compared with")
     found = found or data.load(data_root).train
     if found.fingerprint != wanted:
@@ -117,7 +119,7 @@ def _training_images(card: Mapping[str, Any], train: Any, folder: Path, data_roo
 
 
 def _like(images: Any, train: Images) -> Images:
-    """The images to score on, on the device of the training images, normalized and whitened as those are."""
+    """The images to score on, on the device of the training images, normalized and whitened in the same way."""
     found = images if isinstance(images, Images) else Images.from_dataset(images, like=train)
     if not len(found):
         raise InputError("there are no images to score on")

@@ -40,7 +40,7 @@ class Score(Description):
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """How sets are scored: students of one kind, trained by a protocol and measured on the ``images`` of a split, on their
-    device. train: the training images, of which baselines are drawn. seed: of the students, and of what is drawn.
+    device. train: the training images, from which baselines are drawn. seed: of the students, and of what is drawn.
     """
 
     protocol: Protocol
@@ -61,13 +61,13 @@ class Evaluation:
         return 1 / len(self.images.classes)
 
     def protocol_for(self, lr: float | None) -> Protocol:
-        """The protocol with what it takes from the network and from a set with this learned learning rate filled in."""
+        """The protocol with its settings for this network and for a set with this learned learning rate filled in."""
         return self.protocol.for_network(self.network).for_set(lr)
 
 
 def evaluate(synthetic: SyntheticSet | Distilled | Images, protocol: Protocol | str, images: Images, *,
              network: Architecture | str = ConvNet(), trials: int = 5, seed: int = 0) -> list[Score]:
-    """Train ``trials`` fresh students on the set by the protocol and measure each on ``images`` (say which split it is).
+    """Train ``trials`` fresh students on the set by the protocol and measure each on ``images`` (report which split it is).
 
     Students of trial t start from the same weights whatever they are trained on, so that scores of different sets are
     paired. Raises InputError: the set and the images differ in classes, normalization or shape.
@@ -83,7 +83,7 @@ def evaluate(synthetic: SyntheticSet | Distilled | Images, protocol: Protocol | 
 
 
 def learned_lr(examples: Any) -> float | None:
-    """The learning rate that was learned with a set, if one was."""
+    """The learning rate that was learned with a set, if any."""
     lr = getattr(examples, "lr", None)
     return None if lr is None else float(lr.detach() if isinstance(lr, torch.Tensor) else lr)
 
@@ -97,11 +97,11 @@ def check_student(network: Architecture, images: Images) -> None:
         logits = probe(images.batch(torch.tensor([0])).x)
     if logits.shape != (1, len(images.classes)):
         raise InputError(f"network {spec(network)} gives an output of shape {tuple(logits.shape[1:])} for an image; "
-                         f"expected ({len(images.classes)},), one number a class")
+                         f"expected ({len(images.classes)},), one number per class")
 
 
 def check_ipc(real: Images, ipc: int) -> None:
-    """Check that every class has so many images. Raises InputError."""
+    """Check that every class has at least ``ipc`` images. Raises InputError."""
     smallest = min(range(len(real.classes)), key=lambda c: len(real.of_class[c]))
     if (there := len(real.of_class[smallest])) < ipc:
         raise InputError(f"ipc {ipc} is more than the {there} training images of class {real.classes[smallest]!r}; "
@@ -123,7 +123,7 @@ def student(examples: Any, protocol: Protocol, network: Architecture, images: Im
 
 
 def _frozen(examples: Any) -> Examples:
-    """The examples without graph: students train on the images as they are."""
+    """The examples, detached from the graph: students train on the images as they are."""
     from datastill.synthetic import SyntheticSet
 
     if isinstance(examples, SyntheticSet):
@@ -133,7 +133,7 @@ def _frozen(examples: Any) -> Examples:
 
 
 def check_alike(examples: SyntheticSet | Distilled | Images, images: Images) -> None:
-    """Check that a set and the images to score it on are of one kind. Raises InputError."""
+    """Check that a set and the images to score it on match. Raises InputError."""
     for what in ("classes", "mean", "std"):
         mine, theirs = tuple(getattr(examples, what)), tuple(getattr(images, what))
         if mine != theirs:
@@ -149,5 +149,5 @@ def check_alike(examples: SyntheticSet | Distilled | Images, images: Images) -> 
 
 
 def guessing(chance: float, images: int) -> float:
-    """The accuracy up to which a student is no better than guessing on so many images."""
+    """The accuracy up to which a student is no better than guessing on this many images."""
     return chance + max(2 * math.sqrt(chance * (1 - chance) / max(1, images)), 0.1 * chance)

@@ -1,4 +1,4 @@
-"""The published selection rule: the best of a run's snapshots. A number of its own, never the score."""
+"""The published selection rule: the best of a run's snapshots. A separate number, never the score."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def check_snapshots(folder: Path) -> dict[int, Path]:
     """The snapshots of a run by iteration, if there are enough to choose from and all can be read. Raises InputError."""
     paths = artifact.snapshots(folder)
     if len(paths) < 3:
-        raise InputError(f"{folder} has {len(paths)} snapshots, of which the best can hardly be chosen; they are kept while "
-                         "a run is made, so distill once more into another folder, with --keep 500,1000,1500, say")
+        raise InputError(f"{folder} has {len(paths)} snapshots, too few to select the best from; they are saved during "
+                         "distillation, so distill again into another folder, for example with --keep 500,1000,1500")
     for path in paths.values():
         artifact.read_tensors(path)
     return paths
@@ -33,10 +33,10 @@ def check_snapshots(folder: Path) -> dict[int, Path]:
 
 def select(folder: Path, distilled: Distilled, evaluation: Evaluation, *, trials: int = 5,
            progress: Progress = Progress()) -> dict[str, Any]:
-    """Score every snapshot of a scored run and keep the best mean in its sheet, under ``selected``.
+    """Score every snapshot of a scored run and store the best mean in its sheet, under ``selected``.
 
     MTT and the papers after it report that number: the maximum over evaluations during distillation, on the images it is
-    reported on. It is above what the set is worth, the more so the more snapshots and the fewer trials there are.
+    reported on. It overestimates the set, more so with more snapshots and fewer trials.
 
     Returns {split, of (number of snapshots), iteration (of the best), accuracy (its trials, fractions), means (by
     iteration)}. Raises InputError: no snapshot but the first and the last, or a set that was not scored this way before.
@@ -46,7 +46,7 @@ def select(folder: Path, distilled: Distilled, evaluation: Evaluation, *, trials
     paths = check_snapshots(folder)
     own = place_of(folder, describe(sha256(folder / TENSORS), distilled, evaluation))
     if not own.exists():
-        raise InputError(f"{folder} was not scored by this protocol yet; score it before its snapshots")
+        raise InputError(f"{folder} has not been scored by this protocol yet; score it before its snapshots")
     found: dict[int, list[float]] = {}
     for number, (iteration, path) in enumerate(paths.items()):
         one = Distilled(artifact.read_tensors(path), distilled.card, distilled.whitening).to(distilled.device)

@@ -1,4 +1,4 @@
-"""The parts of a set that was distilled in shards, put together to one artifact."""
+"""The parts of a set that was distilled in shards, merged into one artifact."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from datastill.distilled import Distilled
     from datastill.synthetic import SyntheticSet
 
-ABOUT = ("recipe", "protocol", "started_from", "data", "prepared")  # what the merged card has from those of the parts
+ABOUT = ("recipe", "protocol", "started_from", "data", "prepared")  # what the merged card takes from those of the parts
 
 
 def merge(folders: Sequence[Path | str], out: Path | str) -> SyntheticSet:
-    """Put the finished shards of one run together: every class with the images of shard 0, then 1, ...
+    """Merge the finished shards of one run: every class with the images of shard 0, then 1, ...
 
     ``out`` becomes an artifact of the run without its shard; its card names the digests it was merged from.
 
-    Raises InputError: parts of different runs or data, one that is missing, unfinished, damaged or there twice, labels of
-    two kinds, different learned learning rates, or ``out`` not empty.
+    Raises InputError: parts of different runs or data, one that is missing, unfinished, damaged or given twice, two kinds
+    of labels, different learned learning rates, or ``out`` not empty.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -52,7 +52,7 @@ def merge(folders: Sequence[Path | str], out: Path | str) -> SyntheticSet:
 
 
 def _in_order(found: Sequence[tuple[Path, Distilled]]) -> list[Distilled]:
-    """The parts of one whole, the first one first. Raises InputError where they are not that."""
+    """The parts of one set, in order. Raises InputError if they are not that."""
     if not found:
         raise InputError("no folders of shards given, expected all parts of one run")
     first, of = found[0][0], _shard(found[0][1])[1]
@@ -62,10 +62,10 @@ def _in_order(found: Sequence[tuple[Path, Distilled]]) -> list[Distilled]:
         number, parts = _shard(part)
         for what, theirs in _whole(part).items():
             if theirs != whole[what]:
-                raise InputError(f"{folder} and {first} are no parts of one set: they differ in {what}")
+                raise InputError(f"{folder} and {first} are not parts of one set: they differ in {what}")
         if parts != of or of == 1:
-            raise InputError(f"{folder} is part {number} of {parts}, {first} is one of {of}; expected parts made with "
-                             "shard=[0,n], [1,n], ... and one n above 1")
+            raise InputError(f"{folder} is part {number} of {parts}, {first} is one of {of}; expected parts distilled "
+                             "with shard=[0,n], [1,n], ... and the same n above 1")
         if number in places:
             raise InputError(f"{folder} and {places[number]} are both part {number} of {of}; give each part once")
         places[number] = folder
@@ -88,7 +88,7 @@ def _whole(part: Distilled) -> dict[str, Any]:
 
 
 def _essence(value: Any) -> Any:
-    """What decides a result: paths do not."""
+    """What determines a result; paths do not."""
     if isinstance(value, tuple):
         return tuple(map(_essence, value))
     return digest(value) if isinstance(value, Description) else value
@@ -97,8 +97,8 @@ def _essence(value: Any) -> Any:
 def _together(parts: Sequence[SyntheticSet], like: Domain) -> SyntheticSet:
     rates = sorted({float(part.lr) for part in parts if part.lr is not None})
     if len(rates) > 1:
-        raise InputError(f"the parts learned different learning rates ({', '.join(f'{rate:g}' for rate in rates)}), and a "
-                         "set has one; distill them with method.optim.inner_lr.lr=0, which keeps method.lr_net")
+        raise InputError(f"the parts learned different learning rates ({', '.join(f'{rate:g}' for rate in rates)}), but a "
+                         "set has only one; distill them with method.optim.inner_lr.lr=0, which keeps method.lr_net")
     for name, value in parts[0].images.items():
         if len(value) != parts[0].stored:
             raise InputError(f"the parts cannot be merged: their parameter {name} is shared by the images of a part "

@@ -1,4 +1,4 @@
-"""Score sheets: a file beside the artifact, its scores always beside those of random real images and chance."""
+"""Score sheets: a file beside the artifact, with its scores always next to those of random real images and chance."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SUBJECTS: tuple[Subject, ...] = ("synthetic", "random", "full")
 class Sheet(Description):
     """What is scored and how: the description of one file in ``scores/``.
 
-    subject: the artifact's tensors by checksum. network: of the students. split: "test", or "validation" while choosing.
+    subject: the artifact's tensors by checksum. network: of the students. split: "test", or "validation" while tuning.
     """
 
     subject: str
@@ -43,8 +43,8 @@ class Sheet(Description):
 
 
 class Selected(Description):
-    """What the published selection rule chose: of so many snapshots the one of this iteration, with its trials' accuracies;
-    means by iteration (``selection.py``)."""
+    """What the published selection rule selected: the number of snapshots, the iteration of the best one, the accuracies of
+    its trials; means by iteration (``selection.py``)."""
 
     split: Split
     of: int = Field(ge=1)
@@ -61,23 +61,23 @@ def describe(subject: str, distilled: Distilled, evaluation: Evaluation) -> Shee
 
 
 def place_of(folder: Path, sheet: Sheet) -> Path:
-    """Where the trials of a set of this run are kept."""
+    """Where the trials of a set of this run are stored."""
     return folder / "scores" / f"{digest(sheet)}.json"
 
 
 def scored(folder: Path, distilled: Distilled, evaluation: Evaluation) -> int:
-    """How many trials there are of the set in the folder. Raises InputError for a damaged sheet."""
+    """The number of finished trials of the set in the folder. Raises InputError for a damaged sheet."""
     return len(read(place_of(folder, describe(sha256(folder / TENSORS), distilled, evaluation))).get("synthetic", []))
 
 
 def facts(sheet: Sheet) -> dict[str, Any]:
-    """What a score file says of itself."""
+    """What a score file records about itself."""
     return {"schema": 2, "subject": sheet.subject, "protocol": dump(sheet.protocol), "network": spec(sheet.network),
             "split": sheet.split, "seed": sheet.seed, "ipc": sheet.ipc}
 
 
 def stored(path: Path, content: Mapping[str, Any], subject: str) -> list[Score]:
-    """The trials of one subject in a score file. Raises InputError when they are no trials."""
+    """The trials of one subject in a score file. Raises InputError if they are not trials."""
     try:
         done = [Score(**one) for one in content.get(subject, [])]
     except (InputError, TypeError) as error:
@@ -88,7 +88,7 @@ def stored(path: Path, content: Mapping[str, Any], subject: str) -> list[Score]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What a score file holds; empty where there is none. Raises InputError for a damaged one."""
+    """The content of a score file; empty if there is none. Raises InputError for a damaged one."""
     if not path.exists():
         return {}
     content = _of_schema_1(path) or read_record(path, "delete it to score again") or {}
@@ -96,7 +96,7 @@ def read(path: Path) -> dict[str, Any]:
         try:
             Selected(**content["selected"])
         except (TypeError, InputError):
-            raise _unreadable(path, "selected is not what was written") from None
+            raise _unreadable(path, "its entry selected is not valid") from None
     return {key: value for key, value in content.items() if key != "checksum"}
 
 
@@ -110,11 +110,11 @@ def _of_schema_1(path: Path) -> dict[str, Any] | None:
 
 
 def _unreadable(path: Path, why: object) -> InputError:
-    return InputError(f"{path} is no readable score file ({' '.join(str(why).split())}); delete it to score again")
+    return InputError(f"{path} is not a readable score file ({' '.join(str(why).split())}); delete it to score again")
 
 
 def read_sheets(folder: Path) -> list[dict[str, Any]]:
-    """All finished score sheets of the set that lies in the folder now, by split, network and protocol.
+    """All finished score sheets of the set that is in the folder now, by split, network and protocol.
 
     Sheets of another set (left from before, or copied there) are left out. Raises InputError for a damaged one.
     """
@@ -145,9 +145,9 @@ def summary(sheet: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def flags(sheet: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a score, in words, best known first: the sanity floor. An empty list where nothing is.
+    """Problems with a score, in words, best known first: the sanity floor. An empty list if there are none.
 
-    At chance: the mean is within two standard deviations of what guessing gives on so many images, or less than a tenth
+    At chance: the mean is within two standard deviations of what guessing gives on this many images, or less than a tenth
     above chance. Below random real images: the mean paired gain is negative. (Both thresholds are ours.) Compared with
     random real images under other labels.
     """
@@ -164,5 +164,5 @@ def flags(sheet: Mapping[str, Any]) -> list[str]:
             "" if not undecided else " in a single trial" if gain["n"] == 1 else ", but the interval includes 0"))
     labels = sheet.get("labels", {})
     if labels.get("synthetic") == "soft" and labels.get("random") == "hard":
-        flagged.append("the set has soft labels, random real images hard ones: the teachers that gave them are not here")
+        flagged.append("the set has soft labels, random real images have hard ones: the teachers that gave them are missing")
     return flagged

@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and plain values in one file with a checksum in front, so that a damaged one is known."""
+"""Checkpoints: tensors and plain values in one file with a checksum in front, so that damage is detected."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def write_state(path: Path, state: Any) -> None:
 
 
 def read_state(path: Path, device: torch.device, of: str) -> Any:
-    """What was written. Raises InputError: damaged, or not a checkpoint; ``of`` says of what it is one."""
+    """Read what was written. Raises InputError: damaged, or not a checkpoint; ``of`` says what it is a checkpoint of."""
     content = path.read_bytes()
     if hashlib.sha256(content[SUM:]).digest() != content[:SUM]:
-        raise InputError(f"{path} is damaged: its checksum does not fit; delete it to start the {of} over")
+        raise InputError(f"{path} is damaged: its checksum does not match; delete it to start the {of} over")
     try:
         return torch.load(io.BytesIO(content[SUM:]), map_location=device, weights_only=True)
-    except Exception:  # anything may stand in a file that is not ours: torch raises a dozen kinds
-        raise InputError(f"{path} is no checkpoint of this {of}; delete it to start the {of} over") from None
+    except Exception:  # a file that is not ours may contain anything: torch raises a dozen kinds
+        raise InputError(f"{path} is not a checkpoint of this {of}; delete it to start the {of} over") from None

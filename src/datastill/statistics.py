@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-MOST = 10_000  # seeds; beyond, a difference is called too small to be decided
+MOST = 10_000  # seeds; beyond that, a difference is reported as too small to decide
 
 
 def average(values: Sequence[float]) -> float:
@@ -34,7 +34,7 @@ def difference(values: Sequence[float]) -> dict[str, Any]:
 
 
 def seeds_needed(mean: float, std: float) -> int | None:
-    """The fewest pairs of this mean and spread whose 95 % interval excludes 0; None where there are too many."""
+    """The fewest pairs of this mean and spread whose 95 % interval excludes 0; None if that takes too many."""
     if mean == 0:
         return None
     return next((n for n in range(2, MOST) if _half(n, std) < abs(mean)), None)

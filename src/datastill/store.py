@@ -1,8 +1,8 @@
-"""What is computed once and kept: found by the place its description names, made by one process, verified when read.
+"""What is computed once and stored: found by the path its description determines, written by one process, verified on read.
 
 Three forms: a folder that is complete once its card is there (``Entry``), a single file with its checksum beside it
 (``once``), and a record, JSON with its checksum inside (``write_record``). Nothing is ever half there: files are written
-aside and renamed, a card comes last, and what does not fit its checksum is refused or computed again.
+under a temporary name and renamed, a card comes last, and what does not match its checksum is rejected or computed again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CARD = "card.json"
 
 
 class Entry:
-    """The folder of one result. ``again`` ends the errors: how to have it again."""
+    """The folder of one result. ``again`` ends the error messages: how to get it again."""
 
     def __init__(self, folder: Path, again: str) -> None:
         self.folder, self.again = folder, again
@@ -35,9 +35,10 @@ class Entry:
 
     @contextlib.contextmanager
     def held(self, wait: bool = False) -> Iterator[None]:
-        """The folder, made if need be, for this process alone, cleared of what killed processes left half written.
+        """Hold the folder for this process alone; it is created if needed and cleared of what killed processes left half
+        written.
 
-        Raises InputError: it cannot be written to, or another process holds it, unless it is to ``wait`` for that.
+        Raises InputError: it cannot be written to, or another process holds it and ``wait`` is not set.
         """
         make_folder(self.folder)
         with locked(self.folder, wait):
@@ -46,33 +47,33 @@ class Entry:
             yield
 
     def finish(self, card: Mapping[str, Any], files: Iterable[str] = ()) -> None:
-        """Write the card, with the checksums of these files: from now on the place is complete."""
+        """Write the card, with the checksums of these files: from now on the folder is complete."""
         sums = {name: sha256(self.folder / name) for name in files}
         write_record(self.folder / CARD, {**card, **({"files": sums} if sums else {})})
 
     def card(self) -> dict[str, Any]:
-        """The card. Raises InputError where there is none, or it was altered."""
+        """The card. Raises InputError if there is none, or it was altered."""
         found = read_record(self.folder / CARD, self.again)
         if found is None:
             raise InputError(f"{self.folder} is not finished; {self.again}")
         return found
 
     def read(self) -> dict[str, Any]:
-        """The card, every file it names held against its checksum. Raises InputError naming the one that is damaged."""
+        """The card, after every file it names was checked against its checksum. Raises InputError naming a damaged one."""
         card = self.card()
         for name, expected in card.get("files", {}).items():
             path = self.folder / name
             if not path.is_file():
                 raise InputError(f"{path} is missing; {self.again}")
             if sha256(path) != expected:
-                raise InputError(f"{path} is damaged: its checksum does not fit the card; {self.again}")
+                raise InputError(f"{path} is damaged: its checksum does not match the card; {self.again}")
         return card
 
 
 def once(path: Path, make: Callable[[Path], None]) -> Path:
-    """The file at ``path``, made if it is not there or not whole, by one process while others wait for it.
+    """The file at ``path``, created if it is missing or damaged, by one process while others wait for it.
 
-    make: writes it, to the path it is given. Raises OSError where it cannot be kept.
+    make: writes it, to the path it is given. Raises OSError if it cannot be stored.
     """
     if not _whole(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +95,7 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-_sound: set[tuple[str, int, int]] = set()  # files held against their checksums by this process: path, time of change, size
+_sound: set[tuple[str, int, int]] = set()  # files verified by this process: path, time of change, size
 
 
 def _whole(path: Path) -> bool:
@@ -117,11 +118,11 @@ def write_record(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_record(path: Path, again: str) -> dict[str, Any] | None:
-    """What was written; None where there is no such file. Raises InputError where it was altered, ending with ``again``."""
+    """What was written; None if there is no such file. Raises InputError if it was altered, ending with ``again``."""
     if not path.exists():
         return None
     if (found := _sealed(path)) is None:
-        raise InputError(f"{path} is damaged or was edited: its checksum does not fit; {again}")
+        raise InputError(f"{path} is damaged or was edited: its checksum does not match; {again}")
     return found
 
 
@@ -142,7 +143,7 @@ def _checksum(content: Mapping[str, Any]) -> str:
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold a folder for this process; the lock ends with the process, however it ends.
 
-    Raises InputError when another process holds it, unless it is to ``wait`` for that.
+    Raises InputError if another process holds it and ``wait`` is not set.
     """
     lock = filelock.FileLock(str(folder / ".lock"), timeout=-1 if wait else 0)
     try:

@@ -1,4 +1,4 @@
-"""Studies: a base, what is varied, and how it is compared: the description, and the runs it stands for."""
+"""Studies: a base, what is varied, and how it is compared; the description, and the runs it expands to."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from datastill.teachers import Pool
 class Study(Description):
     """A question, the runs that answer it, and how they are compared.
 
-    recipes: recipes by name or path, each with changes for it alone. changes: for all runs. Both by dotted key; settings of
+    recipes: recipes by name or path, each with its own changes. changes: for all runs. Both by dotted key; settings of
         a plug-in count only in arms that name that plug-in.
-    arms: what is compared, by label: changes of each. axes: dotted keys and the values to try; every combination is an arm
-        more, with the changes of ``along``.
+    arms: what is compared, by label: changes of each. axes: dotted keys and the values to try; every combination is
+        another arm, with the changes of ``along``.
     against: the arm the others are compared with, paired by seed.
-    seeds: how many; ``seed`` is the first. A seed decides the run and its students.
-    trials: students of each kind for each run; students: their networks, the run's own unless given.
-    judges: teachers that take no part in distillation and tell how well they recognize the sets; judged at ``snapshots``
-        equally spaced iterations beside the first.
+    seeds: how many; ``seed`` is the first. A seed determines the run and its students.
+    trials: students of each kind for each run; students: their networks, by default the run's own.
+    judges: teachers that take no part in distillation and measure how well they recognize the sets, at ``snapshots``
+        equally spaced iterations besides the first.
     figure: how the page draws it: "line" and "epochs" over the values of the axis, "bars" by arm, "heat": gain by
         recipe and arm, "matrix": arm by student.
     """
@@ -74,11 +74,11 @@ class Study(Description):
     def _can_be_told_apart(self) -> Self:
         labels = [*self.arms, *(label for label, _ in self._combinations())]
         if twice := [label for label in labels if labels.count(label) > 1]:
-            raise ValueError(f"two arms are called {twice[0]!r}; leave out the value that stands twice, or rename the arm")
+            raise ValueError(f"two arms are called {twice[0]!r}; leave out the duplicate value, or rename the arm")
         tables = {"changes": self.changes, "along": self.along, "axes": self.axes, **{f"arms.{name}": arm for name, arm in
                   self.arms.items()}, **{f"recipes.{name}": own for name, own in self.recipes.items()}}
         if seeded := [name for name, table in tables.items() if "seed" in table]:
-            raise ValueError(f"{seeded[0]}.seed: a study sets the seed itself, by its own seed and seeds")
+            raise ValueError(f"{seeded[0]}.seed: a study sets the seed itself, from its own seed and seeds")
         named = {key.split(".")[1] for table in (self.along, self.axes, *self.arms.values()) for key in table if
                  key.startswith("plugins.") and key.count(".")}
         for name, table in tables.items():
@@ -101,7 +101,7 @@ class Study(Description):
         return found
 
     def values(self) -> dict[str, Any]:
-        """The value of the first axis in each arm that lies on it, by label."""
+        """The value of the first axis in each arm on that axis, by label."""
         if not self.axes:
             return {}
         first = next(iter(self.axes))
@@ -118,12 +118,12 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of what is run and how it is scored."""
+        """Digest of what is run and how it is scored."""
         return digest(self.read.run, digest(self.read.protocol))
 
 
 def _see_plugins(name: str, settings: Mapping[str, Any]) -> None:
-    """Check that settings of plug-ins which no arm names, so that they count nowhere, could count. Raises ValueError."""
+    """Check settings of plug-ins that no arm names, which would otherwise go unchecked. Raises ValueError."""
     for label, table in changed({}, {key: value for key, value in settings.items() if key.startswith("plugins.")}).get(
             "plugins", {}).items():
         try:
@@ -133,7 +133,7 @@ def _see_plugins(name: str, settings: Mapping[str, Any]) -> None:
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
-    """Values of an axis in few words: networks by their names alone, where that tells them apart."""
+    """Values of an axis in short form: networks by name only, if that tells them apart."""
     short = [f"{len(value)} ({', '.join(str(one).partition(':')[0] for one in value)})" if isinstance(value, (list, tuple))
              else str(value) for value in values]
     return short if len(set(short)) == len(short) else [
@@ -141,7 +141,7 @@ def _texts(values: Sequence[Any]) -> list[str]:
 
 
 def cells(study: Study) -> list[Cell]:
-    """Every run of a study, seeds varying fastest. Raises InputError for a setting that names no field, and the like."""
+    """Every run of a study, seeds varying fastest. Raises InputError, for example for an unknown setting."""
     points = study.points()
     if not points:
         raise InputError("the study has nothing to compare; give it arms or axes")

@@ -1,4 +1,4 @@
-"""Carry out a study: only what is missing is run, and what that takes can be foreseen."""
+"""Carry out a study: only what is missing is run, and its cost can be estimated beforehand."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def run_study(study: Study, place: Place, folder: Path, *, executor: Executor | 
               progress: Progress = Progress()) -> dict[str, Any]:
     """Run what is missing: teachers, then runs with their students. Returns the results and writes them to ``folder``.
 
-    Runs lie in ``root/runs`` and are shared by all studies. executor: one run after the other unless given. ``progress`` is
-    told the stage: check, teachers, runs. Raises InputError before any work; RunError, with what was finished kept.
+    Runs are stored in ``root/runs`` and shared by all studies. executor: by default one run after the other. ``progress`` is
+    told the stage: check, teachers, runs. Raises InputError before any work; RunError, with finished work kept.
     """
     executor = executor or place.executor()
     found = cells(study)
@@ -75,27 +75,27 @@ def _see_apart(judges: Pool, run: Run, context: Context) -> None:
     """Check that no judge takes part in the run. Raises InputError."""
     asked = {where for pool in run.pools() for where in pool.places(context)}
     if both := [where for where in judges.places(context) if where in asked]:
-        raise InputError(f"judges: the teacher in {both[0]} guides the run too, so that it would judge its own work; give "
+        raise InputError(f"judges: the teacher in {both[0]} also guides the run, so it would judge its own work; give "
                          "the judges another seed")
 
 
 def pools(study: Study, found: Sequence[Cell]) -> list[tuple[Pool, Cell]]:
-    """Every pool of teachers the study needs, with a run it is for; a larger pool holds the teachers of smaller ones."""
+    """Every pool of teachers the study needs, with a run that uses it; a larger pool holds the teachers of smaller ones."""
     needed = {(pool, cell.read.run.data): cell for cell in found
               for pool in (*cell.read.run.pools(), *([study.judges] if study.judges else []))}
     return [(pool, cell) for (pool, _), cell in needed.items()]
 
 
 class Foreseen(NamedTuple):
-    """What a study will take: by recipe and arm how many runs it has, how many are still to be made, how many students of
-    runs, and the seconds that takes; seconds to train the teachers that are missing."""
+    """What a study will take: by recipe and arm the number of runs, how many of them and how many students are still
+    missing, and the seconds these take; seconds to train the missing teachers."""
 
     arms: list[tuple[str, str, int, int, int, float]]
     teachers: float
 
 
 def foresee(study: Study, place: Place) -> Foreseen:
-    """Try one run of every arm that is not finished; nothing is written. Raises InputError as ``run_study``."""
+    """Try one run of every arm that is not finished; nothing is written. Raises InputError like ``run_study``."""
     found = cells(study)
     check_study(study, found, place)
     arms = []
@@ -124,7 +124,7 @@ def foresee(study: Study, place: Place) -> Foreseen:
 
 
 def _unscored(study: Study, place: Place, cell: Cell, student: Architecture) -> int:
-    """How many students of this kind a finished run still lacks."""
+    """The number of students of this kind that a finished run still lacks."""
     splits, folder = place.load(cell.read.run.data), place.run_folder(cell.read.run)
     images = images_of(splits, study.split)
     evaluation = Evaluation(cell.read.protocol, student, splits.train, images, study.split, cell.seed)
@@ -132,7 +132,7 @@ def _unscored(study: Study, place: Place, cell: Cell, student: Architecture) -> 
 
 
 def _run_cell(study: Study, place: Place, cell: Cell, device: torch.device) -> dict[str, Any]:
-    """One run, its students, and what the judges say of it."""
+    """One run, its students, and the judges' results."""
     run, place = cell.read.run, place.on(device)
     splits, folder = place.load(run.data), place.run_folder(run)
     task = place.task(run)

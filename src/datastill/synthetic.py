@@ -1,4 +1,4 @@
-"""What is learned: images through a parametrization, labels, and a learning rate for those who train on them."""
+"""What is learned: images through a parametrization, labels, and a learning rate for training on them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from datastill.rng import RNG
 
 
 class SyntheticSet(nn.Module):
-    """Synthetic images with labels and names of the classes.
+    """Synthetic images with labels and class names.
 
     parameters: what the images are decoded from, by name, as ``parametrization.encode`` makes it.
-    labels: of the stored images, (S, K), probabilities; or logits to be learned where ``soft`` is set (then their softmax is
+    labels: of the stored images, (S, K), probabilities; or logits to be learned if ``soft`` is set (then their softmax is
         the label).
     like: the real images they stand for, or their domain: class names in order, mean and std, whitening.
-    lr: learning rate for training on them, where the method learns one.
+    lr: learning rate for training on them, if the method learns one.
 
-    ``len`` counts decoded images, ``stored`` those that are stored, ``ipc`` those of each class.
+    ``len`` counts decoded images, ``stored`` the stored ones, ``ipc`` those per class.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], labels: Tensor, like: Images | Domain,
@@ -56,11 +56,11 @@ class SyntheticSet(nn.Module):
         return {name: getattr(self, f"images_{name}") for name in self._names}
 
     def decode(self, rows: Tensor | None = None) -> Tensor:
-        """Images (N, C, H, W), with graph: all, or those of these rows, of which alone work is done."""
+        """Images (N, C, H, W), with graph: all, or those at ``rows``; only these are computed."""
         return self.parametrization.decode(self.images, rows)
 
     def y(self) -> Tensor:
-        """Label probabilities (N, K), with graph where they are learned."""
+        """Label probabilities (N, K), with graph if they are learned."""
         return self.parametrization.labels(self.labels.softmax(1) if self.soft else self.labels)
 
     def batch(self, rows: Tensor | None = None, epoch: int = 0, rng: RNG | None = None) -> Batch:
@@ -68,7 +68,7 @@ class SyntheticSet(nn.Module):
         return Batch(self.decode(rows), self.y() if rows is None else self.y()[rows])
 
     def groups(self) -> dict[str, nn.Parameter]:
-        """All that can be learned, by the name an ``Optim`` gives it a learning rate under."""
+        """Everything that can be learned, by the name under which an ``Optim`` sets its learning rate."""
         named = {f"images.{name}": parameter for name, parameter in self.images.items()}
         named["labels"] = self.labels
         return named if self.lr is None else {**named, "inner_lr": self.lr}

@@ -1,4 +1,4 @@
-"""Settings as plain tables: what is typed, what stands in TOML files, changes by dotted key."""
+"""Settings as plain tables: what is typed, what is in TOML files, changes by dotted key."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from datastill.errors import InputError
 
-SCHEMA = 2  # of the TOML form; raised when an old file would be read wrongly
-NONE = "none"  # how a table says None
-RENAMED = {"initialisations": "count", "optimiser": "optimizer"}  # since schema 1, wherever they stand
+SCHEMA = 2  # of the TOML form; increased when an old file would be read wrongly
+NONE = "none"  # how a table writes None
+RENAMED = {"initialisations": "count", "optimiser": "optimizer"}  # since schema 1, wherever they occur
 RENAMED_IN = {("data", "name"): "source", ("optim", "lr"): "inner_lr"}  # in this table only
 
 
@@ -30,7 +30,7 @@ def parse_spec(text: str) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """A TOML value where the text is one, else the text itself."""
+    """A TOML value if the text is one, else the text itself."""
     try:
         table = tomllib.loads(f"value = {text}")
     except (tomllib.TOMLDecodeError, RecursionError):
@@ -56,7 +56,7 @@ def override(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any
 
 
 def changed(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The table with values set by dotted key, on a copy. Raises InputError where a key leads into a value."""
+    """The table with values set by dotted key, on a copy. Raises InputError if a key leads into a value."""
     result = copy.deepcopy(dict(table))
     for path, value in changes.items():
         *way, last = path.split(".")
@@ -83,19 +83,19 @@ def leaves(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """End of an error line: the nearest known names, or all of them where none is near."""
+    """End of an error line: the nearest known names, or all of them if none is near."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; known: {', '.join(known) or 'none'}"
 
 
 def today(table: str, key: str) -> str | None:
-    """What a key of schema 1 in a table of this name is called now; None where it is no such key."""
+    """The current name of a schema 1 key in a table of this name; None if it is not one that was renamed."""
     return RENAMED.get(key) or RENAMED_IN.get((table, key))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The table in a TOML file in today's form, its schema number checked and removed. Raises InputError."""
+    """The table in a TOML file, upgraded to the current schema, without its schema number. Raises InputError."""
     return read_versioned(path)[0]
 
 
@@ -108,12 +108,12 @@ def read_versioned(path: Path) -> tuple[dict[str, Any], int]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}") from None
     if (schema := table.pop("schema", SCHEMA)) not in (1, SCHEMA) or isinstance(schema, bool):
-        raise InputError(f"{path} is of schema {schema!r}, this version reads 1 to {SCHEMA}; use the version that wrote it")
+        raise InputError(f"{path} has schema {schema!r}, this version reads 1 to {SCHEMA}; use the version that wrote it")
     return upgraded(table) if schema == 1 else table, schema
 
 
 def upgraded(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A table of schema 1 (a run, or a description in it) with today's names."""
+    """A table of schema 1 (a run, or a description in it) with the current names."""
     result = _renamed(table)
     method = result.get("method")
     if isinstance(method, dict) and method.get("kind") == "trajectory" and isinstance(pool := method.get("pool"), dict):

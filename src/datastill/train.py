@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 
 class Examples(Interface):
-    """Anything to train on: a synthetic set, a loaded one, real images, or images that are augmented, mixed or labeled anew
-    as they are drawn."""
+    """Anything to train on: a synthetic set, a loaded one, real images, or images that are augmented, mixed or relabeled as
+    they are drawn."""
 
     def __len__(self) -> int: ...
 
     def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
-        """The images at these rows (B,) as a network is shown them in this epoch, and the labels of just these.
+        """The images at these rows (B,) as shown to a network in this epoch, and their labels.
 
-        ``rng`` is the batch's own stream; without one, nothing is drawn: the images as they are stored. Labels are (B, ...),
-        in the form the criterion takes.
+        ``rng`` is the batch's own stream; without one nothing is drawn and the images are as stored. Labels are (B, ...), in
+        the form the criterion takes.
         """
         ...
 
 
 class Fixed:
-    """A batch as examples, without the graph that leads to it: networks train on the images as they are."""
+    """A batch as examples, detached from its graph: networks train on the images as they are."""
 
     def __init__(self, batch: Batch) -> None:
         self.x, self.y = batch.x.detach(), batch.y.detach()
@@ -69,7 +69,7 @@ class Augmented:
 
 
 def augmented(examples: Examples, strategy: str) -> Examples:
-    """The examples augmented by a DSA strategy, each image with its own draw; they themselves for "none"."""
+    """The examples augmented by a DSA strategy, each image with its own draw; unchanged for "none"."""
     return examples if strategy == "none" else Augmented(examples, partial(augment_images, strategy=strategy))
 
 
@@ -78,7 +78,7 @@ Criterion = Callable[[Any, Any], Any]  # (logits (B, K), labels (B, ...)) -> sca
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of logits (B, K) with class numbers (B,) or probabilities (B, K), summed over the images; scalar, nats."""
+    """Cross-entropy of logits (B, K) with class numbers (B,) or probabilities (B, K), summed over images; scalar, nats."""
     return F.cross_entropy(logits, y, reduction="sum")
 
 
@@ -101,14 +101,14 @@ class Sharpness(NamedTuple):
 class Training:
     """A network being trained in place, one epoch per entry of ``rates`` (its learning rate).
 
-    The loss of a batch is ``criterion``, summed over its images, over their number; cross-entropy unless given.
-    Momentum is AdamW's beta1. The optimizer is made again (momentum forgotten) before each epoch in ``restarts``. Every
-    epoch goes through all examples in a fresh order. An epoch is a function of the network, the optimizer and its number:
-    with ``state`` and ``restore`` training goes on as if it had never stopped. What networks draw themselves (dropout)
-    follows from the number too.
+    The loss of a batch is ``criterion``, summed over its images and divided by their number; by default cross-entropy.
+    Momentum is AdamW's beta1. The optimizer is recreated (momentum is lost) before each epoch in ``restarts``. Every epoch
+    goes through all examples in a fresh order. An epoch is a function of the network, the optimizer and its number: with
+    ``state`` and ``restore`` training continues as if it had never stopped. What networks draw themselves (dropout) depends
+    on the number too.
 
-    precision: in which the network computes; its weights, the loss and the optimizer are float32. "tf32" is for GPUs that
-    have it, "bfloat16" for the forward and what it leaves for backward; both are faster and less exact.
+    precision: of the network's computations; its weights, the loss and the optimizer are float32. "tf32" is for GPUs that
+    support it, "bfloat16" for the forward pass and what it saves for backward; both are faster and less exact.
     channels_last: the layout of images and convolutions in memory, faster on a GPU with "bfloat16"; changes only rounding.
     """
 
@@ -145,7 +145,7 @@ class Training:
         return mean
 
     def _pass(self, epoch: int) -> list[Tensor]:
-        """Through all examples once. Returns the loss of each batch."""
+        """One pass over all examples. Returns the loss of each batch."""
         losses = []
         for number, rows in enumerate(self.rng("order", epoch).permutation(len(self.examples)).split(self.batch_size)):
             x, y = self.examples.batch(rows, epoch, self.rng("augment", epoch, number))
@@ -173,7 +173,7 @@ class Training:
             return self.network(seen).to(x.dtype)
 
     def _flatten(self, x: Tensor, y: Tensor, sharpness: Sharpness) -> None:
-        """Put GSAM's direction in the place of the gradient: a second pass at perturbed weights."""
+        """Replace the gradient by GSAM's direction: a second pass at perturbed weights."""
         parameters = [p for p in self.network.parameters() if p.grad is not None]
         gradients = [p.grad.clone() for p in parameters if p.grad is not None]
         kept = [p.detach().clone() for p in parameters]
@@ -195,11 +195,11 @@ class Training:
                            "trained with")
 
     def state(self) -> dict[str, Any]:
-        """All that changes, as tensors and plain values."""
+        """Everything that changes, as tensors and plain values."""
         return {"epoch": self.epoch, "network": self.network.state_dict(), "updates": self.updates.state_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         self.epoch = state["epoch"]
         self.network.load_state_dict(state["network"])
         self.updates.load_state_dict(state["updates"])
@@ -207,8 +207,8 @@ class Training:
 
 def fit(network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG, *,
         progress: Progress = Progress(), **how: Any) -> None:
-    """Train to the end, as ``Training`` says, whose options these are; ``progress`` is told of every epoch. Raises RunError
-    when it diverges."""
+    """Train to the end with ``Training``, whose options these are; ``progress`` is told of every epoch. Raises RunError if
+    it diverges."""
     training = Training(network, examples, rates, rng, **how)
     for epoch in range(len(rates)):
         training.advance()
@@ -225,9 +225,9 @@ def _optimizer(name: Optimizer, network: nn.Module, lr: float, momentum: float, 
 
 @no_grad
 def accuracies(network: nn.Module, images: Images) -> Tensor:
-    """Share of right predictions in each class, (K,) float64, in evaluation mode; NaN for a class without images.
+    """Share of correct predictions in each class, (K,) float64, in evaluation mode; NaN for a class without images.
 
-    Raises RunError when the network's outputs are not finite: that is no accuracy.
+    Raises RunError if the network's outputs are not finite, since there is no accuracy then.
     """
     network.eval()
     right = torch.zeros(len(images.classes), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Trials: train the students a score sheet is missing, of a distilled set and of the baselines beside it."""
+"""Trials: train the students a score sheet is missing, on a distilled set and on the baselines beside it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 def score(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselines: Path, trials: int = 5,
           full: bool = False, labeler: Labeler | None = None, progress: Progress = Progress()) -> dict[str, Any]:
-    """Score an artifact beside random real images (drawn again each trial) and, if asked, the full training data.
+    """Score an artifact beside random real images (drawn again each trial) and, on request, the full training data.
 
-    labeler: gives the random images soft labels, where the set's are soft.
+    labeler: gives the random images soft labels, if the set's are soft.
 
     Each trial is written when it is done, to ``folder/scores/<digest>.json`` and, for the baselines, to ``baselines``, where
-    they are shared by all sets of that data, ipc and protocol; a second call runs only what is missing, and nothing that was
-    ever measured is dropped. Returns the sheet, of all finished trials. Raises InputError as ``evaluate``.
+    they are shared by all sets of that data, ipc and protocol; a second call runs only what is missing, and no
+    measurement is ever dropped. Returns the sheet of all finished trials. Raises InputError like ``evaluate``.
     """
     check_alike(distilled, evaluation.images)
     check_student(evaluation.network, evaluation.images)
@@ -60,7 +60,7 @@ def score(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselin
 
 def own_trials(folder: Path, sheet: Sheet, distilled: Distilled, evaluation: Evaluation, trials: int,
                progress: Progress = Progress()) -> list[Score]:
-    """The trials of a sheet's own set, without baselines; the missing ones are run and kept."""
+    """The trials of a sheet's own set, without baselines; the missing ones are run and stored."""
     make_folder(folder / "scores")
     run = _students("synthetic", lambda trial: distilled, sheet, evaluation, trials, progress)
     header = {**facts(sheet), "images": len(evaluation.images)}
@@ -69,9 +69,9 @@ def own_trials(folder: Path, sheet: Sheet, distilled: Distilled, evaluation: Eva
 
 def random_real(evaluation: Evaluation, ipc: int, *, baselines: Path, trials: int = 5,
                 progress: Progress = Progress()) -> list[Score]:
-    """Score random real training images alone, drawn again each trial: the baseline every sheet has, kept in the same file.
+    """Score random real training images alone, drawn again each trial: the baseline every sheet has, in the same file.
 
-    Raises InputError as ``evaluate``, RunError where a student diverges; the trials before that are kept.
+    Raises InputError like ``evaluate``, RunError if a student diverges; the trials before that are kept.
     """
     check_student(evaluation.network, evaluation.images)
     make_folder(baselines)
@@ -92,7 +92,7 @@ def _of(subject: Subject, sheet: Sheet, labeler: Labeler | None) -> Sheet:
 
 
 def _measured_on(evaluation: Evaluation) -> dict[str, Any]:
-    """What a score file says of the images it was measured on."""
+    """What a score file records about the images it was measured on."""
     return {"images": len(evaluation.images), "chance": evaluation.chance}
 
 

@@ -1,4 +1,4 @@
-"""Find how to train students of a kind of network on few images: on random real images, measured on validation images."""
+"""Find how to train a kind of student on few images: on random real images, measured on validation images."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Tried(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """Mean accuracy; below every other where the students diverged."""
+        """Mean accuracy; below every other if the students diverged."""
         return average(self.accuracies) if self.accuracies else -1.0
 
 
 def grid(protocol: Protocol, settings: Sequence[str]) -> list[Protocol]:
-    """Every different combination of ``key=value,value,...``, laid over a protocol; a key may stand twice.
+    """Every different combination of ``key=value,value,...``, laid over a protocol; a key may appear twice.
 
     Raises InputError for a wrong key or value.
     """
@@ -52,17 +52,17 @@ def grid(protocol: Protocol, settings: Sequence[str]) -> list[Protocol]:
 def check_tuning(network: Architecture, splits: Splits, ipc: int) -> None:
     """Check that students of this kind can be tuned on these images. Raises InputError, before anything is trained."""
     if splits.validation is None:
-        raise InputError("no validation images; keep some apart with data.validation=0.1, say")
+        raise InputError("no validation images; hold some out, for example with data.validation=0.1")
     check_ipc(splits.train, ipc)
     check_student(network, splits.validation)
 
 
 def tune(protocols: Sequence[Protocol], network: Architecture, splits: Splits, ipc: int, *, baselines: Path,
          trials: int = 3, seed: int = 0, progress: Progress = Progress()) -> list[Tried]:
-    """Train ``trials`` students under each protocol on ``ipc`` random real images a class; the best comes first.
+    """Train ``trials`` students under each protocol on ``ipc`` random real images per class; the best comes first.
 
-    Measured on the validation images, never on the test images. Every score is kept in ``baselines``, so that a second call
-    runs what is missing; ``progress`` is told of every protocol. Raises InputError where there are no validation images.
+    Measured on the validation images, never on the test images. Every score is stored in ``baselines``, so that a second
+    call runs what is missing; ``progress`` is told of every protocol. Raises InputError if there are no validation images.
     """
     check_tuning(network, splits, ipc)
     assert splits.validation is not None

@@ -33,8 +33,8 @@ from datastill.tuning import Tried, check_tuning, tune
 class Workspace(Place):
     """Where things run: a folder for results (``root``), one for datasets (``data_root``), a device.
 
-    What was finished under the root is found again: runs, teachers, scores, baselines and studies are shared by all that is
-    done there. Data is loaded once. Raises InputError where there is no such device.
+    Finished work under the root is reused: runs, teachers, scores, baselines and studies are shared by everything done
+    there. Data is loaded once. Raises InputError if there is no such device.
 
     >>> workspace = Workspace("results", ".", "cpu")
     >>> recipe = read_recipe("dm/digits-ipc1", ["method.iterations=2", "network=mlp:width=8", "protocol.epochs=1"])
@@ -45,31 +45,31 @@ class Workspace(Place):
 
     def __init__(self, root: Path | str = "outputs", data_root: Path | str = "data", device: Any = None) -> None:
         super().__init__(root, data_root, device)
-        self.device  # noqa: B018 - says at once where it is not there
+        self.device  # noqa: B018 - fails at once if there is none
 
     def check_recipe(self, recipe: Recipe | Run | str, folder: Path | None = None, keep: Collection[int] = ()) -> Path:
-        """Check that ``distill`` can begin. Returns the folder of the run; raises InputError."""
+        """Check that ``distill`` can start. Returns the folder of the run; raises InputError."""
         read = _recipe(recipe)
         folder = self._folder(read, folder, keep)
         self.check(read.run)
         return folder
 
     def _folder(self, read: Recipe, folder: Path | None, keep: Collection[int]) -> Path:
-        """The folder of a run, if these snapshots can be in it."""
+        """The folder of a run, if it can contain these snapshots."""
         if beyond := [number for number in keep if number > read.run.method.iterations]:
             raise InputError(f"--keep {beyond[0]}: the run has {read.run.method.iterations} iterations")
         check_protocol(read.run, read.protocol)
         folder = folder or self.run_folder(read.run)
         if (folder / CARD).exists() and (lacking := [
                 number for number in keep if not (folder / "snapshots" / f"{number:06d}.safetensors").exists()]):
-            raise InputError(f"{folder} is finished, and kept no snapshot of iteration {lacking[0]}; distill into another "
-                             "--out to have it")
+            raise InputError(f"{folder} is finished and has no snapshot of iteration {lacking[0]}; distill into another "
+                             "--out to get it")
         return folder
 
     def distill(self, recipe: Recipe | Run | str, folder: Path | None = None, *, every: float = 30.0,
                 keep: Collection[int] = (), progress: Progress | None = None) -> Path:
-        """Distill by a recipe, named or read, or a run of your own. Returns the folder, ``root/runs/NAME-DIGEST`` unless
-        given. Options, and what is raised, as in ``datastill.distill``."""
+        """Distill a recipe, by name or already read, or a run of your own. Returns the folder, by default
+        ``root/runs/NAME-DIGEST``. Options and errors as in ``datastill.distill``."""
         read = _recipe(recipe)
         folder = self._folder(read, folder, keep)
         distill(read.run, self.load(read.run.data).train.to(self.device), folder, root=self.root, data_root=self.data_root,
@@ -78,8 +78,8 @@ class Workspace(Place):
 
     def teach(self, pool: Pool, data: Data, *, jobs: int = 1, retrain: bool = False,
               progress: Progress = Progress()) -> Teachers:
-        """Make the teachers of a pool for runs on this data, ``jobs`` at once; with ``retrain`` damaged ones again. Returns
-        them. Raises InputError, RunError."""
+        """Train the teachers of a pool for runs on this data, ``jobs`` at a time; with ``retrain``, damaged ones again.
+        Returns them. Raises InputError, RunError."""
         context = self.context(data)
         if retrain:
             pool.mend(context)
@@ -89,8 +89,8 @@ class Workspace(Place):
 
     def evaluations(self, folder: Path, networks: Sequence[Architecture | str] = (),
                     protocol: Protocol | str | None = None, *, split: Split = "test", seed: int = 0) -> list[Evaluation]:
-        """How a distilled set is to be scored, one for each kind of student: the run's network and the recipe's protocol
-        unless given. Everything is checked before anything is trained: raises InputError."""
+        """How to score a distilled set, one evaluation for each kind of student; by default the run's network and the
+        recipe's protocol. Everything is checked before anything is trained; raises InputError."""
         card = load(folder).card
         data = describe(Data, card["run"]["data"])  # its method is not needed, so it need not be importable here
         how = describe(Protocol, protocol or card.get("protocol", DC()))  # type: ignore[type-abstract]
@@ -108,8 +108,8 @@ class Workspace(Place):
               snapshots: bool = False, progress: Progress = Progress()) -> dict[str, Any]:
         """Score a distilled set beside random real images and chance. Returns its sheet (see ``trials.score``).
 
-        evaluation: one of ``evaluations``, the first of its usual ones unless given. full: one student on the full data too.
-        snapshots: choose the best snapshot too, under ``selected`` (see ``selection.select``).
+        evaluation: one of ``evaluations``, by default the first. full: one student on the full data too.
+        snapshots: select the best snapshot too, under ``selected`` (see ``selection.select``).
         """
         evaluation = evaluation or self.evaluations(folder)[0]
         distilled = load(folder).to(self.device)
@@ -117,7 +117,7 @@ class Workspace(Place):
             check_snapshots(folder)
         made = labels = None
         if distilled.card["labels"] == "soft":
-            with suppress(InputError):  # made by a method that is not here: a flag says what random images lack
+            with suppress(InputError):  # its method cannot be imported: a flag reports what random images lack
                 made = read_run(folder)
             if made is not None:
                 labels = labeler(made, made.task(evaluation.train, root=self.root, data_root=self.data_root))
@@ -128,14 +128,14 @@ class Workspace(Place):
         return sheet
 
     def plan(self, recipe: Recipe | Run | str) -> Plan:
-        """What distilling by a recipe, and a student on the result, will take. Nothing is written; raises InputError."""
+        """What distilling a recipe, and a student on the result, will take. Nothing is written; raises InputError."""
         read = _recipe(recipe)
         return try_out(read.run, self.load(read.run.data).train.to(self.device), read.protocol, read.run.network,
                        root=self.root, data_root=self.data_root)
 
     def tuning_splits(self, data: Data, networks: Sequence[Architecture], ipc: int) -> Splits:
         """The splits on which kinds of students are tuned, a tenth of the training images held out unless the data says
-        otherwise. Raises InputError where one of them cannot be."""
+        otherwise. Raises InputError if one of them cannot be tuned."""
         splits = self.load(data if data.validation else data.model_copy(update={"validation": 0.1}))
         assert splits.validation is not None
         splits = splits._replace(train=splits.train.to(self.device), validation=splits.validation.to(self.device))
@@ -150,11 +150,11 @@ class Workspace(Place):
                     trials=trials, seed=seed, progress=progress)
 
     def foresee(self, study: Study) -> Foreseen:
-        """What of a study is missing and how long that takes. Nothing is written; raises InputError."""
+        """What is missing of a study and how long that takes. Nothing is written; raises InputError."""
         return foresee(study, self)
 
     def study(self, study: Study, name: str, *, jobs: int = 1, progress: Progress = Progress()) -> dict[str, Any]:
-        """Carry out a study, ``jobs`` runs at once; its results (returned too) and its page are written to
+        """Carry out a study, ``jobs`` runs at a time; its results (also returned) and its page are written to
         ``root/studies/NAME``. Raises InputError before any work, RunError."""
         from datastill.report.study import write
         folder = self.study_folder(name)
@@ -164,13 +164,13 @@ class Workspace(Place):
 
     @staticmethod
     def report(folders: Sequence[Path], out: Path | None = None) -> Path:
-        """One page about finished runs: ``report.html``, in the folder of a single run, unless given. Raises InputError."""
+        """One page about finished runs, by default ``report.html``, in the folder of a single run. Raises InputError."""
         from datastill.report import report
         return report(folders, out or (folders[0] / "report.html" if len(folders) == 1 else Path("report.html")))
 
 
 def _recipe(what: Recipe | Run | str) -> Recipe:
-    """A recipe by its name, or the recipe without a name of a run."""
+    """A recipe by name, or the unnamed recipe of a run."""
     if isinstance(what, Run):
         return Recipe(name="", run=what)
     return read_recipe(what) if isinstance(what, str) else what

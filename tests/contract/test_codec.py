@@ -43,7 +43,7 @@ def test_resumed_after_every_iteration(method: str, tmp_path: Path) -> None:
     run = run_of(method)
     tiny.distill(run, tmp_path / "whole")
     for _ in range(run.method.iterations):
-        with pytest.raises(RunError, match="run the same command to go on"):
+        with pytest.raises(RunError, match="run the same command to continue"):
             tiny.distill(run, tmp_path / "broken", progress=Told(stop_at=0))
     tiny.distill(run, tmp_path / "broken")
     for name in (artifact.TENSORS, artifact.CARD, artifact.PREVIEW):

@@ -118,7 +118,7 @@ def test_stop_and_resume_is_the_unbroken_run(method: str, plugin: str | None, tm
     run = tiny.run(method, **(with_plugin(plugin, balance="gradient") if plugin else {}))
     tiny.distill(run, tmp_path / "whole")
     for _ in range(run.method.iterations):
-        with pytest.raises(RunError, match="run the same command to go on"):
+        with pytest.raises(RunError, match="run the same command to continue"):
             tiny.distill(run, tmp_path / "broken", progress=Told(stop_at=0))
     tiny.distill(run, tmp_path / "broken")
     assert content(tmp_path / "whole") == content(tmp_path / "broken")
