@@ -53,7 +53,7 @@ def test_a_trajectory_is_that_of_its_expert() -> None:
         last = task.teachers(pool).teacher(0, number).network
         assert torch.equal(task.teachers(pool).trajectory(number).weights(2), flat(last))
         assert torch.equal(as_function(last)[0], flat(last))
-    with input_error("holds no epoch 7; it holds 0, 1, 2"):
+    with input_error("has no epoch 7; stored epochs: 0, 1, 2"):
         task.teachers(pool).trajectory(0).weights(7)
 
 
@@ -151,7 +151,7 @@ def test_a_step_size_stays_positive(tmp_path: Path) -> None:
 
 def test_inner_training_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
     of = run(lr_net=1e20, steps=6, redraws=2)
-    with pytest.raises(RunError, match=r"iteration 0: the inner training was not finite on 3 segments in a row.*lr_net"):
+    with pytest.raises(RunError, match=r"iteration 0: the inner training diverged on 3 consecutive segments.*lr_net"):
         tiny.distill(of, tmp_path / "run")
 
 
@@ -166,7 +166,7 @@ def test_another_segment_is_drawn_in_the_place_of_one_that_is_not_finite(tmp_pat
     monkeypatch.setattr(TrajectoryMatching, "_match", fails_at_first)
     tiny.distill(run(), tmp_path / "run", progress=told)
     assert [line["redrawn"] for line in read_log(tmp_path / "run")] == [1.0] * 3
-    assert len([text for text in told.warned if "the inner training was not finite on a segment" in text]) == 1
+    assert len([text for text in told.warned if "the inner training diverged on a segment" in text]) == 1
 
 
 @pytest.mark.parametrize(("options", "says"), [
@@ -176,12 +176,12 @@ def test_another_segment_is_drawn_in_the_place_of_one_that_is_not_finite(tmp_pat
     ({"expand": 10, "first_start": 3}, "first_start 3: expected above"),
     ({"max_start": 50}, "segments end at epoch 50, experts are trained for 20; raise pool.epochs or lower max_start"),
     ({"expert_epochs": 30}, "segments end at epoch 31, experts are trained for 20"),
-    ({"pool": {"kind": "experts", "snapshots": [0, 2, 5]}}, "pool.snapshots: epoch 1 is needed and never stored"),
+    ({"pool": {"kind": "experts", "snapshots": [0, 2, 5]}}, "pool.snapshots: epoch 1 is needed but never stored"),
     ({"batch_syn": 100}, "batch_syn 100 is more than the 20 synthetic images; use 0 for all"),
     ({"steps": 0}, "steps"),
     ({"gradient": "wrong"}, "gradient"),
     ({"pool": {"kind": "experts", "networks": ["mlp"]}}, "the experts are mlp, the run's network is convnet:width=4,depth=2"),
-    ({"pool": {"kind": "experts", "data": {"source": "digits", "size": 16}}}, "the experts are of other data: their shape is (1, 16, 16)"),
+    ({"pool": {"kind": "experts", "data": {"source": "digits", "size": 16}}}, "the experts are from other data: their shape is (1, 16, 16)"),
     ({"pool": {"kind": "experts", "data": {"source": "digits", "validation": 0.1, "zca": True}}}, "their ZCA whitening is"),
     ({"run": {"network": "convnet:width=4,depth=2,norm=batch"}}, "its normalization has running statistics"),
     ({"pool": {"kind": "pretrained", "networks": ["mlp"], "files": ["x"]}}, "mlp"),
@@ -198,7 +198,7 @@ def test_a_pool_without_trajectories_says_so(tmp_path: Path) -> None:
     net = tiny.run().network.build((1, 8, 8), 10)
     torch.save(net.state_dict(), tmp_path / "a.pt")
     of = run(pool={"kind": "pretrained", "networks": [tiny.NETWORK], "files": [str(tmp_path / "a.pt")]})
-    with input_error("a pool of kind pretrained keeps no trajectories; use experts"):
+    with input_error("a pool of kind pretrained stores no trajectories; use experts"):
         check_run(of, tiny.splits().train, root=tiny.ROOT)
 
 
@@ -236,7 +236,7 @@ def test_memory_by_gradient_grows_with_steps_only_for_the_full_graph() -> None:
 def test_a_full_graph_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datastill.memory.total", lambda device=None: 10**6)
     of = run(gradient="full", steps=40)
-    with input_error("method.gradient full: the graph of 40 steps takes about", "gradient=exact is the same in the memory of one"):
+    with input_error("method.gradient full: the graph of 40 steps takes about", "gradient=exact is the same with the memory of one"):
         check_run(of, tiny.splits().train, root=tiny.ROOT)
     check_run(run(steps=40), tiny.splits().train)
 
@@ -270,7 +270,7 @@ def test_dropout_is_drawn_again_as_it_was() -> None:
 
 def test_weights_that_are_not_a_networks_own_are_refused() -> None:
     of = run(run={"network": Tied()})
-    with input_error("is stored with the weights and is none of its own"):
+    with input_error("is stored with the weights but is not a parameter of its own"):
         check_run(of, tiny.splits().train, root=tiny.ROOT)
 
 
@@ -312,7 +312,7 @@ def test_a_damaged_epoch_is_found_before_the_work_starts(tmp_path: Path) -> None
 
 def test_an_expert_that_does_not_move_is_named(tmp_path: Path) -> None:
     of = run(pool={**tiny.CHEAP["pool"], "lr": 1e-30})  # type: ignore[dict-item]
-    with pytest.raises(RunError, match="the expert is where it was"):
+    with pytest.raises(RunError, match="the expert's weights do not change in the"):
         ds.distill(of, tiny.splits().train, tmp_path / "run", root=tmp_path)
 
 

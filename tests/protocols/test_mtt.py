@@ -29,7 +29,7 @@ def test_they_are_dc_but_for_the_step_size_and_the_batch() -> None:
 def test_without_a_learned_step_size_they_refuse(name: str) -> None:
     run = tiny.run()
     task = tiny.task(run)
-    with input_error("learning rate that was learned with a set", "give it one, as in lr=0.01"):
+    with input_error("learning rate learned with a set, but this set has none", "give one, as in lr=0.01"):
         ds.evaluate(run.method.start(task, 1, ds.RNG(0)), name, tiny.splits().test, network=tiny.NETWORK, trials=1)
 
 

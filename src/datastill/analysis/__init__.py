@@ -1,1 +1,1 @@
-"""What can be measured of teachers and of synthetic sets beside students' accuracy. One question a file."""
+"""Measurements of teachers and of synthetic sets other than students' accuracy. One question per file."""

@@ -1,4 +1,4 @@
-"""How different the teachers of a pool are: where they predict differently, and how alike their features are."""
+"""How different the teachers of a pool are: how often they predict differently, and how similar their features are."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 class Diversity(NamedTuple):
-    """Of a pool, on some images: names of its teachers, their accuracies (M,) as fractions (NaN where they know other
-    classes), and for every two of them the share of images they predict differently and the linear CKA of their features,
+    """Of a pool, on some images: names of its teachers, their accuracies (M,) as fractions (NaN if they know other
+    classes), and for every pair of them the share of images they predict differently and the linear CKA of their features,
     both (M, M)."""
 
     names: list[str]
@@ -34,7 +34,7 @@ class Diversity(NamedTuple):
 
 @no_grad
 def diversity(teachers: Teachers, images: Images, count: int = 1000) -> Diversity:
-    """Compare all teachers of a pool on ``count`` random images. Raises InputError where there are none."""
+    """Compare all teachers of a pool on ``count`` random images. Raises InputError if there are none."""
     if not len(images):
         raise InputError("there are no images to compare teachers on")
     rows = RNG("diversity").permutation(len(images))[:count]
@@ -58,7 +58,7 @@ def linear_cka(a: Tensor, b: Tensor) -> Tensor:
     |B'A|^2 / (|A'A| |B'B|) of centered features (Kornblith et al. 2019, eq. 3, linear kernel). 0 where one is constant.
     """
     a, b = (v - v.mean(0) for v in map(double, (a, b)))
-    if len(a) < max(a.shape[1], b.shape[1]):  # the same through N x N
+    if len(a) < max(a.shape[1], b.shape[1]):  # the same from N x N matrices
         a, b = a @ a.T, b @ b.T
         top, scale = (a * b).sum(), a.norm() * b.norm()
     else:

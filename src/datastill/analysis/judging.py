@@ -27,7 +27,7 @@ class Judged(NamedTuple):
 
 
 class Judgement(Description):
-    """What decides a judgement: the snapshots by checksum, the pool, and the digests of its teachers."""
+    """What determines a judgement: the snapshots by checksum, the pool, and the digests of its teachers."""
 
     subject: tuple[str, ...]
     pool: Pool
@@ -35,23 +35,23 @@ class Judgement(Description):
 
 
 def check_judges(pool: Pool, context: Context) -> None:
-    """Check that teachers of this pool can judge sets of these data, before any are made. Raises InputError."""
+    """Check that teachers of this pool can judge sets of this data, before any are trained. Raises InputError."""
     pool.check(context)
     for group in range(len(pool.networks)):
         if (known := pool.domain(context, group).classes) != context.real.classes:
-            raise InputError(f"judges of kind {spec(pool.networks[group])} know {len(known)} other classes, so that they "
+            raise InputError(f"judges of kind {spec(pool.networks[group])} know {len(known)} other classes, so they "
                              "cannot judge these sets; choose teachers of the run's data")
 
 
 def judge(folder: Path, run: Run, teachers: Teachers) -> list[Judged]:
-    """Show a run's snapshots (its start, its end, and those that were kept) to every teacher of a pool.
+    """Show a run's snapshots (its start, its end, and those that were saved) to every teacher of a pool.
 
-    Kept in ``folder/analysis``, so that it is measured once. Raises InputError: a run without snapshots, teachers of other
+    Stored in ``folder/analysis``, so that it is measured once. Raises InputError: a run without snapshots, teachers of other
     classes.
     """
     paths = artifact.snapshots(folder)
     if not paths:
-        raise InputError(f"{folder} has no snapshots to judge; they lie in its folder snapshots unless deleted")
+        raise InputError(f"{folder} has no snapshots to judge; they are stored in its folder snapshots unless deleted")
     members = list(teachers)
     judgement = Judgement(subject=tuple(sha256(path) for path in paths.values()), pool=teachers.pool,
                           teachers=tuple(str(teacher.facts.get("digest", teacher.name)) for teacher in members))
@@ -71,7 +71,7 @@ def _one(iteration: int, tensors: dict[str, torch.Tensor], members: Sequence[Tea
         device = next(teacher.network.parameters()).device
         x, y = tensors["images"].to(device), tensors["labels"].to(device)
         if teacher.domain.classes != teacher.home.classes:
-            raise InputError(f"{teacher.name} knows {len(teacher.domain.classes)} other classes, so that it cannot judge "
+            raise InputError(f"{teacher.name} knows {len(teacher.domain.classes)} other classes, so it cannot judge "
                              "this set; choose teachers of the run's data")
         logits = torch.cat([teacher.logits(part) for part in x.split(teacher.chunk(x))])
         entropies.append(float(F.cross_entropy(logits, y)))

@@ -1,4 +1,4 @@
-"""What experts think of real images: logits, and which images they recognize."""
+"""Experts' predictions for real images: logits, and which images they classify correctly."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 def logits(net: nn.Module, x: Tensor) -> Tensor:
-    """Logits (B, K) of a network, in chunks of a good size."""
+    """Logits (B, K) of a network, in chunks of a suitable size."""
     return torch.cat([net(part) for part in x.split(chunk_size(net, x))])
 
 
 @no_grad
 def opinion(task: Task, pool: Pool, batch: Batch) -> Tensor:
-    """Mean logits (B, K) of the experts that are right about an image."""
+    """Mean logits (B, K) of the experts that classify an image correctly."""
     experts = task.teachers(pool)
     return mean_of_right(torch.stack([logits(one.network, batch.x) for one in experts]), batch.y.argmax(1))
 
 
 def recognized(task: Task, pool: Pool, ipc: int, rng: RNG) -> Batch:
-    """Random real images of each class that the first expert is right about; where they are too few, others too (ours)."""
+    """Random real images of each class that the first expert classifies correctly; if too few, others too (ours)."""
     expert = task.teachers(pool).teacher(0, 0).network
     rows = []
     for c, of_class in enumerate(task.real.of_class):

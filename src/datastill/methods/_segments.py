@@ -1,4 +1,4 @@
-"""Segments of experts' trajectories: which epochs they start and end at, and what pools have them."""
+"""Segments of experts' trajectories: which epochs they start and end at, and which pools have them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from datastill.teachers.experts import Experts
 class Segments(Method):
     """A method that compares its own training with segments of experts' trajectories.
 
-    pool: the experts; of the run's own network and data unless others are named. With ``snapshots = []`` only the epochs
-        that can be used are stored, and none beyond them is trained unless the finished experts are needed. Another window
-        then means other experts; "every" stores all, for trying several.
+    pool: the experts; by default of the run's own network and data. With ``snapshots = []`` only the epochs that can be used
+        are stored, and training ends there unless the finished experts are needed. Another window then needs other experts;
+        "every" stores all epochs, for trying several windows.
     min_start, max_start: start epochs are drawn from min_start to max_start - 1. first_start: the end of that window at
-        iteration 0, from where it grows to max_start at iteration ``expand`` (DATM; 0: at its end from the beginning).
-    expert_epochs: from the start of a segment to its end.
+        iteration 0; it grows to max_start at iteration ``expand`` (DATM; 0: the full window from the beginning).
+    expert_epochs: epochs from the start of a segment to its end.
     """
 
     pool: Pool = Experts(snapshots=())
@@ -40,8 +40,8 @@ class Segments(Method):
         if self.max_start <= self.min_start:
             raise ValueError(f"max_start {self.max_start}: expected more than min_start {self.min_start}")
         if self.first_start and not self.expand:
-            raise ValueError(f"first_start {self.first_start} has no effect without expand, the iterations in which the "
-                             "window grows from there")
+            raise ValueError(f"first_start {self.first_start} has no effect without expand, the number of iterations in "
+                             "which the window grows")
         if self.expand and not self.min_start < self.first_start <= self.max_start:
             raise ValueError(f"first_start {self.first_start}: expected above min_start {self.min_start} and at most "
                              f"max_start {self.max_start}, to which the window grows in {self.expand} iterations")
@@ -51,16 +51,16 @@ class Segments(Method):
                              f"{last}, experts are trained for {epochs}; raise pool.epochs or lower max_start")
         if (stored := getattr(self.pool, "snapshots", "every")) and stored != "every" and (
                 lacking := sorted(set(self._epochs()) - set(stored) - {epochs})):
-            raise ValueError(f"pool.snapshots: epoch {lacking[0]} is needed and never stored; leave snapshots out")
+            raise ValueError(f"pool.snapshots: epoch {lacking[0]} is needed but never stored; leave snapshots out")
         return self
 
     def _epochs(self) -> tuple[int, ...]:
-        """Those that can be start or target of a segment."""
+        """Epochs that can be the start or the target of a segment."""
         starts = range(self.min_start, self.max_start)
         return tuple(sorted({*starts, *(epoch + self.expert_epochs for epoch in starts)}))
 
     def experts(self, network: Architecture) -> Pool:
-        """The pool with what it leaves open filled in: the run's network, the epochs that can be used."""
+        """The pool with its open settings filled in: the run's network, the epochs that can be used."""
         pool, changes = self.pool.for_network(network), dict[str, Any]()
         if isinstance(pool, Trained) and pool.snapshots == ():
             used = self._epochs()
@@ -80,7 +80,7 @@ class Segments(Method):
 
     @property
     def asks_finished_experts(self) -> bool:
-        """Whether it needs the experts at the end of their training too."""
+        """Whether it also needs the experts at the end of their training."""
         return False
 
     def check_experts(self, task: Task) -> None:
@@ -88,23 +88,23 @@ class Segments(Method):
         pool = self.experts(task.network)
         if pool.networks != (task.network,):
             raise InputError(f"method.pool.networks: the experts are {', '.join(map(spec, pool.networks))}, the run's "
-                             f"network is {spec(task.network)}; trajectories can be matched on the same network only")
+                             f"network is {spec(task.network)}; trajectories can only be matched on the same network")
         if type(pool).trajectory is Pool.trajectory:
-            pool.trajectory(task.context, 0)  # which says that there are none
+            pool.trajectory(task.context, 0)  # raises if there are none
         net = task.fresh(RNG("check"))
         if couples_samples(net):
             raise InputError(f"trajectories cannot be matched on {spec(task.network)}: its normalization has running "
-                             "statistics, which are no weights; use norm=instance, or another per image")
+                             "statistics, which are not weights; use norm=instance, or another per-image norm")
         if others := sorted(set(net.state_dict()) - {name for name, _ in net.named_parameters()}):
             raise InputError(f"trajectories cannot be matched on {spec(task.network)}: its {others[0]} is stored with the "
-                             "weights and is none of its own (a buffer, or shared by two layers)")
+                             "weights but is not a parameter of its own (a buffer, or shared by two layers)")
         pool.check(task.context)
         there, here = pool.domain(task.context), task.real
         pairs = {what: (getattr(there, what), getattr(here, what)) for what in ("classes", "shape", "mean", "std")}
         white = ["none" if one.whitening is None else one.whitening.identity for one in (there, here)]
         for what, (theirs, ours) in {**pairs, "ZCA whitening": white}.items():
             if theirs != ours:
-                raise InputError(f"the experts are of other data: their {what} is {theirs}, the run's is {ours}; leave "
+                raise InputError(f"the experts are from other data: their {what} is {theirs}, the run's is {ours}; leave "
                                  "method.pool.data out, so that they are trained on the run's data")
 
     def prepare(self, task: Task) -> Mapping[str, Any]:
@@ -112,5 +112,5 @@ class Segments(Method):
         pool.prepare(task.context)
         for number in range(pool.size):
             for epoch in self._epochs():
-                task.teachers(pool).trajectory(number).weights(epoch)  # which finds what is damaged before the work starts
+                task.teachers(pool).trajectory(number).weights(epoch)  # finds damaged files before the work starts
         return {"teachers": pool.facts(task.context)}

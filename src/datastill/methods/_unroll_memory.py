@@ -1,4 +1,4 @@
-"""How much memory the gradient through an inner training takes, in each of its forms."""
+"""How much memory the gradient through an inner training needs, in each of its forms."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def unroll_memory(task: Task, augment: Any, images: int, steps: int, kept: int) -> dict[str, int]:
-    """Estimated peak in bytes, by ``gradient``, of ``steps`` inner steps on ``images`` images each, ``kept`` weight vectors
-    beside them.
+    """Estimated peak in bytes, by ``gradient``, of ``steps`` inner steps on ``images`` images each, plus ``kept`` weight
+    vectors.
 
     Peaks are about three times what the graph of a step, or of one of its chunks, holds; on a CPU the allocator keeps two
     fifths more (measured: benchmarks/trajectory.py).

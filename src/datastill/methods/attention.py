@@ -49,8 +49,8 @@ class AttentionMatching(Method):
         probe = task.fresh(rng("check")).eval()
         maps = probe.maps(task.real.batch(torch.zeros(1, dtype=torch.long)).x)  # type: ignore[operator]
         if len(maps) < 2 and not self.task_balance:
-            raise InputError(f"attention matches every feature map but the last, and {spec(task.network)} has one alone, so "
-                             "that with task_balance=0 nothing is matched; choose a deeper network")
+            raise InputError(f"attention matches every feature map but the last, and {spec(task.network)} has only one, so "
+                             "with task_balance=0 nothing is matched; choose a deeper network")
         return task.synthetic(task.first_images(ipc, self.init, rng), rng=rng("encode"))
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
@@ -65,7 +65,7 @@ class AttentionMatching(Method):
 
 
 def _means(task: Task, net: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
-    """Class means (K, D) of the attention of every map but the last, and last those of the features."""
+    """Class means (K, D) of the attention of every map but the last, followed by those of the features."""
     seen = []
     for part in x.split(chunk_size(net, x)):
         with task.autocast():

@@ -24,7 +24,7 @@ class Coreset(Method):
 
     choose: "random": uniformly, without replacement. "herding": so that their mean feature stays close to that of the
         class. "k_center": so that every image of the class is near one of them.
-    epochs: passes over the training images with which the run's network is trained for its features (SGD, learning rate 0.01,
+    epochs: how long the run's network is trained on the training images to compute features (SGD, learning rate 0.01,
         momentum 0.9, weight decay 5e-4, batches of 256, a tenth of the learning rate after half; the recipe is ours).
     """
 

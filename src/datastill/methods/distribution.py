@@ -21,7 +21,7 @@ class DistributionMatching(Method):
     """Distribution matching (Zhao & Bilen 2023, WACV: "Dataset Condensation with Distribution Matching").
 
     Each iteration draws one random network and minimizes the sum over classes of the squared distance between the mean
-    features of ``batch_real`` real images and of all synthetic ones. Both see the same augmentation, drawn for each class.
+    features of ``batch_real`` real images and of all synthetic ones. Both get the same augmentation, drawn for each class.
     The learning rate is 1 in the paper's code, and 10 from ipc 100 on.
 
     augment: a DSA strategy (leave out ``flip`` for digits), "dsa" for all operations, or "none".

@@ -1,4 +1,4 @@
-"""DC, DSA and DSAC: match the gradients that real and synthetic images give to a network as it learns from the latter."""
+"""DC, DSA and DSAC: match a network's gradients on real and synthetic images while it trains on the synthetic ones."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ if TYPE_CHECKING:
 
     from datastill.synthetic import SyntheticSet
 
-LOOPS = {10: 50, 20: 25, 30: 20, 40: 15, 50: 10, 100: 2}  # ipc -> inner epochs, as the authors give them; outer = ipc
+LOOPS = {10: 50, 20: 25, 30: 20, 40: 15, 50: 10, 100: 2}  # ipc -> inner epochs, the authors' values; outer = ipc
 WARM_UP = 16  # real images of each class that set the statistics of batch normalization
 
 
 class GradientMatching(Method):
     """Gradient matching: DC (Zhao, Mopuri & Bilen 2021, ICLR), and with ``augment`` DSA (Zhao & Bilen 2021, ICML).
 
-    Each iteration draws a network and goes through ``outer`` steps: for every class, the gradient of the loss on
-    ``batch_real`` real images is compared with that on the synthetic ones; between two steps the network is trained for
-    ``inner`` epochs on the synthetic images. Batch normalization is set by real images and then held fixed.
+    Each iteration draws a network and takes ``outer`` steps: for every class, the gradient of the loss on ``batch_real``
+    real images is compared with that on the synthetic ones; between two steps the network is trained for ``inner`` epochs
+    on the synthetic images. Batch normalization statistics are set from real images and then frozen.
 
-    outer, inner: 0 takes the authors' loops for 1, 10, 20, 30, 40, 50 and 100 images a class; in between, outer is ipc and
+    outer, inner: 0 uses the authors' loops for 1, 10, 20, 30, 40, 50 and 100 images per class; in between, outer is ipc and
         inner is interpolated (ours).
     augment: a DSA strategy, shared by the real and synthetic images of a class; "none" for DC.
     init: DC starts from noise, DSA from real images.
-    contrast: one match for all classes: of the gradient on all synthetic images with the mean over classes of those on real
-        ones, so that classes are seen against each other (DCC, Lee et al. 2022; with ``augment`` DSAC). From iteration
-        ``warm_up`` on, and before it from step ``warm_up_steps`` of an iteration on; until then class by class.
+    contrast: match all classes at once: the gradient on all synthetic images against the mean over classes of those on real
+        ones, so that classes are contrasted with each other (DCC, Lee et al. 2022; with ``augment`` DSAC). Used from
+        iteration ``warm_up`` on, and before that from step ``warm_up_steps`` of each iteration on; until then per class.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "dc": {}, "dsa": {"augment": STRATEGY, "init": "real"}, "dsac": {"augment": STRATEGY, "init": "real", "contrast": True}}
+        "dc": {}, "dsa": {"augment": STRATEGY, "init": "real"},
+        "dsac": {"augment": STRATEGY, "init": "real", "contrast": True}}
     provides = frozenset({"gradient_norms"})
 
     iterations: int = Field(default=1000, ge=0, le=10**9)
@@ -104,7 +105,7 @@ class GradientMatching(Method):
         return Step(distance, batch, net, gradient_norms=gradient_norm(found)[None])
 
     def _by_class(self, batch: Batch, rng: RNG) -> list[Batch]:
-        """The batch in one part a class, each augmented by its own draw, which real and synthetic images share."""
+        """The batch split by class, each part with its own augmentation, shared by real and synthetic images."""
         label, classes = batch.y.argmax(1), batch.y.shape[1]
         x = augment_classes(batch.x, batch.y, rng("augment"), self.augment)
         order, counts = label.argsort(stable=True), torch.bincount(label, minlength=classes).tolist()

@@ -1,4 +1,4 @@
-"""MTT and its kin: train on the synthetic images, and arrive where experts trained on the real ones do."""
+"""MTT and its variants: train on the synthetic images, and arrive where experts trained on the real ones do."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class TrajectoryMatching(Segments):
     synthetic images, and moves the images so that the weights come closer to the expert's ``expert_epochs`` later: the
     squared distance, relative to that between start and target.
 
-    batch_syn: synthetic images a step; 0 takes all.
-    lr_net: learning rate of the inner training to begin with; learned where ``optim.inner_lr`` has a learning rate.
-    init: "real"; or "correct": real images that the first expert is right about, at ``pool.epoch`` (DATM).
-    labels: "hard"; "learned": soft labels that begin as the mean logits of the experts that are right (DATM), learned where
-        ``optim.labels`` has a learning rate; "teacher": what the target weights say of the images, anew each step (TESLA).
-    gradient: "exact", in the memory of one step; "tesla", the estimate, biased; "full", torch's own graph.
-    threshold: iterations whose matching loss is above it change nothing (DATM; none: all do).
-    keep_every, offload: keep the weights of every second, third, ... inner step, the others are made again; keep them in
+    batch_syn: synthetic images per step; 0 uses all.
+    lr_net: initial learning rate of the inner training; learned if ``optim.inner_lr`` has a learning rate.
+    init: "real"; or "correct": real images that the first expert classifies correctly, at ``pool.epoch`` (DATM).
+    labels: "hard"; "learned": soft labels initialized with the mean logits of the experts that are correct (DATM), learned
+        if ``optim.labels`` has a learning rate; "teacher": the target weights' predictions, updated each step (TESLA).
+    gradient: "exact", with the memory of one step; "tesla", the estimate, biased; "full", torch's own graph.
+    threshold: iterations whose matching loss is above it change nothing (DATM; none: no threshold).
+    keep_every, offload: store the weights of every second, third, ... inner step and recompute the others; store them in
         host memory.
-    redraws: how often a segment whose inner training is not finite is drawn again before the run stops.
+    redraws: how often a segment whose inner training diverges is drawn again before the run stops.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -77,7 +77,7 @@ class TrajectoryMatching(Segments):
         if self.gradient == "full" and (needed := self.memory(task, ipc)["gradient=full"]) > (
                 limit := memory.SHARE * memory.total(task.device)):
             raise InputError(f"method.gradient full: the graph of {self.steps} steps takes about {needed / 2**30:.0f} GiB, "
-                             f"{limit / 2**30:.0f} GiB may be taken here; gradient=exact is the same in the memory of one")
+                             f"{limit / 2**30:.0f} GiB may be used here; gradient=exact is the same with the memory of one")
 
     @property
     def asks_finished_experts(self) -> bool:
@@ -126,12 +126,12 @@ class TrajectoryMatching(Segments):
             if bool(torch.isfinite(step.loss)):
                 if attempt:
                     step = replace(step, log={**step.log, "redrawn": float(attempt)}, caution=(
-                        "the inner training was not finite on a segment, another was drawn; if that goes on (redrawn in the "
+                        "the inner training diverged on a segment, so another was drawn; if this continues (redrawn in the "
                         "log), lower method.lr_net or method.optim.inner_lr.lr"))
                 yield step
                 return
         now = 0.0 if synthetic.lr is None else float(synthetic.lr.detach())
-        raise RunError(f"iteration {iteration}: the inner training was not finite on {self.redraws + 1} segments in a row; "
+        raise RunError(f"iteration {iteration}: the inner training diverged on {self.redraws + 1} consecutive segments; "
                        f"the last good checkpoint is kept. Lower method.lr_net (now {now:.3g}, "
                        "learned), method.optim.inner_lr.lr or method.optim.images.lr")
 
@@ -148,8 +148,9 @@ class TrajectoryMatching(Segments):
                       chunk_size(net, batch.x), lambda number: rng("inside", number).as_global(task.device))
         assert synthetic.lr is not None
         if not bool((way := (start - target).square().sum()) > 0):
-            raise RunError(f"iteration {iteration}: {self.expert_epochs} epochs after epoch {epoch} the expert is where it "
-                           "was, so there is no way to match. Raise method.pool.lr, or lower method.max_start")
+            raise RunError(f"iteration {iteration}: the expert's weights do not change in the {self.expert_epochs} epochs "
+                           f"after epoch {epoch}, so there is nothing to match. Raise method.pool.lr, or lower "
+                           "method.max_start")
         found = unroll(inner, start, batch.x, y, synthetic.lr, self.gradient, every=self.keep_every, offload=self.offload)
         loss = (found.last - target).square().sum() / way
         _assign(net, start)
@@ -168,7 +169,7 @@ class TrajectoryMatching(Segments):
             return logits(net, batch.x).softmax(1)
 
     def _batches(self, count: int, rng: RNG, device: torch.device) -> list[Tensor]:
-        """Rows of each step: through all images in a fresh order, again and again; a short batch comes first, as theirs."""
+        """Rows of each step: repeated passes over all images in a fresh order; a short batch comes first, as in MTT."""
         size, batches = self.batch_syn or count, list[Any]()
         while len(batches) < self.steps:
             batches += reversed(rng("pass", len(batches)).permutation(count).split(size))
@@ -181,6 +182,6 @@ class TrajectoryMatching(Segments):
 
 
 def _assign(net: nn.Module, weights: Tensor) -> None:
-    """Make a vector the network's parameters."""
+    """Set the network's parameters from a vector."""
     with torch.no_grad():
         torch.nn.utils.vector_to_parameters(weights, net.parameters())

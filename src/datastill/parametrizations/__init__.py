@@ -1,1 +1,1 @@
-"""Parametrizations: from the parameters that are learned to images. One file each."""
+"""Parametrizations: from learned parameters to images. One file each."""

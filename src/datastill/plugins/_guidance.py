@@ -1,4 +1,4 @@
-"""What plug-ins that are guided by a pool of teachers have in common."""
+"""What plug-ins that are guided by a pool of teachers share."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Guidance(Plugin):
-    """Asks the teachers of a pool.
+    """Queries the teachers of a pool.
 
-    asks: what of them, as in ``Teacher.gives``; a class says it.
-    pool: a kind of pool with its settings; ``datastill teach`` makes it ahead of time, a run what is missing.
-    draw: "one": a teacher drawn for every step, its network first (the paper); "mean": the mean over all of them.
-    factors: multiplies the weight for each of the pool's networks; 1 unless given.
+    asks: what it queries, as in ``Teacher.gives``; set by the class.
+    pool: a kind of pool with its settings; ``datastill teach`` trains it ahead of time, a run trains what is missing.
+    draw: "one": one teacher drawn for every step, its network first (as in the paper); "mean": the mean over all of them.
+    factors: multiplies the weight for each of the pool's networks; 1 by default.
     """
 
     asks: ClassVar[frozenset[str]] = frozenset({"features"})
@@ -43,7 +43,7 @@ class Guidance(Plugin):
 
     @abstractmethod
     def term(self, teacher: Teacher, step: Step, task: Task, rng: RNG) -> Tensor:
-        """What one teacher says, a scalar."""
+        """The term of one teacher, a scalar."""
 
     def check(self, task: Task, ipc: int) -> None:
         self.pool.for_network(task.network).check(task.context, self.asks)

@@ -1,4 +1,4 @@
-"""CCLoM: synthetic images whose features in pre-trained models lie near those of real images of their class."""
+"""CCLoM: synthetic images whose features in pre-trained models are close to those of real images of their class."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CCLoM(Guidance):
     of all synthetic and ``batch_real`` real images, the share that is between images of one class; 1/K by chance.
 
     The teachers may know other classes than the run's. Real images are drawn with replacement, all classes mixed; their
-    features are computed once for each teacher and kept beside it. The authors draw 8196, we 1024.
+    features are computed once for each teacher and cached beside it. The authors draw 8196, we 1024.
     """
 
     batch_real: int = Field(default=1024, ge=1)

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 class CLoM(Guidance):
     """Classification loss of a pre-trained model (Lu et al. 2023, "Can Pre-Trained Models Assist in Dataset Distillation?"):
-    mean cross-entropy of a frozen teacher on all synthetic images in play, without augmentation.
+    mean cross-entropy of a frozen teacher on all synthetic images of a step, without augmentation.
 
     The teachers must know the run's classes in its order; for others there is ``cclom``. The authors' weights (their tables
-    of May 2023): 2000 for DM, 1000 for DC, 5000 for DSA on CIFAR-10 at 10 images a class, 100 on Fashion-MNIST.
+    of May 2023): 2000 for DM, 1000 for DC, 5000 for DSA on CIFAR-10 at 10 images per class, 100 on Fashion-MNIST.
     """
 
     asks: ClassVar[frozenset[str]] = frozenset({"logits"})
@@ -31,7 +31,7 @@ class CLoM(Guidance):
         known = [pool.domain(task.context, group).classes for group in range(len(pool.networks))]
         if theirs := next((classes for classes in known if classes != ours), None):
             named = "" if len(theirs) != len(ours) else \
-                "where only the names differ, say so by classes=run of a pretrained pool; "
+                "if only the names differ, set classes=run in a pretrained pool; "
             raise InputError(f"clom needs teachers of the same classes in the same order: they know {_shown(theirs)}, the "
                              f"run has {_shown(ours)}; {named}use cclom, which compares features instead")
 

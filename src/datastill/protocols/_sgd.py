@@ -1,4 +1,4 @@
-"""What the protocols of DC and of trajectory matching have in common."""
+"""What the protocols of DC and of trajectory matching share."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Rate = Annotated[float, Field(gt=0.0, le=1e30)]
 
 class SGDTraining(Protocol):
     """A fresh network is trained with SGD and cross-entropy. ``epochs`` E means E + 1 passes; after epoch index E // 2 + 1
-    the learning rate is multiplied by 0.1 once, and the optimizer is made again then, so its momentum is forgotten. The score is
-    of the last weights.
+    the learning rate is multiplied by 0.1 once and the optimizer is recreated, so its momentum is lost. The last weights are
+    scored.
 
     lr: a learning rate, or "learned": the one that was learned with the set.
-    augment: a DSA strategy (leave out ``flip`` for digits): one operation a batch, with parameters for each image; "dsa"
+    augment: a DSA strategy (leave out ``flip`` for digits): one operation per batch, with parameters for each image; "dsa"
         for all operations; "none".
-    epochs: 0 takes the papers' number: 300 without augmentation, 1000 with.
+    epochs: 0 uses the papers' number: 300 without augmentation, 1000 with.
     full_epochs: E when the full data are trained on as an upper bound (ours; the papers' bounds come
         from other recipes).
     """
@@ -57,8 +57,8 @@ class SGDTraining(Protocol):
         if self.lr != "learned":
             return self
         if lr is None:
-            raise InputError(f"protocol {kind(self)} trains at the learning rate that was learned with a set, and with this one "
-                             "none was; give it one, as in lr=0.01")
+            raise InputError(f"protocol {kind(self)} uses the learning rate learned with a set, but this set has none; give "
+                             "one, as in lr=0.01")
         return self.model_copy(update={"lr": lr})
 
     def for_full_data(self) -> Self:

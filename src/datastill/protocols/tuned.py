@@ -1,4 +1,4 @@
-"""Students of every architecture that learn from few images: one recipe a family of networks."""
+"""Students of every architecture that learn from few images: one recipe per family of networks."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 class Tuned(Protocol):
-    """A recipe for each family of networks (ours): under ``dc``'s single learning rate some never leave chance on few images.
+    """A recipe for each family of networks (ours): with ``dc``'s single learning rate some stay at chance on few images.
 
-    Cross-entropy, a linear warm-up to ``lr``, then a cosine to 0; the score is of the last weights. Settings left at "none"
+    Cross-entropy, a linear warm-up to ``lr``, then a cosine to 0; the last weights are scored. Settings left at "none"
     are those found for the student's family on random real images of CIFAR-10, scored on validation images
     (docs/results/students.md); for another network find them with ``datastill tune``. Not to be compared with published
     numbers, which come from ``dc`` and its variants.
