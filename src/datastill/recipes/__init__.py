@@ -1,4 +1,4 @@
-"""Recipes: a run, the protocol it is scored by, and the published number it stands beside. One TOML file a table cell."""
+"""Recipes: a run, the protocol it is scored by, and the published number to compare with. One TOML file per table cell."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from datastill.teachers import Pool
 
 
 class Published(Description):
-    """A number from the literature: accuracy (and std) in percent, where it stands, how far it can be trusted.
+    """A number from the literature: accuracy (and std) in percent, where it is published, how far it can be trusted.
 
     recalled: known from memory of the paper only. verified: reached by us at these settings.
     """
@@ -36,7 +36,7 @@ class Published(Description):
 
 
 class Recipe(Description):
-    """What ``datastill distill`` takes: the keys of a Run, and beside them ``protocol`` and ``published``."""
+    """What ``datastill distill`` takes: the keys of a Run, and also ``protocol`` and ``published``."""
 
     name: str
     run: Run
@@ -44,7 +44,7 @@ class Recipe(Description):
     published: Published | None = None
 
     def about(self) -> dict[str, Any]:
-        """What the card of the distilled set says of its recipe."""
+        """What the card of the distilled set records about its recipe."""
         from datastill.digest import dump
         published = {} if self.published is None else {"published": dump(self.published)}
         return {"recipe": self.name, "protocol": dump(self.protocol), **published}
@@ -95,9 +95,9 @@ class Teaching(Description):
 
 def read_pools(name: str, assignments: Iterable[str] = ()) -> tuple[tuple[Pool, ...], Data, Run | None]:
     """The pools of a recipe (by name or path), or one of a kind (``module:Class`` too) or a file with a table [pool]; the
-    data they are for; the run, where it was a recipe. Without a run, a pool that names no networks is of ``ConvNet()``.
+    data they are for; the run, if it was a recipe. Without a run, a pool that names no networks is of ``ConvNet()``.
 
-    Raises InputError: unknown name or key, a recipe that asks no teachers.
+    Raises InputError: unknown name or key, a recipe that queries no teachers.
     """
     if name.partition(":")[0] in names(Pool) or (":" in name and not Path(name).exists()):
         table = changed({"pool": parse_spec(name)}, {})
@@ -108,8 +108,8 @@ def read_pools(name: str, assignments: Iterable[str] = ()) -> tuple[tuple[Pool, 
     else:
         run = read_recipe(name, assignments).run
         if not run.pools():
-            raise InputError(f"no plug-in of {name} asks teachers; add one, as in plugins.clom.weight=1000, or name a kind "
-                             f"of pool: {', '.join(names(Pool))}")
+            raise InputError(f"no plug-in of {name} queries teachers; add one, as in plugins.clom.weight=1000, or name a "
+                             f"kind of pool: {', '.join(names(Pool))}")
         return run.pools(), run.data, run
     teaching = load(Teaching, override(table, assignments))
     return (teaching.pool.for_network(ConvNet()),), teaching.data, None
