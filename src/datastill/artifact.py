@@ -96,15 +96,9 @@ def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> No
         "count": len(synthetic), "shape": list(tensors["images"].shape[1:]), "labels": "hard" if hard else "soft",
         **({} if synthetic.stored == len(synthetic) else {"stored": synthetic.stored}),
         "learning_rate": float(tensors["lr"]) if "lr" in tensors else None,
-        "versions": {"datastill": version("datastill"), "torch": torch.__version__, "torchvision": _torchvision()},
+        "versions": {"datastill": version("datastill"), "torch": torch.__version__, "torchvision": version("torchvision")},
     }
     _entry(folder).finish(card, names)
-
-
-def _torchvision() -> str:
-    import torchvision
-
-    return str(torchvision.__version__)
 
 
 def _entry(folder: Path) -> Entry:

@@ -111,7 +111,7 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
                 progress.warn(conclusion)
             artifact.write(folder, loop.result(), {
                 **about, "run": _shown(run), "digest": name, "ipc": len(run.rows),
-                "data": {"name": _name_of(run.data), "fingerprint": task.real.fingerprint},
+                "data": {"name": run.data.name, "fingerprint": task.real.fingerprint},
                 "computed": facts(task.device, run.precision, run.deterministic),
                 **({"prepared": made} if made else {})})
         except OSError as error:
@@ -131,10 +131,6 @@ def _described(run: Run | Method | str, images: Images, settings: Mapping[str, A
     if settings:
         raise InputError(f"{next(iter(settings))} is given along with a Run; set it in the Run, or give a method instead")
     return run if run.data == images.origin else run.model_copy(update={"data": data})
-
-
-def _name_of(data: Data) -> str:
-    return data.source.label or data.name if isinstance(data.source, Given) else data.name
 
 
 def _is_under_way(folder: Path) -> bool:

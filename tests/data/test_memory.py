@@ -134,3 +134,11 @@ def test_what_is_no_dataset_of_images_is_refused(dataset: Any, parts: tuple[str,
 def test_settings_that_do_not_fit_are_refused(options: dict[str, Any], parts: tuple[str, ...]) -> None:
     with input_error(*parts):
         Images.from_dataset(pairs(), **options)
+
+
+def test_images_to_score_on_may_lack_a_class() -> None:
+    train = Images.from_dataset(TensorDataset(torch.rand(6, 1, 5, 5), torch.arange(6) % 3), classes=["a", "b", "c"])
+    two = TensorDataset(torch.rand(4, 1, 5, 5), torch.arange(4) % 2)
+    assert Images.from_dataset(two, like=train).classes == ("a", "b", "c")
+    with input_error("class 'c' has no training image"):
+        Images.from_dataset(two, classes=["a", "b", "c"])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from datastill.data.images import Images, mean_and_std
-from datastill.data.source import Arrays, check_arrays
+from datastill.data.source import Arrays, check_arrays, check_split
 from datastill.errors import InputError
 from datastill.late import torch
 
@@ -33,8 +33,11 @@ def read(dataset: Any, classes: tuple[str, ...], mean: tuple[float, ...], std: t
         classes, mean, std = classes or like.classes, mean or like.mean, std or like.std
     names = classes or tuple(map(str, getattr(dataset, "classes", ()))) or tuple(map(str, range(labels.max(initial=-1) + 1)))
     stacked = np.stack(pixels) if pixels else np.zeros((0, 4, 4, 1), np.uint8)
-    arrays = check_arrays(Arrays((stacked, labels), None, names), name)
-    stored = np.ascontiguousarray(np.asarray(arrays.train[0]).transpose(0, 3, 1, 2))
+    if like is None:
+        check_arrays(Arrays((stacked, labels), None, names), name)
+    else:  # images to score on may lack a class
+        check_split(stacked, labels, "test", names, name)
+    stored = np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))
     images = Images(torch.from_numpy(stored), torch.from_numpy(labels), names, (), (), origin=name)
     if not mean or not std:
         mean, std = mean_and_std(images)

@@ -60,8 +60,8 @@ class Data(Description):
 
     @property
     def name(self) -> str:
-        """Name of the source."""
-        return kind(self.source)
+        """Name of the source; for images passed in from Python, what they were built from."""
+        return getattr(self.source, "label", "") or kind(self.source)
 
     def load(self, root: Path | str) -> Splits:
         """Load the dataset under the data root. Raises InputError if it is missing, damaged or unsuitable."""

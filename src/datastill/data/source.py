@@ -59,7 +59,7 @@ def check_arrays(arrays: Arrays, name: str, size: int | None = None, channels: i
         raise InputError(f"{name}: class names are not unique: {', '.join(arrays.classes)}")
     for split, pair in (("training", arrays.train), ("test", arrays.test)):
         if pair is not None:
-            _check_split(*pair, split, arrays.classes, name)
+            check_split(*pair, split, arrays.classes, name)
     train, test = (_wanted(pair[0], size, channels) if pair else None for pair in (arrays.train, arrays.test))
     if test is not None and test != train:
         raise InputError(f"{name}: training images are {train} (H, W, C), test images are {test}; they must match")
@@ -75,8 +75,11 @@ def _writable(text: str) -> bool:
     return True
 
 
-def _check_split(images: np.ndarray | Lazy, targets: np.ndarray, split: str,
-                 classes: tuple[str, ...], name: str) -> None:
+def check_split(images: np.ndarray | Lazy, targets: np.ndarray, split: str, classes: tuple[str, ...], name: str) -> None:
+    """Check images (N, H, W, C) and targets (N,) of a split, "training" or "test"; only a test split may lack a class.
+
+    Raises InputError.
+    """
     shape, dtype = _form(images)
     if len(shape) != 4 or shape[3] not in (1, 3) or dtype != np.uint8:
         raise InputError(f"{name}: {split} images are {dtype} of shape {shape}; "
