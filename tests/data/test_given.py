@@ -52,7 +52,7 @@ def test_the_same_images_under_another_name_are_another_run_and_the_default_fold
     first = ds.distill(ds.DM(iterations=0), images, **options)
     assert ds.distill(ds.DM(iterations=0), images, **options).card == first.card
     (place,) = (tmp_path / "runs").iterdir()
-    assert place.name == f"distribution-given-ipc1-{first.card['digest']}"
+    assert place.name == f"distribution-TensorDataset-ipc1-{first.card['digest']}"
     ds.distill(ds.DM(iterations=0), replace(images, origin="other"), **options)
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
