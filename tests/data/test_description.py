@@ -111,6 +111,13 @@ def test_keep_reduces_the_training_images(npz: Npz, tmp_path: Path, name: str) -
     assert test == [255, 255, 255]
 
 
+def test_an_empty_file_of_indices_is_refused_in_one_line(npz: Npz, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    (tmp_path / "keep.txt").write_text("")
+    with input_error("keep.txt", "data.keep"):
+        npz({"keep": "keep.txt"}, **numbered(9), **TEST).load(tmp_path)
+    assert not recwarn.list
+
+
 def test_keep_counts_after_the_test_images_were_kept_apart(npz: Npz, tmp_path: Path) -> None:
     everything = rows(npz(**numbered(30)).load(tmp_path))[0]
     np.save(tmp_path / "keep.npy", np.arange(6))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
@@ -152,7 +153,8 @@ class Data(Description):
 
     def _read_keep(self, path: Path, count: int) -> torch.Tensor:
         try:
-            rows = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, dtype=np.int64, ndmin=1)
+            with warnings.catch_warnings(action="ignore"):  # an empty file is reported below
+                rows = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, dtype=np.int64, ndmin=1)
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"data.keep: {path} is not a list of indices: {error}") from None
         good = np.issubdtype(rows.dtype, np.integer) and rows.ndim == 1 and len(rows) > 0
