@@ -142,3 +142,13 @@ def test_images_to_score_on_may_lack_a_class() -> None:
     assert Images.from_dataset(two, like=train).classes == ("a", "b", "c")
     with input_error("class 'c' has no training image"):
         Images.from_dataset(two, classes=["a", "b", "c"])
+
+
+def test_images_to_score_on_have_the_classes_of_the_training_images_in_their_order() -> None:
+    train = Images.from_dataset(TensorDataset(torch.rand(6, 1, 5, 5), torch.arange(6) % 3), classes=["a", "b", "c"])
+    test = TensorDataset(torch.rand(6, 1, 5, 5), torch.arange(6) % 3)
+    test.classes = ["c", "b", "a"]  # type: ignore[attr-defined]
+    with input_error("the classes of TensorDataset are ('c', 'b', 'a')", "('a', 'b', 'c')"):
+        Images.from_dataset(test, like=train)
+    test.classes = ["a", "b", "c"]  # type: ignore[attr-defined]
+    assert Images.from_dataset(test, like=train).classes == train.classes

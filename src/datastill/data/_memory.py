@@ -30,6 +30,10 @@ def read(dataset: Any, classes: tuple[str, ...], mean: tuple[float, ...], std: t
                              "them to one size in the dataset's transform")
         pixels.append(image)
     if like is not None:
+        own = tuple(map(str, getattr(dataset, "classes", ())))
+        if own and not classes and own != like.classes:  # a label would silently mean another class
+            raise InputError(f"from_dataset: the classes of {name} are {own[:6]}, expected those of the training images, in "
+                             f"their order, {like.classes[:6]}; reorder its labels, or load it with the same classes")
         classes, mean, std = classes or like.classes, mean or like.mean, std or like.std
     names = classes or tuple(map(str, getattr(dataset, "classes", ()))) or tuple(map(str, range(labels.max(initial=-1) + 1)))
     stacked = np.stack(pixels) if pixels else np.zeros((0, 4, 4, 1), np.uint8)
