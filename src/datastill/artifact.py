@@ -133,7 +133,7 @@ def load(folder: Path | str, transform: Callable[[Tensor], Any] | None = None) -
     """
     folder = Path(folder)
     card = read_card(folder)
-    _entry(folder).read()
+    _entry(folder).verify(card)
     whitening = from_tensors(read_tensors(folder / WHITENING), card["whitening"]) if WHITENING in card["files"] else None
     from datastill.distilled import Distilled
 

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter
 from datastill.compute import Precision, autocast
 from datastill.data import Batch, Images
 from datastill.description import Description, Family
+from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.late import nn, torch
 from datastill.nets import Architecture, chunk_size, fresh
@@ -354,3 +355,21 @@ class Protocol(Family):
     def for_full_data(self) -> Protocol:
         """The protocol for training on the full data, if that for the small set would take too long."""
         return self
+
+
+def check_ipc(real: Images, ipc: int) -> None:
+    """Check that every class has at least ``ipc`` images. Raises InputError."""
+    smallest = min(range(len(real.classes)), key=lambda c: len(real.of_class[c]))
+    if (there := len(real.of_class[smallest])) < ipc:
+        raise InputError(f"ipc {ipc} is more than the {there} training images of class {real.classes[smallest]!r}; "
+                         f"use ipc={there} or less")
+
+
+def check_network(network: Architecture, images: Images) -> None:
+    """Check that a network gives one number per class for such images. Raises InputError."""
+    probe = fresh(network, images.shape, len(images.classes), RNG("check"), images.device).eval()
+    with torch.no_grad():
+        logits = probe(images.batch(torch.tensor([0])).x)
+    if logits.shape != (1, len(images.classes)):
+        raise InputError(f"network {spec(network)} gives an output of shape {tuple(logits.shape[1:])} for an image; "
+                         f"expected ({len(images.classes)},), one number per class")

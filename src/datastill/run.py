@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, model_validator
 
 from datastill.compute import Precision
-from datastill.core import Method, Part, Plugin, Plugins, Protocol, Task
+from datastill.core import Method, Part, Plugin, Plugins, Protocol, Task, check_ipc, check_network
 from datastill.data import Data, Images
 from datastill.description import NOT_DECISIVE, Description, load
-from datastill.digest import digest, spec
+from datastill.digest import digest
 from datastill.errors import InputError
 from datastill.loop import check_optim
 from datastill.nets import Architecture
@@ -124,21 +124,16 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
     what to change."""
     task = run.task(images, root=root, data_root=data_root, progress=progress)
     real, (number, of) = images, run.shard
+    check_ipc(real, run.ipc)
     smallest = min(range(task.classes), key=lambda c: len(real.of_class[c]))
-    if (there := len(real.of_class[smallest])) < run.ipc:
-        raise InputError(f"ipc {run.ipc} is more than the {there} training images of class "
-                         f"{real.classes[smallest]!r}; use ipc={there} or less")
+    there = len(real.of_class[smallest])
     if (own := len(real.of_class[smallest][number::of])) < (ipc := len(run.rows)):
         raise InputError(f"shard {number} of {of} needs {ipc} images per class, but starts from only {own} of the {there} "
                          f"training images of class {real.classes[smallest]!r} (one in {of}); use ipc={there // of * of} "
                          "or less")
     _check_needs(run)
     run.parametrization.check(task, ipc)
-    probe = task.fresh(RNG("check"))
-    logits = probe.eval()(task.real.batch(real.of_class[0][:1]).x)
-    if logits.shape != (1, task.classes):
-        raise InputError(f"network {spec(run.network)} gives an output of shape {tuple(logits.shape[1:])} for an image; "
-                         f"expected ({task.classes},), one number per class")
+    check_network(run.network, real)
     method = run.method
     check_optim(method, task.synthetic(task.random_real(1, RNG("check")), method.has_soft_labels,
                                        1.0 if method.has_learned_lr else None))

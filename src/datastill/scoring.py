@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from datastill.core import Protocol
+from datastill.core import Protocol, check_network
 from datastill.data import Batch, Images
 from datastill.description import Description, load
-from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.late import torch
 from datastill.nets import Architecture, fresh
@@ -92,20 +91,7 @@ def check_student(network: Architecture, images: Images) -> None:
     """Check that students of this kind can be scored on these images. Raises InputError, before anything is trained."""
     if not len(images):
         raise InputError("there are no images to score on")
-    probe = fresh(network, images.shape, len(images.classes), RNG("check"), images.device).eval()
-    with torch.no_grad():
-        logits = probe(images.batch(torch.tensor([0])).x)
-    if logits.shape != (1, len(images.classes)):
-        raise InputError(f"network {spec(network)} gives an output of shape {tuple(logits.shape[1:])} for an image; "
-                         f"expected ({len(images.classes)},), one number per class")
-
-
-def check_ipc(real: Images, ipc: int) -> None:
-    """Check that every class has at least ``ipc`` images. Raises InputError."""
-    smallest = min(range(len(real.classes)), key=lambda c: len(real.of_class[c]))
-    if (there := len(real.of_class[smallest])) < ipc:
-        raise InputError(f"ipc {ipc} is more than the {there} training images of class {real.classes[smallest]!r}; "
-                         f"use ipc={there} or less")
+    check_network(network, images)
 
 
 def student(examples: Any, protocol: Protocol, network: Architecture, images: Images, trial: int, seed: int,

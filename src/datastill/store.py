@@ -61,13 +61,17 @@ class Entry:
     def read(self) -> dict[str, Any]:
         """The card, after every file it names was checked against its checksum. Raises InputError naming a damaged one."""
         card = self.card()
+        self.verify(card)
+        return card
+
+    def verify(self, card: Mapping[str, Any]) -> None:
+        """Check every file that a card names against its checksum. Raises InputError naming the one that is damaged."""
         for name, expected in card.get("files", {}).items():
             path = self.folder / name
             if not path.is_file():
                 raise InputError(f"{path} is missing; {self.again}")
             if sha256(path) != expected:
                 raise InputError(f"{path} is damaged: its checksum does not match the card; {self.again}")
-        return card
 
 
 def once(path: Path, make: Callable[[Path], None]) -> Path:

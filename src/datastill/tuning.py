@@ -7,14 +7,14 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from datastill.core import Protocol
+from datastill.core import Protocol, check_ipc
 from datastill.data import Splits
 from datastill.description import load
 from datastill.digest import digest, dump, spec
 from datastill.errors import InputError, RunError
 from datastill.nets import Architecture
 from datastill.progress import Progress
-from datastill.scoring import Evaluation, check_ipc, check_student
+from datastill.scoring import Evaluation, check_student
 from datastill.statistics import average
 from datastill.tables import override
 from datastill.trials import random_real
