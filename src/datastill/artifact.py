@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 SCHEMA = 2
 PARAMETER, PIXELS = "parameters.", "pixels"  # prefix of parameter names; the parameter that may be the images themselves
 TENSORS, PREVIEW, WHITENING = "synthetic.safetensors", "preview.png", "whitening.safetensors"
+SEAL = "datastill"  # entry of a safetensors file with its checksum
 
 
 def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
@@ -64,29 +67,41 @@ def restored(tensors: Mapping[str, Tensor], like: Images | Domain, parametrizati
                         lr=float(tensors["lr"]) if "lr" in tensors else None)
 
 
-def write_tensors(path: Path, synthetic: SyntheticSet) -> None:
-    """Write a synthetic set's tensors, atomically."""
-    write_atomically(path, _bytes(tensors_of(synthetic)))
+def write_tensors(path: Path, synthetic: SyntheticSet, **of: Any) -> None:
+    """Write a synthetic set's tensors, atomically, with a checksum; ``of`` says what they belong to (run, iteration)."""
+    write_atomically(path, _bytes(tensors_of(synthetic), of))
 
 
-def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
+def _bytes(tensors: Mapping[str, Tensor], of: Mapping[str, Any]) -> bytes:
     from safetensors.torch import save
 
-    return save(dict(tensors))
+    # one entry, because safetensors writes several in random order
+    return save(dict(tensors), {SEAL: json.dumps({**of, "checksum": _checksum(tensors, of)}, sort_keys=True)})
 
 
-def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> None:
+def _checksum(tensors: Mapping[str, Tensor], of: Mapping[str, Any]) -> str:
+    """Of names, types, shapes and values, and of what they belong to."""
+    found = hashlib.sha256(json.dumps(of, sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.numpy().tobytes())
+    return found.hexdigest()
+
+
+def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any], **of: Any) -> None:
     """Write the finished artifact; the card comes last, so a folder with a card is complete.
 
     ``about`` goes into the card first (the run, its digest, the data it was distilled from, the protocol it is meant for).
+    ``of`` as in ``write_tensors``; given as for the last snapshot, the files are equal.
     """
-    write_tensors(folder / TENSORS, synthetic)
+    write_tensors(folder / TENSORS, synthetic, **of)
     tensors = read_tensors(folder / TENSORS)
     write_atomically(folder / PREVIEW, png(picture(tensors["view"], tensors["labels"])))
     names = [TENSORS, PREVIEW]
     if synthetic.whitening is not None:
         write_atomically(folder / WHITENING, _bytes({
-            name: value.cpu() for name, value in synthetic.whitening.tensors().items()}))
+            name: value.cpu() for name, value in synthetic.whitening.tensors().items()}, {}))
         names.append(WHITENING)
         about = {**about, "whitening": synthetic.whitening.identity}
     hard = bool(((tensors["labels"] == 0) | (tensors["labels"] == 1)).all())
@@ -143,19 +158,46 @@ def load(folder: Path | str, transform: Callable[[Tensor], Any] | None = None) -
 def snapshots(folder: Path) -> dict[int, Path]:
     """The snapshots of a run by iteration. Raises InputError for a file that is not a snapshot."""
     paths = sorted((folder / "snapshots").glob("*.safetensors"))
-    if stray := [path for path in paths if not path.stem.isdigit()]:
+    if stray := [path for path in paths if not path.stem.isdecimal()]:
         raise InputError(f"{stray[0]} is not a snapshot: expected an iteration number as its name; move it elsewhere")
     return {int(path.stem): path for path in paths}
 
 
+def read_snapshot(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a snapshot of the run with this card. Raises InputError: damaged, or of another run or iteration."""
+    tensors, of = _read(path)
+    if of not in ({}, {"run": card["digest"], "iteration": int(path.stem)}):  # earlier versions did not write it
+        raise InputError(f"{path} is the snapshot of iteration {of.get('iteration')} of run {of.get('run')}; expected "
+                         f"iteration {int(path.stem)} of run {card['digest']}; move it elsewhere")
+    wanted, shape = (card["count"], *card["shape"]), tuple(tensors["images"].shape) if "images" in tensors else ()
+    if shape != wanted or not {"labels", "view"} <= {*tensors}:
+        raise InputError(f"{path} is damaged or not a snapshot of this set: its images are {shape}, expected {wanted}; "
+                         "move it elsewhere")
+    return tensors
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of one safetensors file. Raises InputError for anything else (a pickle is never opened)."""
+    """The tensors of one safetensors file, checked against its checksum. Raises InputError for anything else (a pickle is
+    never opened)."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, and what they belong to."""
     from safetensors.torch import load as read
 
     try:
-        return read(path.read_bytes())
-    except (SafetensorError, OSError) as error:
+        content = path.read_bytes()
+        tensors = read(content)
+        about = json.loads(content[8:8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+        of = json.loads(about[SEAL]) if about else {}
+        if about and of.pop("checksum") != _checksum(tensors, of):
+            raise KeyError(SEAL)
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{path} is damaged: its checksum does not match; restore it from a copy, or delete it") from None
+    except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {error}") from None
+    return tensors, of
 
 
 def picture(view: Tensor, labels: Tensor, columns: int = 10) -> Image.Image:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,8 +15,10 @@ from datastill.errors import InputError
 from datastill.files import write_atomically
 from datastill.loop import Loop
 from datastill.states import read_state, write_state
+from datastill.store import CARD
 
 STATE, LOG = "state.pt", "log.jsonl"
+SUM = "crc32"  # key of a log line's checksum: flipped bytes are found, iteration by iteration
 
 
 def restore(folder: Path, loop: Loop, digest: str) -> None:
@@ -38,27 +43,57 @@ def remove(folder: Path) -> None:
 
 
 def _cut_log(path: Path, iteration: int) -> None:
-    """Drop log lines written after the checkpoint, and an incomplete last line."""
+    """Drop log lines written after the checkpoint, and an incomplete last line. Raises InputError if another is damaged."""
     if not path.exists():
         return
-    lines = [line for line in path.read_bytes().splitlines(keepends=True) if _number(line) <= iteration]
-    write_atomically(path, b"".join(lines))
-
-
-def _number(line: bytes) -> float:
-    try:
-        number = json.loads(line)["iteration"] if line.endswith(b"\n") else None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        number = None
-    return number if isinstance(number, int) else float("inf")
+    kept = _lines(path, path.read_bytes(), iteration)
+    write_atomically(path, b"".join(map(_sealed, kept)))
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log, without an incomplete last line."""
+    """The lines of a run's log. Raises InputError for a damaged one; an incomplete last line is left out of a log of a run
+    that has not finished."""
     path = folder / LOG
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if _number(line) < float("inf")]
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n") and (folder / CARD).exists():
+        raise _damaged(path, content.count(b"\n") + 1)
+    return _lines(path, content)
+
+
+def _lines(path: Path, content: bytes, iteration: float = float("inf")) -> list[dict[str, Any]]:
+    """The complete lines up to an iteration, each checked. Raises InputError."""
+    lines: list[dict[str, Any]] = []
+    sealed = SUM.encode() in content  # earlier versions wrote no checksums
+    for raw in content[:content.rfind(b"\n") + 1].splitlines():
+        if len(lines) >= iteration:
+            return lines
+        try:
+            line = json.loads(raw)
+            given = line.pop(SUM, None)
+            sound = given == _sum(line) or (given is None and not sealed)
+        except (ValueError, AttributeError, TypeError, RecursionError):
+            sound = False
+        if not sound or line.get("iteration") != len(lines) + 1:
+            raise _damaged(path, len(lines) + 1)
+        lines.append(line)
+    if len(lines) < iteration < float("inf"):
+        raise _damaged(path, len(lines) + 1)
+    return lines
+
+
+def _damaged(path: Path, number: int) -> InputError:
+    return InputError(f"{path} is damaged at line {number}; restore it from a copy, or delete it to go on without it")
+
+
+def _sealed(line: Mapping[str, Any]) -> bytes:
+    """A log line with its checksum."""
+    return json.dumps({**line, SUM: _sum(line)}).encode() + b"\n"
+
+
+def _sum(line: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(line, sort_keys=True).encode())
 
 
 class RunLog:
@@ -78,12 +113,13 @@ class RunLog:
     def write(self, line: dict[str, Any]) -> None:
         """Append a line: the loop's numbers and the wall clock (s since 1970)."""
         rounded = {key: float(f"{v:.6g}") if isinstance(v, float) else v for key, v in line.items()}
-        self.file.write(json.dumps({**rounded, "time": round(time.time(), 2)}).encode() + b"\n")
+        self.file.write(_sealed({**rounded, "time": round(time.time(), 2)}))
 
     def save(self, now: bool = False) -> None:
         """Write a checkpoint if one is due, or ``now``."""
         if not now and time.monotonic() - self.last < self.every:
             return
         self.file.flush()
+        os.fsync(self.file.fileno())  # a checkpoint must never be ahead of the log, not even after a power failure
         write_state(self.folder / STATE, {"digest": self.digest, "loop": self.loop.state()})
         self.last = time.monotonic()

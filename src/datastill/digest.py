@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from typing import Any
 
 import tomli_w
 
 from datastill.description import NOT_DECISIVE, Description, Family
+from datastill.files import checksum
 from datastill.registry import kind
 from datastill.tables import NONE, SCHEMA
 
@@ -38,6 +40,11 @@ def _plain(value: Any) -> Any:
 def to_toml(description: Description, **header: Any) -> str:
     """The description as TOML that ``load`` reads back to an equal one (once ``header`` is removed)."""
     return tomli_w.dumps({"schema": SCHEMA, **header, **dump(description)})
+
+
+def to_sealed_toml(description: Description, **header: Any) -> str:
+    """The same with a checksum of its content in front, which ``read_toml`` checks."""
+    return tomli_w.dumps({"checksum": checksum(tomllib.loads(text := to_toml(description, **header)))}) + text
 
 
 def spec(member: Family) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,12 @@ def sha256(path: Path) -> str:
     """Checksum of a file, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """Checksum of a table that can be written as JSON, hex; its own entry ``checksum`` does not count."""
+    rest = json.loads(json.dumps({key: value for key, value in content.items() if key != "checksum"}))  # keys become text
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def make_folder(folder: Path) -> None:

@@ -164,4 +164,7 @@ def asked(run: Run) -> dict[str, Part]:
 def read_run(folder: Path) -> Run:
     """The run that a folder belongs to. Raises InputError."""
     table = read_toml(folder / "run.toml")
-    return load(Run, {key: value for key, value in table.items() if key not in ("digest", *BESIDE)})
+    try:
+        return load(Run, {key: value for key, value in table.items() if key not in ("digest", *BESIDE)})
+    except InputError as error:
+        raise InputError(f"{folder / 'run.toml'}: {error}") from None

@@ -13,7 +13,7 @@ from datastill.core import Labeler, Method, Task
 from datastill.data import Data, Images
 from datastill.data.given import Given
 from datastill.description import Preset, load
-from datastill.digest import dump, to_toml
+from datastill.digest import dump, to_sealed_toml
 from datastill.errors import InputError, RunError, Stopped
 from datastill.files import reason, write_atomically
 from datastill.loop import Loop
@@ -113,7 +113,7 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
                 **about, "run": _shown(run), "digest": name, "ipc": len(run.rows),
                 "data": {"name": run.data.name, "fingerprint": task.real.fingerprint},
                 "computed": facts(task.device, run.precision, run.deterministic),
-                **({"prepared": made} if made else {})})
+                **({"prepared": made} if made else {})}, run=name, iteration=loop.iteration)
         except OSError as error:
             raise RunError(f"stopped at iteration {loop.iteration}: cannot write to {folder}: {reason(error)}; the last "
                            "checkpoint is kept; make room and run the same command to continue") from error
@@ -167,7 +167,7 @@ def _claim(folder: Path, run: Run, name: str, about: Mapping[str, Any]) -> None:
     path = folder / "run.toml"
     if not path.exists():
         beside = {key: about[key] for key in BESIDE if key in about}
-        write_atomically(path, to_toml(run, digest=name, **beside).encode())
+        write_atomically(path, to_sealed_toml(run, digest=name, **beside).encode())
         return
     there, schema = read_versioned(path)
     if schema == 1 and there["digest"] != name:
@@ -200,11 +200,11 @@ def _short(value: Any) -> str:
 
 
 def _iterate(loop: Loop, log: checkpoint.RunLog, keep: Collection[int], progress: Progress) -> None:
-    _snapshot(loop, log.folder, keep)
+    _snapshot(loop, log, keep)
     while loop.iteration < loop.method.iterations:
         line = loop.advance()
         log.write(line)
-        _snapshot(loop, log.folder, keep)
+        _snapshot(loop, log, keep)
         try:
             progress.tell(loop.iteration, loop.method.iterations, f"loss {line['loss']:.4g}" if "loss" in line else "")
         except Stopped as error:
@@ -214,7 +214,7 @@ def _iterate(loop: Loop, log: checkpoint.RunLog, keep: Collection[int], progress
         log.save()
 
 
-def _snapshot(loop: Loop, folder: Path, keep: Collection[int]) -> None:
-    path = folder / "snapshots" / f"{loop.iteration:06d}.safetensors"
+def _snapshot(loop: Loop, log: checkpoint.RunLog, keep: Collection[int]) -> None:
+    path = log.folder / "snapshots" / f"{loop.iteration:06d}.safetensors"
     if loop.iteration in keep and not path.exists():
-        artifact.write_tensors(path, loop.result())
+        artifact.write_tensors(path, loop.result(), run=log.digest, iteration=loop.iteration)

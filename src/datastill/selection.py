@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 
 def check_snapshots(folder: Path) -> dict[int, Path]:
-    """The snapshots of a run by iteration, if there are enough to choose from and all can be read. Raises InputError."""
+    """The snapshots of a set by iteration, if there are enough to choose from and all are sound. Raises InputError."""
     paths = artifact.snapshots(folder)
     if len(paths) < 3:
         raise InputError(f"{folder} has {len(paths)} snapshots, too few to select the best from; they are saved during "
                          "distillation, so distill again into another folder, for example with --keep 500,1000,1500")
+    card = artifact.read_card(folder)
     for path in paths.values():
-        artifact.read_tensors(path)
+        artifact.read_snapshot(path, card)
     return paths
 
 
@@ -49,7 +50,8 @@ def select(folder: Path, distilled: Distilled, evaluation: Evaluation, *, trials
         raise InputError(f"{folder} has not been scored by this protocol yet; score it before its snapshots")
     found: dict[int, list[float]] = {}
     for number, (iteration, path) in enumerate(paths.items()):
-        one = Distilled(artifact.read_tensors(path), distilled.card, distilled.whitening).to(distilled.device)
+        tensors = artifact.read_snapshot(path, distilled.card)
+        one = Distilled(tensors, distilled.card, distilled.whitening).to(distilled.device)
         sheet = describe(sha256(path), one, evaluation)
         part = progress.part(number, len(paths), "snapshots")
         found[iteration] = [s.accuracy for s in own_trials(folder, sheet, one, evaluation, trials, part)]

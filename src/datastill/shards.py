@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from datastill import artifact
 from datastill.data.domain import Domain
 from datastill.description import Description, load
-from datastill.digest import digest, to_toml
+from datastill.digest import digest, to_sealed_toml
 from datastill.errors import InputError
 from datastill.files import write_atomically
 from datastill.late import torch
@@ -45,9 +45,9 @@ def merge(folders: Sequence[Path | str], out: Path | str) -> SyntheticSet:
     name = digest(run, about["data"]["fingerprint"], "merged", *names)
     with Entry(out, "merge again").held():
         beside = {key: about[key] for key in ("protocol", "started_from") if key in about}
-        write_atomically(out / "run.toml", to_toml(run, digest=name, **beside).encode())
+        write_atomically(out / "run.toml", to_sealed_toml(run, digest=name, **beside).encode())
         artifact.write(out, merged, {**about, "run": {**parts[0].card["run"], "shard": [0, 1]}, "digest": name,
-                                     "ipc": run.ipc, "merged": names})
+                                     "ipc": run.ipc, "merged": names}, run=name)
     return merged
 
 

@@ -8,7 +8,6 @@ under a temporary name and renamed, a card comes last, and what does not match i
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import filelock
 
 from datastill.errors import InputError
-from datastill.files import LEFTOVER, make_folder, sha256, sync, write_json
+from datastill.files import LEFTOVER, checksum, make_folder, sha256, sync, write_json
 
 CARD = "card.json"
 
@@ -87,11 +86,11 @@ def once(path: Path, make: Callable[[Path], None]) -> Path:
                 try:
                     make(aside)
                     sync(aside)
-                    checksum = sha256(aside)
+                    there = sha256(aside)
                     aside.replace(path)
                 finally:
                     aside.unlink(missing_ok=True)
-                write_record(_beside(path), {"sha256": checksum})
+                write_record(_beside(path), {"sha256": there})
     return path
 
 
@@ -118,7 +117,7 @@ def _whole(path: Path) -> bool:
 
 def write_record(path: Path, content: Mapping[str, Any]) -> None:
     """Write a table as JSON with a checksum of itself, atomically."""
-    write_json(path, {**content, "checksum": _checksum(content)})
+    write_json(path, {**content, "checksum": checksum(content)})
 
 
 def read_record(path: Path, again: str) -> dict[str, Any] | None:
@@ -133,14 +132,9 @@ def read_record(path: Path, again: str) -> dict[str, Any] | None:
 def _sealed(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return content if content["checksum"] == _checksum(content) else None
+        return content if content["checksum"] == checksum(content) else None
     except (ValueError, KeyError, TypeError, OSError, RecursionError):
         return None
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    rest = json.loads(json.dumps({key: value for key, value in content.items() if key != "checksum"}))  # keys become text
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager

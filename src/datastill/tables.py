@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datastill.errors import InputError
+from datastill.files import checksum
 
 SCHEMA = 2  # of the TOML form; increased when an old file would be read wrongly
 NONE = "none"  # how a table writes None
@@ -107,6 +108,10 @@ def read_versioned(path: Path) -> tuple[dict[str, Any], int]:
         raise InputError(f"no file {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}") from None
+    if table.get("checksum", own := checksum(table)) != own:
+        raise InputError(f"{path} is damaged or was edited: its checksum does not match; restore it from a copy, or delete "
+                         "its line checksum to use it as a recipe of your own")
+    table.pop("checksum", None)
     if (schema := table.pop("schema", SCHEMA)) not in (1, SCHEMA) or isinstance(schema, bool):
         raise InputError(f"{path} has schema {schema!r}, this version reads 1 to {SCHEMA}; use the version that wrote it")
     return upgraded(table) if schema == 1 else table, schema

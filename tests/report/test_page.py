@@ -249,7 +249,7 @@ DAMAGE = {
     "edited sheet": (edit_sheet, r"\.json is damaged or was edited: its checksum does not match; delete it to score again"),
     "sheet": (without_protocol, "not a readable score file"),
     "snapshot": (lambda folder: (folder / "snapshots/000000.safetensors").write_bytes(b"x"), "000000.safetensors is no"),
-    "tensor": (other_tensors, "000000.safetensors is damaged or was edited"),
+    "tensor": (other_tensors, "000000.safetensors is damaged or not a snapshot"),
     "log": (lambda folder: (folder / "log.jsonl").write_text('{"iteration": 1, "loss": "x"}\n'), "log.jsonl is damaged"),
 }
 

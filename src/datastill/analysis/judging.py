@@ -52,13 +52,15 @@ def judge(folder: Path, run: Run, teachers: Teachers) -> list[Judged]:
     paths = artifact.snapshots(folder)
     if not paths:
         raise InputError(f"{folder} has no snapshots to judge; they are stored in its folder snapshots unless deleted")
-    members = list(teachers)
+    card, members = artifact.read_card(folder), list(teachers)
+    for path in paths.values():
+        artifact.read_snapshot(path, card)  # a damaged one is named before any is judged
     judgement = Judgement(subject=tuple(sha256(path) for path in paths.values()), pool=teachers.pool,
                           teachers=tuple(str(teacher.facts.get("digest", teacher.name)) for teacher in members))
     place = folder / "analysis" / f"judged-{digest(judgement)}.json"
     if (known := read_record(place, "delete it to judge again")) is not None:
         return [Judged(**one) for one in known["judged"]]
-    judged = [_one(iteration, artifact.read_tensors(path), members) for iteration, path in paths.items()]
+    judged = [_one(iteration, artifact.read_snapshot(path, card), members) for iteration, path in paths.items()]
     place.parent.mkdir(exist_ok=True)
     write_record(place, {"teachers": [teacher.name for teacher in members], "judged": [j._asdict() for j in judged]})
     return judged

@@ -89,7 +89,7 @@ def collect(folder: Path, key: str) -> Section:
         curves, gradients = figures.curves(log, key), figures.shares(log, f"{key}-shares")
         facts = _facts(card, log)
     with _expecting(folder / pictures.START):
-        shown = pictures.pictures(distilled, pictures.read_start(folder), *shares)
+        shown = pictures.pictures(distilled, pictures.read_start(folder, card), *shares)
     groups = settings.groups_of_table(card["run"]) if run is None else settings.groups(run)
     return Section(name, title(card), card, _columns(card, run), best, sheets, rows, shown, curves, gradients, groups,
                    run is not None, facts, reproduce.commands(name, card, run, sheets),
@@ -98,7 +98,7 @@ def collect(folder: Path, key: str) -> Section:
 
 @contextmanager
 def _expecting(place: Path) -> Iterator[None]:
-    """Files outside the artifact carry no checksum: name a malformed one instead of showing a traceback."""
+    """Files of earlier versions carry no checksum: name a malformed one instead of showing a traceback."""
     try:
         yield
     except (KeyError, TypeError, ValueError, IndexError) as error:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from datastill.artifact import png, read_tensors
+from datastill.artifact import png, read_snapshot
 from datastill.late import torch
 from datastill.report.words import percent
 
@@ -45,10 +45,10 @@ class Pictures(NamedTuple):
     height: int
 
 
-def read_start(folder: Path) -> dict[str, Tensor] | None:
+def read_start(folder: Path, card: Mapping[str, Any]) -> dict[str, Tensor] | None:
     """The tensors a run started with, if its folder has them. Raises InputError for a damaged file."""
     path = folder / START
-    return read_tensors(path) if path.exists() else None
+    return read_snapshot(path, card) if path.exists() else None
 
 
 def pictures(distilled: Distilled, start: dict[str, Tensor] | None,
