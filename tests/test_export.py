@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import datastill as ds
 import tiny
 from datastill.errors import InputError
 from datastill.export import _folder_names, to_folder, to_npz
-from kit import input_error
+from kit import input_error, toy_images
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,20 @@ def test_image_folder_keeps_pixels_classes_and_order(distilled: ds.artifact.Dist
 
 def test_class_names_become_safe_folders_in_class_order() -> None:
     names = _folder_names(("T-shirt/top", "Ankle boot", "a..b", "ä/ö"))
-    assert names == ["0_T-shirt_top", "1_Ankle_boot", "2_a..b", "3_"]
+    assert names == ["0_T-shirt_top", "1_Ankle boot", "2_a..b", "3_ä_ö"]
     assert sorted(_folder_names(tuple("ba" * 6))) == _folder_names(tuple("ba" * 6))
+
+
+def test_class_names_come_back(tmp_path: Path) -> None:
+    names = ("Grün", "roter Fuß", "鱼")
+    images = replace(toy_images(classes=3, per_class=4, shape=(3, 8, 8)), classes=names)
+    ds.distill("random", images, tmp_path / "run", ipc=2, network=tiny.NETWORK)
+    loaded = ds.load(tmp_path / "run")
+    to_folder(loaded, tmp_path / "out" / "train")
+    again = ds.Data(source="folder", path=str(tmp_path / "out"), test=0.5).load(tmp_path)
+    assert again.train.classes == names
+    with np.load(to_npz(loaded, tmp_path / "set")) as file:
+        assert tuple(file["classes"]) == names
 
 
 def test_npz_of_two_images_a_class_is_a_data_set_again(distilled: ds.artifact.Distilled, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ SOURCE = Path(datastill.__file__).parent
 ORDER = [["errors"], ["files"], ["tables", "late", "memory", "progress", "statistics"], ["rng", "compute", "registry"], ["description"], ["digest"],
          ["store"], ["states", "executors"], ["functional"], ["losses"], ["data"], ["nets"], ["train"], ["parametrization"], ["synthetic", "distilled"],
          ["teachers"], ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artifact"], ["previous"], ["loop"], ["checkpoint"], ["run"],
-         ["running"], ["recipes", "scoring", "export", "plan", "shards", "place"], ["sheets"], ["trials"], ["selection", "tuning", "analysis"], ["study"],
+         ["running"], ["outputs"], ["recipes", "scoring", "export", "plan", "shards", "place"], ["sheets"], ["trials"], ["selection", "tuning", "analysis"], ["study"],
          ["comparison", "studies"], ["study_run"], ["report", "console"], ["workspace"], ["scores"], ["cli"], ["__main__"]]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 FAMILIES = {"data", "nets", "parametrizations", "methods", "plugins", "protocols", "teachers"}

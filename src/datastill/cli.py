@@ -73,6 +73,7 @@ Root = Annotated[Path, typer.Option(
     envvar="DATASTILL_ROOT", help="Folder for results: runs/, baselines/, teachers/, studies/.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best available.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that datastill did not write.")]
 DATA_ROOT, ROOT = Path("data"), Path("outputs")
 JUDGES = ("pool.count=1", "pool.seed=1000")  # teachers that no run uses by default
 
@@ -159,10 +160,11 @@ def evaluate(folder: Folder,
 @_command()
 def report(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs.")],
            out: Annotated[Path | None, typer.Option(
-               help="The HTML file. Default: DIR/report.html for a single run, report.html for several.")] = None) -> None:
+               help="The HTML file. Default: DIR/report.html for a single run, report.html for several.")] = None,
+           force: Force = False) -> None:
     """Write one self-contained HTML page about one or more runs: images, curves, scores, how to reproduce."""
     from datastill.workspace import Workspace
-    _say(f"Report: {Workspace.report(folders, out)}")
+    _say(f"Report: {Workspace.report(folders, out, force=force)}")
 
 
 @_command()
@@ -377,7 +379,8 @@ def show(name: Annotated[str, typer.Argument(
 
 @_command()
 def export(folder: Folder, out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or a file.npz.")],
-           to: Annotated[str, typer.Option(help="images or npz. Default: npz if OUT ends in .npz.")] = "") -> None:
+           to: Annotated[str, typer.Option(help="images or npz. Default: npz if OUT ends in .npz.")] = "",
+           force: Force = False) -> None:
     """Export a distilled set to an image folder (PNG by class, labels.csv) or to one .npz file."""
     from datastill.artifact import load
     from datastill.export import to_folder, to_npz
@@ -385,7 +388,8 @@ def export(folder: Folder, out: Annotated[Path, typer.Argument(metavar="OUT", he
     if form not in ("images", "npz"):
         raise InputError(f"--to: expected images or npz, got {form!r}")
     distilled = load(folder)
-    _say(f"Exported {len(distilled)} images: {(to_npz if form == 'npz' else to_folder)(distilled, out)}")
+    place = to_npz(distilled, out, force=force) if form == "npz" else to_folder(distilled, out)
+    _say(f"Exported {len(distilled)} images: {place}")
 
 
 @_command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from datastill.artifact import png
-from datastill.errors import InputError
 from datastill.files import write_atomically
+from datastill.outputs import check_new_folder, check_output
 
 if TYPE_CHECKING:
     from datastill.distilled import Distilled
@@ -23,10 +24,9 @@ def to_folder(distilled: Distilled, out: Path) -> Path:
     """PNG files ``<class>/<number>.png``, as torchvision's ImageFolder reads them, and labels.csv with every label.
 
     Pixels are rounded to 8 bits and clipped to the valid range; training on them differs slightly from using the floats.
-    Soft labels are in labels.csv only; a file is in the folder of its largest one. Raises InputError: ``out`` not empty.
+    Soft labels are in labels.csv only; a file is in the folder of its largest one. Raises InputError: ``out`` has files.
     """
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty; choose another folder")
+    check_new_folder(out)
     names = _folder_names(distilled.classes)
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
@@ -40,15 +40,17 @@ def to_folder(distilled: Distilled, out: Path) -> Path:
     return out
 
 
-def to_npz(distilled: Distilled, out: Path) -> Path:
+def to_npz(distilled: Distilled, out: Path, *, force: bool = False) -> Path:
     """One .npz: images (N, C, H, W) float32 normalized, labels (N, K) float32, x_train (N, H, W, C) uint8 for viewing,
     y_train (N,) int64 (the largest label), classes, mean, std, and lr if one was learned. If images are whitened,
     zca_mean (D,) and zca_matrix (D, D): normalized images x, flattened, are whitened by (x - zca_mean) @ zca_matrix.
 
     The names are those of ``data.source=npz``, but the file has no test images: to be read back as a dataset it needs at
-    least two images per class (some are then held out for testing), or an x_test and y_test of your own.
+    least two images per class (some are then held out for testing), or an x_test and y_test of your own. An earlier export
+    is replaced, any other file only with ``force``. Raises InputError.
     """
     out = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")
+    check_output(out, "an export of datastill", _is_export, force)
     arrays = {"images": distilled.x.numpy(), "labels": distilled.y.numpy(), "x_train": distilled.view.numpy(),
               "y_train": distilled.y.argmax(1).numpy(), "classes": np.array(distilled.classes),
               "mean": np.array(distilled.mean), "std": np.array(distilled.std)}
@@ -64,7 +66,18 @@ def to_npz(distilled: Distilled, out: Path) -> Path:
     return out
 
 
+def _is_export(path: Path) -> bool:
+    try:
+        with np.load(path) as file:
+            return {"images", "labels", "x_train", "y_train", "classes", "mean", "std"} <= {*file.files}
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile, EOFError):
+        return False
+
+
 def _folder_names(classes: tuple[str, ...]) -> list[str]:
-    """Class names as folder names; numbered, so that alphabetical order is the order of the classes."""
+    """Class names as folder names; numbered unless each may be one and their order is the order of the classes."""
+    safe = [re.sub(r"[^\w. -]+", "_", name).strip("_. ")[:60] for name in classes]
+    if safe == sorted(classes) and len({name.casefold() for name in safe} - {""}) == len(classes):
+        return safe
     digits = len(str(len(classes) - 1))
-    return [f"{i:0{digits}d}_{re.sub(r'[^A-Za-z0-9.-]+', '_', name).strip('_')}" for i, name in enumerate(classes)]
+    return [f"{i:0{digits}d}_{name}" for i, name in enumerate(safe)]

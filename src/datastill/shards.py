@@ -13,6 +13,7 @@ from datastill.digest import digest, to_sealed_toml
 from datastill.errors import InputError
 from datastill.files import write_atomically
 from datastill.late import torch
+from datastill.outputs import check_new_folder
 from datastill.run import Run
 from datastill.store import Entry
 
@@ -34,8 +35,7 @@ def merge(folders: Sequence[Path | str], out: Path | str) -> SyntheticSet:
     of labels, different learned learning rates, or ``out`` not empty.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty; choose another folder")
+    check_new_folder(out)
     parts = _in_order([(Path(folder), artifact.load(folder)) for folder in folders])
     run = load(Run, parts[0].card["run"]).model_copy(update={"shard": (0, 1)})
     merged = _together([artifact.restored(part.tensors, part.domain, run.parametrization) for part in parts],

@@ -28,6 +28,8 @@ from datastill.study import Cell, Study, cells
 from datastill.teachers import Context, Pool
 from datastill.trials import score
 
+RESULTS = "results.json"
+
 
 def run_study(study: Study, place: Place, folder: Path, *, executor: Executor | None = None,
               progress: Progress = Progress()) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def run_study(study: Study, place: Place, folder: Path, *, executor: Executor | 
     outcome = executor.map(partial(_run_cell, study, place), alone, progress.part(0, 1, "runs"))
     results = compare(study, found, [outcome[cell.name] for cell in found])
     make_folder(folder)
-    write_json(folder / "results.json", results)
+    write_json(folder / RESULTS, results)
     return results
 
 

@@ -156,17 +156,20 @@ class Workspace(Place):
     def study(self, study: Study, name: str, *, jobs: int = 1, progress: Progress = Progress()) -> dict[str, Any]:
         """Carry out a study, ``jobs`` runs at a time; its results (also returned) and its page are written to
         ``root/studies/NAME``. Raises InputError before any work, RunError."""
-        from datastill.report.study import write
+        from datastill.report.study import check_folder, write
         folder = self.study_folder(name)
+        check_folder(folder)
         results = run_study(study, self, folder, executor=self.executor(jobs), progress=progress)
         write(results, folder)
         return results
 
     @staticmethod
-    def report(folders: Sequence[Path], out: Path | None = None) -> Path:
-        """One page about finished runs, by default ``report.html``, in the folder of a single run. Raises InputError."""
+    def report(folders: Sequence[Path], out: Path | None = None, *, force: bool = False) -> Path:
+        """One page about finished runs, by default ``report.html``, in the folder of a single run; ``force`` replaces a file
+        that is no such page. Raises InputError."""
         from datastill.report import report
-        return report(folders, out or (folders[0] / "report.html" if len(folders) == 1 else Path("report.html")))
+        out = out or (folders[0] / "report.html" if len(folders) == 1 else Path("report.html"))
+        return report(folders, out, force=force)
 
 
 def _recipe(what: Recipe | Run | str) -> Recipe:

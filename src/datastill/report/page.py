@@ -18,6 +18,7 @@ from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.files import make_folder, write_atomically
 from datastill.nets import Architecture
+from datastill.outputs import check_output, is_page
 from datastill.registry import kind
 from datastill.report import figures, guided, pictures, reproduce, settings, words
 from datastill.run import Run, label
@@ -44,17 +45,20 @@ class Section:
     python: str
 
 
-def report(folders: Sequence[Path], out: Path) -> Path:
+def report(folders: Sequence[Path], out: Path, *, force: bool = False) -> Path:
     """Write one self-contained HTML page about finished runs to ``out``, atomically, and return ``out``.
 
-    The page depends on the folders only. It shows only the last part of their paths, so that it can be shared. Raises
-    InputError: no folder, one without a finished artifact, a damaged file in it, a place that cannot be written.
+    The page depends on the folders only. It shows only the last part of their paths, so that it can be shared. An
+    earlier page is replaced; any other file only with ``force``, and never one of a distilled set.
+
+    Raises InputError: no folder, one without a finished artifact, a damaged file in it, a place that cannot be written.
     """
     if not folders:
         raise InputError("no run folder given, expected one or more; name the folders of finished runs")
     out = Path(out)
     if out.is_dir():
         raise InputError(f"{out} is a folder, expected the name of an HTML file, such as {out / 'report.html'}")
+    check_output(out, "a page of datastill", is_page, force)
     sections = [collect(Path(folder), f"f{i}") for i, folder in enumerate(folders)]
     make_folder(out.parent)
     write_atomically(out, render(sections).encode())

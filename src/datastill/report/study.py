@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,9 @@ from markupsafe import Markup
 
 import datastill
 from datastill.files import make_folder, write_atomically
+from datastill.outputs import check_output, is_page
 from datastill.report import plots, words
+from datastill.study_run import RESULTS
 
 PAGE, TABLE = "index.html", "table.md"
 BAR = "\\|"  # in a cell of a Markdown table
@@ -27,6 +30,20 @@ class Picture(NamedTuple):
     title: str
     note: str
     svg: Markup
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a study may write its files there, before its work. Raises InputError: a file that no study wrote."""
+    for name, ours in ((RESULTS, is_results), (TABLE, lambda path: is_results(folder / RESULTS)), (PAGE, is_page)):
+        check_output(folder / name, "a file of a study", ours)
+
+
+def is_results(path: Path) -> bool:
+    """Whether a file has the results of a study."""
+    try:
+        return {"question", "rows"} <= {*json.loads(path.read_bytes())}
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
 
 
 def write(results: Mapping[str, Any], folder: Path) -> Path:
