@@ -222,7 +222,7 @@ def test_shell_completion_offers_recipes(run_cli: Call) -> None:
 def test_quickstart_is_the_whole_job(run_cli: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Any] = []
     monkeypatch.setattr(cli, "distill", lambda recipe, changes, *a: called.append(recipe))
-    monkeypatch.setattr(cli, "evaluate", lambda folder, networks, *a: called.append(len(networks)))
+    monkeypatch.setattr(cli, "evaluate", lambda folder, networks, *a, **k: called.append(len(networks)))
     monkeypatch.setattr(cli, "report", lambda folders, out: called.append(out.name))
     assert run_cli("quickstart")[0] == 0
     assert called == ["dm/digits-ipc1", 2, "report.html"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +225,42 @@ def test_random_images_get_labels_of_the_sets_kind(folder: Path, tmp_path: Path)
     assert len(list(tmp_path.glob("random-*.json"))) == 2
     score(ds.Labeler("uniform", uniform), ds.load(folder))
     assert len(seen) == 2  # a set with hard labels is compared under hard ones
+
+
+def lopsided(images: ds.Images, keep: int) -> ds.Images:
+    """Two classes, of the second only ``keep`` images."""
+    rows = torch.cat([images.of_class[0], images.of_class[1][:keep]])
+    return replace(images.subset(rows), classes=images.classes[:2])
+
+
+def test_always_answering_the_largest_class_is_no_achievement(tmp_path: Path) -> None:
+    splits = tiny.splits()
+    train, test = lopsided(splits.train, 100), lopsided(splits.test, 2)
+    ds.distill("random", train, tmp_path / "run", ipc=1, network=tiny.NETWORK)
+    sheet = ds.score(tmp_path / "run", test, train=train, protocol="dc:epochs=1", trials=2, root=tmp_path)[tiny.NETWORK]
+    name, share = sheet["largest"]
+    assert (name, share) == ("0", len(test.of_class[0]) / len(test))
+    assert sheet["chance"] == 0.5
+    found = sheet["summary"]["synthetic"]
+    shares = [one["per_class"] for one in sheet["synthetic"]]
+    assert found["balanced"] == pytest.approx(sum(map(sum, shares)) / 4)
+    assert 0 <= found["auroc"] <= 1
+
+
+@pytest.mark.parametrize(("mean", "flagged"), [(0.95, True), (0.96, False), (0.7, True)])
+def test_the_largest_class_is_flagged(mean: float, flagged: bool) -> None:
+    found = sheets.flags({"summary": {"synthetic": {"mean": mean, "n": 5}}, "chance": 0.5, "images": 200, "largest": ["a", 0.95]})
+    assert (found == ["no better than always answering the largest class (95.0 % of the images)"]) is flagged
+    assert not sheets.flags({"summary": {"synthetic": {"mean": mean, "n": 5}}, "chance": 0.5, "images": 200, "largest": ["a", 0.5]})
+
+
+def test_scores_of_a_set_that_cannot_be_written_to_are_stored_elsewhere(tmp_path: Path) -> None:
+    tiny.distill(tiny.run(ipc=1), tmp_path / "run")
+    before = sorted(str(path) for path in (tmp_path / "run").rglob("*"))
+    workspace = ds.Workspace(tmp_path / "root", tmp_path)
+    evaluation = Evaluation(load(ds.Protocol, "dc:epochs=1"), load(ds.Architecture, tiny.NETWORK), tiny.splits().train, tiny.splits().test)
+    sheet = workspace.score(tmp_path / "run", evaluation, trials=1, out=tmp_path / "mine")
+    assert sorted(str(path) for path in (tmp_path / "run").rglob("*")) == before
+    assert [one["summary"] for one in sheets.read_sheets(tmp_path / "run", tmp_path / "mine")] == [sheet["summary"]]
+    page = workspace.report([tmp_path / "run"], tmp_path / "page.html", scores=tmp_path / "mine").read_text()
+    assert "balanced" in page

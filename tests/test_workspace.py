@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import datastill as ds
@@ -12,7 +13,7 @@ from datastill.protocols.dc import DC
 from datastill.recipes import read_recipe
 from datastill.studies import read_study
 from datastill.workspace import Workspace
-from kit import Told, input_error
+from kit import Call, Told, input_error
 
 CHANGES = ["method.iterations=3", "method.batch_real=8", f"network={tiny.NETWORK}", "protocol.epochs=1", "protocol.augment=none",
            "data.validation=0.1"]
@@ -106,3 +107,22 @@ def test_studies_and_plans(workspace: Workspace, tmp_path: Path) -> None:
     assert [row["arm"] for row in results["rows"]] == ["plain", "fewer"]
     assert sorted(path.name for path in workspace.study_folder("mine").iterdir()) == ["index.html", "results.json", "table.md"]
     assert [one[3] for one in workspace.foresee(study).arms] == [0, 0]
+
+
+def test_a_set_whose_data_moved_is_scored(tmp_path: Path, run_cli: Call) -> None:
+    digits = tiny.splits().train
+    arrays = {"x_train": digits.pixels[:, 0].numpy(), "y_train": digits.targets.numpy()}
+    np.savez(tmp_path / "here.npz", **arrays)
+    np.savez(tmp_path / "other.npz", x_train=255 - arrays["x_train"], y_train=arrays["y_train"])
+    folder, students = tmp_path / "run", ("--network", "mlp:width=4", "--protocol", "dc:epochs=1", "--trials", "1")
+    ds.Workspace(tmp_path, tmp_path).distill(ds.Run(
+        method="random", ipc=1, network=tiny.NETWORK, data={"source": "npz", "path": str(tmp_path / "here.npz")}), folder)
+    (tmp_path / "here.npz").rename(tmp_path / "there.npz")
+    code, _, err = run_cli("evaluate", str(folder), *students)
+    assert code == 2
+    assert "here.npz" in err
+    assert "if the data were moved: --data-path" in err
+    assert run_cli("evaluate", str(folder), *students, "--data-path", str(tmp_path / "there.npz"))[0] == 0
+    code, _, err = run_cli("evaluate", str(folder), *students, "--data-path", str(tmp_path / "other.npz"))
+    assert code == 2
+    assert "is not the data" in err

@@ -73,6 +73,8 @@ Root = Annotated[Path, typer.Option(
     envvar="DATASTILL_ROOT", help="Folder for results: runs/, baselines/, teachers/, studies/.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best available.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")]
+DataPath = Annotated[Path | None, typer.Option(
+    help="Where the data of the set are now, if they were moved: their data.path. The fingerprint must be the same.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that datastill did not write.")]
 DATA_ROOT, ROOT = Path("data"), Path("outputs")
 JUDGES = ("pool.count=1", "pool.seed=1000")  # teachers that no run uses by default
@@ -89,7 +91,7 @@ def quickstart(out: Annotated[Path | None, typer.Option(
     out = out or root / "quickstart"
     run_folder = out / "dm-digits-ipc1"
     distill("dm/digits-ipc1", [], run_folder, DATA_ROOT, ROOT, device)
-    evaluate(run_folder, ["convnet:width=32", "mlp"], None, 5, "test", 0, False, False, DATA_ROOT, out, device)
+    evaluate(run_folder, ["convnet:width=32", "mlp"], None, data_root=DATA_ROOT, root=out, device=device)
     report([run_folder], out / "report.html")
     _say("Next: `datastill list recipes`, or your own images: "
          "`datastill distill dm/digits-ipc1 data.source=folder data.path=PATH data.size=32`")
@@ -134,10 +136,15 @@ def evaluate(folder: Folder,
              snapshots: Annotated[bool, typer.Option(
                  "--snapshots", help="Also score the run's snapshots and report the best: the selection rule of MTT and "
                  "later papers, reported separately.")] = False,
+             auroc: Annotated[bool, typer.Option(
+                 "--auroc", help="Also show the area under the ROC curve, each class against the rest.")] = False,
+             data_path: DataPath = None,
+             out: Annotated[Path | None, typer.Option(
+                 help="Folder for the scores, if that of the set cannot be written to. Default: DIR/scores.")] = None,
              data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
     """Score a distilled set: fresh students, last weights, the whole split, compared with random real images and chance.
 
-    Scores are stored in DIR/scores; a second call runs only what is missing.
+    Scores are stored in DIR/scores (or --out); a second call runs only what is missing.
     """
     from datastill import console
     from datastill.artifact import read_card
@@ -150,21 +157,25 @@ def evaluate(folder: Folder,
                              f"{' '.join(f'--network {one}' for one in name.split(','))}")
     read_card(folder)  # before torch is imported for the device
     workspace = Workspace(root, data_root, device)
-    evaluations = workspace.evaluations(folder, network or [], protocol, split=split, seed=seed)  # type: ignore[arg-type]
+    evaluations = workspace.evaluations(folder, network or [], protocol, split=split, seed=seed,  # type: ignore[arg-type]
+                                        data_path=data_path)
     for evaluation in evaluations:
         with console.progress("score", spec(evaluation.network)) as bar:
-            sheet = workspace.score(folder, evaluation, trials=trials, full=full, snapshots=snapshots, progress=bar)
-        console.show_sheet(sheet)
+            sheet = workspace.score(folder, evaluation, trials=trials, full=full, snapshots=snapshots, out=out,
+                                    progress=bar)
+        console.show_sheet(sheet, auroc)
 
 
 @_command()
 def report(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs.")],
            out: Annotated[Path | None, typer.Option(
                help="The HTML file. Default: DIR/report.html for a single run, report.html for several.")] = None,
+           scores: Annotated[Path | None, typer.Option(
+               help="Folder of the scores, if they are not beside the set (`evaluate --out`).")] = None,
            force: Force = False) -> None:
     """Write one self-contained HTML page about one or more runs: images, curves, scores, how to reproduce."""
     from datastill.workspace import Workspace
-    _say(f"Report: {Workspace.report(folders, out, force=force)}")
+    _say(f"Report: {Workspace.report(folders, out, scores=scores, force=force)}")
 
 
 @_command()
@@ -274,6 +285,7 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
                                  "of kind supervised with seed 1000.")] = None,
                  settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the "
                                      "pool, such as pool.count=2. May be repeated.")] = None,
+                 data_path: DataPath = None,
                  data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
     """Show how well teachers recognize sets during distillation, and how that correlates with the scores.
 
@@ -293,9 +305,8 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     workspace = Workspace(root, data_root, device)
     rows, last, scores = [], [], []
     for folder in folders:
-        artifact.read_card(folder)
-        run = read_run(folder)
-        task = workspace.task(run)
+        card, run = artifact.read_card(folder), read_run(folder)
+        task = run.task(workspace.load_of(card, folder, data_path).train.to(workspace.device), root=root, data_root=data_root)
         check_judges(judges, task.context)
         judges.prepare(task.context)
         judged = judge(folder, run, task.teachers(judges))

@@ -101,23 +101,30 @@ def size(count: int) -> str:
     return f"{count / 2**10:.1f} KiB"
 
 
-def show_sheet(sheet: Mapping[str, Any]) -> None:
-    """The scores of one sheet as a table, with the paired gain and any flags."""
+def show_sheet(sheet: Mapping[str, Any], auroc: bool = False) -> None:
+    """The scores of one sheet as a table, with the paired gain and any flags; ``auroc``: and the area under the curve."""
     table = Table(title=f"{sheet['network']}, protocol {sheet['protocol']['kind']}, {sheet['split']} split "
                         f"({sheet['images']} images), ipc {sheet['ipc']}", title_justify="left")
-    for column, justify in (("trained on", "left"), ("accuracy %", "right"), ("std", "right"), ("trials", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("trained on")
+    more = ["AUROC %"] if auroc else []
+    for column in ("accuracy %", "std", "balanced %", *more, "trials"):
+        table.add_column(column, justify="right")
     words = {"synthetic": "distilled images", "random": "random real images", "full": "all training images"}
     for subject, word in words.items():
         if found := sheet["summary"].get(subject):
             std = "-" if found["n"] == 1 else f"{100 * found['std']:.1f}"
-            table.add_row(word, f"{100 * found['mean']:.1f}", std, str(found["n"]))
+            area = [f"{100 * found['auroc']:.1f}" if "auroc" in found else "-"] if auroc else []
+            table.add_row(word, f"{100 * found['mean']:.1f}", std, f"{100 * found['balanced']:.1f}", *area, str(found["n"]))
     if chosen := sheet.get("selected"):
         best = statistics(chosen["accuracy"])
         std = f"{100 * best['std']:.1f}" if best["n"] > 1 else "-"
         word = f"best of {chosen['of']} snapshots (iteration {chosen['iteration']})"
-        table.add_row(word, f"{100 * best['mean']:.1f}", std, str(best["n"]))
-    table.add_row("chance", f"{100 * sheet['chance']:.1f}", "", "")
+        table.add_row(word, f"{100 * best['mean']:.1f}", std, "", *([""] if auroc else []), str(best["n"]))
+    chance = f"{100 * sheet['chance']:.1f}"
+    table.add_row("chance", chance, "", chance)
+    name, share = sheet.get("largest", ("", 0.0))
+    if share > 1.001 * sheet["chance"]:
+        table.add_row(f"always the largest class ({escape(name)})", f"{100 * share:.1f}", "", chance)
     out.print(table)
     if gain := sheet["summary"].get("gain"):
         interval = f", 95 % interval {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}" if "low" in gain else ""

@@ -18,7 +18,8 @@ from datastill.nets import Architecture, fresh
 from datastill.nets.convnet import ConvNet
 from datastill.progress import Progress
 from datastill.rng import RNG
-from datastill.train import Examples, Fixed, accuracies
+from datastill.statistics import auroc
+from datastill.train import Examples, Fixed, predict, right_of_class
 
 if TYPE_CHECKING:
     from datastill.distilled import Distilled
@@ -28,12 +29,16 @@ Split = Literal["test", "validation"]
 
 
 class Score(Description):
-    """Accuracy of one student's last weights on all images of a split, as a fraction; ``per_class`` in class order."""
+    """Accuracy of one student's last weights on all images of a split, as a fraction; ``per_class`` in class order.
+
+    auroc: area under the ROC curve of each class against the rest, mean over classes; None in files of earlier versions.
+    """
 
     trial: int = Field(ge=0)
     accuracy: float = Field(ge=0.0, le=1.0)
     per_class: tuple[float | None, ...]  # None for a class without images in the split
     seconds: float = Field(ge=0.0)
+    auroc: float | None = Field(default=None, ge=0.0, le=1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +63,12 @@ class Evaluation:
     def chance(self) -> float:
         """The accuracy of guessing, as a fraction."""
         return 1 / len(self.images.classes)
+
+    @property
+    def largest(self) -> tuple[str, float]:
+        """The class most of the images are of, and its share: the accuracy of always answering it."""
+        counts = torch.bincount(self.images.targets.cpu(), minlength=len(self.images.classes))
+        return self.images.classes[int(counts.argmax())], int(counts.max()) / len(self.images)
 
     def protocol_for(self, lr: float | None) -> Protocol:
         """The protocol with its settings for this network and for a set with this learned learning rate filled in."""
@@ -101,11 +112,13 @@ def student(examples: Any, protocol: Protocol, network: Architecture, images: Im
     began = time.perf_counter()
     net = fresh(network, images.shape, len(images.classes), rng("network"), images.device)
     protocol.train(net, _frozen(examples), rng("train"), progress)
-    shares = accuracies(net, images)
+    logits = predict(net, images)
+    shares = right_of_class(logits, images)
     counts = torch.bincount(images.targets.cpu(), minlength=len(images.classes))
     accuracy = float((shares.nan_to_num() * counts).sum() / counts.sum())
     return Score(trial=trial, accuracy=accuracy, seconds=round(time.perf_counter() - began, 2),
-                 per_class=tuple(None if math.isnan(v) else v for v in shares.tolist()))
+                 per_class=tuple(None if math.isnan(v) else v for v in shares.tolist()),
+                 auroc=auroc(logits.softmax(1).numpy(), images.targets.cpu().numpy()))
 
 
 def _frozen(examples: Any) -> Examples:

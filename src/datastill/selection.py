@@ -11,7 +11,7 @@ from datastill.errors import InputError
 from datastill.files import sha256
 from datastill.progress import Progress
 from datastill.scoring import Evaluation
-from datastill.sheets import describe, place_of, read
+from datastill.sheets import SCORES, describe, place_of, read
 from datastill.statistics import average
 from datastill.store import write_record
 from datastill.trials import own_trials
@@ -32,7 +32,7 @@ def check_snapshots(folder: Path) -> dict[int, Path]:
     return paths
 
 
-def select(folder: Path, distilled: Distilled, evaluation: Evaluation, *, trials: int = 5,
+def select(folder: Path, distilled: Distilled, evaluation: Evaluation, *, scores: Path | None = None, trials: int = 5,
            progress: Progress = Progress()) -> dict[str, Any]:
     """Score every snapshot of a scored run and store the best mean in its sheet, under ``selected``.
 
@@ -45,7 +45,8 @@ def select(folder: Path, distilled: Distilled, evaluation: Evaluation, *, trials
     from datastill.distilled import Distilled
 
     paths = check_snapshots(folder)
-    own = place_of(folder, describe(sha256(folder / TENSORS), distilled, evaluation))
+    scores = scores or folder / SCORES
+    own = place_of(scores, describe(sha256(folder / TENSORS), distilled, evaluation))
     if not own.exists():
         raise InputError(f"{folder} has not been scored by this protocol yet; score it before its snapshots")
     found: dict[int, list[float]] = {}
@@ -54,7 +55,7 @@ def select(folder: Path, distilled: Distilled, evaluation: Evaluation, *, trials
         one = Distilled(tensors, distilled.card, distilled.whitening).to(distilled.device)
         sheet = describe(sha256(path), one, evaluation)
         part = progress.part(number, len(paths), "snapshots")
-        found[iteration] = [s.accuracy for s in own_trials(folder, sheet, one, evaluation, trials, part)]
+        found[iteration] = [s.accuracy for s in own_trials(scores, sheet, one, evaluation, trials, part)]
     means = {iteration: average(accuracies) for iteration, accuracies in found.items()}
     best = max(means, key=lambda iteration: means[iteration])
     selected = {"split": evaluation.split, "of": len(paths), "iteration": best, "accuracy": found[best], "means": means}

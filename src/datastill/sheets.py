@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,12 +17,13 @@ from datastill.errors import InputError
 from datastill.files import sha256
 from datastill.nets import Architecture
 from datastill.scoring import Evaluation, Score, Split, guessing, learned_lr
-from datastill.statistics import statistics
+from datastill.statistics import average, statistics
 from datastill.store import read_record
 
 if TYPE_CHECKING:
     from datastill.distilled import Distilled
 
+SCORES = "scores"  # in the folder of a set, unless its scores are stored elsewhere
 Subject = Literal["synthetic", "random", "full"]
 SUBJECTS: tuple[Subject, ...] = ("synthetic", "random", "full")
 
@@ -60,14 +61,15 @@ def describe(subject: str, distilled: Distilled, evaluation: Evaluation) -> Shee
                  ipc=int(distilled.card["ipc"]))
 
 
-def place_of(folder: Path, sheet: Sheet) -> Path:
-    """Where the trials of a set of this run are stored."""
-    return folder / "scores" / f"{digest(sheet)}.json"
+def place_of(scores: Path, sheet: Sheet) -> Path:
+    """The file of a sheet in a folder of scores."""
+    return scores / f"{digest(sheet)}.json"
 
 
 def scored(folder: Path, distilled: Distilled, evaluation: Evaluation) -> int:
     """The number of finished trials of the set in the folder. Raises InputError for a damaged sheet."""
-    return len(read(place_of(folder, describe(sha256(folder / TENSORS), distilled, evaluation))).get("synthetic", []))
+    sheet = describe(sha256(folder / TENSORS), distilled, evaluation)
+    return len(read(place_of(folder / SCORES, sheet)).get("synthetic", []))
 
 
 def facts(sheet: Sheet) -> dict[str, Any]:
@@ -113,14 +115,16 @@ def _unreadable(path: Path, why: object) -> InputError:
     return InputError(f"{path} is not a readable score file ({' '.join(str(why).split())}); delete it to score again")
 
 
-def read_sheets(folder: Path) -> list[dict[str, Any]]:
+def read_sheets(folder: Path, scores: Path | None = None) -> list[dict[str, Any]]:
     """All finished score sheets of the set that is in the folder now, by split, network and protocol.
+
+    scores: the folder they are in; by default ``scores`` beside the set.
 
     Sheets of another set (left from before, or copied there) are left out. Raises InputError for a damaged one.
     """
     subject = sha256(folder / TENSORS)
     found = []
-    for path in sorted((folder / "scores").glob("*.json")):
+    for path in sorted((scores or folder / SCORES).glob("*.json")):
         sheet = read(path)
         if "summary" not in sheet or sheet.get("subject") != subject:
             continue
@@ -134,27 +138,39 @@ def read_sheets(folder: Path) -> list[dict[str, Any]]:
 
 
 def summary(sheet: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Mean, sample standard deviation and number of trials of each subject (fractions), and under ``gain`` the difference
-    synthetic - random, paired by trial, with its 95 % confidence interval (Student's t)."""
+    """Mean, sample standard deviation and number of trials of each subject (fractions), its mean balanced accuracy and
+    AUROC, and under ``gain`` the difference synthetic - random, paired by trial, with its 95 % confidence interval
+    (Student's t)."""
     accuracy: dict[str, list[float]] = {s: [one["accuracy"] for one in sheet[s]] for s in SUBJECTS if s in sheet}
-    found = {s: statistics(values) for s, values in accuracy.items()}
+    found = {s: {**statistics(values), **_more(sheet[s])} for s, values in accuracy.items()}
     pairs = list(zip(accuracy.get("synthetic", []), accuracy.get("random", []), strict=False))
     if pairs:
         found["gain"] = statistics([a - b for a, b in pairs])
     return found
 
 
+def _more(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means over trials of what they have besides accuracy."""
+    known = [[v for v in one.get("per_class", ()) if v is not None] for one in trials]
+    measured = {"balanced": [average(one) for one in known if one],
+                "auroc": [one["auroc"] for one in trials if one.get("auroc") is not None]}
+    return {name: average(values) for name, values in measured.items() if values}
+
+
 def flags(sheet: Mapping[str, Any]) -> list[str]:
     """Problems with a score, in words, best known first: the sanity floor. An empty list if there are none.
 
     At chance: the mean is within two standard deviations of what guessing gives on this many images, or less than a tenth
-    above chance. Below random real images: the mean paired gain is negative. (Both thresholds are ours.) Compared with
+    above chance. No better than always answering the largest class, if the images are of some classes more than of others.
+    Below random real images: the mean paired gain is negative. (Both thresholds are ours.) Compared with
     random real images under other labels.
     """
     found, floor = sheet["summary"], guessing(sheet["chance"], sheet["images"])
     flagged = []
     if found["synthetic"]["mean"] <= floor:
         flagged.append("no better than guessing")
+    elif (share := sheet.get("largest", [None, 0.0])[1]) > sheet["chance"] and found["synthetic"]["mean"] < share + 1e-9:
+        flagged.append(f"no better than always answering the largest class ({100 * share:.1f} % of the images)")
     if "random" in found and found["random"]["mean"] <= floor:
         flagged.append("random real images no better than guessing: this protocol does not train this network")
     gain = found.get("gain")

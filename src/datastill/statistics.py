@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MOST = 10_000  # seeds; beyond that, a difference is reported as too small to decide
 
@@ -44,6 +47,21 @@ def _half(n: int, std: float) -> float:
     """Half the width of the 95 % confidence interval of a mean."""
     from scipy import stats
     return float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n)
+
+
+def auroc(scores: np.ndarray, targets: np.ndarray) -> float | None:
+    """Area under the ROC curve of each class against the rest, mean over the classes that occur; None for a single class.
+
+    scores (N, K), targets (N,) class numbers. From the ranks of the scores (Mann & Whitney 1947); ties count half.
+    """
+    from scipy.stats import rankdata
+    areas = []
+    for c, column in enumerate(scores.T):
+        mine = targets == c
+        ours, others = int(mine.sum()), int((~mine).sum())
+        if ours and others:
+            areas.append((float(rankdata(column)[mine].sum()) - ours * (ours + 1) / 2) / (ours * others))
+    return average(areas) if areas else None
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:

@@ -223,21 +223,31 @@ def _optimizer(name: Optimizer, network: nn.Module, lr: float, momentum: float, 
     return torch.optim.AdamW(network.parameters(), lr, betas=(momentum, 0.999), weight_decay=decay)
 
 
-@no_grad
 def accuracies(network: nn.Module, images: Images) -> Tensor:
-    """Share of correct predictions in each class, (K,) float64, in evaluation mode; NaN for a class without images.
+    """Share of correct predictions in each class, (K,) float64; NaN for a class without images. Raises RunError."""
+    return right_of_class(predict(network, images), images)
 
-    Raises RunError if the network's outputs are not finite, since there is no accuracy then.
+
+def right_of_class(logits: Tensor, images: Images) -> Tensor:
+    """The same from the logits (N, K) of all images."""
+    targets, classes = images.targets.cpu(), len(images.classes)
+    right = torch.bincount(targets[logits.argmax(1) == targets], minlength=classes).double()
+    return right / torch.bincount(targets, minlength=classes)
+
+
+@no_grad
+def predict(network: nn.Module, images: Images) -> Tensor:
+    """Logits (N, K) of all images, in evaluation mode; on the CPU.
+
+    Raises RunError if they are not finite, since there is no accuracy then.
     """
     network.eval()
-    right = torch.zeros(len(images.classes), dtype=torch.float64)
+    found = []
     one = images.batch(torch.zeros(1, dtype=torch.long)).x
     with computing(images.device):
         for rows in torch.arange(len(images)).split(chunk_size(network, one.expand(1000, -1, -1, -1))):
-            batch = images.batch(rows)
-            logits = network(batch.x)
+            logits = network(images.batch(rows).x)
             if not bool(torch.isfinite(logits).all()):
                 raise RunError("training diverged: the student's outputs are not finite; lower the protocol's lr")
-            hit = logits.argmax(1) == batch.y.argmax(1)
-            right += batch.y[hit].sum(0).cpu().double()
-    return right / torch.bincount(images.targets.cpu(), minlength=len(images.classes))
+            found.append(logits.cpu())
+    return torch.cat(found)

@@ -15,29 +15,32 @@ from datastill.files import make_folder, sha256
 from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.scoring import Evaluation, Score, check_alike, check_student, student
-from datastill.sheets import SUBJECTS, Sheet, Subject, describe, facts, flags, place_of, read, stored, summary
+from datastill.sheets import SCORES, SUBJECTS, Sheet, Subject, describe, facts, flags, place_of, read, stored, summary
 from datastill.store import write_record
 
 if TYPE_CHECKING:
     from datastill.distilled import Distilled
 
 
-def score(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselines: Path, trials: int = 5,
-          full: bool = False, labeler: Labeler | None = None, progress: Progress = Progress()) -> dict[str, Any]:
+def score(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselines: Path, scores: Path | None = None,
+          trials: int = 5, full: bool = False, labeler: Labeler | None = None,
+          progress: Progress = Progress()) -> dict[str, Any]:
     """Score an artifact beside random real images (drawn again each trial) and, on request, the full training data.
 
-    labeler: gives the random images soft labels, if the set's are soft.
+    scores: folder of the sheet, by default ``folder/scores``. labeler: gives the random images soft labels, if the set's are
+    soft.
 
-    Each trial is written when it is done, to ``folder/scores/<digest>.json`` and, for the baselines, to ``baselines``, where
-    they are shared by all sets of that data, ipc and protocol; a second call runs only what is missing, and no
-    measurement is ever dropped. Returns the sheet of all finished trials. Raises InputError like ``evaluate``.
+    Each trial is written when it is done, to ``<digest>.json`` in the folder of scores and, for the baselines, to
+    ``baselines``, where they are shared by all sets of that data, ipc and protocol; a second call runs only what is missing,
+    and no measurement is ever dropped. Returns the sheet of all finished trials. Raises InputError like ``evaluate``.
     """
     check_alike(distilled, evaluation.images)
     check_student(evaluation.network, evaluation.images)
     sheet = describe(sha256(folder / TENSORS), distilled, evaluation)
-    for place in (folder / "scores", baselines):
+    scores = scores or folder / SCORES
+    for place in (scores, baselines):
         make_folder(place)
-    path = place_of(folder, sheet)
+    path = place_of(scores, sheet)
     before = read(path)
     about = {"data": distilled.card["data"], **_measured_on(evaluation)}
     soft = labeler is not None and distilled.card["labels"] == "soft"
@@ -58,13 +61,13 @@ def score(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselin
     return result
 
 
-def own_trials(folder: Path, sheet: Sheet, distilled: Distilled, evaluation: Evaluation, trials: int,
+def own_trials(scores: Path, sheet: Sheet, distilled: Distilled, evaluation: Evaluation, trials: int,
                progress: Progress = Progress()) -> list[Score]:
     """The trials of a sheet's own set, without baselines; the missing ones are run and stored."""
-    make_folder(folder / "scores")
+    make_folder(scores)
     run = _students("synthetic", lambda trial: distilled, sheet, evaluation, trials, progress)
     header = {**facts(sheet), "images": len(evaluation.images)}
-    return _trials(place_of(folder, sheet), trials, run, header, "synthetic")[:trials]
+    return _trials(place_of(scores, sheet), trials, run, header, "synthetic")[:trials]
 
 
 def random_real(evaluation: Evaluation, ipc: int, *, baselines: Path, trials: int = 5,
@@ -93,7 +96,7 @@ def _of(subject: Subject, sheet: Sheet, labeler: Labeler | None) -> Sheet:
 
 def _measured_on(evaluation: Evaluation) -> dict[str, Any]:
     """What a score file records about the images it was measured on."""
-    return {"images": len(evaluation.images), "chance": evaluation.chance}
+    return {"images": len(evaluation.images), "chance": evaluation.chance, "largest": list(evaluation.largest)}
 
 
 def _students(subject: Subject, examples: Callable[[int], Any], sheet: Sheet, evaluation: Evaluation, count: int,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from datastill.artifact import CARD, load
 from datastill.core import Protocol
 from datastill.data import Data, Splits
+from datastill.data.given import Given
 from datastill.description import load as describe
 from datastill.errors import InputError
 from datastill.nets import Architecture
@@ -88,28 +89,45 @@ class Workspace(Place):
         return Teachers(pool, context)
 
     def evaluations(self, folder: Path, networks: Sequence[Architecture | str] = (),
-                    protocol: Protocol | str | None = None, *, split: Split = "test", seed: int = 0) -> list[Evaluation]:
+                    protocol: Protocol | str | None = None, *, split: Split = "test", seed: int = 0,
+                    data_path: Path | str | None = None) -> list[Evaluation]:
         """How to score a distilled set, one evaluation for each kind of student; by default the run's network and the
-        recipe's protocol. Everything is checked before anything is trained; raises InputError."""
+        recipe's protocol. data_path: where its data are now, if they were moved; their fingerprint must be the same.
+        Everything is checked before anything is trained; raises InputError."""
         card = load(folder).card
-        data = describe(Data, card["run"]["data"])  # its method is not needed, so it need not be importable here
         how = describe(Protocol, protocol or card.get("protocol", DC()))  # type: ignore[type-abstract]
         students = [describe(Architecture, name) for name in networks or [card["run"]["network"]]]  # type: ignore[type-abstract]
-        splits = self.load(data)
-        if splits.train.fingerprint != card["data"]["fingerprint"]:
-            raise InputError(f"{data.name} under {self.data_root} is not the data {folder} was distilled from (fingerprint "
-                             f"{splits.train.fingerprint}, expected {card['data']['fingerprint']})")
+        splits = self.load_of(card, folder, data_path)
         train, images = splits.train.to(self.device), images_of(splits, split).to(self.device)
         for student in students:
             check_student(student, images)
         return [Evaluation(how, student, train, images, split, seed) for student in students]
 
+    def load_of(self, card: Mapping[str, Any], folder: Path, data_path: Path | str | None = None) -> Splits:
+        """The data that the set with this card was distilled from. Raises InputError if they are not there."""
+        data = describe(Data, card["run"]["data"])  # its method is not needed, so it need not be importable here
+        if isinstance(data.source, Given):
+            raise InputError(f"{folder} was distilled from images passed in from Python ({data.name}); score it there, with "
+                             "datastill.score(folder, images, train=...)")
+        if data_path is not None:
+            data = data.model_copy(update={"path": str(data_path)})
+        try:
+            splits = self.load(data)
+        except InputError as error:
+            hint = "" if data_path is not None else "; if the data were moved: --data-path, or --data-root"
+            raise InputError(f"{error}{hint}") from None
+        if splits.train.fingerprint != (wanted := card["data"]["fingerprint"]):
+            raise InputError(f"{data.name} in {data.path or self.data_root} is not the data {folder} was distilled from "
+                             f"(fingerprint {splits.train.fingerprint}, expected {wanted}); give those with --data-path")
+        return splits
+
     def score(self, folder: Path, evaluation: Evaluation | None = None, *, trials: int = 5, full: bool = False,
-              snapshots: bool = False, progress: Progress = Progress()) -> dict[str, Any]:
+              snapshots: bool = False, out: Path | None = None, progress: Progress = Progress()) -> dict[str, Any]:
         """Score a distilled set beside random real images and chance. Returns its sheet (see ``trials.score``).
 
         evaluation: one of ``evaluations``, by default the first. full: one student on the full data too.
-        snapshots: select the best snapshot too, under ``selected`` (see ``selection.select``).
+        snapshots: select the best snapshot too, under ``selected`` (see ``selection.select``). out: folder for the sheet, by
+            default ``folder/scores``; for sets in a folder that cannot be written to.
         """
         evaluation = evaluation or self.evaluations(folder)[0]
         distilled = load(folder).to(self.device)
@@ -121,10 +139,10 @@ class Workspace(Place):
                 made = read_run(folder)
             if made is not None:
                 labels = labeler(made, made.task(evaluation.train, root=self.root, data_root=self.data_root))
-        sheet = score(folder, distilled, evaluation, baselines=self.baselines, trials=trials, full=full, labeler=labels,
-                      progress=progress)
+        sheet = score(folder, distilled, evaluation, baselines=self.baselines, scores=out, trials=trials, full=full,
+                      labeler=labels, progress=progress)
         if snapshots:
-            sheet["selected"] = select(folder, distilled, evaluation, trials=trials, progress=progress)
+            sheet["selected"] = select(folder, distilled, evaluation, scores=out, trials=trials, progress=progress)
         return sheet
 
     def plan(self, recipe: Recipe | Run | str) -> Plan:
@@ -164,12 +182,12 @@ class Workspace(Place):
         return results
 
     @staticmethod
-    def report(folders: Sequence[Path], out: Path | None = None, *, force: bool = False) -> Path:
-        """One page about finished runs, by default ``report.html``, in the folder of a single run; ``force`` replaces a file
-        that is no such page. Raises InputError."""
+    def report(folders: Sequence[Path], out: Path | None = None, *, scores: Path | None = None, force: bool = False) -> Path:
+        """One page about finished runs, by default ``report.html``, in the folder of a single run. scores: folder of their
+        score sheets, if not beside each set. ``force`` replaces a file that is no such page. Raises InputError."""
         from datastill.report import report
         out = out or (folders[0] / "report.html" if len(folders) == 1 else Path("report.html"))
-        return report(folders, out, force=force)
+        return report(folders, out, scores=scores, force=force)
 
 
 def _recipe(what: Recipe | Run | str) -> Recipe:

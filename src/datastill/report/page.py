@@ -45,11 +45,12 @@ class Section:
     python: str
 
 
-def report(folders: Sequence[Path], out: Path, *, force: bool = False) -> Path:
+def report(folders: Sequence[Path], out: Path, *, scores: Path | None = None, force: bool = False) -> Path:
     """Write one self-contained HTML page about finished runs to ``out``, atomically, and return ``out``.
 
     The page depends on the folders only. It shows only the last part of their paths, so that it can be shared. An
-    earlier page is replaced; any other file only with ``force``, and never one of a distilled set.
+    earlier page is replaced; any other file only with ``force``, and never one of a distilled set. ``scores``: folder of the
+    score sheets, by default ``scores`` beside each set.
 
     Raises InputError: no folder, one without a finished artifact, a damaged file in it, a place that cannot be written.
     """
@@ -59,7 +60,7 @@ def report(folders: Sequence[Path], out: Path, *, force: bool = False) -> Path:
     if out.is_dir():
         raise InputError(f"{out} is a folder, expected the name of an HTML file, such as {out / 'report.html'}")
     check_output(out, "a page of datastill", is_page, force)
-    sections = [collect(Path(folder), f"f{i}") for i, folder in enumerate(folders)]
+    sections = [collect(Path(folder), f"f{i}", scores) for i, folder in enumerate(folders)]
     make_folder(out.parent)
     write_atomically(out, render(sections).encode())
     return out
@@ -78,13 +79,13 @@ def render(sections: Sequence[Section]) -> str:
                                                               version=datastill.__version__)
 
 
-def collect(folder: Path, key: str) -> Section:
+def collect(folder: Path, key: str, scores: Path | None = None) -> Section:
     """Read everything about one run. Raises InputError if it is unfinished or damaged."""
     distilled = artifact.load(folder)
     card, name = distilled.card, folder.resolve().name
     run = settings.read(Run, card["run"])
-    with _expecting(folder / "scores"):
-        sheets = score_sheets.read_sheets(folder)
+    with _expecting(scores or folder / score_sheets.SCORES):
+        sheets = score_sheets.read_sheets(folder, scores)
         rows = [words.row(sheet) for sheet in sheets]
         best = words.choose(sheets, "" if run is None else spec(run.network), card.get("protocol"))
         shares = [words.mean_per_class(best or {}, subject) for subject in ("synthetic", "random")]

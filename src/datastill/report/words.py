@@ -35,6 +35,9 @@ class Row(NamedTuple):
     chance: str
     verdict: str
     warn: bool
+    balanced: str
+    auroc: str
+    largest: str
 
 
 class Bar(NamedTuple):
@@ -106,7 +109,19 @@ def row(sheet: Sheet) -> Row:
         seed=sheet["seed"], images=sheet["images"], synthetic=spread(found["synthetic"], count),
         random=spread(found.get("random"), count), full=spread(found.get("full"), count),
         gain=points(gain["mean"]) if gain else "", interval=interval(gain) if gain else "", trials=count,
-        chance=number(100 * sheet["chance"]), verdict=verdict_, warn=warn)
+        chance=number(100 * sheet["chance"]), verdict=verdict_, warn=warn,
+        balanced=_share(found["synthetic"].get("balanced")), auroc=_share(found["synthetic"].get("auroc")),
+        largest=_share(imbalance(sheet)[1] or None))
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else number(100 * value)
+
+
+def imbalance(sheet: Sheet) -> tuple[str, float]:
+    """The largest class and its share, if the images are of some classes more than of others; else 0."""
+    name, share = sheet.get("largest", ("", 0.0))
+    return (name, share) if share > 1.001 * sheet["chance"] else ("", 0.0)
 
 
 def verdict(sheet: Sheet) -> tuple[str, bool]:
@@ -170,7 +185,11 @@ def headline(sheet: Sheet, count: int) -> str:
     text = f"Students trained on {these} reach {_with_std(found['synthetic'])}"
     if "random" in found:
         text += f", those trained on as many random real images {_with_std(found['random'])}"
-    text += f"; chance is {percent(sheet['chance'])}."
+    name, share = imbalance(sheet)
+    always = f", always answering the largest class ({name}) gives {percent(share)}" if share else ""
+    text += f"; chance is {percent(sheet['chance'])}{always}."
+    if share:
+        text += f" Balanced accuracy is {percent(found['synthetic']['balanced'])}."
     if (gain := found.get("gain")) is not None:
         middle = f"95{NBSP}% interval {interval(gain)}, " if gain["n"] > 1 else ""
         text += f" Paired gain {points(gain['mean'])} points, {middle}{trials(gain['n'])}."
@@ -186,6 +205,8 @@ def bars(sheet: Sheet) -> list[Bar]:
     names = {"synthetic": "these images", "random": "random real images", "full": "all training images"}
     found = [Bar(name, sheet["summary"][key]["mean"], percent(sheet["summary"][key]["mean"]))
              for key, name in names.items() if key in sheet["summary"]]
+    if (share := imbalance(sheet)[1]):
+        found.append(Bar("always the largest class", share, percent(share)))
     return [*found, Bar("chance", sheet["chance"], percent(sheet["chance"]))]
 
 
