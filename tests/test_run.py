@@ -24,7 +24,7 @@ from datastill.description import load
 from datastill.errors import InputError, RunError, Stopped
 from datastill.recipes import read_recipe
 from datastill.run import read_run
-from kit import Told
+from kit import Told, input_error, toy_images
 
 
 def stopped(folder: Path, run: ds.Run, after: int = 1) -> None:
@@ -331,3 +331,19 @@ def test_a_run_is_computed_as_it_asks(tmp_path: Path, monkeypatch: pytest.Monkey
     assert asked == [(torch.device("cpu"), "tf32", True)]
     with pytest.raises(InputError, match=r"precision: input should be 'float32', 'tf32' or 'bfloat16', got 'fp16'"):
         tiny.run(precision="fp16")
+
+
+SHORT = toy_images(classes=3, per_class=6, shape=(1, 8, 8))
+
+
+@pytest.mark.parametrize("method", ["random", "herding", "k_center", "dm", "dsa", "datadam", "mtt"])
+def test_a_class_of_few_images_is_used_several_times_on_request(tmp_path: Path, method: str) -> None:
+    images = SHORT.subset(torch.cat([SHORT.of_class[0], SHORT.of_class[1], SHORT.of_class[2][:2]]))
+    with input_error("ipc 5 is more than the 2 training images of class", "use ipc=2 or less, or with_replacement=true"):
+        ds.distill(tiny.method(method), images, tmp_path / "refused", ipc=5, network=tiny.NETWORK, root=tmp_path)
+    found = ds.distill(tiny.method(method), images, tmp_path / "run", ipc=5, network=tiny.NETWORK, with_replacement=True, root=tmp_path)
+    assert torch.bincount(found.y.argmax(1)).tolist() == [5, 5, 5]
+    start = artifact.read_tensors(tmp_path / "run" / "snapshots" / "000000.safetensors")["view"].flatten(1)
+    assert [len(start[5 * c:5 * c + 5].unique(dim=0)) for c in range(3)] == [5, 5, 2]
+    scores = ds.score(tmp_path / "run", images, train=images, protocol="dc:epochs=1", trials=1, root=tmp_path)
+    assert scores[tiny.NETWORK]["ipc"] == 5

@@ -306,7 +306,8 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     rows, last, scores = [], [], []
     for folder in folders:
         card, run = artifact.read_card(folder), read_run(folder)
-        task = run.task(workspace.load_of(card, folder, data_path).train.to(workspace.device), root=root, data_root=data_root)
+        real = workspace.load_of(card, folder, data_path).train.to(workspace.device)
+        task = run.task(real, root=root, data_root=data_root)
         check_judges(judges, task.context)
         judges.prepare(task.context)
         judged = judge(folder, run, task.teachers(judges))

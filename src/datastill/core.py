@@ -105,8 +105,10 @@ class Task:
         return autocast(self.device, self.precision)
 
     def random_real(self, ipc: int, rng: RNG) -> Batch:
-        """``ipc`` random training images per class without replacement, in class order."""
-        return self.real.batch(torch.cat([self.real.draw(ipc, rng(c), of_class=c) for c in range(self.classes)]))
+        """``ipc`` random training images per class, in class order; without replacement, but a class of fewer images gives
+        each of them several times (see ``filled``)."""
+        drawn = [filled(self.real.draw(ipc, rng(c), of_class=c), ipc) for c in range(self.classes)]
+        return self.real.batch(torch.cat(drawn))
 
     def first_images(self, ipc: int, init: Literal["real", "noise"], rng: RNG) -> Batch:
         """What a method starts from: random real images, or standard normal noise with their labels."""
@@ -357,12 +359,17 @@ class Protocol(Family):
         return self
 
 
-def check_ipc(real: Images, ipc: int) -> None:
-    """Check that every class has at least ``ipc`` images. Raises InputError."""
+def filled(rows: Tensor, count: int) -> Tensor:
+    """The first ``count`` rows, from the beginning again if there are fewer."""
+    return rows if len(rows) == count else rows.repeat(-(-count // len(rows)))[:count]
+
+
+def check_ipc(real: Images, ipc: int, otherwise: str = "") -> None:
+    """Check that every class has at least ``ipc`` images. Raises InputError; ``otherwise``: what else can be done."""
     smallest = min(range(len(real.classes)), key=lambda c: len(real.of_class[c]))
     if (there := len(real.of_class[smallest])) < ipc:
         raise InputError(f"ipc {ipc} is more than the {there} training images of class {real.classes[smallest]!r}; "
-                         f"use ipc={there} or less")
+                         f"use ipc={there} or less{otherwise}")
 
 
 def check_network(network: Architecture, images: Images) -> None:

@@ -43,6 +43,9 @@ class Run(Description):
         images that no other part starts from. A run of its own, for sets that do not fit in memory; ``datastill merge``
         merges the parts. ``ipc`` is that of the whole.
     start_from: folder of a finished set to continue from; images it does not have start as the method says.
+    with_replacement: whether a class of fewer images than ``ipc`` starts from each of them several times, so that every
+        class still has ``ipc`` images; otherwise such a run is refused. Equal images stay equal if nothing random tells them
+        apart.
     precision: "float32" disables TF32 on a GPU. "tf32" allows it for matrix products and convolutions, except where
         teachers and other networks are trained along the way. "bfloat16" applies to the networks whose features are
         matched, faster if the processor has instructions for it; matched gradients, and students, stay float32. Both
@@ -58,6 +61,7 @@ class Run(Description):
     ipc: int = Field(default=10, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
     shard: tuple[int, int] = (0, 1)
+    with_replacement: bool = False
     start_from: Annotated[str | None, NOT_DECISIVE] = None  # its content is decisive: see digest
     precision: Precision = "float32"
     deterministic: Annotated[bool, NOT_DECISIVE] = False
@@ -124,13 +128,14 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
     what to change."""
     task = run.task(images, root=root, data_root=data_root, progress=progress)
     real, (number, of) = images, run.shard
-    check_ipc(real, run.ipc)
+    if not run.with_replacement:
+        check_ipc(real, run.ipc, ", or with_replacement=true to use images of small classes several times")
     smallest = min(range(task.classes), key=lambda c: len(real.of_class[c]))
-    there = len(real.of_class[smallest])
-    if (own := len(real.of_class[smallest][number::of])) < (ipc := len(run.rows)):
+    there, ipc = len(real.of_class[smallest]), len(run.rows)
+    if (own := len(real.of_class[smallest][number::of])) < (1 if run.with_replacement else ipc):
+        advice = f"use ipc={there // of * of} or less" if there >= of else f"use {there} parts or fewer"
         raise InputError(f"shard {number} of {of} needs {ipc} images per class, but starts from only {own} of the {there} "
-                         f"training images of class {real.classes[smallest]!r} (one in {of}); use ipc={there // of * of} "
-                         "or less")
+                         f"training images of class {real.classes[smallest]!r} (one in {of}); {advice}")
     _check_needs(run)
     run.parametrization.check(task, ipc)
     check_network(run.network, real)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from datastill.core import Task
+from datastill.core import Task, filled
 from datastill.data import Batch
 from datastill.functional.labels import mean_of_right
 from datastill.late import nn, no_grad, torch
@@ -43,5 +43,5 @@ def recognized(task: Task, pool: Pool, ipc: int, rng: RNG) -> Batch:
             wrong.append(part[~hit])
             if sum(map(len, right)) >= ipc:
                 break
-        rows.append(torch.cat([*right, *wrong])[:ipc])
+        rows.append(filled(torch.cat([*right, *wrong]), ipc))
     return task.real.batch(torch.cat(rows))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from datastill.core import Method, Step, Task
+from datastill.core import Method, Step, Task, filled
 from datastill.functional.coresets import herding, k_center
 from datastill.late import nn, no_grad, torch
 from datastill.rng import RNG
@@ -39,7 +39,7 @@ class Coreset(Method):
             return task.synthetic(task.random_real(ipc, rng("random")), rng=rng("encode"))
         pick = herding if self.choose == "herding" else k_center
         net = self._trained(task, rng)
-        rows = [pool[pick(_features(net, task, pool), ipc)] for pool in task.real.of_class]
+        rows = [filled(pool[pick(_features(net, task, pool), min(ipc, len(pool)))], ipc) for pool in task.real.of_class]
         return task.synthetic(task.real.batch(torch.cat(rows)), rng=rng("encode"))
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
