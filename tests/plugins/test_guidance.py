@@ -141,7 +141,7 @@ def test_another_label_space_is_for_cclom(tmp_path: Path) -> None:
     pixels, labels = train.pixels[few].permute(0, 2, 3, 1).numpy(), train.targets[few].numpy()
     np.savez(tmp_path / "few.npz", x_train=pixels, y_train=labels, x_test=pixels[:9], y_test=labels[:9])
     fewer = {**tiny.POOL, "batch_size": 64, "data": {"source": "npz", "path": str(tmp_path / "few.npz")}}
-    with input_error("clom needs teachers of the same classes in the same order: they know 3 (0, 1, 2), the run has 10",
+    with input_error("clom needs teachers of the run's classes: convnet:width=4,depth=2 knows 3 (0, 1, 2), the run has 10",
                      "use cclom"):
         guided("clom", pool=fewer)
     task, plugin = guided("cclom", pool=fewer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision import models
 
 import datastill as ds
@@ -19,8 +21,10 @@ from datastill.data.domain import bring
 from datastill.description import load
 from datastill.digest import dump
 from datastill.errors import InputError
+from datastill.functional.guidance import clom
 from datastill.nets import Architecture
 from datastill.teachers import Context, Pool, Teachers
+from datastill.teachers._names import outputs_for
 from datastill.teachers._snapshots import flat
 from datastill.teachers._weights import read_weights
 from datastill.teachers.pretrained import Pretrained
@@ -78,8 +82,11 @@ def test_wrapped_prefixed_and_in_order(tmp_path: Path) -> None:
     wrapped = {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in weights.items()}}
     torch.save(wrapped, tmp_path / "wrapped.pt")
     foreign = OrderedDict((f"layers.{i}", value) for i, value in enumerate(weights.values()))
-    for path in (tmp_path / "wrapped.pt", Path(saved(tmp_path / "order.pt", dict(foreign)))):
-        assert torch.equal(flat(pool(files=[str(path)]).load(context(tmp_path), 0, 0).network), flat(network()))
+    other = saved(tmp_path / "order.pt", dict(foreign))
+    with input_error("no tensor features.conv1.weight", "the shapes are those of this network in its order", "set match=order"):
+        pool(files=[other]).load(context(tmp_path), 0, 0)
+    for given in (pool(files=[str(tmp_path / "wrapped.pt")]), pool(files=[other], match="order")):
+        assert torch.equal(flat(given.load(context(tmp_path), 0, 0).network), flat(network()))
 
 
 def test_a_file_by_the_names_of_torchvision(tmp_path: Path) -> None:
@@ -98,7 +105,7 @@ def test_the_number_of_classes_is_that_of_the_file(tmp_path: Path) -> None:
     assert given.domain(context(tmp_path)).classes == tuple("0123456")
     assert given.load(context(tmp_path), 0, 0).logits(tiny.splits().train.batch(torch.arange(2)).x).shape == (2, 7)
     run = tiny.run(plugins={"clom": {"pool": {"kind": "pretrained", "networks": [NET], "files": [name]}}})
-    with input_error("they know 7 (0, 1, 2, ...), the run has 10", "use cclom"):
+    with input_error("knows 7 (0, 1, 2, ...), the run has 10", "use cclom"):
         run.plugins[0].check(tiny.task(run), 1)
     assert pool(files=[name], classes=list("abcdefg")).domain(context(tmp_path)).classes == tuple("abcdefg")
 
@@ -110,7 +117,7 @@ def test_outputs_that_are_the_runs_classes_by_other_names(tmp_path: Path) -> Non
     def guided(**options: Any) -> Any:
         return tiny.run(plugins={"clom": {"pool": {"kind": "pretrained", "networks": [NET], "files": [name], **options}}})
 
-    with input_error("they know 10 (zero, one, two, ...), the run has 10 (0, 1, 2, ...)", "classes=run", "use cclom"):
+    with input_error("knows 10 (zero, one, two, ...), the run has 10 (0, 1, 2, ...)", "classes=run", "use cclom"):
         guided(classes=words).plugins[0].check(tiny.task(guided()), 1)
     run = guided(classes="run")
     run.plugins[0].check(tiny.task(run), 1)
@@ -119,6 +126,46 @@ def test_outputs_that_are_the_runs_classes_by_other_names(tmp_path: Path) -> Non
     seven = saved(tmp_path / "seven.pt", dict(network(classes=7).state_dict()))
     with input_error("classes run", "seven.pt has 7 outputs, the run has 10 classes", "leave classes out"):
         pool(files=[seven], classes="run").check(context(tmp_path))
+
+
+def test_outputs_of_the_runs_classes_and_more(tmp_path: Path) -> None:
+    """The teacher's columns are taken in the run's order, whatever the names look like."""
+    names = ["Nine", "eight!", "two", "six", "SEVEN", "five", "four", "three", "one", "zero", "eleven", "Twelve"]
+    teacher = pool(files=[saved(tmp_path / "more.pt", dict(network(classes=12).state_dict()))], classes=names)
+    real = replace(tiny.splits().train, classes=("zero", "ONE", "Two", "three", "four", "five", "six", "seven", "eight!", "nine"))
+    one = teacher.load(Context(real, tmp_path, tmp_path), 0, 0)
+    x = real.batch(torch.arange(4)).x
+    wanted = one.logits(x)[:, [9, 8, 2, 7, 6, 5, 3, 4, 1, 0]]
+    assert torch.equal(one.class_logits(x), wanted)
+    assert torch.equal(clom(one, x, torch.tensor([0, 1, 2, 3])), F.cross_entropy(wanted, torch.tensor([0, 1, 2, 3])))
+
+
+@pytest.mark.parametrize(("known", "wanted", "outputs"), [
+    (("cat", "dog"), ("dog", "cat"), [1, 0]),
+    (("Golden Retriever", "sea-lion", "café"), ("cafe", "golden_retriever", "Sea  lion"), [2, 0, 1]),
+    (("tench, Tinca tinca", "goldfish, Carassius auratus"), ("goldfish", "tench"), [1, 0]),
+    (("n01443537", "n01440764"), ("tench (n01440764)", "n01443537"), [1, 0]),
+    (("a", "b", "c"), ("c",), [2]),
+])
+def test_names_written_differently(known: tuple[str, ...], wanted: tuple[str, ...], outputs: list[int]) -> None:
+    assert outputs_for(known, wanted) == outputs
+
+
+def test_wordnet_numbers_and_words_of_imagenet() -> None:
+    words = tuple(models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+    assert outputs_for(words, ("n01440764", "n15075141", "n02123045")) == [0, 999, 281]
+    assert [words[one] for one in outputs_for(words, ("n02123045", "espresso", "Egyptian_cat"))] == ["tabby", "espresso", "Egyptian cat"]
+
+
+@pytest.mark.parametrize(("known", "wanted", "says"), [
+    (("cat", "dog"), ("cat", "dgo"), "class 'dgo' is not among the 2 classes it knows (near: dog)"),
+    (("cat", "CAT", "dog"), ("Cat", "dog"), "class 'Cat' may be several outputs: cat, CAT"),
+    (("cat", "dog"), ("Cat", "cat", "dog"), "classes 'Cat' and 'cat' are the same output, 'cat'"),
+    (("0", "1", "2"), ("0", "1"), "which class each of its 3 numbered outputs is, is not known"),
+])
+def test_names_that_do_not_tell(known: tuple[str, ...], wanted: tuple[str, ...], says: str) -> None:
+    with input_error(says):
+        outputs_for(known, wanted)
 
 
 def test_the_runs_own_network(tmp_path: Path) -> None:
@@ -141,7 +188,7 @@ def test_normalization_of_its_own(tmp_path: Path) -> None:
     ({"shape": [1, 16, 16]}, "tensor classifier.weight has shape (10, 36), the network expects (10, 100)"),
     ({"classes": ["x", "y"]}, "tensor classifier.weight has shape (10, 36), the network expects (2, 36)"),
     ({"networks": ["convnet:width=8,depth=2"]}, "tensor features.conv1.weight has shape (4, 1, 3, 3), the network expects (8, 1"),
-    ({"networks": ["convnet:width=4,depth=3"]}, "no tensor features.conv3.weight (shape (4, 4, 3, 3)) for this network; the weights are from another one"),
+    ({"networks": ["convnet:width=4,depth=3"]}, "no tensor features.conv3.weight (shape (4, 4, 3, 3)) for this network among features.conv1.weight, features.conv1.bias, features.norm1.weight, ...; the weights are from another one"),
 ])
 def test_what_does_not_fit_is_named(options: dict[str, Any], says: str, tmp_path: Path) -> None:
     given = pool(**{"files": [saved(tmp_path / "a.pt")], **options})
@@ -300,7 +347,7 @@ def test_home_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_every_network_of_the_pool_must_know_the_classes(tmp_path: Path) -> None:
     files = [saved(tmp_path / "ten.pt"), saved(tmp_path / "seven.pt", dict(network(classes=7).state_dict()))]
     run = tiny.run(plugins={"clom": {"pool": {"kind": "pretrained", "networks": [NET, NET], "files": files}}})
-    with input_error("they know 7 (0, 1, 2, ...), the run has 10"):
+    with input_error("knows 7 (0, 1, 2, ...), the run has 10"):
         run.plugins[0].check(tiny.task(run), 1)
 
 

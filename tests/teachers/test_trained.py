@@ -392,7 +392,7 @@ def test_a_pool_of_your_own_that_is_not_told_classes(tmp_path: Path) -> None:
     assert torch.equal(weights(blind, context(tmp_path)), weights(blind, Context(shuffled, tmp_path, tmp_path)))
     assert blind.alone(0, 0).model_copy(update={"seed": 9}).seconds(context(tmp_path)) > 0
     clom = tiny.run(plugins=(tiny.plugin("clom", pool=some),))
-    with input_error("they know 4 (0, 90, 180, ...), the run has 10", "use cclom"):
+    with input_error("knows 4 (0, 90, 180, ...), the run has 10", "use cclom"):
         clom.plugins[0].check(tiny.task(clom), 1)
 
 

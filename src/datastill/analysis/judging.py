@@ -16,6 +16,7 @@ from datastill.late import F, no_grad, torch
 from datastill.run import Run
 from datastill.store import read_record, write_record
 from datastill.teachers import Context, Pool, Teacher, Teachers
+from datastill.teachers._names import outputs_for
 
 
 class Judged(NamedTuple):
@@ -38,9 +39,11 @@ def check_judges(pool: Pool, context: Context) -> None:
     """Check that teachers of this pool can judge sets of this data, before any are trained. Raises InputError."""
     pool.check(context)
     for group in range(len(pool.networks)):
-        if (known := pool.domain(context, group).classes) != context.real.classes:
-            raise InputError(f"judges of kind {spec(pool.networks[group])} know {len(known)} other classes, so they "
-                             "cannot judge these sets; choose teachers of the run's data")
+        try:
+            outputs_for(pool.domain(context, group).classes, context.real.classes)
+        except InputError as error:
+            raise InputError(f"judges of kind {spec(pool.networks[group])} cannot judge these sets: {error}; choose "
+                             "teachers of the run's data") from None
 
 
 def judge(folder: Path, run: Run, teachers: Teachers) -> list[Judged]:
@@ -72,10 +75,7 @@ def _one(iteration: int, tensors: dict[str, torch.Tensor], members: Sequence[Tea
     for teacher in members:
         device = next(teacher.network.parameters()).device
         x, y = tensors["images"].to(device), tensors["labels"].to(device)
-        if teacher.domain.classes != teacher.home.classes:
-            raise InputError(f"{teacher.name} knows {len(teacher.domain.classes)} other classes, so it cannot judge "
-                             "this set; choose teachers of the run's data")
-        logits = torch.cat([teacher.logits(part) for part in x.split(teacher.chunk(x))])
+        logits = torch.cat([teacher.class_logits(part) for part in x.split(teacher.chunk(x))])
         entropies.append(float(F.cross_entropy(logits, y)))
         accuracies.append(float(double(logits.argmax(1) == y.argmax(1)).mean()))
     return Judged(iteration, sum(entropies) / len(entropies), sum(accuracies) / len(accuracies))

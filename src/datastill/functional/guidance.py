@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 def clom(teacher: Any, x: Tensor, y: Tensor) -> Tensor:
     """Classification loss of a pre-trained model (Lu et al. 2023, CLoM): mean cross-entropy, a scalar in nats.
 
-    teacher: a ``Teacher``, or any module that returns logits (B, K); frozen, in evaluation mode. x: images (B, C, H, W)
-    normalized as in the teacher's run; y: class indices (B,) or probabilities (B, K). Differentiable once in x; a
-    ``Teacher`` gets the images in chunks, so that memory does not grow with B.
+    teacher: a ``Teacher``, whose logits of the run's classes count, or any module that returns logits (B, K); frozen, in
+    evaluation mode. x: images (B, C, H, W) normalized as in the teacher's run; y: class indices (B,) or probabilities
+    (B, K). Differentiable once in x; a ``Teacher`` gets the images in chunks, so that memory does not grow with B.
 
     >>> clom(torch.nn.Flatten(), torch.zeros(2, 1, 1, 3), torch.tensor([0, 2]))
     tensor(1.0986)
     """
-    logits = getattr(teacher, "logits", teacher)
+    logits = getattr(teacher, "class_logits", None) or getattr(teacher, "logits", teacher)
     return sum_over(lambda part, rows: F.cross_entropy(logits(part), y[rows], reduction="sum") / len(x),
                     x, _chunk(teacher, x))
 

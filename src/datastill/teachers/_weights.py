@@ -62,19 +62,24 @@ def _see_plain(path: Path, name: str, value: Tensor) -> None:
         raise InputError(f"{path}: tensor {name} contains non-finite values; the training it comes from diverged")
 
 
-def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load these weights into a network: by its own names, by its library's names, or in order.
+def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str, in_order: bool = False) -> None:
+    """Load these weights into a network: by its own names or by its library's names, or ``in_order``.
 
     Raises InputError that names the first tensor that does not match.
     """
     wanted = network.state_dict()
     ways = (weights, _renamed(weights, getattr(network, "classifier_path", "")))
-    found = next((names for names in ways if set(wanted) <= set(names)), None) or _in_order(wanted, weights)
+    found = next((names for names in ways if set(wanted) <= set(names)), None)
+    if found is None:
+        found = dict(zip(wanted, weights.values(), strict=True)) if in_order and len(wanted) == len(weights) else weights
     others = [name for name in found if name not in wanted and "aux" not in name.lower()]  # training-only heads are ignored
     for name, like in wanted.items():
         if name not in found:
-            raise InputError(f"{source}: no tensor {name} (shape {tuple(like.shape)}) for this network; the weights are "
-                             f"from another one, with tensors {', '.join(list(weights)[:3])}, ...")
+            alike = [value.shape for value in weights.values()] == [value.shape for value in wanted.values()]
+            why = "the shapes are those of this network in its order: if the layers are too, set match=order" if alike else \
+                "the weights are from another one"
+            raise InputError(f"{source}: no tensor {name} (shape {tuple(like.shape)}) for this network among "
+                             f"{', '.join(list(weights)[:3])}, ...; {why}")
         if found[name].shape != like.shape:
             raise InputError(f"{source}: tensor {name} has shape {tuple(found[name].shape)}, the network expects "
                              f"{tuple(like.shape)}; check that the network's options, classes and image shape are those "
@@ -91,10 +96,3 @@ def _renamed(weights: Mapping[str, Tensor], classifier: str) -> dict[str, Tensor
     """Weights renamed from a library's names to those of a ForeignNetwork."""
     return {f"classifier.{name.removeprefix(classifier + '.')}" if classifier and name.startswith(f"{classifier}.") else
             f"features.{name}": value for name, value in weights.items()}
-
-
-def _in_order(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a network with the same layers but other names: matched tensor by tensor if the counts are equal."""
-    if len(wanted) != len(weights):
-        return dict(weights)
-    return dict(zip(wanted, weights.values(), strict=True))

@@ -25,6 +25,7 @@ from datastill.progress import Progress
 from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.store import once
+from datastill.teachers._names import outputs_for
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,6 +81,19 @@ class Teacher:
         """Logits (B, K) of the teacher's classes for the run's images (B, C, H, W). Raises InputError if it has none."""
         self._see_given("logits")
         return self.network(self.see(x))
+
+    def class_logits(self, x: Tensor) -> Tensor:
+        """Logits (B, K) of the run's classes in the run's order, for the run's images (B, C, H, W), without those of classes
+        that only the teacher knows. Raises InputError if a class of the run has no output."""
+        found = self.logits(x)
+        return found if self.domain.classes == self.home.classes else found[:, self._outputs]
+
+    @cached_property
+    def _outputs(self) -> list[int]:
+        try:
+            return outputs_for(self.domain.classes, self.home.classes)
+        except InputError as error:
+            raise InputError(f"teacher {self.name} does not know the run's classes: {error}") from None
 
     def embed(self, x: Tensor) -> Tensor:
         """Features (B, D) before the classifier for the run's images (B, C, H, W)."""

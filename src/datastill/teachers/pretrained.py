@@ -35,7 +35,7 @@ class Pretrained(Pool):
         the run's own network.
     weights: name of torchvision's weights (IMAGENET1K_V1); for timm, the tag after the network name selects them.
     files: a state dict (.safetensors, .pt, .pth) for each network, or several for a single one. Tensors are matched by
-        our names, by the library's names, or else by their order.
+        our names or by the library's names; with ``match`` "order" by their order, for the same layers under other names.
     mean, std, shape, classes: of the images the networks were trained on: per channel, (C, H, W), names in order. Default:
         those that come with the weights, and for files those of the run's data. classes "run" means that the outputs are the
         run's classes in the run's order, whatever their names in the source of the weights.
@@ -44,6 +44,7 @@ class Pretrained(Pool):
     networks: tuple[Architecture, ...] = (Torchvision(),)
     weights: str = "DEFAULT"
     files: Annotated[tuple[str, ...], NOT_DECISIVE] = ()
+    match: Literal["names", "order"] = "names"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     shape: tuple[int, ...] = ()
@@ -101,7 +102,7 @@ class Pretrained(Pool):
         net = fresh(network, domain.shape, len(domain.classes), RNG("load"), torch.device("cpu"))
         if self.files:
             path = self.files[group + number]
-            fill(net, _read(path, _checksum(path)), path)
+            fill(net, _read(path, _checksum(path)), path, in_order=self.match == "order")
             name, identity = f"{spec(network)}, {Path(path).name}", _checksum(path)
         else:
             fill(net, _named(network, self.weights), f"{spec(network)} {self.weights}")
@@ -172,7 +173,10 @@ def _library_domain(network: Architecture, weights: str) -> Domain:
             config = None
         if config is None:
             raise InputError(f"timm has no weights for {network.model}")
-        names = tuple(map(str, range(config.num_classes)))
+        from timm.data import ImageNetInfo, infer_imagenet_subset
+
+        subset = infer_imagenet_subset(config)
+        names = tuple(ImageNetInfo(subset).label_names()) if subset else tuple(map(str, range(config.num_classes)))
         channels, height, width = config.input_size
         return Domain((channels, height, width), tuple(config.mean), tuple(config.std), names)
     entry = _entry(network, weights)
