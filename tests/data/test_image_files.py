@@ -156,6 +156,16 @@ def test_hidden_folders_are_not_entered(tmp_path: Path) -> None:
     assert files.image_tree(tmp_path) == [tmp_path / "shown" / "00.png"]
 
 
+@pytest.mark.parametrize("listed", [files.image_names, files.image_tree, files.folder_names])
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: Any) -> None:
+    def refused(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(files.os, "scandir", refused)
+    with input_error(f"{tmp_path} cannot be read: Permission denied"):
+        listed(tmp_path)
+
+
 # --- links ------------------------------------------------------------------------------------------------------------
 
 
@@ -170,6 +180,8 @@ def test_linked_folders_are_entered_as_torchvision_does(tmp_path: Path) -> None:
     ours = [path for name in files.folder_names(tmp_path / "set") for path in files.image_tree(tmp_path / "set" / name)]
     assert sorted(map(str, ours)) == sorted(theirs)
     assert len(ours) == 9
+    (tmp_path / "set" / "cow").symlink_to("cow")
+    assert files.folder_names(tmp_path / "set") == ["ant", "bee"]
 
 
 @pytest.mark.parametrize("target", [".", "..", "../..", "/"])

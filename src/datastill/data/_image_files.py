@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,11 +36,11 @@ def is_image(name: str) -> bool:
 
 def image_names(folder: Path, left_out: Counter[str] | None = None) -> list[str]:
     """Names of the image files directly in ``folder``, sorted; empty if the folder does not exist. What else is there is
-    counted by kind in ``left_out``."""
+    counted by kind in ``left_out``. Raises InputError for a folder that cannot be read."""
     if not folder.is_dir():
         return []
     left_out = Counter() if left_out is None else left_out
-    with os.scandir(folder) as entries:  # may be a million files: avoid a Path and a stat for each
+    with _entries(folder) as entries:  # may be a million files: avoid a Path and a stat for each
         return sorted(entry.name for entry in entries if _taken(entry, left_out) and not entry.is_dir())
 
 
@@ -50,8 +50,15 @@ def image_tree(folder: Path, left_out: Counter[str] | None = None) -> list[Path]
     if not folder.is_dir():
         return []
     above = {_identity(path) for path in (*folder.absolute().parents, *folder.resolve().parents)}
+    return sorted(map(Path, _walk(folder, above, Counter() if left_out is None else left_out)))
+
+
+@contextmanager
+def _entries(folder: Path | str) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """What is in a folder. Raises InputError if it cannot be read."""
     try:
-        return sorted(map(Path, _walk(folder, above, Counter() if left_out is None else left_out)))
+        with os.scandir(folder) as entries:
+            yield entries
     except OSError as error:
         raise InputError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
 
@@ -61,7 +68,7 @@ def _walk(folder: Path | str, above: set[tuple[int, int]], left_out: Counter[str
     if (here := _identity(folder)) in above:
         left_out["links in a circle"] += 1
         return
-    with os.scandir(folder) as entries:
+    with _entries(folder) as entries:
         for entry in entries:
             if not _taken(entry, left_out):
                 continue
@@ -78,10 +85,7 @@ def _identity(folder: Path | str) -> tuple[int, int]:
 
 def _taken(entry: os.DirEntry[str], left_out: Counter[str]) -> bool:
     """Whether it is a folder or an image file; if not, its kind is counted, but for hidden files that are no images."""
-    try:
-        folder, file = entry.is_dir(), entry.is_file()
-    except OSError:  # a link to itself
-        folder, file = False, False
+    folder, file = _is(entry.is_dir), _is(entry.is_file)
     suffix = Path(entry.name).suffix.lower()
     if _hidden(entry.name):
         left_out["hidden"] += folder or suffix in SUFFIXES
@@ -92,6 +96,14 @@ def _taken(entry: os.DirEntry[str], left_out: Counter[str]) -> bool:
     else:  # reading a FIFO would block forever
         left_out["dead links" if entry.is_symlink() else "not files"] += 1
     return False
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """Whether an entry is of this kind; a link to itself is of none."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _hidden(name: str) -> bool:
@@ -132,9 +144,10 @@ def _some_folders(split: Path) -> list[str]:
 
 
 def folder_names(folder: Path) -> list[str]:
-    """Names of the folders in ``folder``, sorted, except hidden ones and those that macOS adds to archives."""
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not _hidden(entry.name) and entry.is_dir())
+    """Names of the folders in ``folder``, sorted, except hidden ones and those that macOS adds to archives. Raises
+    InputError if it cannot be read."""
+    with _entries(folder) as entries:
+        return sorted(entry.name for entry in entries if not _hidden(entry.name) and _is(entry.is_dir))
 
 
 def decode(path: Path, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:

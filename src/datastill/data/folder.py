@@ -31,10 +31,10 @@ class Folder(Source):
     either, a part of the images is held out for testing (``data.test``).
 
     Classes are the folder names in alphabetical order; links are followed. Every format that Pillow opens as a picture is
-    read; what is left out is said in a warning of the logger ``datastill``. Images are turned upright as their EXIF data
-    say, and what is transparent is shown over white. Images of several sizes need ``data.size``; files that are neither
-    8-bit gray nor RGB, and folders that mix the two, need ``data.channels``. Datasets that decode to more than 4 GiB are
-    memory-mapped from a cache folder (``DATASTILL_CACHE``, by default in the system's temporary folder).
+    read, of several frames the first; what is left out is said in a warning of the logger ``datastill``. Images are turned
+    upright as their EXIF data say, and what is transparent is shown over white. Images of several sizes need ``data.size``;
+    files that are neither 8-bit gray nor RGB, and folders that mix the two, need ``data.channels``. Datasets that decode to
+    more than 4 GiB are memory-mapped from a cache folder (``DATASTILL_CACHE``, by default in the system's temporary folder).
 
     nested: the folders are classes, although they contain only folders of equal names, which could be the classes.
     """
