@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tiny
 from children import Child, command
@@ -40,6 +41,27 @@ def test_distill_evaluate_report_export(run_cli: Call, tmp_path: Path) -> None:
     assert run_cli("export", "run", "folder")[0] == run_cli("export", "run", "set.npz")[0] == 0
     assert len(list((tmp_path / "folder").rglob("*.png"))) == 10
     assert np.load(tmp_path / "set.npz")["images"].shape == (10, 1, 8, 8)
+
+
+def test_a_folder_of_images_is_described_before_the_work(run_cli: Call, tmp_path: Path) -> None:
+    for number, name in enumerate(("Training/ant", "Training/bee", "Testing/ant", "Testing/bee")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for seed in range(3 + number % 2):
+            colors = np.random.default_rng([number, seed]).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+            Image.fromarray(colors).save(tmp_path / "set" / name / f"{seed}.jpg")
+    (tmp_path / "set/Training/ant/x.heic").write_bytes(b"x")
+    arguments = ("dm/digits-ipc1", *SMALL, "data.source=folder", f"data.path={tmp_path / 'set'}", "data.size=8")
+    code, _, err = run_cli("distill", *arguments, "--out", "run")
+    assert code == 0
+    lines = err.splitlines()
+    assert lines[0].startswith(f"caution: {tmp_path / 'set'}: left out: .heic: 1;")
+    assert err.count("left out") == 1
+    assert lines[1] == "Distilling folder into run"
+    assert lines[2] == "Images per class: ant 3, bee 4 for training, ant 3, bee 4 for testing"
+    code, out, err = run_cli("plan", *arguments)
+    assert code == 0
+    assert re.search(r"images per class +ant 3, bee 4 for training, ant 3, bee 4 for testing", out)
+    assert err.count(".heic: 1") == 1
 
 
 def test_merge_and_start_from(run_cli: Call, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from datastill import console
+from datastill.data import Images
 from datastill.errors import Stopped
 
 
@@ -43,3 +45,11 @@ def test_a_run_that_goes_on_counts_from_where_it_was(monkeypatch: pytest.MonkeyP
         clock[0] += 1
         bar.tell(done, 500, "")
     assert capsys.readouterr().err.splitlines() == ["distill: 430 of 500, about 70 s left"]
+
+
+@pytest.mark.parametrize(("counts", "text"), [
+    ([3, 3, 3], "3"), ([3, 5], "a 3, b 5"), ([2, 0, 1, 1, 1, 1], "a 2, b 0, c 1, d 1, e 1, f 1"), ([4, 2, 9, 5, 5, 5, 5], "2 to 9")])
+def test_images_per_class(counts: list[int], text: str) -> None:
+    targets = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    images = Images(torch.zeros(len(targets), 1, 4, 4, dtype=torch.uint8), targets, tuple("abcdefg"[:len(counts)]), (0.5,), (0.5,))
+    assert console.per_class(images) == text

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import datastill as ds
 import tiny
@@ -93,6 +94,18 @@ def test_tuning_holds_images_out(workspace: Workspace) -> None:
     assert len(splits.validation) == pytest.approx(0.1 * (len(splits.train) + len(splits.validation)), abs=10)
     (tried,) = workspace.tune([DC(epochs=1, augment="none")], network, data, 1, trials=1)
     assert len(tried.accuracies) == 1
+
+
+def test_tuning_uses_the_validation_images_of_the_data(workspace: Workspace, tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "val", "test")):
+        for label, name in enumerate(("ant", "bee")):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            for seed in range(3):
+                Image.new("L", (8, 8), 50 * number + 10 * label + seed).save(tmp_path / "set" / split / name / f"{seed}.png")
+    splits = workspace.tuning_splits(ds.Data(source="folder", path="set"), [ds.find(ds.Architecture, "mlp")(width=8)], 1)
+    assert splits.validation is not None
+    assert splits.validation.pixels[:, 0, 0, 0].tolist() == [50, 51, 52, 60, 61, 62]
+    assert len(splits.train) == 6
 
 
 def test_studies_and_plans(workspace: Workspace, tmp_path: Path) -> None:

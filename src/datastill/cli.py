@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import logging
 import os
 import signal
 import sys
@@ -116,7 +117,9 @@ def distill(recipe: RecipeName, changes: Changes = None,
     folder = workspace.check_recipe(read, out, snapshots)
     finished = (folder / "card.json").exists()
     if not finished:
-        print(f"Distilling {read.run.data.name} into {folder}", file=sys.stderr)
+        splits = workspace.load(read.run.data)
+        print(f"Distilling {read.run.data.name} into {folder}\nImages per class: {console.per_class(splits.train)} for "
+              f"training, {console.per_class(splits.test)} for testing", file=sys.stderr)
     with console.progress("distill", str(folder)) as bar, _Interrupt(bar):
         workspace.distill(read, folder, every=every, keep=snapshots, progress=bar)
     _say(f"{'Already finished' if finished else 'Distilled'}: {folder}")
@@ -472,6 +475,17 @@ class _Interrupt:
         print("stopping after this iteration (press again to stop immediately)", file=sys.stderr)
 
 
+class _Cautions(logging.Handler):
+    """Shows what the library logs as the command line shows its other warnings."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from datastill import console
+        console.caution(record.getMessage())
+
+
+CAUTIONS = _Cautions(logging.WARNING)
+
+
 def _say(text: str) -> None:
     print(text)
 
@@ -484,6 +498,7 @@ def main() -> None:
     # Set before torch is loaded: a waiting thread of GNU OpenMP spins briefly, then sleeps. On idle cores that costs little.
     # On cores shared with other work, long spinning keeps the working threads from running: ten times slower at worst.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    logging.getLogger("datastill").addHandler(CAUTIONS)
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # so that module:Class is found in the working folder
     try:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Display
 from rich.table import Table
 
+from datastill.data import Images
 from datastill.description import Description, Family, load
 from datastill.digest import dump, spec
 from datastill.errors import Stopped
@@ -47,7 +48,7 @@ class Bar(Progress):
         """Print a warning, each text only once."""
         if text not in self.said:
             self.said.add(text)
-            err.print(f"[yellow]caution:[/] {escape(text)}", highlight=False, soft_wrap=True)
+            caution(text)
 
     def tell(self, done: int, of: int, note: str = "") -> None:
         """``done`` of ``of`` steps; ``note`` is shown after it. A different number of steps, or fewer done than before,
@@ -71,6 +72,11 @@ class Bar(Progress):
             left = (now - self.began) / max(1, done - self.first) * (of - done)
             parts = filter(None, (f"{done} of {of}", note, f"about {duration(left)} left"))
             print(f"{self.name}: {', '.join(parts)}", file=sys.stderr, flush=True)
+
+
+def caution(text: str) -> None:
+    """Print a warning on standard error."""
+    err.print(f"[yellow]caution:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -162,6 +168,17 @@ def show_tried(tried: Sequence[Any], varied: Sequence[str], network: str, chance
         out.print("[yellow]Caution: no better than guessing under any of these settings[/]", highlight=False)
 
 
+def per_class(images: Images) -> str:
+    """The number of images of each class, in words: of each by name if they are few and differ, else the smallest and the
+    largest."""
+    counts = [len(rows) for rows in images.of_class]
+    if min(counts) == max(counts):
+        return str(counts[0])
+    if len(counts) <= 6:
+        return ", ".join(f"{name} {count}" for name, count in zip(images.classes, counts, strict=True))
+    return f"{min(counts)} to {max(counts)}"
+
+
 def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> None:
     """What will run, and what it is expected to take."""
     run = recipe.run
@@ -171,6 +188,7 @@ def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> 
         ("method", f"{spec(run.method)}"), ("plug-ins", plugins),
         ("data", f"{run.data.name}: {len(splits.train)} training images {splits.train.shape}, "
                  f"{len(splits.train.classes)} classes"),
+        ("images per class", f"{per_class(splits.train)} for training, {per_class(splits.test)} for testing"),
         ("network", spec(run.network)), ("result", f"{len(run.rows) * len(splits.train.classes)} images, {size(plan.disk)}"),
         ("device", device),
         ("distill", f"{plan.iterations} iterations x {duration(plan.per_iteration)} = {duration(plan.distill)}"),

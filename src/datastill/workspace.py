@@ -152,9 +152,11 @@ class Workspace(Place):
                        root=self.root, data_root=self.data_root)
 
     def tuning_splits(self, data: Data, networks: Sequence[Architecture], ipc: int) -> Splits:
-        """The splits on which kinds of students are tuned, a tenth of the training images held out unless the data says
-        otherwise. Raises InputError if one of them cannot be tuned."""
-        splits = self.load(data if data.validation else data.model_copy(update={"validation": 0.1}))
+        """The splits on which kinds of students are tuned, a tenth of the training images held out unless the data has
+        validation images. Raises InputError if one of them cannot be tuned."""
+        splits = self.load(data)
+        if splits.validation is None:
+            splits = self.load(data.model_copy(update={"validation": 0.1}))
         assert splits.validation is not None
         splits = splits._replace(train=splits.train.to(self.device), validation=splits.validation.to(self.device))
         for network in networks:

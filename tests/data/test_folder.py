@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from datastill.data import Data, Images, folder
+from datastill.data._fit import Fit, square
 from datastill.rng import RNG
 from kit import input_error
 
@@ -71,6 +72,104 @@ def test_without_a_test_folder_a_part_is_kept(tree: Tree, tmp_path: Path, under:
 def test_test_images_are_taken_from_test_where_there_is_val_too(tree: Tree, tmp_path: Path) -> None:
     data = tree({**both(3, "train/"), **both(1, "val/"), **both(2, "test/")})
     assert len(data.load(tmp_path).test) == 4
+
+
+@pytest.mark.parametrize(("train", "test"), [("Training/{}", "Testing/{}"), ("Train_Set/{}", "TEST/{}"), ("{}/train", "{}/test")])
+def test_other_usual_layouts_are_understood(tree: Tree, tmp_path: Path, train: str, test: str) -> None:
+    splits = tree({train.format(name): pictures(3, seed) for seed, name in enumerate(CLASSES)}
+                  | {test.format(name): pictures(2, 5 + seed) for seed, name in enumerate(CLASSES)}).load(tmp_path)
+    assert splits.train.classes == CLASSES
+    assert np.array_equal(splits.train.pixels.numpy(), pixels([*pictures(3), *pictures(3, 1)]))
+    assert np.array_equal(splits.test.pixels.numpy(), pixels([*pictures(2, 5), *pictures(2, 6)]))
+
+
+def test_validation_images_of_its_own(tree: Tree, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folders = {**both(5, "train/"), **{f"val/{name}": pictures(2, 7 + seed) for seed, name in enumerate(CLASSES)},
+               **{f"test/{name}": pictures(1, 9 + seed) for seed, name in enumerate(CLASSES)}}
+    data = tree(folders)
+    splits = data.load(tmp_path)
+    assert splits.validation is not None
+    assert np.array_equal(splits.validation.pixels.numpy(), pixels([*pictures(2, 7), *pictures(2, 8)]))
+    assert splits.validation.targets.tolist() == [0, 0, 1, 1]
+    assert (splits.validation.mean, splits.validation.std) == (splits.train.mean, splits.train.std)
+    assert (len(splits.train), len(splits.test)) == (10, 2)
+    some = data.model_copy(update={"classes": ("bee", "ant")}).load(tmp_path).validation
+    assert some is not None
+    assert some.targets.tolist() == [1, 1, 0, 0]
+    assert not caplog.records
+    held = data.model_copy(update={"validation": 0.4}).load(tmp_path)
+    assert held.validation is not None
+    assert (len(held.train), len(held.validation)) == (6, 4)
+    assert caplog.messages == ["folder: its own 4 validation images are left out, since data.validation=0.4 holds out training images"]
+    for path in (tmp_path / "tree" / "val").rglob("*.png"):
+        path.unlink()
+    assert data.load(tmp_path).validation is None
+
+
+def test_classes_with_equal_folders_on_request(tree: Tree, tmp_path: Path) -> None:
+    data = tree({f"{name}/{age}": pictures(3, seed) for seed, name in enumerate(CLASSES) for age in ("young", "old")})
+    with input_error("ant, bee", "old, young", "data.source=folder:nested=true"):
+        data.load(tmp_path)
+    assert Data(source="folder:nested=true", path="tree").load(tmp_path).train.classes == CLASSES
+
+
+def test_what_is_left_out_is_said_once(tree: Tree, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = tree({**both(3, "train/"), **both(1, "test/")})
+    place = tmp_path / "tree"
+    for name in ("train/ant/a.heic", "train/bee/b.HEIC", "test/bee/c.heic", "train/ant/notes.txt"):
+        (place / name).write_bytes(b"x")
+    (place / "train" / "ant" / "empty.png").touch()
+    (place / "train" / "ant" / "dead.png").symlink_to("nothing.png")
+    (place / "train" / "cow").symlink_to("nothing")
+    (place / "train" / "ant" / "back").symlink_to("..")
+    picture().save(place / "stray.png")
+    picture().save(place / "train" / "stray.png")
+    train, _, test = data.load(tmp_path)
+    assert (len(train), len(test)) == (6, 2)
+    said = [text for text in caplog.messages if "left out" in text]
+    assert len(said) == 1
+    for part in (str(place), ".heic: 3", ".txt: 1", "dead links: 2", "empty files: 1", "links in a circle: 1",
+                 "images outside the folders of classes: 2", "convert them"):
+        assert part in said[0]
+
+
+def test_a_folder_of_other_formats_says_so(tree: Tree, tmp_path: Path) -> None:
+    data = tree({"ant": [], "bee": []})
+    for name in CLASSES:
+        (tmp_path / "tree" / name / "x.heic").write_bytes(b"x")
+    with input_error("contains no images", "left out: .heic: 2"):
+        data.load(tmp_path)
+
+
+def test_linked_folders_and_files_are_read(tree: Tree, tmp_path: Path) -> None:
+    data = tree({"ant": pictures(3)})
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for number, image in enumerate(pictures(4, 1)):
+        image.save(elsewhere / f"{number}.png")
+    (tmp_path / "tree" / "bee").symlink_to(elsewhere)
+    (tmp_path / "tree" / "ant" / "x.png").symlink_to(elsewhere / "0.png")
+    train, _, test = data.load(tmp_path)
+    assert (train.classes, len(train) + len(test)) == (CLASSES, 8)
+
+
+def test_photographs_are_turned_upright_before_sizes_are_compared(tree: Tree, tmp_path: Path) -> None:
+    data = tree({"ant": pictures(2, mode="RGB", width=6, height=9), "bee": pictures(3, mode="RGB", width=6, height=9)})
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    picture(5, "RGB", 9, 6).save(tmp_path / "tree" / "ant" / "x.png", exif=exif)
+    train, _, test = data.load(tmp_path)
+    together = torch.cat([train.pixels, test.pixels])
+    upright = pixels([picture(5, "RGB", 9, 6).rotate(90, expand=True)])[0]
+    assert upright.tolist() in together.tolist()
+
+
+def test_hidden_colors_are_not_seen(tree: Tree, tmp_path: Path) -> None:
+    clear = Image.new("RGBA", (6, 6), (200, 0, 0, 0))
+    keyed = Image.new("RGB", (6, 6), (9, 9, 9))
+    keyed.info["transparency"] = (9, 9, 9)
+    train, _, test = tree({name: [clear, keyed] for name in CLASSES}, channels=3).load(tmp_path)
+    assert train.pixels.min() == test.pixels.min() == 255
 
 
 def test_classes_are_in_alphabetical_order_and_may_hold_folders(tree: Tree, tmp_path: Path) -> None:
@@ -136,8 +235,10 @@ def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     ({**both(2, "train/"), **both(1, "test/"), "test/cow": [picture()]}, ("different classes: cow",)),
     ({**both(2, "train/"), "test/ant": [], "test/bee": []}, ("test contains no images",)),
     ({"ant": [picture()], "bee": pictures(4)}, ("'ant'", "too few")),
-    ({**both(2, "train/"), **both(1, "dev/"), **both(1, "extra/")}, ("dev, extra", "rename", "test/")),
-    ({**both(2, "train/"), **both(1, "Test/")}, ("Test", "rename", "test/")),
+    ({**both(2, "train/"), **both(1, "extra/"), **both(1, "more/")}, ("extra, more", "rename", "test/")),
+    ({**both(2, "Testing/"), **both(1, "val/")}, ("Testing, val", "no folder of training images")),
+    ({**both(3), "ant/old/test": pictures(1)}, ("old/test", "looks like test images among the training images")),
+    ({**both(3, "train/"), **both(1, "test/"), "train/ant/val": pictures(1)}, ("ant/val", "looks like validation images")),
     ({"train": pictures(2), **both(2)}, ("ant, bee", "rename")),
 ])
 def test_a_wrong_tree_is_explained(
@@ -171,12 +272,12 @@ def test_an_odd_size_is_named_with_the_remedy(tree: Tree, tmp_path: Path, place:
         data.load(tmp_path)
 
 
-def test_mixed_sizes_are_brought_to_the_size_asked_for(tree: Tree, tmp_path: Path) -> None:
-    data = tree({"ant": [picture(1), picture(2, width=9), picture(3, width=20, height=5)], "bee": pictures(3)}, size=6)
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+def test_mixed_sizes_are_brought_to_the_size_asked_for(tree: Tree, tmp_path: Path, fit: Fit) -> None:
+    data = tree({"ant": [picture(1), picture(2, width=9), picture(3, width=20, height=5)], "bee": pictures(3)}, size=6, fit=fit)
     train, _, test = data.load(tmp_path)
     assert train.shape == test.shape == (1, 6, 6)
-    resized = [picture(1), picture(2, width=9).resize((6, 6), Image.Resampling.BILINEAR),
-               picture(3, width=20, height=5).resize((6, 6), Image.Resampling.BILINEAR), *pictures(3)]
+    resized = [picture(1), square(picture(2, width=9), 6, fit), square(picture(3, width=20, height=5), 6, fit), *pictures(3)]
     together = torch.cat([train.pixels, test.pixels]).flatten(1).tolist()
     assert sorted(together) == sorted(pixels(resized).reshape(6, -1).tolist())
 
@@ -214,7 +315,7 @@ def test_sixteen_bits_are_refused_even_where_channels_are_asked_for(tree: Tree, 
         tree(both(2, mode="I;16"), channels=1).load(tmp_path)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-30], lambda b: b"", lambda b: b"not an image",
+@pytest.mark.parametrize("damage", [lambda b: b[:-30], lambda b: b[:1], lambda b: b"not an image",
                                     lambda b: b[:40] + b"\xff" * 20 + b[60:]])
 def test_a_damaged_image_is_named(tree: Tree, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     data = tree(both(3))
@@ -245,7 +346,7 @@ def same(images: Images, others: Images) -> bool:
             == torch.empty(len(images), *images.shape).stride())
 
 
-@pytest.mark.parametrize("options", [{}, {"validation": 0.4}, {"size": 8, "channels": 3}, {"channels": 1}])
+@pytest.mark.parametrize("options", [{}, {"validation": 0.4}, {"size": 8, "channels": 3}, {"channels": 1}, {"size": 4, "fit": "squash"}])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("test", [{}, both(1, "test/")])
 def test_mapped_images_are_the_same_images(
@@ -291,6 +392,13 @@ def test_the_cache_is_written_once(tree: Tree, tmp_path: Path, small_memory: Pat
 
 
 @pytest.mark.usefixtures("small_memory")
+def test_the_cache_notices_how_images_are_resized(tree: Tree, tmp_path: Path) -> None:
+    data = tree(both(5, width=12), size=4)
+    squashed = data.model_copy(update={"fit": "squash"})
+    assert data.load(tmp_path).train.fingerprint != squashed.load(tmp_path).train.fingerprint
+
+
+@pytest.mark.usefixtures("small_memory")
 def test_the_cache_notices_a_changed_image(tree: Tree, tmp_path: Path) -> None:
     data = tree(both(5))
     before = data.load(tmp_path).train.fingerprint
@@ -303,7 +411,7 @@ def test_the_cache_notices_a_changed_image(tree: Tree, tmp_path: Path) -> None:
 
 def test_a_damaged_image_leaves_no_cache(tree: Tree, tmp_path: Path, small_memory: Path) -> None:
     data = tree(both(3))
-    (tmp_path / "tree" / "bee" / "01.png").write_bytes(b"")
+    (tmp_path / "tree" / "bee" / "01.png").write_bytes(b"junk")
     for _ in range(2):
         with input_error("01.png cannot be read as an image"):
             data.load(tmp_path)

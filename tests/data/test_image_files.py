@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from datastill.data import _image_files as files
 from kit import input_error
@@ -105,3 +107,182 @@ def test_the_identity_is_of_names_and_sizes_not_of_the_place(tmp_path: Path) -> 
     assert there.identity(rows) == before
     assert there.identity(rows[:3]) != before
     assert there.identity(rows.flip(0)) != before
+
+
+# --- which files ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".jp2", ".j2k", ".apng", ".avif", ".tga", ".pbm", ".pnm", ".dib", ".pcx", ".JPG"])
+def test_every_format_of_pictures_that_pillow_opens_is_read(tmp_path: Path, suffix: str) -> None:
+    mode = "1" if suffix == ".pbm" else "L"
+    Image.new(mode, (8, 8), 255).save(tmp_path / f"x{suffix}")
+    assert files.image_names(tmp_path) == [f"x{suffix}"]
+    assert decode(tmp_path / f"x{suffix}").shape[:2] == (8, 8)
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".mp4", ".mpg", ".eps", ".h5", ".ico", ".txt", ".svg", ".dcm"])
+def test_other_formats_are_left_out_and_counted(tmp_path: Path, suffix: str) -> None:
+    for name in (f"a{suffix}", f"b{suffix.upper()}"):
+        (tmp_path / name).write_bytes(b"x")
+    for listed in (files.image_names, files.image_tree):
+        left_out: Counter[str] = Counter()
+        assert listed(tmp_path, left_out) == []
+        assert files.kinds(left_out) == f"{suffix}: 2"
+
+
+def test_what_is_left_out_is_counted_by_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    numbered(tmp_path / "x", 2)
+    os.mkfifo(tmp_path / "x" / "q.png")
+    (tmp_path / "x" / "gone.png").symlink_to("nothing.png")
+    (tmp_path / "x" / "itself.png").symlink_to("itself.png")
+    for name in (".a.png", ".DS_Store", "README", "n.txt"):
+        (tmp_path / "x" / name).write_bytes(b"x")
+    left_out: Counter[str] = Counter()
+    assert len(files.image_tree(tmp_path / "x", left_out)) == 2
+    assert +left_out == {"not files": 1, "dead links": 2, "hidden": 1, "no suffix": 1, ".txt": 1}
+    files.say_left_out(tmp_path / "x", left_out)
+    files.say_left_out(tmp_path / "x", Counter(hidden=0))
+    [record] = caplog.records
+    assert record.getMessage().startswith(f"{tmp_path / 'x'}: left out: dead links: 2, ")
+
+
+def test_many_kinds_are_cut_short() -> None:
+    assert files.kinds(Counter({f".{number}": 1 for number in range(11)})).endswith(".7: 1 and 3 more kinds")
+
+
+def test_hidden_folders_are_not_entered(tmp_path: Path) -> None:
+    for name in (".ipynb_checkpoints", "__MACOSX", "shown"):
+        numbered(tmp_path / name, 1)
+    assert files.image_tree(tmp_path) == [tmp_path / "shown" / "00.png"]
+
+
+@pytest.mark.parametrize("listed", [files.image_names, files.image_tree, files.folder_names])
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: Any) -> None:
+    def refused(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(files.os, "scandir", refused)
+    with input_error(f"{tmp_path} cannot be read: Permission denied"):
+        listed(tmp_path)
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+
+def test_linked_folders_are_entered_as_torchvision_does(tmp_path: Path) -> None:
+    numbered(tmp_path / "elsewhere", 3)
+    numbered(tmp_path / "set", 0)
+    numbered(tmp_path / "set" / "ant", 2)
+    (tmp_path / "set" / "ant" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "ant" / "one.png").symlink_to("../../elsewhere/00.png")
+    (tmp_path / "set" / "bee").symlink_to(tmp_path / "elsewhere")
+    theirs = [path for path, _ in ImageFolder(tmp_path / "set").samples]
+    ours = [path for name in files.folder_names(tmp_path / "set") for path in files.image_tree(tmp_path / "set" / name)]
+    assert sorted(map(str, ours)) == sorted(theirs)
+    assert len(ours) == 9
+    (tmp_path / "set" / "cow").symlink_to("cow")
+    assert files.folder_names(tmp_path / "set") == ["ant", "bee"]
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "/"])
+def test_a_link_that_leads_back_is_not_followed(tmp_path: Path, target: str) -> None:
+    numbered(tmp_path / "set", 0)
+    numbered(tmp_path / "set" / "bee", 1)
+    numbered(tmp_path / "set" / "ant", 2)
+    (tmp_path / "set" / "ant" / "back").symlink_to(target)
+    left_out: Counter[str] = Counter()
+    assert len(files.image_tree(tmp_path / "set" / "ant", left_out)) == 2
+    assert left_out["links in a circle"] == 1
+
+
+def test_a_linked_class_does_not_lead_back_to_its_set(tmp_path: Path) -> None:
+    numbered(tmp_path / "elsewhere", 2)
+    numbered(tmp_path / "set", 0)
+    numbered(tmp_path / "set" / "bee", 1)
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "ant").symlink_to(tmp_path / "elsewhere")
+    assert len(files.image_tree(tmp_path / "set" / "ant")) == 2
+
+
+# --- orientation ------------------------------------------------------------------------------------------------------
+
+QUARTERS = Image.fromarray(np.array([[0, 80], [160, 250]], dtype=np.uint8).repeat(16, 0).repeat(32, 1))  # 64 x 32
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
+@pytest.mark.parametrize(("orientation", "wanted"), [
+    (1, [[0, 80], [160, 250]]), (2, [[80, 0], [250, 160]]), (3, [[250, 160], [80, 0]]), (4, [[160, 250], [0, 80]]),
+    (5, [[0, 160], [80, 250]]), (6, [[160, 0], [250, 80]]), (7, [[250, 80], [160, 0]]), (8, [[80, 250], [0, 160]]), (9, [[0, 80], [160, 250]])])
+def test_photographs_are_turned_upright(tmp_path: Path, suffix: str, orientation: int, wanted: list[list[int]]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    QUARTERS.convert("RGB").save(tmp_path / f"x.{suffix}", exif=exif, quality=100)
+    got = decode(tmp_path / f"x.{suffix}")[..., 0]
+    height, width = got.shape
+    corners = got[height // 4::height // 2, width // 4::width // 2].astype(int)
+    assert (width > height) == (orientation in (1, 2, 3, 4, 9))
+    assert np.abs(corners - np.array(wanted)).max() <= 4
+
+
+@pytest.mark.parametrize("junk", [b"Exif\0\0junk", b"\xff" * 10, b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x01AAAA\0\0\0\0"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_damaged_exif_data_do_not_matter(tmp_path: Path, junk: bytes, suffix: str) -> None:
+    QUARTERS.convert("RGB").save(tmp_path / f"x.{suffix}", exif=junk)
+    assert decode(tmp_path / f"x.{suffix}").shape == (32, 64, 3)
+
+
+def test_the_first_frame_counts(tmp_path: Path) -> None:
+    Image.new("L", (4, 4), 10).save(tmp_path / "x.gif", save_all=True, append_images=[Image.new("L", (4, 4), 200)])
+    read = files.decode(tmp_path / "x.gif", lambda image: files.convert(image, tmp_path, 1))
+    assert read.min() == read.max() == 10
+
+
+# --- transparency -----------------------------------------------------------------------------------------------------
+
+
+def saved(path: Path, image: Image.Image, **options: Any) -> Image.Image:
+    """The image as it is read back."""
+    image.save(path / "x.png", **options)
+    return Image.open(path / "x.png")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_transparent_is_shown_over_white(mode: str, channels: int) -> None:
+    colors = Image.new("RGBA", (3, 1), (100, 100, 100, 255))
+    colors.putpixel((1, 0), (100, 100, 100, 0))
+    colors.putpixel((2, 0), (100, 100, 100, 51))
+    got = np.asarray(files.convert(colors.convert(mode), Path("x.png"), channels)).reshape(3, -1)
+    assert got.tolist() == [[100] * channels, [255] * channels, [224] * channels]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("mode", "key"), [("P", 1), ("P", b"\xff\0"), ("L", 1), ("1", 1), ("RGB", (1, 1, 1))])
+def test_transparent_colors_are_shown_over_white(tmp_path: Path, mode: str, key: Any, channels: int) -> None:
+    image = Image.new(mode, (2, 1), 0)
+    image.putpixel((1, 0), key if not isinstance(key, bytes) else 1)
+    if mode == "P":
+        image.putpalette([9, 9, 9, 80, 80, 80])
+    read = saved(tmp_path, image, transparency=key)
+    got = np.asarray(files.convert(read, Path("x.png"), channels)).reshape(2, -1)
+    assert got.tolist() == [[9 if mode == "P" else 0] * channels, [255] * channels]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
+def test_opaque_images_are_what_they_were(mode: str, channels: int) -> None:
+    colors = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    image = colors.quantize(64) if mode == "P" else colors.convert(mode)
+    plain = image if image.mode == {1: "L", 3: "RGB"}[channels] else image.convert("RGB").convert({1: "L", 3: "RGB"}[channels])
+    assert np.array_equal(np.asarray(files.convert(image, Path("x.png"), channels)), np.asarray(plain))
+
+
+@pytest.mark.parametrize("suffix", ["avif", "jp2", "tga", "qoi", "pcx", "webp", "gif", "tif", "sgi", "dds"])
+def test_damage_in_any_format_is_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+    content = path.read_bytes()
+    for damaged in (content[:20], content[:5], b"", b"junk" * 20, bytes(len(content))):
+        path.write_bytes(damaged)
+        with input_error(f"{path} cannot be read as an image"):
+            decode(path)

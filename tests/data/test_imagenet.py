@@ -88,6 +88,25 @@ def test_other_files_are_left_alone(folder: Path, tmp_path: Path) -> None:
     assert len(load(tmp_path).train) == 15
 
 
+def test_what_is_left_out_is_said(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "train" / WNIDS[0] / "x.heic").write_bytes(b"x")
+    (folder / "val" / WNIDS[1] / "x.JPEG").symlink_to("nothing.JPEG")
+    (folder / "val" / WNIDS[1] / "y.JPEG").symlink_to("val_0.JPEG")
+    splits = load(tmp_path)
+    assert (len(splits.train), len(splits.test)) == (15, 7)
+    [text] = caplog.messages
+    assert text.startswith(f"{folder}: left out: .heic: 1, dead links: 1")
+
+
+def test_photographs_are_turned_upright(folder: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    picture(7, 20, 20).save(folder / "train" / WNIDS[0] / "a.png")
+    picture(7, 20, 20).save(folder / "train" / WNIDS[0] / "b.png", exif=exif)
+    straight, turned = load(tmp_path).train.raw(torch.tensor([0, 1]))
+    assert torch.equal(turned, straight.flip(1, 2))
+
+
 def test_nothing_drawn_is_nothing_read(folder: Path, tmp_path: Path) -> None:
     train = load(tmp_path).train
     assert train.raw(torch.arange(0)).shape == (0, 3, 8, 8)

@@ -33,7 +33,12 @@ def test_a_sound_set_passes(dtype: type) -> None:
 
 @pytest.mark.parametrize(("changes", "parts"), [
     ({"classes": ("a",), "train": (gray(2), np.zeros(2, int))}, ("1 class", "at least two")),
-    ({"classes": ("a", "a")}, ("not unique",)),
+    ({"classes": ("a", "a")}, ("not unique", "rename")),
+    ({"classes": ("caf\u00e9", "cafe\u0301")}, ("not unique: caf\u00e9; ", "look the same")),
+    ({"classes": ("a", "a ")}, ("not unique: a; ",)),
+    ({"validation": (gray(0, channels=3), np.zeros(0, int))}, ("validation split is empty",)),
+    ({"validation": (gray(2), np.array([0, 1]))}, ("training images are (5, 6, 3)", "validation images are (5, 6, 1)", "must match")),
+    ({"validation": (gray(2, channels=3), np.array([0, 2]))}, ("validation targets range from 0 to 2",)),
     ({"classes": ("a", "b", "c")}, ("class 'c' has no training images",)),
     ({"train": (gray(2, np.float32), np.array([0, 1]))}, ("training images", "float32", "uint8")),
     ({"train": (gray(2, channels=2), np.array([0, 1]))}, ("training images", "(2, 5, 6, 2)", "1 or 3 channels")),

@@ -127,6 +127,13 @@ def test_a_part_of_the_classes_will_do_and_is_said(
     assert record.getMessage().startswith("tiny_imagenet: found 2 of 3 classes; 2 validation images are left out")
 
 
+def test_files_that_are_no_images_are_said(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "train" / "n01" / "images" / "x.txt").write_text("mine")
+    assert len(DATA.load(tmp_path).train) == 6
+    assert caplog.messages == [f"{folder}: left out: .txt: 1; to use pictures in a format that Pillow cannot open, convert them, "
+                               "to PNG for example"]
+
+
 def test_a_missing_validation_image_alone_is_said(
         folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "val" / "images" / "val_0.JPEG").unlink()
@@ -165,6 +172,7 @@ def test_a_missing_list_is_named(folder: Path, tmp_path: Path, name: str) -> Non
     (b"val_0.JPEG n01 0 0 1 1\n", ("line 1", "a file name, a tab and a wnid", "val_0.JPEG n01")),
     (b"val_0.JPEG\tn01\nval_1.JPEG", ("line 2",)),
     (b"\xff\xfe", ("cannot be read as text",)),
+    (b"val_0.JPEG\tn01\nval_1.JPEG\tn01\nval_0.JPEG\tn02\n", ("line 3", "val_0.JPEG is there twice")),
     (b"", ("no image in", "3 classes", "val/images")),
     (b"val_9.JPEG\tn01\t0\t0\t1\t1\n", ("no image in", "unpack http://")),
 ])
@@ -173,6 +181,14 @@ def test_wrong_annotations_are_explained(
     (folder / "val" / "val_annotations.txt").write_bytes(content)
     with input_error(str(folder / "val"), *parts):
         DATA.load(tmp_path)
+
+
+def test_two_names_for_a_class_are_refused(folder: Path, tmp_path: Path) -> None:
+    (folder / "words.txt").write_text("n01\tcrane\nn02\tcat\nn01\theron\nn09\ta\nn09\tb\n")
+    with input_error(str(folder / "words.txt"), "two names for n01: 'crane' and 'heron'"):
+        DATA.load(tmp_path)
+    (folder / "words.txt").write_text("n01\tcrane\nn01\tcrane\n")
+    assert DATA.load(tmp_path).train.classes == ("n03", "crane", "n02")
 
 
 def test_no_class_at_all_is_explained(folder: Path, tmp_path: Path) -> None:

@@ -1,24 +1,28 @@
-"""Image files: listing them, decoding them in threads, and images that are decoded on access."""
+"""Image files: listing them, saying which are left out, decoding them in threads, and images decoded on access."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from datastill.data.images import Lazy
 from datastill.errors import InputError
 from datastill.late import torch
+from datastill.progress import log
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+NO_PICTURES = {"BUFR", "CUR", "EPS", "GRIB", "HDF5", "ICNS", "ICO", "IPTC", "MPEG", "PSD", "WMF"}  # icons, documents, stubs
+SUFFIXES = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN.keys() - NO_PICTURES}
 PLAIN = {"L": 1, "RGB": 3}  # modes used as they are
 CONVERTIBLE = {"1", "P", "LA", "PA", "RGBA", "CMYK", "YCbCr"}  # modes with an unambiguous conversion to 8-bit gray or RGB
 
@@ -26,33 +30,106 @@ Decoder = Callable[[Path], np.ndarray]  # a file -> (H, W, C) uint8
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name counts as an image: its suffix is known and it is not hidden."""
-    return name.lower().endswith(tuple(SUFFIXES)) and not name.startswith(".")
+    """Whether a file of this name counts as an image: Pillow can open its format and it is not hidden."""
+    return _suffix(name) in SUFFIXES and not name.startswith(".")
 
 
-def image_names(folder: Path) -> list[str]:
-    """Names of the image files directly in ``folder``, sorted; empty if the folder does not exist."""
+def _suffix(name: str) -> str:
+    """In lower case, with its dot; a Path for each of a million files would take seconds."""
+    _, dot, end = name.rpartition(".")
+    return dot and dot + end.lower()
+
+
+def image_names(folder: Path, left_out: Counter[str] | None = None) -> list[str]:
+    """Names of the image files directly in ``folder``, sorted; empty if the folder does not exist. What else is there is
+    counted by kind in ``left_out``. Raises InputError for a folder that cannot be read."""
     if not folder.is_dir():
         return []
-    with os.scandir(folder) as entries:  # may be a million files: avoid a Path and a stat for each
-        return sorted(entry.name for entry in entries if is_image(entry.name) and entry.is_file())
+    left_out = Counter() if left_out is None else left_out
+    with _entries(folder) as entries:  # may be a million files: avoid a Path and a stat for each
+        return sorted(entry.name for entry in entries if _taken(entry, left_out) and not entry.is_dir())
 
 
-def image_tree(folder: Path) -> list[Path]:
-    """The image files in ``folder`` and its subfolders, sorted; empty if the folder does not exist."""
+def image_tree(folder: Path, left_out: Counter[str] | None = None) -> list[Path]:
+    """The image files in ``folder`` and its subfolders, sorted; empty if the folder does not exist. Links are followed. What
+    else is there is counted by kind in ``left_out``. Raises InputError for a folder that cannot be read."""
+    if not folder.is_dir():
+        return []
+    above = {_identity(path) for path in (*folder.absolute().parents, *folder.resolve().parents)}
+    return sorted(map(Path, _walk(folder, above, Counter() if left_out is None else left_out)))
+
+
+@contextmanager
+def _entries(folder: Path | str) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """What is in a folder. Raises InputError if it cannot be read."""
     try:
-        return sorted(map(Path, _walk(folder))) if folder.is_dir() else []
+        with os.scandir(folder) as entries:
+            yield entries
     except OSError as error:
         raise InputError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
 
 
-def _walk(folder: Path | str) -> Iterator[str]:
-    with os.scandir(folder) as entries:
+def _walk(folder: Path | str, above: set[tuple[int, int]], left_out: Counter[str]) -> Iterator[str]:
+    """The image files in a tree. ``above``: the folders it is in, which a link must not lead back to."""
+    if (here := _identity(folder)) in above:
+        left_out["links in a circle"] += 1
+        return
+    with _entries(folder) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path)
-            elif is_image(entry.name) and entry.is_file():  # reading a FIFO would block forever
+            if not _taken(entry, left_out):
+                continue
+            if entry.is_dir():
+                yield from _walk(entry.path, above | {here}, left_out)
+            else:
                 yield entry.path
+
+
+def _identity(folder: Path | str) -> tuple[int, int]:
+    found = os.stat(folder)  # noqa: PTH116 - of many folders
+    return found.st_dev, found.st_ino
+
+
+def _taken(entry: os.DirEntry[str], left_out: Counter[str]) -> bool:
+    """Whether it is a folder or an image file; if not, its kind is counted, but for hidden files that are no images."""
+    folder, file = _is(entry.is_dir), _is(entry.is_file)
+    suffix = _suffix(entry.name)
+    if _hidden(entry.name):
+        left_out["hidden"] += folder or suffix in SUFFIXES
+    elif folder or (file and suffix in SUFFIXES):
+        return True
+    elif file:
+        left_out[suffix or "no suffix"] += 1
+    else:  # reading a FIFO would block forever
+        left_out["dead links" if entry.is_symlink() else "not files"] += 1
+    return False
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """Whether an entry is of this kind; a link to itself is of none."""
+    try:
+        return kind()
+    except OSError:
+        return False
+
+
+def _hidden(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that macOS adds to archives."""
+    return name.startswith((".", "__MACOSX"))
+
+
+def kinds(left_out: Counter[str]) -> str:
+    """What is left out, in words: ".heic: 12, dead links: 3"."""
+    shown = [f"{kind}: {count}" for kind, count in left_out.most_common() if count]
+    more = f" and {len(shown) - 8} more kinds" if len(shown) > 8 else ""
+    return (", ".join(shown[:8]) + more).encode(errors="backslashreplace").decode()
+
+
+def say_left_out(place: Path, left_out: Counter[str]) -> None:
+    """Log what is left out of the images at ``place``, if anything is."""
+    if text := kinds(left_out):
+        formats = any(kind.startswith(".") for kind in left_out)
+        log.warning("%s: left out: %s%s", place, text,
+                    "; to use pictures in a format that Pillow cannot open, convert them, to PNG for example" * formats)
 
 
 def class_folders(train: Path, test: Path | None) -> list[str]:
@@ -73,26 +150,37 @@ def _some_folders(split: Path) -> list[str]:
 
 
 def folder_names(folder: Path) -> list[str]:
-    """Names of the folders in ``folder``, sorted, except hidden ones and those that macOS adds to archives."""
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
+    """Names of the folders in ``folder``, sorted, except hidden ones and those that macOS adds to archives. Raises
+    InputError if it cannot be read."""
+    with _entries(folder) as entries:
+        return sorted(entry.name for entry in entries if not _hidden(entry.name) and _is(entry.is_dir))
 
 
 def decode(path: Path, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:
-    """One image, (H, W, C) uint8; ``change`` converts it to gray or RGB and resizes it. Raises InputError."""
+    """One image, (H, W, C) uint8, upright as its EXIF data say; of several frames the first. ``change`` converts it to gray
+    or RGB and resizes it. Raises InputError."""
     try:
         with Image.open(path) as image:
+            image.load()
+            with suppress(Exception):  # damaged EXIF data do not make the pixels unreadable
+                ImageOps.exif_transpose(image, in_place=True)
             array = np.asarray(change(image))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from None
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's many formats raise many kinds for damaged files
+        raise InputError(f"{path} cannot be read as an image: {str(error) or type(error).__name__}") from None
     return array[..., None] if array.ndim == 2 else array
 
 
 def convert(image: Image.Image, path: Path, channels: int) -> Image.Image:
-    """The image with ``channels`` channels, 1 or 3. Raises InputError for a mode that does not fit into 8 bits."""
-    if PLAIN.get(image.mode) == channels:
-        return image
+    """The image with ``channels`` channels, 1 or 3; what is transparent is shown over white. Raises InputError for a mode
+    that does not fit into 8 bits."""
     if image.mode not in CONVERTIBLE | set(PLAIN):
         raise InputError(f"{path} has mode {image.mode}, which cannot be safely converted to 8 bits; convert it first")
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    elif PLAIN.get(image.mode) == channels:
+        return image
     return image.convert("RGB").convert("L" if channels == 1 else "RGB")
 
 
@@ -107,11 +195,12 @@ def fill(images: np.ndarray, paths: Sequence[Path], decoder: Decoder) -> np.ndar
 class LazyFiles(Lazy):
     """Images in files, decoded on access and not cached. ``shape`` is the (C, H, W) that ``decoder`` returns.
 
-    ``names`` are relative to ``folder``. Names and file sizes identify the images; the location of the folder does not.
+    ``names`` are relative to ``folder``. Names, file sizes and ``how`` identify the images; the location of the folder does
+    not. how: what the decoder does differently from the default.
     """
 
-    def __init__(self, folder: Path, names: list[str], shape: tuple[int, int, int], decoder: Decoder) -> None:
-        self.folder, self.names, self.decoder = folder, names, decoder
+    def __init__(self, folder: Path, names: list[str], shape: tuple[int, int, int], decoder: Decoder, how: str = "") -> None:
+        self.folder, self.names, self.decoder, self.how = folder, names, decoder, how
         self.shape = (len(names), *shape)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
@@ -123,6 +212,6 @@ class LazyFiles(Lazy):
     def identity(self, indices: Tensor) -> bytes:
         try:
             names = [self.names[i] for i in indices.tolist()]
-            return repr([(name, (self.folder / name).stat().st_size) for name in names]).encode()
+            return repr([(name, (self.folder / name).stat().st_size) for name in names]).encode() + self.how.encode()
         except OSError as error:
             raise InputError(f"{error.filename} cannot be read: {error.strerror}; restore it or remove it") from None

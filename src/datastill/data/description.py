@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
@@ -10,6 +11,8 @@ from typing import Annotated, ClassVar, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from datastill.data._caveats import say_classes, say_repeated
+from datastill.data._fit import Fit, square
 from datastill.data.digits import Digits
 from datastill.data.images import Images, Lazy, mean_and_std
 from datastill.data.source import Arrays, Source, check_arrays
@@ -17,13 +20,15 @@ from datastill.data.whitening import check_memory, fit_once
 from datastill.description import NOT_DECISIVE, Description
 from datastill.errors import InputError
 from datastill.late import torch
+from datastill.progress import log
 from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.tables import nearest
 
 
 class Splits(NamedTuple):
-    """Training images (without the validation images), validation images if requested, test images."""
+    """Training images (without the validation images), validation images if requested or if the source has its own, test
+    images."""
 
     train: Images
     validation: Images | None
@@ -37,9 +42,12 @@ class Data(Description):
         settings if it has any. The source alone is enough: ``data=cifar10``.
     path: location of the files, for sources that read your own files (``folder``, ``npz``) or many files (``imagenet``):
         absolute, starting with ~, relative to the data root or, if it does not exist there, to the working directory.
-    size: images are resized to size x size; required if a folder contains images of several sizes.
+    size: images are brought to size x size; required if a folder contains images of several sizes.
+    fit: how images that are not square are brought to ``size``, whatever the source. "crop": the shorter side is resized to
+        it, then the center is cropped (torchvision's Resize and CenterCrop); "squash": both sides are resized to it.
     channels: 1 or 3; images are converted. Required if a folder mixes gray and color images.
-    validation: share of the training images held out for choosing hyperparameters, the same in each class.
+    validation: share of the training images held out for choosing hyperparameters, the same in each class. By default, the
+        source's own validation images, if it has some, and none of the training images.
     test: share of the images held out for testing if the source has no test split of its own.
     classes: names of the classes to use, in this order; default: all.
     keep: a file of training indices (.npy, or text with one per line); only these training images are used.
@@ -52,6 +60,7 @@ class Data(Description):
     source: Source = Digits()
     path: Annotated[str | None, NOT_DECISIVE] = None
     size: int | None = Field(default=None, ge=4, le=1024)
+    fit: Fit = "crop"
     channels: int | None = Field(default=None, ge=1, le=3)
     validation: float = Field(default=0.0, ge=0.0, lt=1.0)
     test: float = Field(default=0.2, gt=0.0, lt=1.0)
@@ -75,13 +84,23 @@ class Data(Description):
             train = train.subset(self._read_keep(root / self.keep, len(train)))
             _check_no_class_lost(train, f"data.keep {self.keep}")
         held, rest = stratified(train.targets.numpy(), self.validation, RNG("data", "validation"), train.classes)
-        validation = train.subset(torch.from_numpy(held)) if len(held) else None
-        train = train if validation is None else train.subset(torch.from_numpy(rest))
+        validation = self._validation(arrays, train, held)
+        train = train.subset(torch.from_numpy(rest)) if len(held) else train
         mean, std = _statistics(arrays, train)  # of the remaining training images only
         if validation is not None:
             validation = replace(validation, mean=mean, std=std)
         splits = Splits(replace(train, mean=mean, std=std, origin=self), validation, replace(test, mean=mean, std=std))
+        say_classes(self.name, splits.train, splits.test)
         return self._whiten(splits, root) if self.zca else splits
+
+    def _validation(self, arrays: Arrays, train: Images, held: np.ndarray) -> Images | None:
+        """The training images that are held out; without any, the source's own validation images."""
+        if not len(held):
+            return None if arrays.validation is None else self._of_classes(self._images(arrays, arrays.validation))
+        if arrays.validation is not None:
+            log.warning("%s: its own %d validation images are left out, since data.validation=%g holds out training images",
+                        self.name, len(arrays.validation[1]), self.validation)
+        return train.subset(torch.from_numpy(held))
 
     def _of_classes(self, images: Images) -> Images:
         """The images of the requested classes; labels follow the requested order."""
@@ -114,24 +133,33 @@ class Data(Description):
             raise InputError(f"data.path: cannot resolve {self.path}: {error}") from None
         place = root / path
         if place.exists() or not self.path:
-            return self.source.read(place, self.size, self.channels)
+            return self._read_at(place)
         here = Path.cwd() / path
         if here.exists():
-            return self.source.read(here, self.size, self.channels)
+            return self._read_at(here)
         try:
-            return self.source.read(place, self.size, self.channels)  # may download it
+            return self._read_at(place)  # may download it
         except InputError as error:
             if here == place.absolute():
                 raise
             raise InputError(f"{error}; {here} does not exist either") from None
 
+    def _read_at(self, place: Path) -> Arrays:
+        read: Callable[..., Arrays] = self.source.read
+        return read(place, self.size, self.channels, *([self.fit] if self.source.fits else []))
+
     def _apart(self, arrays: Arrays) -> tuple[Images, Images]:
         """Training and test images; if the source has no test split, a part of the training images is held out."""
-        train = self._images(arrays, arrays.train)
+        train, names = self._images(arrays, arrays.train), arrays.names
         if arrays.test is not None:
-            return train, self._images(arrays, arrays.test)
-        held, rest = stratified(arrays.train[1], self.test, RNG("data", "test"), arrays.classes)
-        return train.subset(torch.from_numpy(rest)), train.subset(torch.from_numpy(held))
+            test = self._images(arrays, arrays.test)
+        else:
+            held, rest = stratified(arrays.train[1], self.test, RNG("data", "test"), arrays.classes)
+            train, test = train.subset(torch.from_numpy(rest)), train.subset(torch.from_numpy(held))
+            names = [[names[0][row] for row in rows] for rows in (rest, held)] if names else ()
+        if not self.source.download:  # the published sets are what they are
+            say_repeated(self.name, train, test, names)
+        return train, test
 
     def _images(self, arrays: Arrays, pair: tuple[np.ndarray | Lazy, np.ndarray]) -> Images:
         """One split, (N, H, W, C) -> (N, C, H, W), converted and resized as configured; mean and std are filled in later."""
@@ -146,9 +174,10 @@ class Data(Description):
         turned = images.transpose(0, 3, 1, 2)
         pixels = torch.from_numpy(turned if arrays.mapped else np.ascontiguousarray(turned))  # a copy would load it
         if self.size is not None and tuple(pixels.shape[2:]) != (self.size, self.size):
-            pixels = torch.cat([torch.nn.functional.interpolate(
-                part.float(), size=(self.size, self.size), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
-                for part in pixels.split(1024)])
+            try:
+                pixels = torch.cat([square(part, self.size, self.fit) for part in pixels.split(1024)])
+            except ValueError as error:
+                raise InputError(f"{self.name}: {error}") from None
         return Images(pixels, labels, arrays.classes, (), (), mapped=arrays.mapped)
 
     def _read_keep(self, path: Path, count: int) -> torch.Tensor:

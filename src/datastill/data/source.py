@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from abc import abstractmethod
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -22,6 +25,8 @@ class Arrays:
 
     Instead of an array of images there may be a ``Lazy`` that already has the requested size and channels.
     ``test`` is None if the source has no test split: a part of the training images is then held out for testing.
+    ``validation``: images of the source's own for choosing hyperparameters, which test and training images do not contain.
+    ``names``: of the training images, then of the test images, to say which one is meant.
     ``mean`` and ``std`` are the values commonly used for the dataset; if None, they are measured on the training images.
     """
 
@@ -31,6 +36,8 @@ class Arrays:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     mapped: bool = False
+    validation: tuple[np.ndarray | Lazy, np.ndarray] | None = None
+    names: Sequence[Sequence[str]] = ()
 
 
 class Source(Family):
@@ -38,11 +45,13 @@ class Source(Family):
 
     home: ClassVar[str] = "datastill.data"
     download: ClassVar[bool] = False  # whether it can be downloaded
+    fits: ClassVar[bool] = False  # whether ``read`` also takes ``data.fit``, since it resizes images itself
 
     @abstractmethod
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
         """The dataset at ``place``: the data root, or ``data.path``. ``size`` and ``channels`` are the requested ones:
-        sources of separate image files apply them while decoding, others leave that to the caller."""
+        sources of separate image files apply them while decoding (with ``fits``, and then ``data.fit`` as a fourth
+        argument), others leave that to the caller."""
 
 
 def check_arrays(arrays: Arrays, name: str, size: int | None = None, channels: int | None = None) -> Arrays:
@@ -55,14 +64,19 @@ def check_arrays(arrays: Arrays, name: str, size: int | None = None, channels: i
             raise InputError(f"{name}: class {label} is named {class_name!r}; expected a non-empty name of valid Unicode")
     if len(arrays.classes) < 2:
         raise InputError(f"{name}: {len(arrays.classes)} class; a classification dataset needs at least two")
-    if len(set(arrays.classes)) < len(arrays.classes):
-        raise InputError(f"{name}: class names are not unique: {', '.join(arrays.classes)}")
-    for split, pair in (("training", arrays.train), ("test", arrays.test)):
+    times = Counter(unicodedata.normalize("NFC", one).strip() for one in arrays.classes)
+    if len(times) < len(arrays.classes):
+        raise InputError(f"{name}: class names are not unique: {', '.join(one for one in times if times[one] > 1)}; names "
+                         "that look the same count as one; rename or merge these classes")
+    train = None
+    for split, pair in (("training", arrays.train), ("test", arrays.test), ("validation", arrays.validation)):
         if pair is not None:
             check_split(*pair, split, arrays.classes, name)
-    train, test = (_wanted(pair[0], size, channels) if pair else None for pair in (arrays.train, arrays.test))
-    if test is not None and test != train:
-        raise InputError(f"{name}: training images are {train} (H, W, C), test images are {test}; they must match")
+            wanted = _wanted(pair[0], size, channels)
+            train = train or wanted
+            if wanted != train:
+                raise InputError(f"{name}: training images are {train} (H, W, C), {split} images are {wanted}; they must "
+                                 "match")
     return arrays
 
 
@@ -76,7 +90,8 @@ def _writable(text: str) -> bool:
 
 
 def check_split(images: np.ndarray | Lazy, targets: np.ndarray, split: str, classes: tuple[str, ...], name: str) -> None:
-    """Check images (N, H, W, C) and targets (N,) of a split, "training" or "test"; only a test split may lack a class.
+    """Check images (N, H, W, C) and targets (N,) of a split, "training", "test" or "validation"; only training images must
+    have every class.
 
     Raises InputError.
     """
@@ -96,8 +111,8 @@ def check_split(images: np.ndarray | Lazy, targets: np.ndarray, split: str, clas
     if split == "training" and (counts == 0).any():
         raise InputError(f"{name}: class {classes[int(counts.argmin())]!r} has no {split} images; "
                          "add some or leave the class out")
-    if split == "test" and not len(targets):
-        raise InputError(f"{name}: the test split is empty")
+    if not len(targets):
+        raise InputError(f"{name}: the {split} split is empty")
 
 
 def _form(images: np.ndarray | Lazy) -> tuple[tuple[int, ...], np.dtype]:

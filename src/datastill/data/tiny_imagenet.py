@@ -40,7 +40,9 @@ class TinyImageNet(Source):
         if not folder.is_dir():
             attempt("tiny_imagenet", f"{folder} (from {URL})", lambda: _fetch(place, folder))
         wnids = list(dict.fromkeys(line.strip() for line in _lines(folder / "wnids.txt")))
-        train = {wnid: _images(folder / "train" / wnid / "images") for wnid in wnids}
+        unread: Counter[str] = Counter()
+        train = {wnid: _images(folder / "train" / wnid / "images", unread) for wnid in wnids}
+        files.say_left_out(folder, unread)
         present = [wnid for wnid in wnids if train[wnid]]
         if not present:
             raise InputError(f"dataset tiny_imagenet: no images in {folder / 'train'}/<wnid>/images for any of the "
@@ -74,8 +76,8 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"{path} cannot be read as text: {error}") from None
 
 
-def _images(folder: Path) -> list[Path]:
-    return [folder / name for name in files.image_names(folder)]
+def _images(folder: Path, left_out: Counter[str]) -> list[Path]:
+    return [folder / name for name in files.image_names(folder, left_out)]
 
 
 def _validation(folder: Path, classes: list[str]) -> tuple[list[Path], np.ndarray, int]:
@@ -84,11 +86,15 @@ def _validation(folder: Path, classes: list[str]) -> tuple[list[Path], np.ndarra
     there = set(files.image_names(folder / "images"))
     annotations = _lines(folder / "val_annotations.txt")
     paths, labels = [], []
+    seen: set[str] = set()
     for number, line in enumerate(annotations, 1):
         name, tab, rest = line.partition("\t")
         if not tab:
             raise InputError(f"{folder / 'val_annotations.txt'}, line {number}: expected a file name, a tab and a "
                              f"wnid, got {line[:60]!r}")
+        if name in seen:
+            raise InputError(f"{folder / 'val_annotations.txt'}, line {number}: {name} is there twice; remove one")
+        seen.add(name)
         label = label_of.get(rest.split("\t")[0].strip())
         if label is not None and name in there:
             paths.append(folder / "images" / name)
@@ -101,7 +107,10 @@ def _validation(folder: Path, classes: list[str]) -> tuple[list[Path], np.ndarra
 
 def _class_names(words: Path, wnids: list[str]) -> dict[str, str]:
     """The first name of each class in words.txt, with its wnid if several classes share it; the wnid if it has none."""
-    known = dict(line.split("\t", 1) for line in _lines(words) if "\t" in line) if words.is_file() else {}
+    lines = [line.split("\t", 1) for line in _lines(words) if "\t" in line] if words.is_file() else []
+    known = dict(lines)
+    if wrong := [line for line in lines if line[0] in wnids and known[line[0]] != line[1]]:
+        raise InputError(f"{words} has two names for {wrong[0][0]}: {wrong[0][1]!r} and {known[wrong[0][0]]!r}; remove one")
     first = {wnid: known.get(wnid, "").split(",")[0].strip() or wnid for wnid in wnids}
     times = Counter(first.values())
     return {wnid: name if times[name] == 1 else f"{name} ({wnid})" for wnid, name in first.items()}
