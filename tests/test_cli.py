@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import datastill as ds
 import tiny
 from children import Child, command
 from datastill import cli
@@ -184,7 +185,8 @@ def test_help_teaches_without_loading_torch() -> None:
 def test_every_recipe_is_valid_and_named_for_what_it_does(name: str) -> None:
     recipe = read_recipe(name)
     method, _, cell = name.partition("/")
-    assert cell == f"{recipe.run.data.name}-ipc{recipe.run.ipc}"
+    data = "own" if cell.startswith("own-") else recipe.run.data.name
+    assert cell == f"{data}-ipc{recipe.run.ipc}"
     assert {"dm": "distribution", "random": "coreset", "herding": "coreset", "k_center": "coreset", "dc": "gradient",
             "dsa": "gradient", "dsac": "gradient", "datadam": "attention"}.get(method, "trajectory") == kind(recipe.run.method)
     assert recipe.published is None or recipe.published.source
@@ -193,6 +195,22 @@ def test_every_recipe_is_valid_and_named_for_what_it_does(name: str) -> None:
 def test_published_number_is_dropped_when_the_recipe_is_changed() -> None:
     assert read_recipe("dm/cifar10-ipc10", ["seed=4"]).published is not None
     assert read_recipe("dm/cifar10-ipc10", ["method.iterations=5"]).published is None
+
+
+def test_other_data_do_not_get_the_name_of_a_recipe(tmp_path: Path) -> None:
+    digits = tiny.splits().train
+    np.savez(tmp_path / "mine.npz", x_train=digits.pixels[:, 0].numpy(), y_train=digits.targets.numpy())
+    mine = ["data.source=npz", f"data.path={tmp_path / 'mine.npz'}"]
+    assert read_recipe("dm/cifar10-ipc10", mine).name == ""
+    assert read_recipe("dm/cifar10-ipc10", ["data.zca=true"]).name == "dm/cifar10-ipc10"
+    assert read_recipe("random/own-ipc1", mine).name == "random/own-ipc1"
+    workspace = ds.Workspace(tmp_path, tmp_path)
+    for recipe in ("random/mnist-ipc1", "random/own-ipc1"):
+        folder = workspace.distill(read_recipe(recipe, [*mine, "data.size=none", f"network={tiny.NETWORK}"]), tmp_path / ("a" if "own" in recipe else "b"))
+        card = ds.load(folder).card
+        assert card.get("recipe") == ("random/own-ipc1" if "own" in recipe else None)
+        assert card["protocol"]["kind"] == "dc"
+        assert "mnist" not in workspace.report([folder], tmp_path / "page.html").read_text()
 
 
 ROOT = Path(__file__).parents[1]

@@ -74,7 +74,7 @@ class Workspace(Place):
         read = _recipe(recipe)
         folder = self._folder(read, folder, keep)
         distill(read.run, self.load(read.run.data).train.to(self.device), folder, root=self.root, data_root=self.data_root,
-                every=every, keep=keep, about=read.about() if read.name else None, progress=progress)
+                every=every, keep=keep, about=None if isinstance(recipe, Run) else read.about(), progress=progress)
         return folder
 
     def teach(self, pool: Pool, data: Data, *, jobs: int = 1, retrain: bool = False,

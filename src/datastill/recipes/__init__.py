@@ -16,10 +16,12 @@ from datastill.description import Description, load
 from datastill.errors import InputError
 from datastill.nets.convnet import ConvNet
 from datastill.protocols.dc import DC
-from datastill.registry import names
+from datastill.registry import kind, names
 from datastill.run import Run
 from datastill.tables import changed, nearest, override, parse_spec, read_toml
 from datastill.teachers import Pool
+
+OWN = "/own-"  # in the names of the recipes for data of one's own
 
 
 class Published(Description):
@@ -36,7 +38,10 @@ class Published(Description):
 
 
 class Recipe(Description):
-    """What ``datastill distill`` takes: the keys of a Run, and also ``protocol`` and ``published``."""
+    """What ``datastill distill`` takes: the keys of a Run, and also ``protocol`` and ``published``.
+
+    name: empty if the data are others than those the recipe is named after.
+    """
 
     name: str
     run: Run
@@ -47,7 +52,7 @@ class Recipe(Description):
         """What the card of the distilled set records about its recipe."""
         from datastill.digest import dump
         published = {} if self.published is None else {"published": dump(self.published)}
-        return {"recipe": self.name, "protocol": dump(self.protocol), **published}
+        return {**({"recipe": self.name} if self.name else {}), "protocol": dump(self.protocol), **published}
 
 
 def recipe_names() -> list[str]:
@@ -74,7 +79,7 @@ def read_recipe(name: str, assignments: Iterable[str] = (), changes: Mapping[str
     Raises InputError naming the wrong key or value.
     """
     path = recipe_path(name)
-    table = read_toml(path)
+    table = written = read_toml(path)
     for key in ("digest", "started_from"):
         table.pop(key, None)  # a run.toml is a recipe too
     assignments = list(assignments)
@@ -83,7 +88,9 @@ def read_recipe(name: str, assignments: Iterable[str] = (), changes: Mapping[str
     keys = [*(changes or {}), *(one.partition("=")[0].strip() for one in assignments)]
     if "published" in beside and any(key != "seed" for key in keys):
         del beside["published"]  # the number belongs to the recipe as written
-    return load(Recipe, {"name": _shown(name, path), "run": load(Run, table), **beside})
+    run = load(Run, table)
+    other = name in recipe_names() and OWN not in name and kind(run.data.source) != kind(load(Data, written["data"]).source)
+    return load(Recipe, {"name": "" if other else _shown(name, path), "run": run, **beside})
 
 
 class Teaching(Description):
