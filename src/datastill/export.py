@@ -23,8 +23,11 @@ def to_folder(distilled: Distilled, out: Path) -> Path:
     """PNG files ``<class>/<number>.png``, as torchvision's ImageFolder reads them, and labels.csv with every label.
 
     Pixels are rounded to 8 bits and clipped to the valid range; training on them differs slightly from using the floats.
-    Soft labels are in labels.csv only; a file is in the folder of its largest one. Raises InputError: ``out`` not empty.
+    Soft labels are in labels.csv only; a file is in the folder of its largest one. Raises InputError: ``out`` not empty, or
+    other than 1 or 3 channels.
     """
+    if distilled.view.shape[3] not in (1, 3):
+        raise InputError(f"the set has {distilled.view.shape[3]} channels, which image files do not hold; export it to a file.npz")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; choose another folder")
     names = _folder_names(distilled.classes)

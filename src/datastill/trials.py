@@ -14,7 +14,7 @@ from datastill.digest import digest
 from datastill.files import make_folder, sha256
 from datastill.progress import Progress
 from datastill.rng import RNG
-from datastill.scoring import Evaluation, Score, check_alike, check_student, student
+from datastill.scoring import Evaluation, Score, check_alike, check_held_out, check_student, repeated, student
 from datastill.sheets import SUBJECTS, Sheet, Subject, describe, facts, flags, place_of, read, stored, summary
 from datastill.store import write_record
 
@@ -34,12 +34,14 @@ def score(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselin
     """
     check_alike(distilled, evaluation.images)
     check_student(evaluation.network, evaluation.images)
+    check_held_out(evaluation.train, evaluation.images)
     sheet = describe(sha256(folder / TENSORS), distilled, evaluation)
     for place in (folder / "scores", baselines):
         make_folder(place)
     path = place_of(folder, sheet)
     before = read(path)
-    about = {"data": distilled.card["data"], **_measured_on(evaluation)}
+    known = before["repeated"] if "repeated" in before else repeated(evaluation.train, evaluation.images)
+    about = {"data": distilled.card["data"], **_measured_on(evaluation), "repeated": known}
     soft = labeler is not None and distilled.card["labels"] == "soft"
     labels = {"synthetic": distilled.card["labels"], "random": "soft" if soft else "hard"}
     result: dict[str, Any] = {**facts(sheet), **about, "labels": labels}
@@ -93,7 +95,7 @@ def _of(subject: Subject, sheet: Sheet, labeler: Labeler | None) -> Sheet:
 
 def _measured_on(evaluation: Evaluation) -> dict[str, Any]:
     """What a score file records about the images it was measured on."""
-    return {"images": len(evaluation.images), "chance": evaluation.chance}
+    return {"images": len(evaluation.images), "scored": evaluation.images.fingerprint, "chance": evaluation.chance}
 
 
 def _students(subject: Subject, examples: Callable[[int], Any], sheet: Sheet, evaluation: Evaluation, count: int,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from datastill.data.digits import Digits
+from datastill.data.given import Given
 from datastill.data.images import Images, Lazy, mean_and_std
-from datastill.data.source import Arrays, Source, check_arrays
+from datastill.data.source import Arrays, Pair, Source, check_arrays, in_bytes
 from datastill.data.whitening import check_memory, fit_once
 from datastill.description import NOT_DECISIVE, Description
 from datastill.errors import InputError
@@ -22,8 +24,19 @@ from datastill.rng import RNG
 from datastill.tables import nearest
 
 
+def _separated(value: Any) -> Any:
+    """The items of a text with commas, as it is typed: ``cat,dog``."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _name(value: Any) -> Any:
+    """The name of a class that is a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class Splits(NamedTuple):
-    """Training images (without the validation images), validation images if requested, test images."""
+    """Training images (without the validation images), validation images if requested or if the source has them, test
+    images."""
 
     train: Images
     validation: Images | None
@@ -35,13 +48,16 @@ class Data(Description):
 
     source: where the dataset comes from (``datastill list data``, or ``package.module:Class``), with the source's own
         settings if it has any. The source alone is enough: ``data=cifar10``.
-    path: location of the files, for sources that read your own files (``folder``, ``npz``) or many files (``imagenet``):
+    path: location of the files, for sources that read your own files (``folder``, ``npz``, ``csv``) or many (``imagenet``):
         absolute, starting with ~, relative to the data root or, if it does not exist there, to the working directory.
     size: images are resized to size x size; required if a folder contains images of several sizes.
     channels: 1 or 3; images are converted. Required if a folder mixes gray and color images.
-    validation: share of the training images held out for choosing hyperparameters, the same in each class.
+    range: the values that become 0 and 255, for images that are not 8 bits (floats, 16 bits): others are mapped linearly and
+        rounded, and values outside are refused.
+    validation: share of the training images held out for choosing hyperparameters, the same in each class; then validation
+        images of the source's own are left out.
     test: share of the images held out for testing if the source has no test split of its own.
-    classes: names of the classes to use, in this order; default: all.
+    classes: names of the classes to use, in this order (numbers if no class has such a name); default: all.
     keep: a file of training indices (.npy, or text with one per line); only these training images are used.
     zca: whiten all images with the covariance of the training images (MTT and later papers). Fitted once and cached next to
         the data; it is also stored with the distilled images, which are only useful together with it.
@@ -53,30 +69,38 @@ class Data(Description):
     path: Annotated[str | None, NOT_DECISIVE] = None
     size: int | None = Field(default=None, ge=4, le=1024)
     channels: int | None = Field(default=None, ge=1, le=3)
+    range: Annotated[tuple[float, float] | None, BeforeValidator(_separated)] = None
     validation: float = Field(default=0.0, ge=0.0, lt=1.0)
     test: float = Field(default=0.2, gt=0.0, lt=1.0)
     keep: Annotated[str | None, NOT_DECISIVE] = None
-    classes: tuple[str, ...] = ()
+    classes: Annotated[tuple[Annotated[str, BeforeValidator(_name)], ...], BeforeValidator(_separated)] = ()
     zca: bool = False
+
+    @field_validator("range")
+    @classmethod
+    def _rises(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not (value[0] < value[1] and isfinite(value[1] - value[0])):
+            raise ValueError(f"expected [low, high] with low below high, got {list(value)}")
+        return value
 
     @property
     def name(self) -> str:
         """Name of the source; for images passed in from Python, what they were built from."""
-        return getattr(self.source, "label", "") or kind(self.source)
+        return (isinstance(self.source, Given) and self.source.label) or kind(self.source)
 
     def load(self, root: Path | str) -> Splits:
         """Load the dataset under the data root. Raises InputError if it is missing, damaged or unsuitable."""
         root = Path(root)
         if self.channels == 2:
             raise InputError("data.channels: expected 1 or 3, got 2")
-        arrays = check_arrays(self._read(root), self.name, self.size, self.channels)
-        train, test = (self._of_classes(images) for images in self._apart(arrays))
+        arrays = check_arrays(in_bytes(self._read(root), self.name, self.range), self.name, self.size, self.channels)
+        train, validation, test = (images and self._of_classes(images) for images in self._apart(arrays))
         if self.keep:
             train = train.subset(self._read_keep(root / self.keep, len(train)))
             _check_no_class_lost(train, f"data.keep {self.keep}")
         held, rest = stratified(train.targets.numpy(), self.validation, RNG("data", "validation"), train.classes)
-        validation = train.subset(torch.from_numpy(held)) if len(held) else None
-        train = train if validation is None else train.subset(torch.from_numpy(rest))
+        if len(held):
+            validation, train = train.subset(torch.from_numpy(held)), train.subset(torch.from_numpy(rest))
         mean, std = _statistics(arrays, train)  # of the remaining training images only
         if validation is not None:
             validation = replace(validation, mean=mean, std=std)
@@ -87,15 +111,21 @@ class Data(Description):
         """The images of the requested classes; labels follow the requested order."""
         if not self.classes:
             return images
-        for name in self.classes:
-            if name not in images.classes:
-                raise InputError(f"data.classes: {self.name} has no class {name!r}{nearest(name, images.classes)}")
-        if len(set(self.classes)) < max(2, len(self.classes)):
+        chosen = [self._class(name, images.classes) for name in self.classes]
+        if len(set(chosen)) < max(2, len(chosen)):
             raise InputError(f"data.classes: expected at least two different classes, got {', '.join(self.classes)}")
         number = torch.full((len(images.classes),), -1)
-        number[[images.classes.index(name) for name in self.classes]] = torch.arange(len(self.classes))
+        number[chosen] = torch.arange(len(chosen))
         part = images.subset(torch.nonzero(number[images.targets] >= 0).squeeze(1))
-        return replace(part, targets=number[part.targets], classes=self.classes)
+        return replace(part, targets=number[part.targets], classes=tuple(images.classes[label] for label in chosen))
+
+    def _class(self, name: str, known: tuple[str, ...]) -> int:
+        """The label of a class by its name, or by its number if no class has that name."""
+        if name in known:
+            return known.index(name)
+        if name.isdecimal() and int(name) < len(known):
+            return int(name)
+        raise InputError(f"data.classes: {self.name} has no class {name!r}{nearest(name, known)}")
 
     def _whiten(self, splits: Splits, root: Path) -> Splits:
         """All splits, whitened with the training images; the fit is cached under the root if that is writable."""
@@ -125,15 +155,16 @@ class Data(Description):
                 raise
             raise InputError(f"{error}; {here} does not exist either") from None
 
-    def _apart(self, arrays: Arrays) -> tuple[Images, Images]:
-        """Training and test images; if the source has no test split, a part of the training images is held out."""
+    def _apart(self, arrays: Arrays) -> tuple[Images, Images | None, Images]:
+        """Training, validation and test images; without a test split, a part of the training images is held out."""
         train = self._images(arrays, arrays.train)
+        validation = None if arrays.validation is None else self._images(arrays, arrays.validation)
         if arrays.test is not None:
-            return train, self._images(arrays, arrays.test)
+            return train, validation, self._images(arrays, arrays.test)
         held, rest = stratified(arrays.train[1], self.test, RNG("data", "test"), arrays.classes)
-        return train.subset(torch.from_numpy(rest)), train.subset(torch.from_numpy(held))
+        return train.subset(torch.from_numpy(rest)), validation, train.subset(torch.from_numpy(held))
 
-    def _images(self, arrays: Arrays, pair: tuple[np.ndarray | Lazy, np.ndarray]) -> Images:
+    def _images(self, arrays: Arrays, pair: Pair) -> Images:
         """One split, (N, H, W, C) -> (N, C, H, W), converted and resized as configured; mean and std are filled in later."""
         images, labels = pair[0], torch.from_numpy(pair[1].astype(np.int64))
         if isinstance(images, Lazy):  # the source has already applied size and channels

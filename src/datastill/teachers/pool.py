@@ -195,10 +195,11 @@ class Pool(Family):
         """The pool, with the run's network if it names none."""
         return self if self.networks else self.model_copy(update={"networks": (network,)})
 
-    def fit(self, images: Images, *, root: Path | str = "outputs", data_root: Path | str = "data",
+    def fit(self, images: Any, *, root: Path | str = "outputs", data_root: Path | str = "data",
             progress: Progress | None = None) -> Teachers:
-        """Train the missing teachers for these training images, in ``root/teachers``, and return all of them. If the pool
-        names no networks, ``ConvNet()`` is used. Raises InputError, RunError."""
+        """Train the missing teachers for these training images (``Images``, or any map-style dataset), in ``root/teachers``,
+        and return all of them. If the pool names no networks, ``ConvNet()`` is used. Raises InputError, RunError."""
+        images = Images.from_dataset(images)
         pool, context = self.for_network(ConvNet()), Context(images, Path(root), Path(data_root), progress or Progress())
         pool.check(context)
         pool.prepare(context)
