@@ -27,7 +27,8 @@ def to_folder(distilled: Distilled, out: Path) -> Path:
     other than 1 or 3 channels.
     """
     if distilled.view.shape[3] not in (1, 3):
-        raise InputError(f"the set has {distilled.view.shape[3]} channels, which image files do not hold; export it to a file.npz")
+        raise InputError(f"the set has {distilled.view.shape[3]} channels, which image files do not hold; export it to a "
+                         "file.npz")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; choose another folder")
     names = _folder_names(distilled.classes)

@@ -77,14 +77,14 @@ def score(folder: Path | str | Distilled, images: Any, *, train: Any = None,
           data_root: Path | str = "data", progress: Progress = Progress()) -> Scores:
     """Score a distilled set on held-out images: fresh students, last weights, all images, beside random real images.
 
-    folder: of the set, or the set as it was loaded from its folder. images: what students are measured on, ``Images`` or any map-style dataset; normalized like the set. train: the training
-    images, for the random baseline; by default those the set was distilled from, if they are still in memory in this process
-    or can be loaded from ``data_root``. networks: kinds of students, by default the run's. protocol: how they are trained,
-    by default the recipe's or "dc". full: one student on all training images too. Scores are stored in ``folder/scores``;
-    a second call runs only what is missing.
+    folder: of the set, or the set as it was loaded from its folder. images: what students are measured on, ``Images`` or any
+    map-style dataset; normalized like the set. train: the training images, for the random baseline; by default those the set
+    was distilled from, if they are still in memory in this process or can be loaded from ``data_root``. networks: kinds of
+    students, by default the run's. protocol: how they are trained, by default the recipe's or "dc". full: one student on all
+    training images too. Scores are stored in ``folder/scores``; a second call runs only what is missing.
 
-    Raises InputError before anything is trained: no distilled set, images of other classes or another shape, other training
-    images.
+    Raises InputError before anything is trained: no distilled set, images of other classes or another shape, the training
+    images themselves, other training images.
     """
     check_counts(trials, seed)
     folder = _folder(folder)

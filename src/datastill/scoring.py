@@ -68,7 +68,7 @@ class Evaluation:
         return self.protocol.for_network(self.network).for_set(lr)
 
 
-def evaluate(synthetic: SyntheticSet | Distilled | Images | Path | str | Any, protocol: Protocol | str, images: Any, *,
+def evaluate(synthetic: Any, protocol: Protocol | str, images: Any, *,
              network: Architecture | str = ConvNet(), trials: int = 5, seed: int = 0) -> list[Score]:
     """Train ``trials`` fresh students on the set by the protocol and measure each on ``images`` (report which split it is).
 
@@ -93,9 +93,9 @@ def evaluate(synthetic: SyntheticSet | Distilled | Images | Path | str | Any, pr
 def check_counts(trials: Any, seed: Any) -> None:
     """Check the number of trials and the seed of a scoring. Raises InputError."""
     for name, value, least in (("trials", trials, 1), ("seed", seed, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
-            raise InputError(f"{name}: expected {'a whole number of ' * (not isinstance(value, int) or isinstance(value, bool))}"
-                             f"{least} or more, got {value!r}")
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or not least <= value < 2**63:
+            raise InputError(f"{name}: expected {'' if whole else 'a whole number of '}{least} or more, got {value!r}")
 
 
 def images_like(images: Any, like: Any) -> Images:
@@ -113,8 +113,8 @@ def images_like(images: Any, like: Any) -> Images:
 def check_held_out(train: Images, images: Images) -> None:
     """Check that the images to score on are not the training images. Raises InputError."""
     if images.fingerprint == train.fingerprint:
-        raise InputError(f"the images to score on are the training images (fingerprint {train.fingerprint}); pass images that "
-                         "the set was not distilled from, such as the test split")
+        raise InputError(f"the images to score on are the training images (fingerprint {train.fingerprint}); pass images "
+                         "that the set was not distilled from, such as the test split")
 
 
 def repeated(train: Images, images: Images) -> int | None:

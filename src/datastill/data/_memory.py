@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from datastill.data.images import Images, class_names, mean_and_std, per_channel
+from datastill.data.images import Images, class_names, mean_and_std, numbers
 from datastill.data.source import Arrays, check_arrays, check_split, extremes, scale
 from datastill.errors import InputError
 from datastill.late import torch
 
 KEYS = ({"image", "img", "pixel_values"}, {"label", "labels", "target", "fine_label"})  # of Hugging Face's datasets
-EXPECTED = "expected a map-style dataset of (image, label), such as a TensorDataset or one of torchvision's, or (images, labels)"
+EXPECTED = ("expected a map-style dataset of (image, label), such as a TensorDataset or one of torchvision's, or (images, "
+            "labels)")
 
 Limits = tuple[float, float]
 
@@ -31,17 +32,17 @@ class _Named(NamedTuple):
 
 def read(dataset: Any, classes: Any, mean: Any, std: Any, like: Any, limits: Any) -> Images:
     """See ``Images.from_dataset``."""
-    given = class_names(classes) if classes is not None and len(classes) else ()
-    mean, std = (() if value is None else per_channel(value) for value in (mean, std))
+    given = () if classes is None or (isinstance(classes, (list, tuple)) and not classes) else class_names(classes)
+    mean, std = (() if value is None else numbers(value, "mean and std: expected one per channel") for value in (mean, std))
     if bool(mean) != bool(std):
         raise InputError(f"from_dataset: got only {'mean' if mean else 'std'}; give both mean and std, or neither")
     if like is not None and not all(hasattr(like, what) for what in ("classes", "mean", "std")):
         raise InputError(f"from_dataset: expected the training Images as like, got {type(like).__name__}; "
                          "like=Images.from_dataset(...)")
     if limits is not None:
-        limits = per_channel(limits)
+        limits = numbers(limits, wanted := "from_dataset: expected range=(low, high) with low below high")
         if len(limits) != 2 or not limits[0] < limits[1]:
-            raise InputError(f"from_dataset: expected range=(low, high) with low below high, got {limits}")
+            raise InputError(f"{wanted}, got {limits}")
     name, item, count = type(dataset).__name__, *_items(dataset)
     pixels, labels = _read_all(item, count, name, limits)
     known = _known(dataset) if not given else _Named((), False)
@@ -58,6 +59,8 @@ def read(dataset: Any, classes: Any, mean: Any, std: Any, like: Any, limits: Any
         check_arrays(Arrays((stacked, labels), None, names), name)
     else:  # images to score on may lack a class
         check_split(stacked, labels, "test", names, name)
+    if mean and len(mean) != stacked.shape[3] and like is not None:
+        raise InputError(f"{name}: images have {stacked.shape[3]} channels, the training images {len(mean)}")
     stored = torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
     images = Images(stored, torch.from_numpy(labels), names, mean, std, origin=name)
     if mean:
@@ -81,7 +84,8 @@ def _items(dataset: Any) -> tuple[Callable[[int], Any], int]:
             isinstance(part, (np.ndarray, torch.Tensor)) for part in dataset):
         return _zipped(*dataset)
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        hint = "; pass its dataset" if hasattr(dataset, "dataset") else ""
+        hint = "; pass its dataset" if hasattr(dataset, "dataset") else \
+            "; these are read already, change them with dataclasses.replace" if isinstance(dataset, Images) else ""
         raise InputError(f"from_dataset: {EXPECTED}, got {name}{hint}")
     try:
         return dataset.__getitem__, len(dataset)
@@ -187,8 +191,8 @@ def _values(item: Mapping[str, Any], what: str) -> Sequence[Any]:
 def _image(image: Any, what: str, limits: Limits | None) -> np.ndarray:
     """An image as (H, W, C) uint8. Floats are from 0 to 1 unless ``limits`` say otherwise."""
     if isinstance(image, Image.Image) and image.mode not in ("L", "RGB", *(("I;16", "I", "F") if limits else ())):
-        raise InputError(f"{what} is a picture of mode {image.mode}; expected 8-bit gray (L) or RGB: convert it in the dataset's "
-                         "transform, as in image.convert('RGB')")
+        raise InputError(f"{what} is a picture of mode {image.mode}; expected 8-bit gray (L) or RGB: convert it in the "
+                         "dataset's transform, as in image.convert('RGB')")
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu()
         image = image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
@@ -202,7 +206,7 @@ def _image(image: Any, what: str, limits: Limits | None) -> np.ndarray:
         return array  # checked later
     low, high = extremes(array)
     if array.dtype.kind != "f" or low < 0 or high > 1 or not np.isfinite(array).all():
-        raise InputError(f"{what}: {array.dtype} pixels range from {low:.3g} to {high:.3g}"
-                         f"{'' if np.isfinite(array).all() else ' and some are nan or infinite'}; expected 0 to 1 (or uint8): "
-                         f"remove normalization from the dataset's transform, or state range=({low!r}, {high!r})")
+        odd = "" if np.isfinite(array).all() else ", and some are nan or infinite"
+        raise InputError(f"{what}: {array.dtype} pixels range from {low:.3g} to {high:.3g}{odd}; expected 0 to 1 (or "
+                         f"uint8): remove normalization from the dataset's transform, or state range=({low!r}, {high!r})")
     return scale(array, (0.0, 1.0), what, "range")

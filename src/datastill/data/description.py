@@ -94,13 +94,16 @@ class Data(Description):
         if self.channels == 2:
             raise InputError("data.channels: expected 1 or 3, got 2")
         arrays = check_arrays(in_bytes(self._read(root), self.name, self.range), self.name, self.size, self.channels)
-        train, validation, test = (images and self._of_classes(images) for images in self._apart(arrays))
+        train, test = (self._of_classes(images) for images in self._apart(arrays))
         if self.keep:
             train = train.subset(self._read_keep(root / self.keep, len(train)))
             _check_no_class_lost(train, f"data.keep {self.keep}")
         held, rest = stratified(train.targets.numpy(), self.validation, RNG("data", "validation"), train.classes)
+        validation = None
         if len(held):
             validation, train = train.subset(torch.from_numpy(held)), train.subset(torch.from_numpy(rest))
+        elif arrays.validation is not None:
+            validation = self._of_classes(self._images(arrays, arrays.validation))
         mean, std = _statistics(arrays, train)  # of the remaining training images only
         if validation is not None:
             validation = replace(validation, mean=mean, std=std)
@@ -155,14 +158,13 @@ class Data(Description):
                 raise
             raise InputError(f"{error}; {here} does not exist either") from None
 
-    def _apart(self, arrays: Arrays) -> tuple[Images, Images | None, Images]:
-        """Training, validation and test images; without a test split, a part of the training images is held out."""
+    def _apart(self, arrays: Arrays) -> tuple[Images, Images]:
+        """Training and test images; if the source has no test split, a part of the training images is held out."""
         train = self._images(arrays, arrays.train)
-        validation = None if arrays.validation is None else self._images(arrays, arrays.validation)
         if arrays.test is not None:
-            return train, validation, self._images(arrays, arrays.test)
+            return train, self._images(arrays, arrays.test)
         held, rest = stratified(arrays.train[1], self.test, RNG("data", "test"), arrays.classes)
-        return train.subset(torch.from_numpy(rest)), validation, train.subset(torch.from_numpy(held))
+        return train.subset(torch.from_numpy(rest)), train.subset(torch.from_numpy(held))
 
     def _images(self, arrays: Arrays, pair: Pair) -> Images:
         """One split, (N, H, W, C) -> (N, C, H, W), converted and resized as configured; mean and std are filled in later."""

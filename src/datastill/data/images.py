@@ -80,7 +80,7 @@ class Images:
             raise InputError(f"Images: expected targets (N,) int64, got {_shown(self.targets)}")
         object.__setattr__(self, "classes", class_names(self.classes))
         for what in ("mean", "std"):
-            object.__setattr__(self, what, per_channel(getattr(self, what)))
+            object.__setattr__(self, what, numbers(getattr(self, what), f"Images: expected {what} per channel"))
         self._check()
 
     def _check(self) -> None:
@@ -95,8 +95,8 @@ class Images:
                                  f"{len(self.classes)} classes")
         if (self.mean or self.std) and not (len(self.mean) == len(self.std) == depth and all(
                 0 <= m <= 1 and 0 < s <= 1 for m, s in zip(self.mean, self.std, strict=True))):
-            raise InputError(f"Images: expected a mean and a positive std for each of {depth} channels, of pixels from 0 to 1, "
-                             f"got mean {self.mean} and std {self.std}")
+            raise InputError(f"Images: expected a mean and a positive std for each of {depth} channels, of pixels from 0 to "
+                             f"1, got mean {self.mean} and std {self.std}")
 
     @classmethod
     def from_dataset(cls, dataset: Any, *, classes: Sequence[str] | None = None, mean: Sequence[float] | None = None,
@@ -108,9 +108,9 @@ class Images:
         An image is a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W), uint8 or float in [0, 1] (as from
         ``ToTensor``; normalized images are rejected because this library normalizes them itself). Labels are integers.
         classes: names in order; default: ``dataset.classes``, else the label numbers; a part of a dataset (``Subset``) has
-        those classes of the whole that occur. mean, std: per channel, of pixels in [0, 1]; default: measured on these images.
-        like: the training images, whose classes, mean and std are used. range: the values that become 0 and 255, for images
-        that are not 8 bits; values outside are rejected.
+        those classes of the whole that occur. mean, std: per channel, of pixels in [0, 1]; default: measured on these
+        images. like: the training images, whose classes, mean and std are used. range: the values that become 0 and 255, for
+        images that are not 8 bits; values outside are rejected.
 
         Raises InputError for an item that is not such a pair, images of several sizes, or fewer than two classes.
 
@@ -169,8 +169,8 @@ class Images:
         """The split reduced to these indices, in this order; nothing is read if it is on disk."""
         whitened = None if self.whitened is None else self.whitened[indices.to(self.whitened.device)]
         on_disk = self.mapped or isinstance(self.pixels, Lazy)
-        return replace(self, targets=self.targets[indices], whitened=whitened, origin=None, **(
-            {"rows": self._places(indices)} if on_disk else {"pixels": self.pixels[indices]}))
+        return replace(self, pixels=self.pixels if on_disk else self.pixels[indices], targets=self.targets[indices],
+                       rows=self._places(indices) if on_disk else None, whitened=whitened, origin=None)
 
     def to(self, device: torch.device) -> Images:
         """The same split and fingerprint, sampled on another device; pixels move there unless they are on disk."""
@@ -222,14 +222,14 @@ def class_names(classes: Any) -> tuple[str, ...]:
     return tuple(map(str, classes))
 
 
-def per_channel(values: Any) -> tuple[float, ...]:
-    """One finite number per channel. Raises InputError."""
+def numbers(values: Any, expected: str) -> tuple[float, ...]:
+    """Finite numbers. Raises InputError."""
     try:
-        found = tuple(map(float, () if isinstance(values, str) else values))
+        found = tuple(map(float, values))
     except (TypeError, ValueError):
         found = (math.nan,)
-    if not all(map(math.isfinite, found)) or isinstance(values, str):
-        raise InputError(f"expected one finite number per channel, such as (0.5, 0.5, 0.5), got {' '.join(str(values).split())}")
+    if isinstance(values, str) or not all(map(math.isfinite, found)):
+        raise InputError(f"{expected}, finite numbers in a tuple, got {' '.join(str(values).split())[:60]!r}")
     return found
 
 

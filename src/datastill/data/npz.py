@@ -10,14 +10,14 @@ import numpy as np
 from datastill.data.source import SPLITS, Arrays, Pair, Source, named, of_splits
 from datastill.errors import InputError
 
-LAYOUT = ("x_train (N, H, W) or (N, H, W, C) uint8, y_train (N,) integers or names; optionally x_val, y_val, x_test, y_test and "
-          "classes")
+LAYOUT = ("x_train (N, H, W) or (N, H, W, C) uint8, y_train (N,) integers or names; optionally x_val, y_val, x_test, "
+          "y_test and classes")
 IMAGES, LABELS = {"x", "image", "images", "img", "imgs", "data"}, {"y", "label", "labels", "target", "targets"}
 
 
 class Npz(Source):
-    """A .npz file at ``data.path`` with x_train and y_train, and optionally x_val, y_val, x_test, y_test and classes; or with
-    other usual names, such as MedMNIST's train_images and train_labels.
+    """A .npz file at ``data.path`` with x_train and y_train, and optionally x_val, y_val, x_test, y_test and classes; or
+    with other usual names, such as MedMNIST's train_images and train_labels.
 
     Images are uint8 (other numbers need ``data.range``), (N, H, W) or (N, H, W, C) with any number of channels. Labels are 0
     to K - 1, ``classes`` names them in order; or they are names. Without x_test, x_val is the test split; without either, a
@@ -36,8 +36,9 @@ class Npz(Source):
             (split, what) for split in SPLITS for what in ("x", "y"))}
         for what in ("x", "y"):
             if not names["training", what]:
-                raise InputError(f"{place} has no array '{what}_train' (found: {', '.join(table) or 'none'}); expected {LAYOUT}")
-        pairs = {}
+                raise InputError(f"{place} has no array '{what}_train' (found: {', '.join(table) or 'none'}); expected "
+                                 f"{LAYOUT}")
+        pairs: dict[str, Pair] = {}
         for split, words in SPLITS.items():
             x, y = names[split, "x"], names[split, "y"]
             if bool(x) != bool(y):
@@ -50,7 +51,8 @@ class Npz(Source):
 
 
 def _one_of(table: dict[str, np.ndarray], split: str, what: str, place: Path) -> str | None:
-    """The array of a split and kind ("x", "y"): of this library's name, else of a usual one. Raises InputError for several."""
+    """The array of a split and kind ("x", "y"): of this library's name, else of a usual one. Raises InputError if several
+    are."""
     if (plain := f"{what}_{SPLITS[split][0]}") in table:
         return plain
     parts = {name: set(re.split(r"[\W_]+", name.lower())) for name in table}
@@ -88,6 +90,6 @@ def _of_classes(pairs: dict[str, Pair], classes: tuple[str, ...], place: Path) -
     highest = max(int(pair[1].max(initial=0)) for pair in pairs.values())
     count = len(pairs["training"][1])
     if not classes and highest >= max(1, count):  # check before creating this many names
-        raise InputError(f"{place}: targets go up to {highest} but there are only {count} training images; expected 0 to K - 1 "
-                         "for K classes")
+        raise InputError(f"{place}: targets go up to {highest} but there are only {count} training images; expected 0 to "
+                         "K - 1 for K classes")
     return of_splits(pairs, classes or tuple(map(str, range(highest + 1))))

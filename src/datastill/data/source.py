@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from datastill.description import Family
 from datastill.errors import InputError
 
 SMALLEST = 4  # pixels per side
-SPLITS = {"training": ("train", "training"), "validation": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
+SPLITS = {"training": ("train", "training"), "validation": ("val", "valid", "validation", "dev"),
+          "test": ("test", "testing")}
 Pair = tuple[np.ndarray | Lazy, np.ndarray]  # images (N, H, W, C) and targets (N,)
 
 
@@ -118,17 +119,21 @@ def in_bytes(arrays: Arrays, name: str, limits: tuple[float, float] | None) -> A
     Raises InputError: values outside; other numbers without limits, with the limits that would fit.
     """
     depths = {split: _form(pair[0])[1] for split, pair in arrays.splits}
-    if limits is None and (deep := [split for split, depth in depths.items() if depth != np.uint8 and depth.kind in "iuf"]):
+    deep = [split for split, depth in depths.items() if depth != np.uint8 and depth.kind in "iuf"]
+    if limits is None and deep:
         ends = [end for _, pair in arrays.splits for end in extremes(np.asarray(pair[0]))]
-        raise InputError(f"{name}: {deep[0]} images are {depths[deep[0]]} with values from {min(ends)} to {max(ends)}; expected "
-                         f"uint8, or the values that are to become 0 and 255, as in data.range=[{min(ends)},{max(ends)}]")
+        raise InputError(f"{name}: {deep[0]} images are {depths[deep[0]]} with values from {min(ends)} to {max(ends)}; "
+                         "expected uint8, or the values that are to become 0 and 255, as in "
+                         f"data.range=[{min(ends)},{max(ends)}]")
     if limits is None:
         return arrays
     if any(isinstance(pair[0], Lazy) for _, pair in arrays.splits):
-        raise InputError(f"{name}: data.range is for arrays and files of more than 8 bits; these are read in 8 bits, leave it out")
+        raise InputError(f"{name}: data.range is for arrays and files of more than 8 bits; these are read in 8 bits, leave "
+                         "it out")
     scaled = {split: (scale(np.asarray(pair[0]), limits, f"{name}: {split} images", "data.range"), pair[1])
               for split, pair in arrays.splits}
-    return replace(arrays, train=scaled["training"], validation=scaled.get("validation"), test=scaled.get("test"), mapped=False)
+    return replace(arrays, train=scaled["training"], validation=scaled.get("validation"), test=scaled.get("test"),
+                   mapped=False)
 
 
 def extremes(images: np.ndarray) -> tuple[float, float]:
@@ -146,11 +151,11 @@ def scale(images: np.ndarray, limits: tuple[float, float], what: str, setting: s
     if outside:
         least, most = extremes(images)
         odd = int(images.size - np.count_nonzero(np.isfinite(images)))
-        raise InputError(f"{what}: {outside} of {images.size} values are outside {setting}=[{low:g}, {high:g}]: they range from "
-                         f"{least:.9g} to {most:.9g}" + (f", and {odd} are not finite" if odd else ""))
-    exact = np.float32 if images.dtype in (np.float16, np.float32) else np.float64
+        raise InputError(f"{what}: {outside} of {images.size} values are outside {setting}=[{low:.9g}, {high:.9g}]: they "
+                         f"range from {least:.9g} to {most:.9g}" + (f", and {odd} are not finite" if odd else ""))
+    exact: Any = np.float32 if images.dtype in (np.float16, np.float32) else np.float64
     result = np.empty(images.shape, np.uint8)
-    for start in range(0, len(images), 1024):
+    for start in range(0, len(images), 1024):  # a part at a time: floats take several times the memory
         result[start:start + 1024] = np.rint((images[start:start + 1024].astype(exact) - low) * (255 / (high - low)))
     return result
 
@@ -172,9 +177,10 @@ def check_split(images: np.ndarray | Lazy, targets: np.ndarray, split: str, clas
     shape, dtype = _form(images)
     if len(shape) != 4 or shape[3] < 1 or dtype != np.uint8:
         raise InputError(f"{name}: {split} images are {dtype} of shape {shape}; expected uint8 (N, H, W, C)")
-    if shape[1] < shape[2] == shape[3] or shape[1] < SMALLEST <= min(shape[2:]):
-        raise InputError(f"{name}: {split} images have shape {shape}, which looks like (N, C, H, W); expected (N, H, W, C): "
-                         "transpose(0, 2, 3, 1)")
+    exchanged = shape[3] > min(shape[1:3]) and shape[3] == max(shape[1:3])
+    if exchanged or shape[1] < SMALLEST <= min(shape[2:]):
+        raise InputError(f"{name}: {split} images have shape {shape} (N, H, W, C), which looks like another order of axes; "
+                         "expected arrays (N, H, W, C), as transpose(0, 2, 3, 1) makes them, or tensors (N, C, H, W)")
     if min(shape[1:3]) < SMALLEST:
         raise InputError(f"{name}: {split} images are {shape[2]}x{shape[1]} pixels; "
                          f"expected at least {SMALLEST}x{SMALLEST}")

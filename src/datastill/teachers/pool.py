@@ -13,7 +13,7 @@ import numpy as np
 
 from datastill.compute import send
 from datastill.data import Images
-from datastill.data.domain import Domain, bring, domain_of
+from datastill.data.domain import Domain, bring, check_channels, domain_of
 from datastill.description import Family
 from datastill.digest import digest, spec
 from datastill.errors import InputError
@@ -228,6 +228,7 @@ class Pool(Family):
         self.members()
         for group, network in enumerate(self.networks):
             domain = self.domain(context, group)
+            check_channels(domain_of(context.real), domain)
             net = fresh(network, domain.shape, len(domain.classes), RNG("check"), context.real.device)
             if lacking := sorted(set(asked) - (given := gives(net, domain))):
                 raise InputError(_gives_no(lacking[0], spec(network), given))
