@@ -85,7 +85,8 @@ class Run(Description):
 
         root: folder for results; teachers are stored in ``root/teachers``. data_root: folder of other datasets.
         """
-        return Task(Images.from_dataset(real), self.network, self.parametrization, self.precision, progress, Path(root), Path(data_root))
+        return Task(Images.from_dataset(real), self.network, self.parametrization, self.precision, progress, Path(root),
+                    Path(data_root))
 
     def pools(self) -> tuple[Pool, ...]:
         """The pools of teachers that its method and its plug-ins query, without plug-ins of weight 0."""

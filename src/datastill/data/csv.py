@@ -28,9 +28,9 @@ class Csv(Source):
     val, test. The first line names the columns; values are separated by commas, semicolons or tabs.
 
     Labels are the names of the classes, in alphabetical order, numbers by value. Without rows for test, those for val are
-    the test split; without a column of splits, a part of the images is held out for testing (``data.test``). Images of several
-    sizes need ``data.size``; files of more than 8 bits, and .npy files (H, W) or (H, W, C) of other numbers, ``data.range``.
-    Rows that repeat another one count once.
+    the test split; without a column of splits, a part of the images is held out for testing (``data.test``). Images of
+    several sizes need ``data.size``; files of more than 8 bits, and .npy files (H, W) or (H, W, C) of other numbers,
+    ``data.range``. Rows that repeat another one count once.
 
     file, label, split: the columns, by default those with a usual name (file, filename, path, image, image_id, ...; label,
     class, target, category; split). folder: the folder that file names are relative to, itself relative to that of the .csv
