@@ -43,7 +43,8 @@ def read(dataset: Any, classes: Any, mean: Any, std: Any, like: Any, limits: Any
         limits = numbers(limits, wanted := "from_dataset: expected range=(low, high) with low below high")
         if len(limits) != 2 or not limits[0] < limits[1]:
             raise InputError(f"{wanted}, got {limits}")
-    name, item, count = type(dataset).__name__, *_items(dataset)
+    name = "arrays" if _are_arrays(dataset) else type(dataset).__name__
+    item, count = _items(dataset)
     pixels, labels = _read_all(item, count, name, limits)
     known = _known(dataset) if not given else _Named((), False)
     if like is not None:
@@ -80,8 +81,7 @@ def _items(dataset: Any) -> tuple[Callable[[int], Any], int]:
     if isinstance(dataset, Mapping):
         raise InputError(f"from_dataset: got {name} with {', '.join(map(repr, list(dataset)[:5]))}; pass one split or "
                          "(images, labels)")
-    if isinstance(dataset, (tuple, list)) and len(dataset) == 2 and all(
-            isinstance(part, (np.ndarray, torch.Tensor)) for part in dataset):
+    if _are_arrays(dataset):
         return _zipped(*dataset)
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         hint = "; pass its dataset" if hasattr(dataset, "dataset") else \
@@ -91,6 +91,12 @@ def _items(dataset: Any) -> tuple[Callable[[int], Any], int]:
         return dataset.__getitem__, len(dataset)
     except Exception as error:  # the dataset is the user's
         raise InputError(f"from_dataset: {EXPECTED}; {name} has no length: {_line(error)}") from None
+
+
+def _are_arrays(dataset: Any) -> bool:
+    """Whether it is (images, labels)."""
+    return isinstance(dataset, (tuple, list)) and len(dataset) == 2 and all(
+        isinstance(part, (np.ndarray, torch.Tensor)) for part in dataset)
 
 
 def _zipped(images: Any, labels: Any) -> tuple[Callable[[int], Any], int]:
