@@ -89,10 +89,10 @@ def test_repeated_rows_count_once(table: Csv, tmp_path: Path) -> None:
     (rows(NAMES, ["0", "1", "0"] * 3, ["1", "0", "0"] * 3, header="image,MEL,NV"), "csv", ("one-hot or multi-label", "'MEL', 'NV'")),
     (rows(NAMES, ["ant|bee", "bee", "ant"] * 3), "csv", ("'ant|bee'", "multi-label")),
     (rows(NAMES, ['"ant;bee"', "bee", "ant"] * 3), "csv", ("'ant;bee'", "multi-label")),
-    (rows(["a.png", "b.png", *NAMES[2:]], LABELS), "csv", ("2 of 9 files are missing", "a.png, b.png", "csv:folder=")),
-    (rows(NAMES, LABELS), "csv:folder=nowhere", ("9 of 9 files are missing", "im0.png, im1.png, im2.png, ...")),
-    (rows([*NAMES, "im0.png"], [*LABELS, "bee"]), "csv", ("im0.png occurs with two labels, 'ant' and 'bee'",)),
-    (rows([*NAMES, "im0.png"], [*LABELS, "ant"], ["train"] * 9 + ["test"], header="file,label,split"), "csv", ("im0.png occurs with two splits",)),
+    (rows(["a.png", "b.png", *NAMES[2:]], LABELS), "csv", ("2 of 9 files are missing", "'a.png', 'b.png'", "csv:folder=")),
+    (rows(NAMES, LABELS), "csv:folder=nowhere", ("9 of 9 files are missing", "'im0.png', 'im1.png', 'im2.png', ...")),
+    (rows([*NAMES, "im0.png"], [*LABELS, "bee"]), "csv", ("'im0.png' occurs with two labels, 'ant' and 'bee'",)),
+    (rows([*NAMES, "im0.png"], [*LABELS, "ant"], ["train"] * 9 + ["test"], header="file,label,split"), "csv", ("'im0.png' occurs with two splits",)),
     (rows(NAMES, LABELS, ["1"] * 9, header="file,label,split"), "csv", ("row 2", "split '1'", "train, val or test")),
     (rows(NAMES, LABELS, ["train"] * 8 + [""], header="file,label,split"), "csv", ("row 10", "split ''")),
     (rows(NAMES, LABELS, ["test"] * 9, header="file,label,split"), "csv", ("no rows for training",)),
@@ -100,6 +100,7 @@ def test_repeated_rows_count_once(table: Csv, tmp_path: Path) -> None:
     ("file,label\nim0.png,ant,1\n", "csv", ("row 2 has 3 values", "2 columns")),
     ("", "csv", ("its columns are none",)), ("file,label\n", "csv", ("no rows",)), ('file,label\n"im0.png,ant\n', "csv", ("cannot be read as .csv",)),
     (rows(NAMES, ["ant"] * 9), "csv", ("1 class",)), (rows(["x" * 999, *NAMES[1:]], LABELS), "csv", ("1 of 9 files are missing",)),
+    (rows(['"a\nb"', *NAMES[1:]], LABELS), "csv", ("'a\\nb'",)), (rows(NAMES, LABELS), "csv:folder=~nobody-of-this-name", ("9 of 9 files are missing",)),
     (rows(NAMES, LABELS), "csv:labl=x", ("labl", "did you mean 'label'")),
 ])
 def test_a_wrong_table_is_explained(table: Csv, tmp_path: Path, text: str, source: str, parts: tuple[str, ...]) -> None:
@@ -122,7 +123,7 @@ def test_other_encodings_and_files_are_named(table: Csv, tmp_path: Path) -> None
 def test_a_name_without_suffix_that_two_files_have_is_refused(table: Csv, tmp_path: Path) -> None:
     data = table(rows([name[:-4] for name in NAMES], LABELS))
     Image.fromarray(PIXELS[0]).save(tmp_path / "im0.jpg")
-    with input_error("im0 may be", "im0.jpg", "im0.png"):
+    with input_error("'im0' may be", "im0.jpg", "im0.png"):
         data.load(tmp_path)
 
 

@@ -355,7 +355,7 @@ def test_loading_writes_nothing(npz: Npz, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["set.npz"]
 
 
-@pytest.mark.parametrize("wanted", [[2, 0], "2,0", "2, 0", ["2", "0"], ("cow", "ant"), "cow,ant", "cow, 0"])
+@pytest.mark.parametrize("wanted", [[2, 0], "2,0", "2, 0", ["2", "0"], ("cow", "ant"), "cow,ant", "[cow,ant]", "cow, 0"])
 def test_classes_are_given_as_names_or_numbers_in_a_list_or_a_text(npz: Npz, tmp_path: Path, wanted: Any) -> None:
     splits = npz({"classes": wanted}, **numbered(12), classes=np.array(["ant", "bee", "cow"])).load(tmp_path)
     assert splits.train.classes == splits.test.classes == ("cow", "ant")

@@ -244,6 +244,13 @@ def test_values_outside_the_range_are_counted_and_refused(tmp_path: Path) -> Non
             written(tmp_path, arrays, range=[0, 255]).load(tmp_path)
 
 
+@pytest.mark.parametrize("images", [np.float32(1), IMAGES > 9, IMAGES * 1j, np.array(["a"] * 9)])
+def test_what_is_no_array_of_numbers_is_refused(tmp_path: Path, images: Any) -> None:
+    for options in ({}, {"range": (0, 1)}):
+        with input_error("training images", str(np.asarray(images).dtype)):
+            written(tmp_path, {"x_train": images, "y_train": LABELS}, **options).load(tmp_path)
+
+
 @pytest.mark.parametrize("limits", [[1, 0], [0, 0], [0, float("inf")], [0], "a,b", [-1e308, 1e308]])
 def test_a_range_rises(limits: Any) -> None:
     with input_error("range"):

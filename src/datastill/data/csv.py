@@ -47,7 +47,7 @@ class Csv(Source):
             raise InputError(f"dataset csv: no file {place}; set data.path to a .csv file with a column of image files and "
                              "one of labels")
         rows = _distinct(self._rows(place), place)
-        home = place.parent / Path(self.folder).expanduser()
+        home = place.parent / os.path.expanduser(self.folder)  # noqa: PTH111 - leaves an unknown user as it is
         paths = dict(zip(rows, _existing([row[0] for row in rows], home, place), strict=True))
         reader, pairs = _Reader(size, channels), dict[str, Pair]()
         for split in SPLITS:
@@ -127,7 +127,7 @@ def _distinct(rows: list[Row], place: Path) -> list[Row]:
         if first.setdefault(row[0], row) != row:
             what, (one, other) = ("labels", (first[row[0]][1], row[1])) if first[row[0]][1] != row[1] else (
                 "splits", (first[row[0]][2], row[2]))
-            raise InputError(f"{place}: {row[0]} occurs with two {what}, {one!r} and {other!r}; expected one")
+            raise InputError(f"{place}: {row[0]!r} occurs with two {what}, {one!r} and {other!r}; expected one")
     return list(first.values())
 
 
@@ -135,9 +135,9 @@ def _existing(names: Iterable[str], home: Path, place: Path) -> list[Path]:
     """The files of these names. Raises InputError that counts and names those that are missing."""
     found = {name: _file(home, name) for name in names}
     if missing := [name for name, path in found.items() if path is None]:
-        raise InputError(f"{place}: {len(missing)} of {len(found)} files are missing in {home}: {', '.join(missing[:3])}"
-                         f"{', ...' if len(missing) > 3 else ''}; set the folder, as in csv:folder=images, or remove the "
-                         "rows")
+        shown = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
+        raise InputError(f"{place}: {len(missing)} of {len(found)} files are missing in {home}: {shown}; set the folder, as in "
+                         "csv:folder=images, or remove the rows")
     return [path for path in found.values() if path is not None]
 
 
@@ -150,7 +150,7 @@ def _file(home: Path, name: str) -> Path | None:
         near = [path.with_name(path.name + suffix) for suffix in (*sorted(files.SUFFIXES), ".npy")] if path.name else []
         found = [one for one in near if os.path.isfile(one)]  # noqa: PTH113
         if len(found) > 1:
-            raise InputError(f"{name} may be {found[0]} or {found[1]}; write the suffix")
+            raise InputError(f"{name!r} may be {found[0]} or {found[1]}; write the suffix")
         if found:
             return found[0]
     return None

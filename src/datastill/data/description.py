@@ -25,8 +25,8 @@ from datastill.tables import nearest
 
 
 def _separated(value: Any) -> Any:
-    """The items of a text with commas, as it is typed: ``cat,dog``."""
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+    """The items of a text with commas, as it is typed: ``cat,dog`` or ``[cat,dog]``."""
+    return tuple(part.strip() for part in value.strip("[]").split(",")) if isinstance(value, str) else value
 
 
 def _name(value: Any) -> Any:

@@ -145,8 +145,8 @@ def extremes(images: np.ndarray) -> tuple[float, float]:
 def scale(images: np.ndarray, limits: tuple[float, float], what: str, setting: str) -> np.ndarray:
     """Numbers from the lower to the upper limit as uint8, 0 to 255. Raises InputError for values outside and NaN."""
     low, high = limits
-    if images.dtype.kind not in "iuf":
-        raise InputError(f"{what} are {images.dtype}; expected numbers")
+    if images.dtype.kind not in "iuf" or not images.ndim:
+        raise InputError(f"{what} are {images.dtype} of shape {images.shape}; expected an array of numbers")
     outside = int(images.size - np.count_nonzero((images >= low) & (images <= high)))
     if outside:
         least, most = extremes(images)
