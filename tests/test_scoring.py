@@ -94,6 +94,8 @@ def test_any_dataset_is_scored_like_images(folder: Path) -> None:
     for given in ((pixels, images.targets), torch.utils.data.TensorDataset(pixels, images.targets), (pixels.permute(0, 2, 3, 1).numpy(), images.targets.numpy())):
         for subject in (ds.load(folder), folder, str(folder)):
             assert ds.evaluate(subject, protocol, given, network=tiny.NETWORK, trials=1)[0].accuracy == wanted
+    whole = tiny.run().task(tiny.splits().train)
+    assert ds.evaluate(whole.synthetic(whole.random_real(1, ds.RNG(0))), protocol, (pixels, images.targets), network=tiny.NETWORK, trials=1)
     assert 0 <= ds.evaluate((pixels[:20], images.targets[:20]), protocol, images, network=tiny.NETWORK, trials=1)[0].accuracy <= 1
 
 

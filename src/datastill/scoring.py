@@ -107,7 +107,7 @@ def images_like(images: Any, like: Any) -> Images:
     if (found.mean, found.std, ours) != (like.mean, like.std, theirs):
         found = replace(found, mean=like.mean, std=like.std, whitening=None, whitened=None)
         found = found if like.whitening is None else found.whiten(like.whitening)
-    return found.to(like.device)
+    return found.to(getattr(like, "device", found.device))
 
 
 def check_held_out(train: Images, images: Images) -> None:

@@ -136,8 +136,8 @@ def _existing(names: Iterable[str], home: Path, place: Path) -> list[Path]:
     found = {name: _file(home, name) for name in names}
     if missing := [name for name, path in found.items() if path is None]:
         shown = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
-        raise InputError(f"{place}: {len(missing)} of {len(found)} files are missing in {home}: {shown}; set the folder, as in "
-                         "csv:folder=images, or remove the rows")
+        raise InputError(f"{place}: {len(missing)} of {len(found)} files are missing in {home}: {shown}; set the folder, as "
+                         "in csv:folder=images, or remove the rows")
     return [path for path in found.values() if path is not None]
 
 
