@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torchvision.datasets import ImageFolder
 
 import datastill as ds
@@ -74,3 +75,18 @@ def test_npz_of_one_image_a_class_needs_test_images_of_your_own(tmp_path: Path) 
     with np.load(path) as file:
         np.savez(path, **file, x_test=file["x_train"], y_test=file["y_train"])
     assert len(ds.Data(source="npz", path="set.npz").load(tmp_path).train) == 10
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+def test_other_numbers_of_channels_are_distilled_scored_and_exported_as_arrays(channels: int, tmp_path: Path) -> None:
+    pixels = (torch.rand(24, channels, 8, 8, generator=torch.Generator().manual_seed(0)) * 255).byte()
+    labels = torch.arange(24) % 2
+    made = ds.distill(ds.DM(iterations=1, batch_real=4), (pixels, labels), tmp_path / "run", ipc=2, network=tiny.NETWORK)
+    assert made.x.shape == (4, channels, 8, 8)
+    assert ds.score(made, (pixels.flip(0, 3), labels), train=(pixels, labels), protocol="dc:epochs=1", trials=1, root=tmp_path).sheets
+    assert "the first" in ds.Workspace.report([tmp_path / "run"]).read_text()
+    with input_error(f"{channels} channels", "file.npz"):
+        to_folder(made, tmp_path / "images")
+    assert not (tmp_path / "images").exists()
+    again = ds.Data(source="npz", path=str(to_npz(made, tmp_path / "set.npz")), test=0.5).load(tmp_path).train
+    assert again.shape == (channels, 8, 8)

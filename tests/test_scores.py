@@ -179,3 +179,47 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_trained(folder: Pat
         score(folder, protocol="mtt")
     with input_error("split"):
         score(folder, split="testt", seed=17)
+
+
+def test_a_set_that_knows_its_folder_is_scored(folder: Path) -> None:
+    there = score(folder, seed=21)
+    loaded = ds.load(folder)
+    for subject in (loaded, loaded.to(torch.device("cpu"))):
+        assert ds.score(subject, TEST, networks=STUDENTS[0], protocol=PROTOCOL, trials=1, root=folder.parent / "root", seed=21).sheets == there.sheets
+    lost = ds.Distilled(loaded.tensors, loaded.card)
+    for nothing in (None, lost, 5, TEST):
+        with input_error("folder: expected the folder of a distilled set"):
+            ds.score(nothing, TEST)  # type: ignore[arg-type]
+
+
+def test_any_dataset_is_scored(folder: Path) -> None:
+    there = score(folder, seed=22)
+    pixels, targets = torch.stack([x for x, _ in TEST.items]), torch.tensor([y for _, y in TEST.items])
+    for given in ((pixels, targets), torch.utils.data.TensorDataset(pixels, targets), (pixels.numpy()[:, 0], targets.numpy())):
+        assert score(folder, given, seed=22).sheets == there.sheets
+
+
+@pytest.mark.parametrize(("options", "parts"), [
+    ({"trials": 1.5}, ("trials", "whole number")), ({"trials": True}, ("trials", "True")), ({"seed": -1}, ("seed",)), ({"seed": 2**64}, ("seed",)), ({"networks": 5}, ("networks", "5")), ({"networks": [5]}, ("5",)),
+    ({"networks": None}, ("networks",)), ({"images": None}, ("NoneType",)), ({"images": "test"}, ("'test'",)), ({"images": tiny.splits()}, ("splits.test",)), ({"train": 5}, ("int",)), ({"protocol": 5}, ("5",)),
+])
+def test_what_makes_no_sense_is_refused_in_one_line(folder: Path, options: dict[str, Any], parts: tuple[str, ...]) -> None:
+    with input_error(*parts):
+        score(folder, **options)
+
+
+def test_the_training_images_are_not_what_a_set_is_scored_on(folder: Path, train: ds.Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "student", None)  # would fail if it were called
+    for images in (train, TRAIN):
+        with input_error("the images to score on are the training images", train.fingerprint):
+            score(folder, images, seed=23)
+
+
+def test_scored_images_that_are_training_images_too_are_flagged(folder: Path, train: ds.Images) -> None:
+    mixed = ds.Images.from_dataset(Pairs(tiny.splits().train, range(50)), like=train)
+    sheet = score(folder, mixed, seed=24)[STUDENTS[0]]
+    assert (sheet["repeated"], sheet["images"], sheet["scored"]) == (50, 50, mixed.fingerprint)
+    assert "50 of the 50 scored images are training images too" in sheet["flags"]
+    sheet = score(folder, seed=24)[STUDENTS[0]]
+    assert not [flag for flag in sheet["flags"] if "training images too" in flag]
+    assert sheet["scored"] == ds.Images.from_dataset(TEST, like=train).fingerprint

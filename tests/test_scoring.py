@@ -14,6 +14,7 @@ import tiny
 from datastill.errors import InputError, RunError
 from datastill.nets.mlp import MLP
 from datastill.protocols.dc import DC
+from kit import input_error
 
 PROTOCOL, NETWORK = DC(epochs=6, lr=0.1, augment="none"), MLP(width=8)
 
@@ -84,3 +85,26 @@ def test_weights_lost_in_the_very_last_step_are_no_score(folder: Path) -> None:
     with pytest.raises(RunError, match="diverged"):
         ds.evaluate(ds.load(folder), DC(epochs=1, lr=1e20, augment="none"), tiny.splits().test, network="convnet:width=4,depth=2",
                     trials=1)
+
+
+def test_any_dataset_is_scored_like_images(folder: Path) -> None:
+    images, protocol = tiny.splits().test, DC(epochs=1)
+    wanted = ds.evaluate(ds.load(folder), protocol, images, network=tiny.NETWORK, trials=1)[0].accuracy
+    pixels: Any = images.pixels
+    for given in ((pixels, images.targets), torch.utils.data.TensorDataset(pixels, images.targets), (pixels.permute(0, 2, 3, 1).numpy(), images.targets.numpy())):
+        for subject in (ds.load(folder), folder, str(folder)):
+            assert ds.evaluate(subject, protocol, given, network=tiny.NETWORK, trials=1)[0].accuracy == wanted
+    whole = tiny.run().task(tiny.splits().train)
+    assert ds.evaluate(whole.synthetic(whole.random_real(1, ds.RNG(0))), protocol, (pixels, images.targets), network=tiny.NETWORK, trials=1)
+    assert 0 <= ds.evaluate((pixels[:20], images.targets[:20]), protocol, images, network=tiny.NETWORK, trials=1)[0].accuracy <= 1
+
+
+@pytest.mark.parametrize(("changes", "parts"), [
+    ({"trials": 1.5}, ("trials", "whole number", "1.5")), ({"trials": True}, ("trials", "True")), ({"trials": 0}, ("trials: expected 1 or more",)), ({"seed": -1}, ("seed", "-1")), ({"seed": "a"}, ("seed",)),
+    ({"images": None}, ("NoneType",)), ({"images": "test"}, ("'test'",)), ({"images": tiny.splits()}, ("Splits", "splits.test")), ({"synthetic": None}, ("NoneType",)), ({"synthetic": "nowhere"}, ("nowhere", "no distilled set")),
+    ({"images": (torch.zeros(4, 3, 8, 8).byte(), torch.arange(4))}, ("3 channels", "training images 1")), ({"images": (torch.zeros(4, 1, 9, 9).byte(), torch.arange(4))}, ("shape",)),
+])
+def test_what_cannot_be_evaluated_is_refused_in_one_line(folder: Path, changes: dict[str, Any], parts: tuple[str, ...]) -> None:
+    given: dict[str, Any] = {"synthetic": folder, "protocol": DC(epochs=1), "images": tiny.splits().test, "network": tiny.NETWORK, "trials": 1, **changes}
+    with input_error(*parts):
+        ds.evaluate(**given)

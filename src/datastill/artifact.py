@@ -152,7 +152,7 @@ def load(folder: Path | str, transform: Callable[[Tensor], Any] | None = None) -
     whitening = from_tensors(read_tensors(folder / WHITENING), card["whitening"]) if WHITENING in card["files"] else None
     from datastill.distilled import Distilled
 
-    return Distilled(read_tensors(folder / TENSORS), card, whitening, transform)
+    return Distilled(read_tensors(folder / TENSORS), card, whitening, transform, folder)
 
 
 def snapshots(folder: Path) -> dict[int, Path]:
@@ -200,9 +200,15 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, of
 
 
+def shown(view: Tensor) -> Tensor:
+    """Images (..., C) as they are shown: the first three channels as color, or the first as gray if there are fewer."""
+    return view[..., :3 if view.shape[-1] >= 3 else 1]
+
+
 def picture(view: Tensor, labels: Tensor, columns: int = 10) -> Image.Image:
-    """A grid with one row per class (by largest label) of its first ``columns`` images; view (N, H, W, C) uint8."""
-    target = labels.argmax(1)
+    """A grid with one row per class (by largest label) of its first ``columns`` images; view (N, H, W, C) uint8, see
+    ``shown``."""
+    view, target = shown(view), labels.argmax(1)
     rows = [view[target == c][:columns] for c in range(labels.shape[1])]
     width = max(len(row) for row in rows)
     side = max(view.shape[1:3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,18 +22,18 @@ class Distilled(Dataset[tuple[Any, Any]]):
     An item is (image (C, H, W) float, normalized; label): the class number for hard labels, probabilities (K,) for soft
     ones. ``transform`` is applied to that image when an item is accessed. ``x`` (N, C, H, W), ``y`` (N, K), ``view``
     (N, H, W, C) uint8, ``lr``: the learned learning rate or None, ``whitening``: how images must be whitened before a
-    network trained on this set sees them, or None.
+    network trained on this set sees them, or None; ``folder``: where it was read from, or None.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], card: Mapping[str, Any], whitening: Whitening | None = None,
-                 transform: Callable[[Tensor], Any] | None = None) -> None:
+                 transform: Callable[[Tensor], Any] | None = None, folder: Path | None = None) -> None:
         self.tensors = dict(tensors)
         self.card = dict(card)
         self.x, self.y, self.view = tensors["images"], tensors["labels"], tensors["view"]
         self.lr = float(tensors["lr"]) if "lr" in tensors else None
         self.classes = tuple(card["classes"])
         self.mean, self.std = tuple(card["mean"]), tuple(card["std"])
-        self.whitening, self.transform = whitening, transform
+        self.whitening, self.transform, self.folder = whitening, transform, folder
         self.device = self.x.device
 
     @property
@@ -58,4 +59,4 @@ class Distilled(Dataset[tuple[Any, Any]]):
     def to(self, device: torch.device) -> Distilled:
         """The same set with its tensors on another device."""
         return Distilled({name: value.to(device) for name, value in self.tensors.items()}, self.card,
-                         None if self.whitening is None else self.whitening.to(device), self.transform)
+                         None if self.whitening is None else self.whitening.to(device), self.transform, self.folder)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from datastill.artifact import png
+from datastill.errors import InputError
 from datastill.files import write_atomically
 from datastill.outputs import check_new_folder, check_output
 
@@ -24,8 +25,12 @@ def to_folder(distilled: Distilled, out: Path) -> Path:
     """PNG files ``<class>/<number>.png``, as torchvision's ImageFolder reads them, and labels.csv with every label.
 
     Pixels are rounded to 8 bits and clipped to the valid range; training on them differs slightly from using the floats.
-    Soft labels are in labels.csv only; a file is in the folder of its largest one. Raises InputError: ``out`` has files.
+    Soft labels are in labels.csv only; a file is in the folder of its largest one. Raises InputError: ``out`` has files, or
+    other than 1 or 3 channels.
     """
+    if distilled.view.shape[3] not in (1, 3):
+        raise InputError(f"the set has {distilled.view.shape[3]} channels, which image files do not hold; export it to a "
+                         "file.npz")
     check_new_folder(out)
     names = _folder_names(distilled.classes)
     table = io.StringIO()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -83,13 +83,14 @@ class Run(Description):
                 raise ValueError(f"plugins: the name {name!r} is taken; give the plug-in another label")
         return self
 
-    def task(self, real: Images, *, root: Path | str = "outputs", data_root: Path | str = "data",
+    def task(self, real: Any, *, root: Path | str = "outputs", data_root: Path | str = "data",
              progress: Progress = Progress()) -> Task:
-        """What the method may look at, on these training images (and on their device).
+        """What the method may look at, on these training images (and on their device), ``Images`` or any map-style dataset.
 
         root: folder for results; teachers are stored in ``root/teachers``. data_root: folder of other datasets.
         """
-        return Task(real, self.network, self.parametrization, self.precision, progress, Path(root), Path(data_root))
+        return Task(Images.from_dataset(real), self.network, self.parametrization, self.precision, progress, Path(root),
+                    Path(data_root))
 
     def pools(self) -> tuple[Pool, ...]:
         """The pools of teachers that its method and its plug-ins query, without plug-ins of weight 0."""

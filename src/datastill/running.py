@@ -84,7 +84,7 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
     writable, a damaged file in it. RunError: a loss that is not finite, a full disk; the last good checkpoint is kept.
     Stopped: it was asked to stop.
     """
-    progress, images = progress or Progress(), images if isinstance(images, Images) else Images.from_dataset(images)
+    progress, images = progress or Progress(), Images.from_dataset(images)
     run = _described(run, images, settings)
     folder = Path(root) / "runs" / run.label(images, data_root) if out is None else Path(out)
     task = check_run(run, images, root=root, data_root=data_root, progress=progress.part(0, 1, "preparing"))

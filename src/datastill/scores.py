@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datastill import artifact
 from datastill.core import Protocol
@@ -17,9 +17,12 @@ from datastill.errors import InputError
 from datastill.nets import Architecture
 from datastill.progress import Progress
 from datastill.protocols.dc import DC
-from datastill.scoring import Evaluation, Split, check_student
+from datastill.scoring import Evaluation, Split, check_counts, check_held_out, check_student, images_like
 from datastill.statistics import average, statistics
 from datastill.workspace import Workspace
+
+if TYPE_CHECKING:
+    from datastill.distilled import Distilled
 
 
 @dataclass(frozen=True)
@@ -68,32 +71,34 @@ class Scores:
         return statistics([average(trial) for trial in zip(*gains, strict=False)])
 
 
-def score(folder: Path | str, images: Any, *, train: Any = None,
+def score(folder: Path | str | Distilled, images: Any, *, train: Any = None,
           networks: Sequence[Architecture | str] | Architecture | str = (), protocol: Protocol | str | None = None,
           trials: int = 5, split: Split = "test", seed: int = 0, full: bool = False, root: Path | str = "outputs",
           data_root: Path | str = "data", progress: Progress = Progress()) -> Scores:
     """Score a distilled set on held-out images: fresh students, last weights, all images, beside random real images.
 
-    images: what students are measured on, ``Images`` or any map-style dataset; normalized like the set. train: the training
-    images, for the random baseline; by default those the set was distilled from, if they are still in memory in this process
-    or can be loaded from ``data_root``. networks: kinds of students, by default the run's. protocol: how they are trained,
-    by default the recipe's or "dc". full: one student on all training images too. Scores are stored in ``folder/scores``;
-    a second call runs only what is missing.
+    folder: of the set, or the set as it was loaded from its folder. images: what students are measured on, ``Images`` or any
+    map-style dataset; normalized like the set. train: the training images, for the random baseline; by default those the set
+    was distilled from, if they are still in memory in this process or can be loaded from ``data_root``. networks: kinds of
+    students, by default the run's. protocol: how they are trained, by default the recipe's or "dc". full: one student on all
+    training images too. Scores are stored in ``folder/scores``; a second call runs only what is missing.
 
-    Raises InputError before anything is trained: no distilled set, images of other classes or another shape, other training
-    images.
+    Raises InputError before anything is trained: no distilled set, images of other classes or another shape, the training
+    images themselves, other training images.
     """
-    if trials < 1:
-        raise InputError(f"trials: expected 1 or more, got {trials}")
-    folder = Path(folder)
+    check_counts(trials, seed)
+    folder = _folder(folder)
     card = artifact.read_card(folder)
     real = _training_images(card, train, folder, data_root)
-    seen = _like(images, real)
+    seen = images_like(images, real)
     how = load(Protocol, protocol or card.get("protocol", DC()))  # type: ignore[type-abstract]
     networks = [networks] if isinstance(networks, (Architecture, str)) else networks
+    if not isinstance(networks, (list, tuple)):
+        raise InputError(f"networks: expected kinds of students, such as ['convnet', 'mlp'], got {networks!r}")
     kinds = [load(Architecture, one) for one in networks or [card["run"]["network"]]]  # type: ignore[type-abstract]
     for kind in kinds:
         check_student(kind, seen)
+    check_held_out(real, seen)
     workspace = Workspace(root, data_root, seen.device)
     found = {}
     for number, kind in enumerate(kinds):
@@ -103,10 +108,19 @@ def score(folder: Path | str, images: Any, *, train: Any = None,
     return Scores(found)
 
 
+def _folder(given: Any) -> Path:
+    """The folder of a set, given as such or as the set. Raises InputError."""
+    folder = getattr(given, "folder", given)
+    if not isinstance(folder, (str, Path)):
+        raise InputError(f"folder: expected the folder of a distilled set, or a set that was loaded from its folder, got "
+                         f"{type(given).__name__}")
+    return Path(folder)
+
+
 def _training_images(card: Mapping[str, Any], train: Any, folder: Path, data_root: Path | str) -> Images:
     """The images a set was distilled from. Raises InputError."""
     wanted = card["data"]["fingerprint"]
-    found = at_hand(wanted) if train is None else train if isinstance(train, Images) else Images.from_dataset(train)
+    found = at_hand(wanted) if train is None else Images.from_dataset(train)
     data = load(Data, card["run"]["data"])
     if found is None and isinstance(data.source, Given):
         raise InputError(f"{folder} was distilled from images passed in from Python ({card['data']['name']}); pass them "
@@ -116,16 +130,3 @@ def _training_images(card: Mapping[str, Any], train: Any, folder: Path, data_roo
         raise InputError(f"these are not the training images {folder} was distilled from (fingerprint {found.fingerprint}, "
                          f"expected {wanted})")
     return found
-
-
-def _like(images: Any, train: Images) -> Images:
-    """The images to score on, on the device of the training images, normalized and whitened in the same way."""
-    found = images if isinstance(images, Images) else Images.from_dataset(images, like=train)
-    if not len(found):
-        raise InputError("there are no images to score on")
-    ours = None if found.whitening is None else found.whitening.identity
-    theirs = None if train.whitening is None else train.whitening.identity
-    if (found.mean, found.std, ours) != (train.mean, train.std, theirs):
-        found = replace(found, mean=train.mean, std=train.std, whitening=None, whitened=None)
-        found = found if train.whitening is None else found.whiten(train.whitening)
-    return found.to(train.device)

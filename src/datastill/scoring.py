@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from datastill import artifact
 from datastill.core import Protocol, check_network
-from datastill.data import Batch, Images
+from datastill.data import Batch, Images, Lazy
 from datastill.description import Description, load
 from datastill.errors import InputError
 from datastill.late import torch
@@ -75,21 +77,61 @@ class Evaluation:
         return self.protocol.for_network(self.network).for_set(lr)
 
 
-def evaluate(synthetic: SyntheticSet | Distilled | Images, protocol: Protocol | str, images: Images, *,
+def evaluate(synthetic: Any, protocol: Protocol | str, images: Any, *,
              network: Architecture | str = ConvNet(), trials: int = 5, seed: int = 0) -> list[Score]:
     """Train ``trials`` fresh students on the set by the protocol and measure each on ``images`` (report which split it is).
 
-    Students of trial t start from the same weights whatever they are trained on, so that scores of different sets are
-    paired. Raises InputError: the set and the images differ in classes, normalization or shape.
+    synthetic: a set, the folder of one, or real images to compare with. images: ``Images``, or any map-style dataset, which
+    is then normalized like the set. Students of trial t start from the same weights whatever they are trained on, so that
+    scores of different sets are paired. Raises InputError: the set and the images differ in classes, normalization or shape.
     """
-    if trials < 1:
-        raise InputError(f"trials: expected 1 or more, got {trials}")
+    check_counts(trials, seed)
     protocol, network = load(Protocol, protocol), load(Architecture, network)  # type: ignore[type-abstract]
+    if isinstance(synthetic, (str, Path)):
+        synthetic = artifact.load(synthetic)
+    elif not hasattr(synthetic, "batch"):
+        synthetic = Images.from_dataset(synthetic, like=images if isinstance(images, Images) else None)
+    images = images if isinstance(images, Images) else images_like(images, synthetic)
     examples = synthetic.to(images.device)
     protocol = protocol.for_network(network).for_set(learned_lr(synthetic))
     check_alike(examples, images)
     check_student(network, images)
     return [student(examples, protocol, network, images, trial, seed) for trial in range(trials)]
+
+
+def check_counts(trials: Any, seed: Any) -> None:
+    """Check the number of trials and the seed of a scoring. Raises InputError."""
+    for name, value, least in (("trials", trials, 1), ("seed", seed, 0)):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or not least <= value < 2**63:
+            raise InputError(f"{name}: expected {'' if whole else 'a whole number of '}{least} or more, got {value!r}")
+
+
+def images_like(images: Any, like: Any) -> Images:
+    """Images, or any map-style dataset, to score a set on: on the device of ``like``, normalized and whitened in the same
+    way. Raises InputError."""
+    found = images if isinstance(images, Images) else Images.from_dataset(images, like=like)
+    ours = None if found.whitening is None else found.whitening.identity
+    theirs = None if like.whitening is None else like.whitening.identity
+    if (found.mean, found.std, ours) != (like.mean, like.std, theirs):
+        found = replace(found, mean=like.mean, std=like.std, whitening=None, whitened=None)
+        found = found if like.whitening is None else found.whiten(like.whitening)
+    return found.to(getattr(like, "device", found.device))
+
+
+def check_held_out(train: Images, images: Images) -> None:
+    """Check that the images to score on are not the training images. Raises InputError."""
+    if images.fingerprint == train.fingerprint:
+        raise InputError(f"the images to score on are the training images (fingerprint {train.fingerprint}); pass images "
+                         "that the set was not distilled from, such as the test split")
+
+
+def repeated(train: Images, images: Images) -> int | None:
+    """The number of images whose pixels are those of a training image; None if that would read them from disk."""
+    if any(isinstance(one.pixels, Lazy) or one.mapped for one in (train, images)):
+        return None
+    known = set(train.hashes())
+    return sum(one in known for one in images.hashes())
 
 
 def learned_lr(examples: Any) -> float | None:

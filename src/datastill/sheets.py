@@ -162,8 +162,8 @@ def flags(sheet: Mapping[str, Any]) -> list[str]:
 
     At chance: the mean is within two standard deviations of what guessing gives on this many images, or less than a tenth
     above chance. No better than always answering the largest class, if the images are of some classes more than of others.
-    Below random real images: the mean paired gain is negative. (Both thresholds are ours.) Compared with
-    random real images under other labels.
+    Below random real images: the mean paired gain is negative. Not held out: more than one in a hundred of the scored images
+    are training images too. (The thresholds are ours.) Compared with random real images under other labels.
     """
     found, floor = sheet["summary"], guessing(sheet["chance"], sheet["images"])
     flagged = []
@@ -178,6 +178,8 @@ def flags(sheet: Mapping[str, Any]) -> list[str]:
         undecided = gain["n"] == 1 or gain["high"] >= 0
         flagged.append("below random real images" + (
             "" if not undecided else " in a single trial" if gain["n"] == 1 else ", but the interval includes 0"))
+    if (known := sheet.get("repeated") or 0) > sheet["images"] / 100:
+        flagged.append(f"{known} of the {sheet['images']} scored images are training images too")
     labels = sheet.get("labels", {})
     if labels.get("synthetic") == "soft" and labels.get("random") == "hard":
         flagged.append("the set has soft labels, random real images have hard ones: the teachers that gave them are missing")

@@ -14,7 +14,7 @@ from datastill.digest import digest
 from datastill.files import make_folder, sha256
 from datastill.progress import Progress
 from datastill.rng import RNG
-from datastill.scoring import Evaluation, Score, check_alike, check_student, student
+from datastill.scoring import Evaluation, Score, check_alike, check_held_out, check_student, repeated, student
 from datastill.sheets import SCORES, SUBJECTS, Sheet, Subject, describe, facts, flags, place_of, read, stored, summary
 from datastill.store import write_record
 
@@ -36,13 +36,15 @@ def score(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselin
     """
     check_alike(distilled, evaluation.images)
     check_student(evaluation.network, evaluation.images)
+    check_held_out(evaluation.train, evaluation.images)
     sheet = describe(sha256(folder / TENSORS), distilled, evaluation)
     scores = scores or folder / SCORES
     for place in (scores, baselines):
         make_folder(place)
     path = place_of(scores, sheet)
     before = read(path)
-    about = {"data": distilled.card["data"], **_measured_on(evaluation)}
+    known = before["repeated"] if "repeated" in before else repeated(evaluation.train, evaluation.images)
+    about = {"data": distilled.card["data"], **_measured_on(evaluation), "repeated": known}
     soft = labeler is not None and distilled.card["labels"] == "soft"
     labels = {"synthetic": distilled.card["labels"], "random": "soft" if soft else "hard"}
     result: dict[str, Any] = {**facts(sheet), **about, "labels": labels}
@@ -96,7 +98,8 @@ def _of(subject: Subject, sheet: Sheet, labeler: Labeler | None) -> Sheet:
 
 def _measured_on(evaluation: Evaluation) -> dict[str, Any]:
     """What a score file records about the images it was measured on."""
-    return {"images": len(evaluation.images), "chance": evaluation.chance, "largest": list(evaluation.largest)}
+    return {"images": len(evaluation.images), "scored": evaluation.images.fingerprint, "chance": evaluation.chance,
+            "largest": list(evaluation.largest)}
 
 
 def _students(subject: Subject, examples: Callable[[int], Any], sheet: Sheet, evaluation: Evaluation, count: int,

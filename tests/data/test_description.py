@@ -353,3 +353,26 @@ def test_what_changes_the_training_images_changes_the_fingerprint(
 def test_loading_writes_nothing(npz: Npz, tmp_path: Path) -> None:
     npz().load(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["set.npz"]
+
+
+@pytest.mark.parametrize("wanted", [[2, 0], "2,0", "2, 0", ["2", "0"], ("cow", "ant"), "cow,ant", "[cow,ant]", "cow, 0"])
+def test_classes_are_given_as_names_or_numbers_in_a_list_or_a_text(npz: Npz, tmp_path: Path, wanted: Any) -> None:
+    splits = npz({"classes": wanted}, **numbered(12), classes=np.array(["ant", "bee", "cow"])).load(tmp_path)
+    assert splits.train.classes == splits.test.classes == ("cow", "ant")
+    assert {int(label) for label in splits.train.targets} == {0, 1}
+    whole = npz(**numbered(12), classes=np.array(["ant", "bee", "cow"])).load(tmp_path).train
+    assert torch.equal(splits.train.pixels[splits.train.targets == 0], whole.pixels[whole.targets == 2])  # type: ignore[index]
+
+
+def test_a_name_comes_before_a_number(npz: Npz, tmp_path: Path) -> None:
+    assert npz({"classes": "1,2"}, **numbered(12), classes=np.array(["2", "1", "0"])).load(tmp_path).train.targets[:3].tolist() == [1, 0, 1]
+
+
+def test_an_unknown_class_is_told_the_nearest(npz: Npz, tmp_path: Path) -> None:
+    for wanted in ("ant,cov", ["ant", "cov"]):
+        with input_error("no class 'cov'", "did you mean 'cow'?"):
+            npz({"classes": wanted}, **numbered(12), classes=np.array(["ant", "bee", "cow"])).load(tmp_path)
+    with input_error("no class '3'"):
+        npz({"classes": [0, 3]}, **numbered(12)).load(tmp_path)
+    with input_error("classes"):
+        npz({"classes": [True, False]})

@@ -10,7 +10,7 @@ from datastill.data import domain as module
 from datastill.data.domain import Domain, bring, domain_of
 from datastill.data.whitening import fit
 from datastill.rng import RNG
-from kit import Counting, toy_images
+from kit import Counting, input_error, toy_images
 
 GREY = Domain((1, 8, 8), (0.3,), (0.2,), ("a", "b"))
 COLOUR = Domain((3, 8, 8), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), ("a", "b"))
@@ -92,3 +92,13 @@ def test_where_deterministic_kernels_are_asked_for_no_resize_is_differentiated()
         with Counting() as counting, computing(x.device, deterministic=asked):
             bring(x, COLOUR, SMALL).sum().backward()
         assert counting.seen["_upsample_bilinear2d_aa_backward"] == calls
+
+
+def test_channels_without_a_conversion_are_refused() -> None:
+    def of(channels: int) -> Domain:
+        return Domain((channels, 4, 4), (0.5,) * channels, (0.25,) * channels, ("a", "b"))
+
+    for here, there in ((5, 3), (5, 1), (3, 5), (2, 1)):
+        with input_error(f"{here} channels", f"network for {there}"):
+            bring(torch.zeros(1, here, 4, 4), of(here), of(there))
+    assert bring(torch.zeros(1, 1, 4, 4), of(1), of(5)).shape == (1, 5, 4, 4)

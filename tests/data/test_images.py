@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from datastill.data import Images, Lazy
 from datastill.data import images as module
 from datastill.data.images import at_hand, denormalize
 from datastill.rng import RNG
-from kit import changed_pixel, quick, toy_images
+from kit import changed_pixel, input_error, quick, toy_images
 
 
 def numbered(targets: list[int], classes: int) -> Images:
@@ -267,3 +268,22 @@ def test_images_that_are_alive_are_found_by_their_content() -> None:
     del first
     gc.collect()
     assert at_hand(fingerprint) is None
+
+
+@pytest.mark.parametrize(("changes", "parts"), [
+    ({"pixels": torch.zeros(12, 1, 4, 4)}, ("float32", "uint8")), ({"pixels": torch.zeros(12, 4, 4).byte()}, ("(12, 4, 4)",)), ({"pixels": torch.zeros(12, 1, 4, 4).byte().numpy()}, ("ndarray",)),
+    ({"targets": torch.zeros(12)}, ("float32", "int64")), ({"targets": [0] * 12}, ("list",)), ({"targets": torch.arange(11) % 3}, ("12 images but 11 targets",)),
+    ({"targets": torch.arange(12) % 4}, ("0 to 3", "expected 0 to 2")), ({"targets": torch.arange(12) % 3 - 1}, ("-1 to 1",)),
+    ({"classes": "abc"}, ("names in order", "'abc'")), ({"classes": ("a",)}, ("1 class",)), ({"classes": ("a", "b", "a")}, ("'a' occurs twice",)), ({"classes": (1, 2, 3)}, ("(1, 2, 3)",)), ({"classes": None}, ("None",)),
+    ({"mean": (0.5, 0.5)}, ("each of 1 channels",)), ({"mean": (float("nan"),)}, ("finite",)), ({"mean": (120.0,), "std": (60.0,)}, ("from 0 to 1",)), ({"std": (0.0,)}, ("positive std",)), ({"std": (-1.0,)}, ("positive std",)),
+    ({"std": ()}, ("mean",)), ({"mean": "a"}, ("mean",)), ({"mean": None}, ("mean",)),
+])
+def test_parts_that_do_not_fit_are_refused(changes: dict[str, Any], parts: tuple[str, ...]) -> None:
+    with input_error(*parts):
+        replace(toy_images(), **changes)
+
+
+def test_lists_become_tuples() -> None:
+    images = toy_images()
+    same = Images(images.pixels, images.targets, list(images.classes), list(images.mean), torch.tensor(images.std).double())  # type: ignore[arg-type]
+    assert (same.classes, same.mean) == (images.classes, images.mean)

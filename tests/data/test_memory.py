@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from torchvision.transforms.v2.functional import pil_to_tensor, to_dtype
 
-from datastill.data import Images
+from datastill.data import Data, Images
 from datastill.data.images import mean_and_std
 from kit import input_error, toy_images
 
@@ -118,7 +118,7 @@ def broken(*last: Any) -> list[Any]:
     ([(IMAGE, 0), (IMAGE, 0)], ("1 class", "at least two")), ([], ("class",)),
     ([(IMAGE, 0), (IMAGE, 2)], ("class '1' has no",)), ([(IMAGE, 0), (IMAGE, -1), (IMAGE, 1)], ("-1",)),
     ([(IMAGE.astype(np.float32), 0), (IMAGE.astype(np.float32), 1)], ("float32", "uint8")),
-    ([(arrays(1, 2)[0], 0), (arrays(1, 2)[0], 1)], ("1 or 3 channels",)), ([(arrays(1, side=(3, 3))[0], 0), (arrays(1, side=(3, 3))[0], 1)], ("3x3", "4x4")),
+    ([(arrays(1, side=(3, 3))[0], 0), (arrays(1, side=(3, 3))[0], 1)], ("3x3", "4x4")),
     ([(torch.zeros(2, 1, 5, 4), 0), (torch.zeros(2, 1, 5, 4), 1)], ("(2, 2, 1, 5, 4)", "(N, H, W, C)")),
     (iter([(IMAGE, 0)]), ("map-style dataset",)), (7, ("map-style dataset", "int")),
 ])
@@ -152,3 +152,105 @@ def test_images_to_score_on_have_the_classes_of_the_training_images_in_their_ord
         Images.from_dataset(test, like=train)
     test.classes = ["a", "b", "c"]  # type: ignore[attr-defined]
     assert Images.from_dataset(test, like=train).classes == train.classes
+
+
+# --- datasets of other forms ------------------------------------------------------------------------------------------
+
+
+X, Y = torch.from_numpy(arrays(12, 3, (6, 6))).permute(0, 3, 1, 2), torch.arange(12) % 3
+
+
+class Tensors(TensorDataset):
+    """Tensors with class names."""
+
+    classes = ["ant", "bee", "cow"]  # noqa: RUF012
+
+
+class HuggingFace(list[Any]):
+    """Items are dictionaries; the features name the classes."""
+
+    features = {"label": type("ClassLabel", (), {"names": ["ant", "bee", "cow"]})()}  # noqa: RUF012
+
+
+@pytest.mark.parametrize("dataset", [
+    (X, Y), [X, Y[:, None]], (X.float() / 255, Y), (arrays(12, 3, (6, 6)), Y.numpy()), (arrays(12, 3, (6, 6)) / 255, Y.numpy()), TensorDataset(X, Y), Subset(Tensors(X, Y), range(12)),
+    ConcatDataset([Tensors(X[:6], Y[:6]), Tensors(X[6:], Y[6:])]), HuggingFace({"img": pil(image), "label": int(y)} for image, y in zip(arrays(12, 3, (6, 6)), Y, strict=True))])
+def test_every_form_of_a_dataset_is_the_same_images(dataset: Any) -> None:
+    images = Images.from_dataset(dataset)
+    assert torch.equal(images.pixels, X)  # type: ignore[arg-type]
+    assert torch.equal(images.targets, Y)
+    assert images.classes in (("0", "1", "2"), ("ant", "bee", "cow"))
+    assert (images.classes[0] == "ant") == (not isinstance(dataset, (tuple, TensorDataset)) and type(dataset) is not list)
+
+
+def test_a_part_of_a_dataset_has_the_classes_that_occur() -> None:
+    odd = Subset(Tensors(X, Y), [row for row in range(12) if row % 3 != 1])
+    images = Images.from_dataset(odd)
+    assert (images.classes, images.targets.tolist()) == (("ant", "cow"), [0, 1] * 4)
+    assert Images.from_dataset(Subset(Tensors(X, Y), [2, 5]), like=images).targets.tolist() == [1, 1]
+    with input_error("('ant', 'bee', 'cow')", "('ant', 'cow')", "it also has ['bee']"):
+        Images.from_dataset(Tensors(X, Y), like=images)
+    with input_error("it also has ['bee']"):
+        Images.from_dataset(Subset(Tensors(X, Y), [1]), like=images)
+    with input_error("it lacks ['cow']"):
+        Images.from_dataset(named(Tensors(X[:2], Y[:2]), ["ant", "bee"]), like=Images.from_dataset(Tensors(X, Y)))
+
+
+def named(dataset: Any, classes: Any) -> Any:
+    dataset.classes = classes
+    return dataset
+
+
+def test_parts_with_different_classes_are_refused() -> None:
+    with input_error("the parts of ConcatDataset have different classes"):
+        Images.from_dataset(ConcatDataset([Tensors(X, Y), named(Tensors(X, Y), ["cow", "bee", "ant"])]))
+
+
+def test_images_stay_as_they_are() -> None:
+    images = toy_images()
+    assert Images.from_dataset(images) is images
+    with input_error("Images", "dataclasses.replace"):
+        Images.from_dataset(images, classes=["x", "y", "z"])
+
+
+class Broken(list[Any]):
+    """Fails when it is read."""
+
+    def __getitem__(self, row: Any) -> Any:
+        raise KeyError("no\nrow")
+
+
+@pytest.mark.parametrize(("dataset", "parts"), [
+    ("folder", ("'folder'", "Data(source='folder'")), (None, ("NoneType",)), ({"train": (X, Y)}, ("dict", "'train'", "one split")), (Broken([1]), ("Broken[0] failed: KeyError",)),
+    (Data(source="digits"), ("Data",)), (torch.utils.data.DataLoader(TensorDataset(X, Y)), ("DataLoader", "pass its dataset")), ((X, Y[:5]), ("(12, 3, 6, 6)", "(5,)")), (X, ("is not a pair",)),
+    ((X, torch.eye(3)[Y]), ("integer label",)), ([{"pic": IMAGE, "label": 0}], ("'pic', 'label'", "image, img")), ([{"image": IMAGE, "img": IMAGE, "label": 0}], ("one image",)),
+    (broken((IMAGE, 10**12)), ("1000000000000", "0 to K - 1")), (broken((IMAGE, 2**70)), (str(2**70),)), (broken((IMAGE, 20190101)), ("go up to 20190101", "only 3 images")),
+    (broken((IMAGE.astype(np.uint16), 0)), ("uint16", "range=(")), (broken((pil(IMAGE).convert("P"), 0)), ("mode P", "convert")), (broken((pil(IMAGE).convert("RGBA"), 0)), ("mode RGBA",)),
+    (broken((Image.fromarray(IMAGE[..., 0].astype(np.uint16)), 0)), ("mode I;16",)), ((X.permute(0, 2, 3, 1), Y), ("another order of axes",)), ((X.numpy(), Y.numpy()), ("another order of axes",)),
+    ((X.float() * float("nan"), Y), ("nan or infinite",)),
+])
+def test_what_is_unclear_is_refused(dataset: Any, parts: tuple[str, ...]) -> None:
+    with input_error(*parts):
+        Images.from_dataset(dataset)
+
+
+@pytest.mark.parametrize(("options", "parts"), [
+    ({"mean": [0.5]}, ("only mean",)), ({"std": [0.5]}, ("only std",)), ({"mean": "abc", "std": "abc"}, ("mean", "'abc'")), ({"mean": 0.5, "std": 0.5}, ("mean", "0.5")),
+    ({"mean": [127.0], "std": [60.0]}, ("from 0 to 1", "127")), ({"mean": [float("nan")], "std": [0.5]}, ("finite",)), ({"mean": [0.5], "std": [-0.5]}, ("positive std",)),
+    ({"classes": "abc"}, ("names in order", "'abc'")), ({"classes": [1, 2, 3]}, ("names in order", "[1, 2, 3]")), ({"classes": 3}, ("names in order",)),
+    ({"like": pairs()}, ("like", "training Images", "list")), ({"range": (1, 0)}, ("range=(low, high)",)), ({"range": 5}, ("range",)), ({"range": (0, 9)}, ("outside range=[0, 9]",)),
+    ({"like": toy_images(3, shape=(3, 4, 4))}, ("images have 1 channels, the training images 3",)),
+])
+def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], parts: tuple[str, ...]) -> None:
+    with input_error(*parts):
+        Images.from_dataset(pairs(), **options)
+
+
+def test_a_stated_range() -> None:
+    assert torch.equal(Images.from_dataset((X.float() * 16 - 5, Y), range=(-5, 4075)).pixels, X)  # type: ignore[arg-type]
+    assert torch.equal(Images.from_dataset((X.int(), Y), range=(0, 255)).pixels, X)  # type: ignore[arg-type]
+
+
+def test_arrays_of_names_and_numbers_are_settings_too() -> None:
+    images = Images.from_dataset(pairs(), mean=np.array([0.5]), std=torch.tensor([0.25]), classes=None)
+    assert (images.mean, images.std) == ((0.5,), (0.25,))

@@ -41,7 +41,7 @@ def test_a_sound_set_passes(dtype: type) -> None:
     ({"validation": (gray(2, channels=3), np.array([0, 2]))}, ("validation targets range from 0 to 2",)),
     ({"classes": ("a", "b", "c")}, ("class 'c' has no training images",)),
     ({"train": (gray(2, np.float32), np.array([0, 1]))}, ("training images", "float32", "uint8")),
-    ({"train": (gray(2, channels=2), np.array([0, 1]))}, ("training images", "(2, 5, 6, 2)", "1 or 3 channels")),
+    ({"train": (gray(2, channels=2), np.array([0, 1]))}, ("training images", "(5, 6, 2)", "must match")),
     ({"train": (gray(2)[..., 0], np.array([0, 1]))}, ("training images", "(2, 5, 6)")),
     ({"train": (gray(3), np.array([0, 1]))}, ("3 training images but 2 targets",)),
     ({"train": (gray(2), np.array([0, 2]))}, ("training targets range from 0 to 2", "expected 0 to 1")),
@@ -100,7 +100,7 @@ def test_lazy_images_are_checked_without_reading() -> None:
     labels = np.array([0, 1])
     sound = arrays(train=(Unread(2, 3, 5, 6), labels))
     assert check_arrays(sound, "mine") is sound
-    with input_error("(2, 5, 6, 2)", "1 or 3 channels"):
+    with input_error("(5, 6, 2)", "(5, 6, 3)", "must match"):
         check_arrays(arrays(train=(Unread(2, 2, 5, 6), labels)), "mine")
     with input_error("3 test images but 2 targets"):
         check_arrays(arrays(test=(Unread(3, 3, 5, 6), labels)), "mine")

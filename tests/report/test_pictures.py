@@ -57,3 +57,12 @@ def test_size_on_the_page(side: int, shown: int) -> None:
 
 def test_soft_labels_are_mentioned() -> None:
     assert "class of its largest label" in pictures(distilled(2, 1, labels="soft"), None).note
+
+
+@pytest.mark.parametrize(("channels", "shown", "said"), [(2, 1, "Images have 2 channels: the first is shown as gray."), (5, 3, "Images have 5 channels: the first three are shown as color.")])
+def test_other_numbers_of_channels_are_shown_in_part_and_said(channels: int, shown: int, said: str) -> None:
+    found = pictures(distilled(2, 1, channels=channels), None)
+    view = distilled(2, 1, channels=channels).view
+    assert torch.equal(pixels(found.rows[0].after[0]).view(8, 8, shown), view[0, :, :, :shown])
+    assert said in found.note
+    assert not pictures(distilled(2, 1), None).note

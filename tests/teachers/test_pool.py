@@ -164,3 +164,11 @@ def test_fit_makes_what_is_missing(tmp_path: Path) -> None:
     assert len(told.steps) == 2
     with input_error("does not fit"):
         Supervised(networks=(ConvNet(depth=6),)).fit(train, root=tmp_path)
+
+
+def test_teachers_are_fitted_to_any_dataset(tmp_path: Path) -> None:
+    images = tiny.splits().train.subset(torch.arange(60))
+    pool = ds.Supervised(networks=tiny.NETWORK, count=1, epochs=0, validation=0.0)  # type: ignore[arg-type]
+    assert pool.fit((images.pixels, images.targets), root=tmp_path)
+    with pytest.raises(ds.InputError, match="NoneType"):
+        pool.fit(None, root=tmp_path)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from datastill.data.images import Images, Lazy
-from datastill.late import torch
 from datastill.progress import log
 
 
@@ -34,17 +32,12 @@ def say_repeated(name: str, train: Images, test: Images, names: Sequence[Sequenc
     if isinstance(train.pixels, Lazy) or isinstance(test.pixels, Lazy):
         return
     first: dict[bytes, int] = {}
-    mixed = [row for row, key in enumerate(_keys(train)) if train.targets[first.setdefault(key, row)] != train.targets[row]]
-    shared = [row for row, key in enumerate(_keys(test)) if key in first]
+    label = train.targets.tolist()
+    mixed = [row for row, key in enumerate(train.hashes()) if label[first.setdefault(key, row)] != label[row]]
+    shared = [row for row, key in enumerate(test.hashes()) if key in first]
     for rows, split, text in ((shared, 1, "test images that are training images too, so that scores are too high"),
                               (mixed, 0, "training images that are in another class too")):
         if rows:
             shown = [names[split][row] if names else f"number {row}" for row in rows[:3]]
             log.warning("%s: %s: %d (%s); remove them from one of the two", name, text, len(rows),
                         ", ".join(shown).encode(errors="backslashreplace").decode())
-
-
-def _keys(images: Images) -> Iterator[bytes]:
-    """A hash of the pixels of each image."""
-    for rows in torch.arange(len(images)).split(1024):
-        yield from (hashlib.blake2b(one, digest_size=16).digest() for one in images.raw(rows).numpy())

@@ -3,70 +3,216 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import PurePath
+from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from datastill.data.images import Images, mean_and_std
-from datastill.data.source import Arrays, check_arrays, check_split
+from datastill.data.images import Images, class_names, mean_and_std, numbers
+from datastill.data.source import Arrays, check_arrays, check_split, extremes, scale
 from datastill.errors import InputError
 from datastill.late import torch
 
+KEYS = ({"image", "img", "pixel_values"}, {"label", "labels", "target", "fine_label"})  # of Hugging Face's datasets
+EXPECTED = ("expected a map-style dataset of (image, label), such as a TensorDataset or one of torchvision's, or (images, "
+            "labels)")
 
-def read(dataset: Any, classes: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...],
-         like: Images | None) -> Images:
+Limits = tuple[float, float]
+
+
+class _Named(NamedTuple):
+    """Class names a dataset knows, in order; ``whole``: they are of a larger dataset, so that some may not occur."""
+
+    names: tuple[str, ...]
+    whole: bool
+
+
+def read(dataset: Any, classes: Any, mean: Any, std: Any, like: Any, limits: Any) -> Images:
     """See ``Images.from_dataset``."""
-    name = type(dataset).__name__
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise InputError(f"from_dataset: expected a map-style dataset of (image, label), got {name}")
-    count = len(dataset)
-    pixels: list[np.ndarray] = []
-    labels = np.zeros(count, dtype=np.int64)
-    for row in range(count):
-        image, labels[row] = _pair(dataset[row], f"{name}[{row}]")
-        if pixels and image.shape != pixels[0].shape:
-            raise InputError(f"{name}[{row}] has shape {image.shape} (H, W, C), {name}[0] has {pixels[0].shape}; resize "
-                             "them to one size in the dataset's transform")
-        pixels.append(image)
+    given = () if classes is None or (isinstance(classes, (list, tuple)) and not classes) else class_names(classes)
+    mean, std = (() if value is None else numbers(value, "mean and std: expected one per channel") for value in (mean, std))
+    if bool(mean) != bool(std):
+        raise InputError(f"from_dataset: got only {'mean' if mean else 'std'}; give both mean and std, or neither")
+    if like is not None and not all(hasattr(like, what) for what in ("classes", "mean", "std")):
+        raise InputError(f"from_dataset: expected the training Images as like, got {type(like).__name__}; "
+                         "like=Images.from_dataset(...)")
+    if limits is not None:
+        limits = numbers(limits, wanted := "from_dataset: expected range=(low, high) with low below high")
+        if len(limits) != 2 or not limits[0] < limits[1]:
+            raise InputError(f"{wanted}, got {limits}")
+    name = "arrays" if _are_arrays(dataset) else type(dataset).__name__
+    item, count = _items(dataset)
+    pixels, labels = _read_all(item, count, name, limits)
+    known = _known(dataset) if not given else _Named((), False)
     if like is not None:
-        own = tuple(map(str, getattr(dataset, "classes", ())))
-        if own and not classes and own != like.classes:  # a label would silently mean another class
-            raise InputError(f"from_dataset: the classes of {name} are {own[:6]}, expected those of the training images, in "
-                             f"their order, {like.classes[:6]}; reorder its labels, or load it with the same classes")
-        classes, mean, std = classes or like.classes, mean or like.mean, std or like.std
-    names = classes or tuple(map(str, getattr(dataset, "classes", ()))) or tuple(map(str, range(labels.max(initial=-1) + 1)))
+        labels = _as_in(like.classes, known, labels, name) if known.names else labels
+        given, mean, std = given or like.classes, mean or like.mean, std or like.std
+    elif known.names and known.whole:
+        occurring = _of(known, labels, name)
+        labels = _as_in(occurring, known, labels, name)
+        given = occurring
+    names = given or known.names or _numbers(labels, name)
     stacked = np.stack(pixels) if pixels else np.zeros((0, 4, 4, 1), np.uint8)
     if like is None:
         check_arrays(Arrays((stacked, labels), None, names), name)
     else:  # images to score on may lack a class
         check_split(stacked, labels, "test", names, name)
-    stored = np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))
-    images = Images(torch.from_numpy(stored), torch.from_numpy(labels), names, (), (), origin=name)
-    if not mean or not std:
-        mean, std = mean_and_std(images)
-    if len(mean) != images.shape[0] or len(std) != images.shape[0] or min(std) <= 0:
-        raise InputError(f"from_dataset: expected a mean and a positive std for each of {images.shape[0]} channels, got "
-                         f"mean {mean} and std {std}")
+    if mean and len(mean) != stacked.shape[3] and like is not None:
+        raise InputError(f"{name}: images have {stacked.shape[3]} channels, the training images {len(mean)}")
+    stored = torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
+    images = Images(stored, torch.from_numpy(labels), names, mean, std, origin=name)
+    if mean:
+        return images
+    mean, std = mean_and_std(images)
     return replace(images, mean=mean, std=std)
 
 
-def _pair(item: Any, what: str) -> tuple[np.ndarray, int]:
+def _items(dataset: Any) -> tuple[Callable[[int], Any], int]:
+    """Access to the items (image, label) of a dataset, and their number. Raises InputError."""
+    name = type(dataset).__name__
+    if isinstance(dataset, (str, bytes, PurePath)):
+        raise InputError(f"from_dataset: {EXPECTED}, got {str(dataset)!r}; load files with "
+                         "Data(source='folder', path=...).load('.')")
+    if isinstance(dataset, tuple) and any(isinstance(part, Images) for part in dataset):
+        raise InputError(f"from_dataset: got {name}, several splits; pass one of them, as in splits.train or splits.test")
+    if isinstance(dataset, Mapping):
+        raise InputError(f"from_dataset: got {name} with {', '.join(map(repr, list(dataset)[:5]))}; pass one split or "
+                         "(images, labels)")
+    if _are_arrays(dataset):
+        return _zipped(*dataset)
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        hint = "; pass its dataset" if hasattr(dataset, "dataset") else \
+            "; these are read already, change them with dataclasses.replace" if isinstance(dataset, Images) else ""
+        raise InputError(f"from_dataset: {EXPECTED}, got {name}{hint}")
+    try:
+        return dataset.__getitem__, len(dataset)
+    except Exception as error:  # the dataset is the user's
+        raise InputError(f"from_dataset: {EXPECTED}; {name} has no length: {_line(error)}") from None
+
+
+def _are_arrays(dataset: Any) -> bool:
+    """Whether it is (images, labels)."""
+    return isinstance(dataset, (tuple, list)) and len(dataset) == 2 and all(
+        isinstance(part, (np.ndarray, torch.Tensor)) for part in dataset)
+
+
+def _zipped(images: Any, labels: Any) -> tuple[Callable[[int], Any], int]:
+    if images.ndim not in (3, 4) or labels.ndim not in (1, 2) or len(images) != len(labels):
+        raise InputError("from_dataset: expected (images, labels) with images (N, H, W), arrays (N, H, W, C) or tensors "
+                         f"(N, C, H, W), and labels (N,), got shapes {tuple(images.shape)} and {tuple(labels.shape)}")
+    return lambda row: (images[row], labels[row]), len(images)
+
+
+def _read_all(item: Callable[[int], Any], count: int, name: str,
+              limits: Limits | None) -> tuple[list[np.ndarray], np.ndarray]:
+    """The images (H, W, C) uint8 of one size, and their labels (N,)."""
+    pixels: list[np.ndarray] = []
+    labels = np.zeros(count, dtype=np.int64)
+    for row in range(count):
+        try:
+            found = item(row)
+        except Exception as error:  # the dataset is the user's
+            raise InputError(f"{name}[{row}] failed: {_line(error)}") from None
+        image, label = _pair(found, f"{name}[{row}]", limits)
+        if not 0 <= label < 2**31:
+            raise InputError(f"{name}[{row}] has the label {label}; expected 0 to K - 1 for K classes")
+        if pixels and image.shape != pixels[0].shape:
+            raise InputError(f"{name}[{row}] has shape {image.shape} (H, W, C), {name}[0] has {pixels[0].shape}; resize "
+                             "them to one size in the dataset's transform")
+        pixels.append(image)
+        labels[row] = label
+    return pixels, labels
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _known(dataset: Any) -> _Named:
+    """The class names that a dataset, or the larger one it is a part of, knows. Raises InputError if its parts differ."""
+    if isinstance(own := getattr(dataset, "classes", None), (list, tuple, np.ndarray)):
+        return _Named(tuple(map(str, own)), False)
+    features = getattr(dataset, "features", None)  # of Hugging Face's datasets
+    if isinstance(features, Mapping):
+        listed = [value.names for key, value in features.items() if key in KEYS[1] and hasattr(value, "names")]
+        return _Named(tuple(map(str, listed[0] or ())) if listed else (), True)
+    parts = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+    found = {_known(part).names for part in parts if part is not None} - {()}
+    if len(found) > 1:
+        raise InputError(f"from_dataset: the parts of {type(dataset).__name__} have different classes: "
+                         f"{' and '.join(str(names[:6]) for names in sorted(found))}; a label would mean two things")
+    return _Named(found.pop() if found else (), True)
+
+
+def _of(known: _Named, labels: np.ndarray, name: str) -> tuple[str, ...]:
+    """The names of the classes that occur, in order. Raises InputError."""
+    if len(labels) and labels.max() >= len(known.names):
+        raise InputError(f"{name}: labels go up to {labels.max()}, but it names only {len(known.names)} classes")
+    return tuple(known.names[label] for label in np.unique(labels))
+
+
+def _as_in(classes: tuple[str, ...], known: _Named, labels: np.ndarray, name: str) -> np.ndarray:
+    """The labels of a dataset that names its classes, renumbered for ``classes``. Raises InputError."""
+    own = _of(known, labels, name) if known.whole else known.names
+    if not (set(own) <= set(classes) if known.whole else own == classes):  # a label would silently mean another class
+        more, fewer = ([one for one in a if one not in b] for a, b in ((own, classes), (classes, own)))
+        what = f"it also has {more[:6]}" if more else f"it lacks {fewer[:6]}" if fewer else "they are in another order"
+        raise InputError(f"from_dataset: the classes of {name} are {own[:6]}, expected those of the training images, in "
+                         f"their order, {classes[:6]}: {what}; reorder its labels, or load it with the same classes")
+    if known.names == classes:
+        return labels
+    return np.array([classes.index(one) if one in classes else -1 for one in known.names], dtype=np.int64)[labels]
+
+
+def _numbers(labels: np.ndarray, name: str) -> tuple[str, ...]:
+    """Labels as names. Raises InputError before it makes more names than there are images."""
+    if (highest := int(labels.max(initial=-1))) > max(1, len(labels)):
+        raise InputError(f"{name}: labels go up to {highest} but there are only {len(labels)} images; expected 0 to K - 1 "
+                         "for K classes")
+    return tuple(map(str, range(highest + 1)))
+
+
+def _pair(item: Any, what: str, limits: Limits | None) -> tuple[np.ndarray, int]:
     """One item as (H, W, C) uint8 and an integer label."""
     try:
-        image, label = item
+        image, label = _values(item, what) if isinstance(item, Mapping) else item
         label = operator.index(label.item() if hasattr(label, "item") else label)
     except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor with several elements
         raise InputError(f"{what} is not a pair of an image and an integer label") from None
+    return _image(image, what, limits), label
+
+
+def _values(item: Mapping[str, Any], what: str) -> Sequence[Any]:
+    """Image and label of a dictionary."""
+    found = [[item[key] for key in item if key in keys] for keys in KEYS]
+    if any(len(values) != 1 for values in found):
+        raise InputError(f"{what} has the keys {', '.join(map(repr, item))}; expected one image (image, img) and one label "
+                         "(label); pass a dataset of (image, label)")
+    return [values[0] for values in found]
+
+
+def _image(image: Any, what: str, limits: Limits | None) -> np.ndarray:
+    """An image as (H, W, C) uint8. Floats are from 0 to 1 unless ``limits`` say otherwise."""
+    if isinstance(image, Image.Image) and image.mode not in ("L", "RGB", *(("I;16", "I", "F") if limits else ())):
+        raise InputError(f"{what} is a picture of mode {image.mode}; expected 8-bit gray (L) or RGB: convert it in the "
+                         "dataset's transform, as in image.convert('RGB')")
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu()
-        if image.is_floating_point():
-            if not bool(((image >= 0) & (image <= 1)).all()):
-                raise InputError(f"{what}: pixels range from {float(image.min()):.3g} to {float(image.max()):.3g}; expected "
-                                 "0 to 1; remove normalization from the dataset's transform")
-            image = (image * 255).round().byte()
+        image = image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
         if image.dim() in (2, 3):
             image = (image[None] if image.dim() == 2 else image).permute(1, 2, 0)
-        image = image.numpy()
     array = np.asarray(image)
-    return (array[..., None] if array.ndim == 2 else array), label
+    array = array[..., None] if array.ndim == 2 else array
+    if limits is not None:
+        return scale(array, limits, what, "range")
+    if array.dtype == np.uint8 or array.dtype.kind not in "iuf":
+        return array  # checked later
+    low, high = extremes(array)
+    if array.dtype.kind != "f" or low < 0 or high > 1 or not np.isfinite(array).all():
+        odd = "" if np.isfinite(array).all() else ", and some are nan or infinite"
+        raise InputError(f"{what}: {array.dtype} pixels range from {low:.3g} to {high:.3g}{odd}; expected 0 to 1 (or "
+                         f"uint8): remove normalization from the dataset's transform, or state range=({low!r}, {high!r})")
+    return scale(array, (0.0, 1.0), what, "range")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from datastill.data._caveats import say_classes, say_repeated
 from datastill.data._fit import Fit, square
 from datastill.data.digits import Digits
+from datastill.data.given import Given
 from datastill.data.images import Images, Lazy, mean_and_std
-from datastill.data.source import Arrays, Source, check_arrays
+from datastill.data.source import Arrays, Pair, Source, check_arrays, in_bytes
 from datastill.data.whitening import check_memory, fit_once
 from datastill.description import NOT_DECISIVE, Description
 from datastill.errors import InputError
@@ -24,6 +26,16 @@ from datastill.progress import log
 from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.tables import nearest
+
+
+def _separated(value: Any) -> Any:
+    """The items of a text with commas, as it is typed: ``cat,dog`` or ``[cat,dog]``."""
+    return tuple(part.strip() for part in value.strip("[]").split(",")) if isinstance(value, str) else value
+
+
+def _name(value: Any) -> Any:
+    """The name of a class that is a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class Splits(NamedTuple):
@@ -40,16 +52,18 @@ class Data(Description):
 
     source: where the dataset comes from (``datastill list data``, or ``package.module:Class``), with the source's own
         settings if it has any. The source alone is enough: ``data=cifar10``.
-    path: location of the files, for sources that read your own files (``folder``, ``npz``) or many files (``imagenet``):
+    path: location of the files, for sources that read your own files (``folder``, ``npz``, ``csv``) or many (``imagenet``):
         absolute, starting with ~, relative to the data root or, if it does not exist there, to the working directory.
     size: images are brought to size x size; required if a folder contains images of several sizes.
     fit: how images that are not square are brought to ``size``, whatever the source. "crop": the shorter side is resized to
         it, then the center is cropped (torchvision's Resize and CenterCrop); "squash": both sides are resized to it.
     channels: 1 or 3; images are converted. Required if a folder mixes gray and color images.
+    range: the values that become 0 and 255, for images that are not 8 bits (floats, 16 bits): others are mapped linearly and
+        rounded, and values outside are refused.
     validation: share of the training images held out for choosing hyperparameters, the same in each class. By default, the
         source's own validation images, if it has some, and none of the training images.
     test: share of the images held out for testing if the source has no test split of its own.
-    classes: names of the classes to use, in this order; default: all.
+    classes: names of the classes to use, in this order (numbers if no class has such a name); default: all.
     keep: a file of training indices (.npy, or text with one per line); only these training images are used.
     zca: whiten all images with the covariance of the training images (MTT and later papers). Fitted once and cached next to
         the data; it is also stored with the distilled images, which are only useful together with it.
@@ -62,23 +76,31 @@ class Data(Description):
     size: int | None = Field(default=None, ge=4, le=1024)
     fit: Fit = "crop"
     channels: int | None = Field(default=None, ge=1, le=3)
+    range: Annotated[tuple[float, float] | None, BeforeValidator(_separated)] = None
     validation: float = Field(default=0.0, ge=0.0, lt=1.0)
     test: float = Field(default=0.2, gt=0.0, lt=1.0)
     keep: Annotated[str | None, NOT_DECISIVE] = None
-    classes: tuple[str, ...] = ()
+    classes: Annotated[tuple[Annotated[str, BeforeValidator(_name)], ...], BeforeValidator(_separated)] = ()
     zca: bool = False
+
+    @field_validator("range")
+    @classmethod
+    def _rises(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not (value[0] < value[1] and isfinite(value[1] - value[0])):
+            raise ValueError(f"expected [low, high] with low below high, got {list(value)}")
+        return value
 
     @property
     def name(self) -> str:
         """Name of the source; for images passed in from Python, what they were built from."""
-        return getattr(self.source, "label", "") or kind(self.source)
+        return (isinstance(self.source, Given) and self.source.label) or kind(self.source)
 
     def load(self, root: Path | str) -> Splits:
         """Load the dataset under the data root. Raises InputError if it is missing, damaged or unsuitable."""
         root = Path(root)
         if self.channels == 2:
             raise InputError("data.channels: expected 1 or 3, got 2")
-        arrays = check_arrays(self._read(root), self.name, self.size, self.channels)
+        arrays = check_arrays(in_bytes(self._read(root), self.name, self.range), self.name, self.size, self.channels)
         train, test = (self._of_classes(images) for images in self._apart(arrays))
         if self.keep:
             train = train.subset(self._read_keep(root / self.keep, len(train)))
@@ -106,15 +128,21 @@ class Data(Description):
         """The images of the requested classes; labels follow the requested order."""
         if not self.classes:
             return images
-        for name in self.classes:
-            if name not in images.classes:
-                raise InputError(f"data.classes: {self.name} has no class {name!r}{nearest(name, images.classes)}")
-        if len(set(self.classes)) < max(2, len(self.classes)):
+        chosen = [self._class(name, images.classes) for name in self.classes]
+        if len(set(chosen)) < max(2, len(chosen)):
             raise InputError(f"data.classes: expected at least two different classes, got {', '.join(self.classes)}")
         number = torch.full((len(images.classes),), -1)
-        number[[images.classes.index(name) for name in self.classes]] = torch.arange(len(self.classes))
+        number[chosen] = torch.arange(len(chosen))
         part = images.subset(torch.nonzero(number[images.targets] >= 0).squeeze(1))
-        return replace(part, targets=number[part.targets], classes=self.classes)
+        return replace(part, targets=number[part.targets], classes=tuple(images.classes[label] for label in chosen))
+
+    def _class(self, name: str, known: tuple[str, ...]) -> int:
+        """The label of a class by its name, or by its number if no class has that name."""
+        if name in known:
+            return known.index(name)
+        if name.isdecimal() and int(name) < len(known):
+            return int(name)
+        raise InputError(f"data.classes: {self.name} has no class {name!r}{nearest(name, known)}")
 
     def _whiten(self, splits: Splits, root: Path) -> Splits:
         """All splits, whitened with the training images; the fit is cached under the root if that is writable."""
@@ -161,7 +189,7 @@ class Data(Description):
             say_repeated(self.name, train, test, names)
         return train, test
 
-    def _images(self, arrays: Arrays, pair: tuple[np.ndarray | Lazy, np.ndarray]) -> Images:
+    def _images(self, arrays: Arrays, pair: Pair) -> Images:
         """One split, (N, H, W, C) -> (N, C, H, W), converted and resized as configured; mean and std are filled in later."""
         images, labels = pair[0], torch.from_numpy(pair[1].astype(np.int64))
         if isinstance(images, Lazy):  # the source has already applied size and channels

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from datastill.compute import needs_deterministic
 from datastill.data.images import Images, channels
 from datastill.data.whitening import Whitening
+from datastill.errors import InputError
 from datastill.late import torch
 
 if TYPE_CHECKING:
@@ -52,11 +53,20 @@ def domain_of(images: Images) -> Domain:
     return Domain(images.shape, images.mean, images.std, images.classes, images.whitening)
 
 
+def check_channels(here: Domain, there: Domain) -> None:
+    """Check that the channels of images can be converted from one domain to another. Raises InputError."""
+    ours, theirs = here.shape[0], there.shape[0]
+    if ours not in (1, theirs) and (ours, theirs) != (3, 1):
+        raise InputError(f"images of {ours} channels cannot be shown to a network for {theirs}; only gray and color are "
+                         "converted, choose teachers trained on these images")
+
+
 def bring(x: Tensor, here: Domain, there: Domain) -> Tensor:
     """Convert images (B, C, H, W) from one domain to another: back to pixels, channels converted, resized (bilinear,
     antialiased), normalized and whitened; differentiable. Returns the same tensor if nothing has to be done."""
     if here.looks_like(there):
         return x
+    check_channels(here, there)
     pixels = here.pixels(x)
     if pixels.shape[1] != there.shape[0]:
         pixels = pixels.expand(-1, there.shape[0], -1, -1) if pixels.shape[1] == 1 else \

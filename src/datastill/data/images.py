@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 
 from datastill.compute import send
 from datastill.data.whitening import Whitening
+from datastill.errors import InputError
 from datastill.late import torch
 from datastill.rng import RNG
 
@@ -49,9 +51,12 @@ class Lazy(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """One split: ``pixels`` (N, C, H, W) uint8, ``targets`` (N,) int64, ``classes`` in order, mean and std per channel.
+    """One split: ``pixels`` (N, C, H, W) uint8, ``targets`` (N,) int64, ``classes`` in order, mean and std per channel of
+    pixels in [0, 1] (empty until they are measured).
 
     Pixels may be memory-mapped or ``Lazy``; then they stay on disk and only sampled images are moved to ``device``.
+
+    Raises InputError if these do not fit together.
     """
 
     pixels: Tensor | Lazy
@@ -67,15 +72,45 @@ class Images:
     origin: Any = None  # the Data that loaded them, or the name of what they were created from
     _known: list[str] = field(default_factory=list, init=False, repr=False)  # the fingerprint; shared with moved copies
 
-    @classmethod
-    def from_dataset(cls, dataset: Any, *, classes: Sequence[str] = (), mean: Sequence[float] = (),
-                     std: Sequence[float] = (), like: Images | None = None) -> Images:
-        """Read any map-style dataset of (image, label) into memory, for example one of torchvision's.
+    def __post_init__(self) -> None:
+        if not isinstance(self.pixels, Lazy) and not (
+                isinstance(self.pixels, torch.Tensor) and self.pixels.dtype == torch.uint8 and self.pixels.dim() == 4):
+            raise InputError(f"Images: expected pixels (N, C, H, W) uint8, got {_shown(self.pixels)}")
+        if not (isinstance(self.targets, torch.Tensor) and self.targets.dtype == torch.int64 and self.targets.dim() == 1):
+            raise InputError(f"Images: expected targets (N,) int64, got {_shown(self.targets)}")
+        object.__setattr__(self, "classes", class_names(self.classes))
+        for what in ("mean", "std"):
+            object.__setattr__(self, what, numbers(getattr(self, what), f"Images: expected {what} per channel"))
+        self._check()
 
-        An image is a PIL image, an array (H, W) or (H, W, C) uint8, or a tensor (C, H, W), uint8 or float in [0, 1] (as
-        from ``ToTensor``; normalized images are rejected because this library normalizes them itself). Labels are integers.
-        classes: names in order; default: ``dataset.classes``, else the label numbers. mean, std: per channel, of pixels in
-        [0, 1]; default: measured on these images. like: the training images, whose classes, mean and std are used.
+    def _check(self) -> None:
+        """Raises InputError if the parts do not fit together."""
+        count, depth = self.pixels.shape[0] if self.rows is None else len(self.rows), self.pixels.shape[1]
+        if count not in (1, len(self.targets)):  # one may stand in for images that are never looked at
+            raise InputError(f"Images: {count} images but {len(self.targets)} targets")
+        if len(self.targets) and not self.targets.is_meta:
+            low, high = (int(end) for end in torch.aminmax(self.targets))
+            if low < 0 or high >= len(self.classes):
+                raise InputError(f"Images: targets range from {low} to {high}; expected 0 to {len(self.classes) - 1} for "
+                                 f"{len(self.classes)} classes")
+        if (self.mean or self.std) and not (len(self.mean) == len(self.std) == depth and all(
+                0 <= m <= 1 and 0 < s <= 1 for m, s in zip(self.mean, self.std, strict=True))):
+            raise InputError(f"Images: expected a mean and a positive std for each of {depth} channels, of pixels from 0 to "
+                             f"1, got mean {self.mean} and std {self.std}")
+
+    @classmethod
+    def from_dataset(cls, dataset: Any, *, classes: Sequence[str] | None = None, mean: Sequence[float] | None = None,
+                     std: Sequence[float] | None = None, like: Images | None = None,
+                     range: tuple[float, float] | None = None) -> Images:
+        """Read any map-style dataset of (image, label) into memory, for example one of torchvision's, a TensorDataset or one
+        of Hugging Face's; or (images, labels), two arrays or two tensors. ``Images`` are returned as they are.
+
+        An image is a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W), uint8 or float in [0, 1] (as from
+        ``ToTensor``; normalized images are rejected because this library normalizes them itself). Labels are integers.
+        classes: names in order; default: ``dataset.classes``, else the label numbers; a part of a dataset (``Subset``) has
+        those classes of the whole that occur. mean, std: per channel, of pixels in [0, 1]; default: measured on these
+        images. like: the training images, whose classes, mean and std are used. range: the values that become 0 and 255, for
+        images that are not 8 bits; values outside are rejected.
 
         Raises InputError for an item that is not such a pair, images of several sizes, or fewer than two classes.
 
@@ -84,8 +119,10 @@ class Images:
         >>> Images.from_dataset(pairs, classes=["cat", "dog", "owl"]).shape
         (3, 8, 8)
         """
+        if isinstance(dataset, Images) and all(one is None for one in (classes, mean, std, like, range)):
+            return dataset
         from datastill.data._memory import read
-        return read(dataset, tuple(classes), tuple(mean), tuple(std), like)
+        return read(dataset, classes, mean, std, like, range)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -128,13 +165,17 @@ class Images:
         pool = torch.arange(len(self)) if of_class is None else self.of_class[of_class]
         return pool[rng.permutation(len(pool))[:n]]
 
+    def hashes(self) -> Iterator[bytes]:
+        """A hash of the pixels of each image, in order."""
+        for rows in torch.arange(len(self)).split(1024):
+            yield from (hashlib.blake2b(one.data, digest_size=16).digest() for one in self.raw(rows).cpu().numpy())
+
     def subset(self, indices: Tensor) -> Images:
         """The split reduced to these indices, in this order; nothing is read if it is on disk."""
         whitened = None if self.whitened is None else self.whitened[indices.to(self.whitened.device)]
-        part = replace(self, targets=self.targets[indices], whitened=whitened, origin=None)
-        if self.mapped or isinstance(self.pixels, Lazy):
-            return replace(part, rows=self._places(indices))
-        return replace(part, pixels=self.pixels[indices])
+        on_disk = self.mapped or isinstance(self.pixels, Lazy)
+        return replace(self, pixels=self.pixels if on_disk else self.pixels[indices], targets=self.targets[indices],
+                       rows=self._places(indices) if on_disk else None, whitened=whitened, origin=None)
 
     def to(self, device: torch.device) -> Images:
         """The same split and fingerprint, sampled on another device; pixels move there unless they are on disk."""
@@ -172,6 +213,34 @@ class Images:
             sha.update(self.pixels.identity(self._places(rows)) if isinstance(self.pixels, Lazy) else
                        np.ascontiguousarray(self.raw(rows).cpu().numpy()).data)
         return sha.hexdigest()[:12]
+
+
+def class_names(classes: Any) -> tuple[str, ...]:
+    """Class names in order. Raises InputError unless they are at least two different texts."""
+    if not isinstance(classes, (list, tuple)) or not all(isinstance(name, str) for name in classes):
+        raise InputError(f"classes: expected their names in order, such as ('cat', 'dog'), got {str(classes)[:60]!r}")
+    if len(classes) < 2:
+        raise InputError(f"classes: {len(classes)} class {tuple(classes)}; a classification dataset needs at least two")
+    if len(set(classes)) < len(classes):
+        twice = next(name for number, name in enumerate(classes) if name in classes[:number])
+        raise InputError(f"classes: names are not unique: {twice!r} occurs twice")
+    return tuple(map(str, classes))
+
+
+def numbers(values: Any, expected: str) -> tuple[float, ...]:
+    """Finite numbers. Raises InputError."""
+    try:
+        found = tuple(map(float, values))
+    except (TypeError, ValueError):
+        found = (math.nan,)
+    if isinstance(values, str) or not all(map(math.isfinite, found)):
+        raise InputError(f"{expected}, finite numbers in a tuple, got {' '.join(str(values).split())[:60]!r}")
+    return found
+
+
+def _shown(value: Any) -> str:
+    """A wrong value, in words."""
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
 _alive: WeakKeyDictionary[Images, None] = WeakKeyDictionary()  # those whose fingerprint was computed

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
-from datastill.data.source import Arrays, Source
+from datastill.data.source import SPLITS, Arrays, Pair, Source, named, of_splits
 from datastill.errors import InputError
 
-LAYOUT = "x_train (N, H, W) or (N, H, W, C) uint8, y_train (N,) integers; optionally x_test, y_test and classes"
+LAYOUT = ("x_train (N, H, W) or (N, H, W, C) uint8, y_train (N,) integers or names; optionally x_val, y_val, x_test, "
+          "y_test and classes")
+IMAGES, LABELS = {"x", "image", "images", "img", "imgs", "data"}, {"y", "label", "labels", "target", "targets"}
 
 
 class Npz(Source):
-    """A .npz file at ``data.path`` with x_train and y_train, and optionally x_test, y_test and classes.
+    """A .npz file at ``data.path`` with x_train and y_train, and optionally x_val, y_val, x_test, y_test and classes; or
+    with other usual names, such as MedMNIST's train_images and train_labels.
 
-    Images are uint8, (N, H, W) or (N, H, W, C) with 1 or 3 channels; targets are 0 to K - 1; ``classes`` names them in
-    order. Without x_test, a part of the training images is held out for testing (``data.test``).
+    Images are uint8 (other numbers need ``data.range``), (N, H, W) or (N, H, W, C) with any number of channels. Labels are 0
+    to K - 1, ``classes`` names them in order; or they are names. Without x_test, x_val is the test split; without either, a
+    part of the training images is held out for testing (``data.test``).
     """
 
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
@@ -27,29 +32,64 @@ class Npz(Source):
                 table = {name: file[name] for name in file.files}
         except Exception as error:  # damaged files raise many kinds: zlib.error, BadZipFile, NotImplementedError, ...
             raise InputError(f"{place} cannot be read as .npz: {error}") from None
-        for name in ("x_train", "y_train"):
-            if name not in table:
-                raise InputError(f"{place} has no array {name!r} (found: {', '.join(table) or 'none'}); expected {LAYOUT}")
-        if ("x_test" in table) != ("y_test" in table):
-            raise InputError(f"{place} has only one of x_test and y_test; provide both or neither")
-        train = self._pair(table, "train", place)
-        test = self._pair(table, "test", place) if "x_test" in table else None
+        names = {role: _one_of(table, *role, place) for role in (
+            (split, what) for split in SPLITS for what in ("x", "y"))}
+        for what in ("x", "y"):
+            if not names["training", what]:
+                raise InputError(f"{place} has no array '{what}_train' (found: {', '.join(table) or 'none'}); expected "
+                                 f"{LAYOUT}")
+        pairs: dict[str, Pair] = {}
+        for split, words in SPLITS.items():
+            x, y = names[split, "x"], names[split, "y"]
+            if bool(x) != bool(y):
+                raise InputError(f"{place} has only one of x_{words[0]} and y_{words[0]}; provide both or neither")
+            if x and y:
+                pairs[split] = _images(table[x]), _labels(table[y], y, place)
         if "classes" in table and table["classes"].ndim != 1:
             raise InputError(f"{place}: classes has shape {table['classes'].shape}; expected the names in order, (K,)")
-        if "classes" in table:
-            return Arrays(train, test, tuple(map(str, table["classes"])))
-        highest = max(int(pair[1].max(initial=0)) for pair in (train, test) if pair is not None)
-        if highest >= max(1, len(train[1])):  # check before creating this many names
-            raise InputError(f"{place}: targets go up to {highest} but there are only {len(train[1])} training images; "
-                             "expected 0 to K - 1 for K classes")
-        return Arrays(train, test, tuple(map(str, range(highest + 1))))
+        return _of_classes(pairs, tuple(_text(table["classes"]).tolist()) if "classes" in table else (), place)
 
-    def _pair(self, table: dict[str, np.ndarray], split: str, place: Path) -> tuple[np.ndarray, np.ndarray]:
-        images, targets = table[f"x_{split}"], table[f"y_{split}"]
-        if targets.ndim == 2 and targets.shape[1] == 1:
-            targets = targets[:, 0]
-        if images.dtype != np.uint8:
-            raise InputError(f"{place}: x_{split} is {images.dtype}; expected uint8 with values 0 to 255")
-        if not np.issubdtype(targets.dtype, np.integer) or targets.ndim != 1:
-            raise InputError(f"{place}: y_{split} is {targets.dtype} of shape {targets.shape}; expected integers (N,)")
-        return images[..., None] if images.ndim == 3 else images, targets
+
+def _one_of(table: dict[str, np.ndarray], split: str, what: str, place: Path) -> str | None:
+    """The array of a split and kind ("x", "y"): of this library's name, else of a usual one. Raises InputError if several
+    are."""
+    if (plain := f"{what}_{SPLITS[split][0]}") in table:
+        return plain
+    parts = {name: set(re.split(r"[\W_]+", name.lower())) for name in table}
+    kinds = IMAGES if what == "x" else LABELS
+    found = [name for name, of in parts.items() if len(of) == 2 and of & kinds and of & set(SPLITS[split])]
+    if not found and split == "training":
+        found = [name for name, of in parts.items() if len(of) == 1 and of & kinds]
+    if len(found) > 1:
+        raise InputError(f"{place}: {' and '.join(found)} may both be {plain}; rename the right one to {plain}")
+    return found[0] if found else None
+
+
+def _images(images: np.ndarray) -> np.ndarray:
+    return images[..., None] if images.ndim == 3 else images
+
+
+def _labels(labels: np.ndarray, name: str, place: Path) -> np.ndarray:
+    """One label per image, integers or names."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 1 and labels.dtype.kind in "iuSU":
+        return _text(labels) if labels.dtype.kind in "SU" else labels
+    several = "; several labels per image (multi-label) are not supported, one-hot rows become numbers by argmax(1)"
+    raise InputError(f"{place}: {name} is {labels.dtype} of shape {labels.shape}; expected integers or names (N,)"
+                     f"{several if labels.ndim == 2 else ''}")
+
+
+def _text(names: np.ndarray) -> np.ndarray:
+    return np.char.decode(names, "utf-8", "surrogateescape") if names.dtype.kind == "S" else names.astype(str)
+
+
+def _of_classes(pairs: dict[str, Pair], classes: tuple[str, ...], place: Path) -> Arrays:
+    if any(pair[1].dtype.kind == "U" for pair in pairs.values()):
+        return named(pairs, classes, str(place))
+    highest = max(int(pair[1].max(initial=0)) for pair in pairs.values())
+    count = len(pairs["training"][1])
+    if not classes and highest >= max(1, count):  # check before creating this many names
+        raise InputError(f"{place}: targets go up to {highest} but there are only {count} training images; expected 0 to "
+                         "K - 1 for K classes")
+    return of_splits(pairs, classes or tuple(map(str, range(highest + 1))))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,27 +18,66 @@ from datastill.description import Family
 from datastill.errors import InputError
 
 SMALLEST = 4  # pixels per side
+SPLITS = {"training": ("train", "training"), "validation": ("val", "valid", "validation", "dev"),
+          "test": ("test", "testing")}
+Pair = tuple[np.ndarray | Lazy, np.ndarray]  # images (N, H, W, C) and targets (N,)
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """What a source returns: images (N, H, W, C) uint8 and targets (N,) of both splits.
+    """What a source returns: images (N, H, W, C) and targets (N,) of the splits. Images are uint8, or other numbers that
+    ``data.range`` maps to 8 bits.
 
     Instead of an array of images there may be a ``Lazy`` that already has the requested size and channels.
     ``test`` is None if the source has no test split: a part of the training images is then held out for testing.
     ``validation``: images of the source's own for choosing hyperparameters, which test and training images do not contain.
     ``names``: of the training images, then of the test images, to say which one is meant.
     ``mean`` and ``std`` are the values commonly used for the dataset; if None, they are measured on the training images.
+    ``validation``: the source's own validation images, if it has any.
     """
 
-    train: tuple[np.ndarray | Lazy, np.ndarray]
-    test: tuple[np.ndarray | Lazy, np.ndarray] | None
+    train: Pair
+    test: Pair | None
     classes: tuple[str, ...]
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     mapped: bool = False
-    validation: tuple[np.ndarray | Lazy, np.ndarray] | None = None
+    validation: Pair | None = None
     names: Sequence[Sequence[str]] = ()
+
+    @property
+    def splits(self) -> Iterator[tuple[str, Pair]]:
+        """The splits there are, by name."""
+        for name, pair in (("training", self.train), ("validation", self.validation), ("test", self.test)):
+            if pair is not None:
+                yield name, pair
+
+
+def of_splits(found: Mapping[str, Pair], classes: tuple[str, ...]) -> Arrays:
+    """Arrays of the splits a file has, by name as in ``SPLITS``; validation images are the test images if there are no
+    others."""
+    test = found.get("test", found.get("validation"))
+    return Arrays(found["training"], test, classes, validation=found.get("validation") if "test" in found else None)
+
+
+def named(found: Mapping[str, Pair], classes: tuple[str, ...], name: str) -> Arrays:
+    """Arrays of splits whose targets are names; classes: in order, by default those that occur, numbers in them by value.
+
+    Raises InputError for a name that is not among the classes.
+    """
+    occurring = {str(one) for _, labels in found.values() for one in np.unique(labels)}
+    classes = classes or tuple(sorted(occurring, key=_natural))
+    if unknown := sorted(occurring - set(classes)):
+        raise InputError(f"{name}: labels {', '.join(unknown[:5])} are not among the classes {', '.join(classes[:6])}")
+    number = {one: label for label, one in enumerate(classes)}
+    return of_splits({split: (images, np.array([number[str(one)] for one in labels], dtype=np.int64))
+                      for split, (images, labels) in found.items()}, classes)
+
+
+def _natural(name: str) -> list[tuple[int, float, str]]:
+    """A key to sort names by in which "10" follows "9", and "b10" follows "b9"."""
+    return [(0, float(part), part) if part.isdecimal() else (1, 0.0, part)
+            for part in re.split(r"(\d+)", name) if part]
 
 
 class Source(Family):
@@ -69,15 +109,64 @@ def check_arrays(arrays: Arrays, name: str, size: int | None = None, channels: i
         raise InputError(f"{name}: class names are not unique: {', '.join(one for one in times if times[one] > 1)}; names "
                          "that look the same count as one; rename or merge these classes")
     train = None
-    for split, pair in (("training", arrays.train), ("test", arrays.test), ("validation", arrays.validation)):
-        if pair is not None:
-            check_split(*pair, split, arrays.classes, name)
-            wanted = _wanted(pair[0], size, channels)
-            train = train or wanted
-            if wanted != train:
-                raise InputError(f"{name}: training images are {train} (H, W, C), {split} images are {wanted}; they must "
-                                 "match")
+    for split, pair in arrays.splits:
+        check_split(*pair, split, arrays.classes, name)
+        form = _wanted(pair[0], size, channels)
+        if channels is not None and (depth := _form(pair[0])[0][3]) not in (1, 3):
+            raise InputError(f"{name}: data.channels converts between gray and color, but {split} images have {depth} "
+                             "channels; leave it out")
+        train = train or form
+        if form != train:
+            raise InputError(f"{name}: training images are {train} (H, W, C), {split} images are {form}; they must match")
     return arrays
+
+
+def in_bytes(arrays: Arrays, name: str, limits: tuple[float, float] | None) -> Arrays:
+    """The same arrays in 8 bits: values from the lower to the upper limit are mapped linearly to 0 to 255. Without limits
+    they must be 8 bits already.
+
+    Raises InputError: values outside; other numbers without limits, with the limits that would fit.
+    """
+    depths = {split: _form(pair[0])[1] for split, pair in arrays.splits}
+    deep = [split for split, depth in depths.items() if depth != np.uint8 and depth.kind in "iuf"]
+    if limits is None and deep:
+        ends = [end for _, pair in arrays.splits for end in extremes(np.asarray(pair[0]))]
+        raise InputError(f"{name}: {deep[0]} images are {depths[deep[0]]} with values from {min(ends)} to {max(ends)}; "
+                         "expected uint8, or the values that are to become 0 and 255, as in "
+                         f"data.range=[{min(ends)},{max(ends)}]")
+    if limits is None:
+        return arrays
+    if any(isinstance(pair[0], Lazy) for _, pair in arrays.splits):
+        raise InputError(f"{name}: data.range is for arrays and files of more than 8 bits; these are read in 8 bits, leave "
+                         "it out")
+    scaled = {split: (scale(np.asarray(pair[0]), limits, f"{name}: {split} images", "data.range"), pair[1])
+              for split, pair in arrays.splits}
+    return replace(arrays, train=scaled["training"], validation=scaled.get("validation"), test=scaled.get("test"),
+                   mapped=False)
+
+
+def extremes(images: np.ndarray) -> tuple[float, float]:
+    """The lowest and the highest finite number, (0, 0) if there are none."""
+    finite = images[np.isfinite(images)]
+    return (finite.min().item(), finite.max().item()) if finite.size else (0, 0)
+
+
+def scale(images: np.ndarray, limits: tuple[float, float], what: str, setting: str) -> np.ndarray:
+    """Numbers from the lower to the upper limit as uint8, 0 to 255. Raises InputError for values outside and NaN."""
+    low, high = limits
+    if images.dtype.kind not in "iuf" or not images.ndim:
+        raise InputError(f"{what} are {images.dtype} of shape {images.shape}; expected an array of numbers")
+    outside = int(images.size - np.count_nonzero((images >= low) & (images <= high)))
+    if outside:
+        least, most = extremes(images)
+        odd = int(images.size - np.count_nonzero(np.isfinite(images)))
+        raise InputError(f"{what}: {outside} of {images.size} values are outside {setting}=[{low:.9g}, {high:.9g}]: they "
+                         f"range from {least:.9g} to {most:.9g}" + (f", and {odd} are not finite" if odd else ""))
+    exact: Any = np.float32 if images.dtype in (np.float16, np.float32) else np.float64
+    result = np.empty(images.shape, np.uint8)
+    for start in range(0, len(images), 1024):  # a part at a time: floats take several times the memory
+        result[start:start + 1024] = np.rint((images[start:start + 1024].astype(exact) - low) * (255 / (high - low)))
+    return result
 
 
 def _writable(text: str) -> bool:
@@ -96,9 +185,12 @@ def check_split(images: np.ndarray | Lazy, targets: np.ndarray, split: str, clas
     Raises InputError.
     """
     shape, dtype = _form(images)
-    if len(shape) != 4 or shape[3] not in (1, 3) or dtype != np.uint8:
-        raise InputError(f"{name}: {split} images are {dtype} of shape {shape}; "
-                         "expected uint8 (N, H, W, C) with 1 or 3 channels")
+    if len(shape) != 4 or shape[3] < 1 or dtype != np.uint8:
+        raise InputError(f"{name}: {split} images are {dtype} of shape {shape}; expected uint8 (N, H, W, C)")
+    exchanged = shape[3] > min(shape[1:3]) and shape[3] == max(shape[1:3])
+    if exchanged or shape[1] < SMALLEST <= min(shape[2:]):
+        raise InputError(f"{name}: {split} images have shape {shape} (N, H, W, C), which looks like another order of axes; "
+                         "expected arrays (N, H, W, C), as transpose(0, 2, 3, 1) makes them, or tensors (N, C, H, W)")
     if min(shape[1:3]) < SMALLEST:
         raise InputError(f"{name}: {split} images are {shape[2]}x{shape[1]} pixels; "
                          f"expected at least {SMALLEST}x{SMALLEST}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from datastill.artifact import png, read_snapshot
+from datastill.artifact import png, read_snapshot, shown
 from datastill.late import torch
 from datastill.report.words import percent
 
@@ -82,10 +82,14 @@ def _note(distilled: Distilled, most: int) -> str:
     parts += [f"the first {CLASSES} of {classes} classes"] if classes > CLASSES else []
     left_out = f"Shown: {' and '.join(parts)}; the set itself contains all of them." if parts else ""
     soft = "Labels are soft: each image is shown under the class of its largest label."
-    return " ".join(filter(None, (left_out, soft if distilled.card["labels"] == "soft" else "")))
+    channels = distilled.view.shape[3]
+    odd = "" if channels in (1, 3) else f"Images have {channels} channels: " + (
+        "the first three are shown as color." if channels > 3 else "the first is shown as gray.")
+    return " ".join(filter(None, (left_out, odd, soft if distilled.card["labels"] == "soft" else "")))
 
 
 def thumbnail(view: Tensor) -> str:
     """One image (H, W, C) uint8 as a data URI."""
-    pixels = view.squeeze(2) if view.shape[2] == 1 else view
+    pixels = shown(view)
+    pixels = pixels.squeeze(2) if pixels.shape[2] == 1 else pixels
     return "data:image/png;base64," + base64.b64encode(png(Image.fromarray(pixels.numpy()))).decode()

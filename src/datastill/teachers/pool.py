@@ -13,7 +13,7 @@ import numpy as np
 
 from datastill.compute import send
 from datastill.data import Images
-from datastill.data.domain import Domain, bring, domain_of
+from datastill.data.domain import Domain, bring, check_channels, domain_of
 from datastill.description import Family
 from datastill.digest import digest, spec
 from datastill.errors import InputError
@@ -209,10 +209,11 @@ class Pool(Family):
         """The pool, with the run's network if it names none."""
         return self if self.networks else self.model_copy(update={"networks": (network,)})
 
-    def fit(self, images: Images, *, root: Path | str = "outputs", data_root: Path | str = "data",
+    def fit(self, images: Any, *, root: Path | str = "outputs", data_root: Path | str = "data",
             progress: Progress | None = None) -> Teachers:
-        """Train the missing teachers for these training images, in ``root/teachers``, and return all of them. If the pool
-        names no networks, ``ConvNet()`` is used. Raises InputError, RunError."""
+        """Train the missing teachers for these training images (``Images``, or any map-style dataset), in ``root/teachers``,
+        and return all of them. If the pool names no networks, ``ConvNet()`` is used. Raises InputError, RunError."""
+        images = Images.from_dataset(images)
         pool, context = self.for_network(ConvNet()), Context(images, Path(root), Path(data_root), progress or Progress())
         pool.check(context)
         pool.prepare(context)
@@ -241,6 +242,7 @@ class Pool(Family):
         self.members()
         for group, network in enumerate(self.networks):
             domain = self.domain(context, group)
+            check_channels(domain_of(context.real), domain)
             net = fresh(network, domain.shape, len(domain.classes), RNG("check"), context.real.device)
             if lacking := sorted(set(asked) - (given := gives(net, domain))):
                 raise InputError(_gives_no(lacking[0], spec(network), given))

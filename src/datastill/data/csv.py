@@ -1,0 +1,199 @@
+"""Your own images, with their labels in a table of comma-separated values."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datastill.data import _image_files as files
+from datastill.data.source import SPLITS, Arrays, Pair, Source, named
+from datastill.errors import InputError
+
+USUAL = {"file": ("file", "filename", "file_name", "filepath", "path", "image", "image_path", "image_id", "img"),
+         "label": ("label", "labels", "class", "class_name", "target", "category"), "split": ("split", "subset", "set")}
+SEPARATORS = ",;\t"
+DEEP = {"I;16", "I;16L", "I;16B", "I", "F"}  # modes of more than 8 bits, which data.range maps
+
+Row = tuple[str, str, str]  # file, label, split
+
+
+class Csv(Source):
+    """A .csv file at ``data.path`` with a column of image files and one of labels, and optionally one of splits: train,
+    val, test. The first line names the columns; values are separated by commas, semicolons or tabs.
+
+    Labels are the names of the classes, in alphabetical order, numbers by value. Without rows for test, those for val are
+    the test split; without a column of splits, a part of the images is held out for testing (``data.test``). Images of
+    several sizes need ``data.size``; files of more than 8 bits, and .npy files (H, W) or (H, W, C) of other numbers,
+    ``data.range``. Rows that repeat another one count once.
+
+    file, label, split: the columns, by default those with a usual name (file, filename, path, image, image_id, ...; label,
+    class, target, category; split). folder: the folder that file names are relative to, itself relative to that of the .csv
+    file, the default. A name without suffix is that of the one image file with that name.
+    """
+
+    file: str = ""
+    label: str = ""
+    split: str = ""
+    folder: str = ""
+
+    def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
+        if not place.is_file():
+            raise InputError(f"dataset csv: no file {place}; set data.path to a .csv file with a column of image files and "
+                             "one of labels")
+        rows = _distinct(self._rows(place), place)
+        home = place.parent / os.path.expanduser(self.folder)  # noqa: PTH111 - leaves an unknown user as it is
+        paths = dict(zip(rows, _existing([row[0] for row in rows], home, place), strict=True))
+        reader, pairs = _Reader(size, channels), dict[str, Pair]()
+        for split in SPLITS:
+            if chosen := [row for row in rows if row[2] == split]:
+                pairs[split] = reader.read([paths[row] for row in chosen]), np.array([row[1] for row in chosen])
+        if "training" not in pairs:
+            raise InputError(f"{place} has no rows for training")
+        return named(pairs, (), str(place))
+
+    def _rows(self, place: Path) -> list[Row]:
+        """File, label and split of every row. Raises InputError."""
+        try:
+            with place.open(encoding="utf-8-sig", newline="") as stream:
+                header = stream.readline()
+                separator = max(SEPARATORS, key=lambda one: len(next(csv.reader([header], delimiter=one), [])))
+                stream.seek(0)
+                table = [line for line in csv.reader(stream, delimiter=separator, strict=True) if any(line)]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{place} cannot be read as .csv in UTF-8: {error}") from None
+        columns, lines = [name.strip() for name in table[0]] if table else [], table[1:]
+        for number, line in enumerate(lines, 2):
+            if len(line) != len(columns):
+                raise InputError(f"{place}: row {number} has {len(line)} values, the first line names {len(columns)} "
+                                 "columns")
+        found = [self._column(what, columns, lines, place) for what in ("file", "label", "split")]
+        if not lines:
+            raise InputError(f"{place} has no rows")
+        rows = [_row([line[at].strip() if at is not None else "train" for at in found], f"{place}: row {number}")
+                for number, line in enumerate(lines, 2)]
+        _check_single({row[1] for row in rows}, place)
+        return rows
+
+    def _column(self, what: str, columns: list[str], lines: list[list[str]], place: Path) -> int | None:
+        """The number of a column: the one that was asked for, else one with a usual name. Raises InputError."""
+        wanted, shown = getattr(self, what), ", ".join(map(repr, columns[:30])) or "none"
+        names = [wanted] if wanted else USUAL[what]
+        found = [at for at, name in enumerate(columns) if (name if wanted else name.lower().replace(" ", "_")) in names]
+        if len(found) == 1 or (not found and what == "split" and not wanted):
+            return found[0] if found else None
+        if what == "label" and not found and not wanted and _are_one_hot(lines, len(columns)):
+            raise InputError(f"{place} has a column per class (one-hot or multi-label: {shown}); expected one column with "
+                             "the name of the class")
+        problem = f"{len(found)} columns that may be" if found else f"no column {wanted!r} for" if wanted else \
+            "no column with a usual name for"
+        raise InputError(f"{place} has {problem} the {what}; its columns are {shown}; name them in data.source, as in "
+                         "csv:file=image,label=diagnosis,split=fold")
+
+
+def _row(values: list[str], where: str) -> Row:
+    """File, label and split of a row. Raises InputError."""
+    file, label, word = values
+    if not file or not label:
+        raise InputError(f"{where} has no {'label' if file else 'file'}; expected both in every row")
+    split = next((split for split, words in SPLITS.items() if word.lower() in words), None)
+    if split is None:
+        raise InputError(f"{where} has the split {word!r}; expected train, val or test")
+    return file, label, split
+
+
+def _check_single(labels: set[str], place: Path) -> None:
+    """Raises InputError if some labels are lists of labels: ``a|b``, or ``a,b`` beside ``a`` and ``b``."""
+    for label in sorted(labels):
+        parts = {part.strip() for part in re.split(r"[|,;]", label)}
+        if len(parts) > 1 and ("|" in label or parts <= labels):
+            raise InputError(f"{place} has several labels in one value, {label!r}; multi-label data are not supported")
+
+
+def _are_one_hot(lines: list[list[str]], columns: int) -> bool:
+    """Whether two columns or more hold only zeros and ones."""
+    return sum({line[at].strip() for line in lines} <= {"0", "1", "0.0", "1.0"} for at in range(columns)) > 1
+
+
+def _distinct(rows: list[Row], place: Path) -> list[Row]:
+    """The rows, repeated ones once. Raises InputError for a file with two labels or in two splits."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        if first.setdefault(row[0], row) != row:
+            what, (one, other) = ("labels", (first[row[0]][1], row[1])) if first[row[0]][1] != row[1] else (
+                "splits", (first[row[0]][2], row[2]))
+            raise InputError(f"{place}: {row[0]!r} occurs with two {what}, {one!r} and {other!r}; expected one")
+    return list(first.values())
+
+
+def _existing(names: Iterable[str], home: Path, place: Path) -> list[Path]:
+    """The files of these names. Raises InputError that counts and names those that are missing."""
+    found = {name: _file(home, name) for name in names}
+    if missing := [name for name, path in found.items() if path is None]:
+        shown = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
+        raise InputError(f"{place}: {len(missing)} of {len(found)} files are missing in {home}: {shown}; set the folder, as "
+                         "in csv:folder=images, or remove the rows")
+    return [path for path in found.values() if path is not None]
+
+
+def _file(home: Path, name: str) -> Path | None:
+    """The file of this name, as Windows writes it too, or the one image with this name and a suffix. Raises InputError for
+    several."""
+    for path in (home / name, home / name.replace("\\", "/")):
+        if os.path.isfile(path):  # noqa: PTH113 - False for a name that no file can have
+            return path
+        near = [path.with_name(path.name + suffix) for suffix in (*sorted(files.SUFFIXES), ".npy")] if path.name else []
+        found = [one for one in near if os.path.isfile(one)]  # noqa: PTH113
+        if len(found) > 1:
+            raise InputError(f"{name!r} may be {found[0]} or {found[1]}; write the suffix")
+        if found:
+            return found[0]
+    return None
+
+
+class _Reader:
+    """Decodes files to one size, number of channels and kind of number: those given, else those of the first image."""
+
+    def __init__(self, size: int | None, channels: int | None) -> None:
+        self.size, self.channels = size, channels
+        self.first: tuple[Path, np.ndarray] | None = None
+
+    def read(self, paths: list[Path]) -> np.ndarray:
+        """The images (N, H, W, C)."""
+        first = self.first = self.first or (paths[0], self._decode(paths[0]))
+        return files.fill(np.empty((len(paths), *first[1].shape), first[1].dtype), paths, self._like_first)
+
+    def _like_first(self, path: Path) -> np.ndarray:
+        assert self.first is not None
+        array, (other, first) = self._decode(path), self.first
+        if (array.shape, array.dtype) != (first.shape, first.dtype):
+            raise InputError(f"{path} is {array.dtype} of shape {array.shape} (H, W, C), {other.name} is {first.dtype} of "
+                             f"shape {first.shape}; set data.size, and data.channels to 1 or 3, to make them alike")
+        return array
+
+    def _decode(self, path: Path) -> np.ndarray:
+        if path.suffix.lower() != ".npy":
+            return files.decode(path, lambda image: self._resized(self._converted(image, path)))
+        try:
+            array = np.load(path, allow_pickle=False)
+        except Exception as error:  # damaged files raise many kinds
+            raise InputError(f"{path} cannot be read as .npy: {error}") from None
+        if not isinstance(array, np.ndarray) or array.ndim not in (2, 3) or array.dtype.kind not in "iuf":
+            raise InputError(f"{path} is no array of numbers (H, W) or (H, W, C)")
+        return array[..., None] if array.ndim == 2 else array
+
+    def _converted(self, image: Image.Image, path: Path) -> Image.Image:
+        if image.mode in DEEP:
+            return image
+        if self.channels is None and image.mode not in files.PLAIN:
+            raise InputError(f"{path} has mode {image.mode}; expected gray (L) or RGB; set data.channels to 1 or 3 to "
+                             "convert it")
+        return files.convert(image, path, self.channels or files.PLAIN[image.mode])
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        return image if self.size is None else image.resize((self.size, self.size), Image.Resampling.BILINEAR)
