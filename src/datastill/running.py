@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -44,6 +45,12 @@ def prepare(run: Run, task: Task) -> dict[str, Any]:
     """Prepare what method and plug-ins need. Returns what the card records of it, by name. Raises InputError, RunError."""
     made = {PARAMETRIZATION: run.parametrization.prepare(task),
             **{name: part.prepare(task) for name, part in asked(run).items()}}
+    for name, facts in made.items():
+        try:
+            json.dumps(facts)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name}: prepare returned what a card cannot hold ({error}); expected text, numbers, lists and "
+                             "tables") from error
     return {name: facts for name, facts in made.items() if facts}
 
 
@@ -107,8 +114,7 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
         try:
             with checkpoint.RunLog(folder, loop, name, every) as log:
                 _iterate(loop, log, {*keep, 0, run.method.iterations}, progress)
-            for conclusion in run.method.conclusions(checkpoint.read_log(folder)):
-                progress.warn(conclusion)
+            _conclude(run.method, folder, progress)
             artifact.write(folder, loop.result(), {
                 **about, "run": _shown(run), "digest": name, "ipc": len(run.rows),
                 "data": {"name": run.data.name, "fingerprint": task.real.fingerprint},
@@ -202,7 +208,11 @@ def _short(value: Any) -> str:
 def _iterate(loop: Loop, log: checkpoint.RunLog, keep: Collection[int], progress: Progress) -> None:
     _snapshot(loop, log.folder, keep)
     while loop.iteration < loop.method.iterations:
-        line = loop.advance()
+        try:
+            line = loop.advance()
+            loop.check()
+        except InputError as error:
+            raise InputError(f"stopped at iteration {loop.iteration}: {error}") from error
         log.write(line)
         _snapshot(loop, log.folder, keep)
         try:
@@ -214,7 +224,25 @@ def _iterate(loop: Loop, log: checkpoint.RunLog, keep: Collection[int], progress
         log.save()
 
 
+def _conclude(method: Method, folder: Path, progress: Progress) -> None:
+    """Show what the method says of its whole run; raises RunError if the set is the one it started from."""
+    try:
+        for conclusion in method.conclusions(checkpoint.read_log(folder)):
+            progress.warn(str(conclusion))
+    except InputError as error:
+        progress.warn(str(error))  # the set is finished, whatever a class of the user's says about it
+    start, end = (_snapshot_path(folder, iteration) for iteration in (0, method.iterations))
+    if method.iterations and start.exists() and filecmp.cmp(start, end, shallow=False):
+        raise RunError(f"nothing was learned: after {method.iterations} iterations the set is the one it started from; raise the "
+                       f"learning rates of method.optim (images: {method.optim.images.lr:g}), or see in {checkpoint.LOG} "
+                       "whether its steps were skipped")
+
+
+def _snapshot_path(folder: Path, iteration: int) -> Path:
+    return folder / "snapshots" / f"{iteration:06d}.safetensors"
+
+
 def _snapshot(loop: Loop, folder: Path, keep: Collection[int]) -> None:
-    path = folder / "snapshots" / f"{loop.iteration:06d}.safetensors"
+    path = _snapshot_path(folder, loop.iteration)
     if loop.iteration in keep and not path.exists():
         artifact.write_tensors(path, loop.result())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
@@ -13,6 +15,7 @@ from datastill.compute import send
 from datastill.description import Family
 from datastill.digest import digest, spec
 from datastill.errors import InputError
+from datastill.foreign import blaming, guarded_class, is_foreign
 from datastill.late import nn, torch
 from datastill.rng import RNG
 
@@ -33,7 +36,8 @@ class Architecture(Family):
 
     @abstractmethod
     def build(self, shape: Shape, classes: int) -> nn.Module:
-        """A network for images of ``shape`` (C, H, W), with ``embed`` and ``maps`` as in ``datastill.Network``.
+        """A network for images of ``shape`` (C, H, W), with ``embed`` and ``maps`` as in ``datastill.Network``. A class of
+        your own may return logits as they are, first in a tuple, or as ``logits`` of an object or a table.
 
         Raises InputError if it does not fit the image size.
         """
@@ -47,8 +51,80 @@ def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, devi
         if not hasattr(network, need):
             raise InputError(f"network {spec(architecture)} builds a {type(network).__name__} without {need}(x); "
                              "return a datastill.Network, or a module that defines it")
+    if is_foreign(type(architecture)):
+        network = guarded(network, f"network {spec(architecture)}", type(architecture))
     vars(network)["_origin"] = (type(architecture), digest(architecture), shape, classes)  # key for ``chunk_size``
     return network if device.type == "cpu" else _moved(network, device)
+
+
+def guarded(network: nn.Module, who: str, cls: type) -> nn.Module:
+    """The same network with the boundary of ``foreign`` around its passes; ``who`` it is, in messages, and the class it comes
+    from."""
+    if type(network) not in _guarded_classes:
+        made = _guarded_class(type(network), who, cls)
+        _guarded_classes.add(made)
+        network.__class__ = made
+    return network
+
+
+_guarded_classes: set[type] = set()
+
+
+@functools.cache
+def _guarded_class(cls: type, who: str, origin: type) -> type:
+    checks = {"forward": _logits, "embed": _tensor, "maps": _maps, "walk": lambda found, what: found}
+    return guarded_class(cls, who, origin.__module__.partition(".")[0], checks)
+
+
+def _logits(found: Any, what: str) -> Tensor:
+    """The logits in what a network returns."""
+    if isinstance(found, Mapping):
+        logits = found.get("logits")
+    elif isinstance(found, (tuple, list)) and not hasattr(found, "logits"):
+        logits = found[0] if found else None
+    else:
+        logits = getattr(found, "logits", found)
+    if not isinstance(logits, torch.Tensor):
+        raise InputError(f"{what} returned {type(found).__name__}; expected logits (B, K), alone, first in a tuple, or as "
+                         "`logits`")
+    return logits
+
+
+def _tensor(found: Any, what: str) -> Tensor:
+    if not isinstance(found, torch.Tensor) or found.dim() != 2:
+        got = f"shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
+        raise InputError(f"{what} returned {got}; expected features (B, D)")
+    return found
+
+
+def _maps(found: Any, what: str) -> Mapping[str, Tensor]:
+    if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise InputError(f"{what} returned {type(found).__name__}; expected a table of feature maps, name -> (B, C, H, W)")
+    return found
+
+
+def check_network(architecture: Architecture, shape: Shape, classes: int, device: torch.device) -> None:
+    """Check that a network can be trained on such images: it gives one finite number per class for each of two images, with
+    gradients. Raises InputError."""
+    who, rng = f"network {spec(architecture)}", RNG("check")
+    network = fresh(architecture, shape, classes, rng, device)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise InputError(f"{who} has no parameters to train")
+    x = rng("images").normal(2, *shape).to(device)
+    with rng("inside").as_global(device), blaming(type(architecture), "network"):
+        for training in (False, True):
+            logits = network.train(training)(x)
+            if logits.shape != (2, classes) or not logits.is_floating_point():
+                raise InputError(f"{who} gives an output of shape {tuple(logits.shape[1:])} for an image; expected "
+                                 f"({classes},), one floating-point number per class (two images gave {logits.dtype} of "
+                                 f"shape {tuple(logits.shape)})")
+            features, maps = look(network, x)
+            if any(len(values) != 2 for values in (features, *maps.values())):
+                raise InputError(f"{who} does not give one row of features, or one feature map, for each of two images")
+        if classes:
+            logits.sum().backward()
+    if device.type != "meta" and not bool(torch.isfinite(logits).all()):
+        raise InputError(f"{who} gives outputs that are not finite for random images of shape {shape}")
 
 
 ALIGNMENT = 256  # bytes, as in GPU allocators
@@ -73,7 +149,8 @@ def look(network: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """``embed(x)`` and ``maps(x)``: in one pass if the network uses the methods of ``Network``, else in two."""
     from datastill.nets._network import Network
 
-    if isinstance(network, Network) and (type(network).maps, type(network).embed) == (Network.maps, Network.embed):
+    methods = [inspect.unwrap(getattr(type(network), name)) for name in ("maps", "embed")]
+    if isinstance(network, Network) and methods == [Network.maps, Network.embed]:
         return network.walk(x)
     return network.embed(x), network.maps(x)  # type: ignore[operator]
 

@@ -19,7 +19,7 @@ from datastill.digest import digest, spec
 from datastill.errors import InputError
 from datastill.functional.batchnorm import Statistics, normalizations, statistics
 from datastill.late import nn, torch
-from datastill.nets import Architecture, as_function, chunk_size, fresh
+from datastill.nets import Architecture, as_function, check_network, chunk_size, fresh
 from datastill.nets.convnet import ConvNet
 from datastill.progress import Progress
 from datastill.registry import kind
@@ -227,6 +227,7 @@ class Pool(Family):
         self.members()
         for group, network in enumerate(self.networks):
             domain = self.domain(context, group)
+            check_network(network, domain.shape, len(domain.classes), context.real.device)
             net = fresh(network, domain.shape, len(domain.classes), RNG("check"), context.real.device)
             if lacking := sorted(set(asked) - (given := gives(net, domain))):
                 raise InputError(_gives_no(lacking[0], spec(network), given))
