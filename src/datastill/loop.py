@@ -209,7 +209,8 @@ class Loop:
 
     def check(self) -> None:
         """Check that the last update left a set that is of use. Raises RunError if it is not finite, or far out of range."""
-        learned, found = self.synthetic, dict[str, Tensor]()
+        learned = self.synthetic
+        found: dict[str, Tensor] = {}
         with torch.no_grad():
             x = learned.parametrization.decode(self.mean or learned.images)
             found["mean magnitude of an image"] = torch.linalg.vector_norm(x.flatten(1), 1, 1).max() / x[0].numel()

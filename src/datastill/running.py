@@ -20,6 +20,7 @@ from datastill.files import reason, write_atomically
 from datastill.loop import Loop
 from datastill.previous import Previous, origin, read_previous
 from datastill.progress import Progress
+from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.run import BESIDE, PARAMETRIZATION, Run, asked, check_run, label
 from datastill.store import Entry
@@ -225,17 +226,20 @@ def _iterate(loop: Loop, log: checkpoint.RunLog, keep: Collection[int], progress
 
 
 def _conclude(method: Method, folder: Path, progress: Progress) -> None:
-    """Show what the method says of its whole run; raises RunError if the set is the one it started from."""
+    """Show what the method says of its whole run, and whether the set is the one it started from. Raises InputError if the
+    method never proposed an update."""
+    log = checkpoint.read_log(folder)
     try:
-        for conclusion in method.conclusions(checkpoint.read_log(folder)):
+        for conclusion in method.conclusions(log):
             progress.warn(str(conclusion))
     except InputError as error:
         progress.warn(str(error))  # the set is finished, whatever a class of the user's says about it
     start, end = (_snapshot_path(folder, iteration) for iteration in (0, method.iterations))
     if method.iterations and start.exists() and filecmp.cmp(start, end, shallow=False):
-        raise RunError(f"nothing was learned: after {method.iterations} iterations the set is the one it started from; raise the "
-                       f"learning rates of method.optim (images: {method.optim.images.lr:g}), or see in {checkpoint.LOG} "
-                       "whether its steps were skipped")
+        if not any("loss" in line for line in log):
+            raise InputError(f"{kind(method)}.iterate yielded no step in {method.iterations} iterations; expected some")
+        progress.warn(f"nothing was learned: after {method.iterations} iterations the set is the one it started from; raise the "
+                      f"learning rates of method.optim (images: {method.optim.images.lr:g}), unless its steps were skipped")
 
 
 def _snapshot_path(folder: Path, iteration: int) -> Path:
