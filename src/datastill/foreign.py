@@ -17,7 +17,7 @@ from datastill.errors import InputError, RunError
 HOME = __name__.partition(".")[0]
 LONGEST = 300  # characters of another library's message that are shown
 
-# What a method must return, by the annotation of the method of ours that it overrides; others are checked where they are used.
+# What a method must return, by the annotation of our method that it overrides; what is not here is checked where it is used.
 RETURNS = {
     "nn.Module": "torch.nn:Module", "dict": "builtins:dict", "Mapping": "collections.abc:Mapping",
     "list": "builtins:list", "tuple": "builtins:tuple", "int": "numbers:Integral", "float": "numbers:Real",
@@ -38,14 +38,14 @@ def name_of(cls: type) -> str:
 
 
 @contextmanager
-def calling(what: str, package: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def calling(what: str, package: str, passing: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
     """Whatever is raised inside becomes an InputError that says that ``what`` raised it, and where in ``package``. Errors
     that are meant for the user (InputError, RunError) and those in ``passing`` stay as they are."""
     try:
         yield
-    except (InputError, RunError, *passing):
-        raise
     except (Exception, SystemExit) as error:
+        if isinstance(error, (InputError, RunError, *passing)):
+            raise
         raise InputError(f"{what} raised {said(error)}{_place(error, package)}") from error
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +76,8 @@ class Loop:
         """
         rng = self.rng("iteration", self.iteration)
         lines: list[dict[str, float]] = []
-        with rng("inside").as_global(self.task.device), blaming(type(self.task.network), "network"):  # what networks draw themselves, such as dropout
+        with blaming(type(self.task.network), "network"), \
+                rng("inside").as_global(self.task.device):  # what networks draw themselves, such as dropout
             steps = self.method.iterate(self.iteration, self.synthetic, self.task, rng("method"))
             if not isinstance(steps, Iterator):
                 raise InputError(f"{kind(self.method)}.iterate returned {type(steps).__name__}; it must yield steps")
@@ -120,7 +120,7 @@ class Loop:
         return line
 
     def _term(self, name: str, step: Step, rng: RNG, measure: bool) -> Tensor:
-        """A plug-in's term. Whether a plug-in from outside changes anything is compared by value when shares are measured."""
+        """A plug-in's term. One from outside must change nothing; values are compared only when shares are measured."""
         plugin = self.plugins[name]
         net = step.net.parameters() if isinstance(step.net, torch.nn.Module) else ()
         watched = [*self.synthetic.parameters(), *net] if is_foreign(type(plugin)) else []
@@ -128,16 +128,16 @@ class Loop:
         loss = _scalar(plugin.loss(step, self.task, rng), f"plug-in {name} returned", step.loss)
         if any(one._version != version or (measure and not torch.equal(one, value))
                for one, (version, value) in zip(watched, before, strict=True)):
-            raise InputError(f"plug-in {name}: {kind(plugin)}.loss changed the synthetic set or the network in place; expected "
-                             "a term that only computes (copy a tensor before changing it)")
+            raise InputError(f"plug-in {name}: {kind(plugin)}.loss changed the synthetic set or the network in place; "
+                             "expected a term that only computes (copy a tensor before changing it)")
         return loss
 
     def _see_effect(self, line: Mapping[str, float], losses: Mapping[str, Tensor], step: Step) -> None:
         """Check that terms depend on the images, unless they are 0. Raises InputError."""
         for name, loss in losses.items():
             if name != "method" and step.batch.x.requires_grad and not loss.requires_grad and line[name]:
-                raise InputError(f"plug-in {name}: {kind(self.plugins[name])}.loss returned a number that does not depend on "
-                                 "the images; expected one computed from step.batch.x, without detach() or no_grad()")
+                raise InputError(f"plug-in {name}: {kind(self.plugins[name])}.loss returned a number that does not depend "
+                                 "on the images; expected one computed from step.batch.x, without detach() or no_grad()")
 
     def _warn(self, caution: str) -> None:
         """Show a warning, once per run."""
@@ -168,11 +168,12 @@ class Loop:
     def _update(self, total: Tensor, terms: Iterable[str]) -> None:
         assert self.optimizer is not None
         parameters = list(self.learned.values())
-        found = torch.autograd.grad(total, parameters, allow_unused=True) if total.requires_grad else [None] * len(parameters)
+        found: Sequence[Tensor | None] = torch.autograd.grad(total, parameters, allow_unused=True) \
+            if total.requires_grad else [None for _ in parameters]
         if all(gradient is None for gradient in found):
             raise InputError(f"{kind(self.method)}.iterate yielded a step whose loss does not depend on what is learned "
-                             f"({', '.join(self.learned)}); expected one computed from synthetic.batch(), without detach() or "
-                             "no_grad()")
+                             f"({', '.join(self.learned)}); expected one computed from synthetic.batch(), without detach() "
+                             "or no_grad()")
         gradients = dict(zip(self.learned, found, strict=True))
         finite = _read({name: torch.isfinite(one).all() for name, one in gradients.items() if one is not None})
         for (name, gradient), parameter in zip(gradients.items(), parameters, strict=True):
@@ -262,8 +263,8 @@ def _see_step(step: object, who: str) -> None:
     _scalar(step.loss, f"{who} yielded a step whose loss is", x)
     for name, value in {**step.log, "value": step.value or 0.0}.items():
         if not isinstance(value, Real):
-            raise InputError(f"{who} yielded a step whose {name} is {type(value).__name__}; expected a number for the log, such "
-                             "as float(tensor)")
+            raise InputError(f"{who} yielded a step whose {name} is {type(value).__name__}; expected a number for the log, "
+                             "such as float(tensor)")
 
 
 def _scalar(loss: object, came: str, like: Tensor) -> Tensor:
@@ -271,7 +272,7 @@ def _scalar(loss: object, came: str, like: Tensor) -> Tensor:
     if not isinstance(loss, torch.Tensor) or loss.dim():
         raise InputError(f"{came} {_form(loss)}; expected a scalar tensor")
     if not loss.is_floating_point() or loss.device != like.device:
-        raise InputError(f"{came} of type {loss.dtype} on {loss.device}; expected a scalar tensor of a floating-point type on "
+        raise InputError(f"{came} of type {loss.dtype} on {loss.device}; expected a floating-point scalar tensor on "
                          f"{like.device}")
     return loss
 
@@ -285,7 +286,7 @@ def _checked(synthetic: object, method: Method, task: Task, ipc: int) -> Synthet
         raise InputError(f"{who} returned {type(synthetic).__name__}; expected task.synthetic(images)")
     x, y = check_codec(synthetic, task.parametrization)
     if x.dtype != torch.float32 or not bool(torch.isfinite(x).all()):
-        raise InputError(f"{who} returned images of type {x.dtype} or with values that are not finite; expected finite float32")
+        raise InputError(f"{who} returned images of type {x.dtype}, or values that are not finite; expected finite float32")
     if x.shape[1:] != task.real.shape:
         raise InputError(f"{who} returned images of shape {tuple(x.shape[1:])}; the dataset has {task.real.shape}")
     if not (synthetic.stored == ipc * task.classes and _in_class_order(synthetic.labels, task.classes)):
@@ -310,8 +311,8 @@ def check_codec(synthetic: SyntheticSet, parametrization: Parametrization) -> Ba
             raise InputError(f"{who} decodes to {_form(x)} and {_form(y)}; expected images (N, C, H, W) and labels (N, K)")
         part = synthetic.decode(torch.tensor([0], device=x.device))
     if not isinstance(part, torch.Tensor) or part.shape != x[:1].shape:
-        raise InputError(f"{who} decodes one row to {_form(part)}; expected decode(parameters, rows) to give only the images at "
-                         f"these rows, {tuple(x[:1].shape)}")
+        raise InputError(f"{who} decodes one row to {_form(part)}; expected decode(parameters, rows) to give only the images "
+                         f"at these rows, {tuple(x[:1].shape)}")
     return Batch(x, y)
 
 

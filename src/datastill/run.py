@@ -147,8 +147,8 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
 def _check_learns(method: Method, names: Iterable[str], progress: Progress) -> None:
     """Check that a method that iterates learns something; says so if it does not iterate. Raises InputError."""
     if method.iterations and not any(method.optim.group(name).lr for name in names):
-        raise InputError(f"nothing is learned: every learning rate of {kind(method)} is 0; set method.optim.images.lr, or use "
-                         "method=random for real images")
+        raise InputError(f"nothing is learned: every learning rate of {kind(method)} is 0; set method.optim.images.lr, or "
+                         "use method=random for real images")
     if not method.iterations and type(method).model_fields["iterations"].default:
         progress.warn("method.iterations is 0: nothing is learned, the set is what the method starts from")
 
@@ -157,7 +157,8 @@ def _check_needs(run: Run) -> None:
     """Check that the method provides what the plug-ins need. Raises InputError."""
     for named in (run.method, *run.plugins):
         for what in ("provides", "needs"):
-            if not isinstance(found := getattr(named, what, frozenset()), Set):
+            found: object = getattr(named, what, frozenset())
+            if not isinstance(found, Set):
                 raise InputError(f"{kind(named)}.{what} is {found!r}; expected a set of names, as in "
                                  "frozenset({'gradient_norms'})")
     for plugin in (plugin for plugin in run.plugins if plugin.weight > 0):

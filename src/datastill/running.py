@@ -46,12 +46,12 @@ def prepare(run: Run, task: Task) -> dict[str, Any]:
     """Prepare what method and plug-ins need. Returns what the card records of it, by name. Raises InputError, RunError."""
     made = {PARAMETRIZATION: run.parametrization.prepare(task),
             **{name: part.prepare(task) for name, part in asked(run).items()}}
-    for name, facts in made.items():
+    for name, found in made.items():
         try:
-            json.dumps(facts)
+            json.dumps(found)
         except (TypeError, ValueError) as error:
-            raise InputError(f"{name}: prepare returned what a card cannot hold ({error}); expected text, numbers, lists and "
-                             "tables") from error
+            raise InputError(f"{name}: prepare returned what a card cannot hold ({error}); expected text, numbers, lists "
+                             "and tables") from error
     return {name: facts for name, facts in made.items() if facts}
 
 
@@ -226,20 +226,21 @@ def _iterate(loop: Loop, log: checkpoint.RunLog, keep: Collection[int], progress
 
 
 def _conclude(method: Method, folder: Path, progress: Progress) -> None:
-    """Show what the method says of its whole run, and whether the set is the one it started from. Raises InputError if the
-    method never proposed an update."""
+    """Show what the method says of its whole run; if nothing, whether the set is the one it started from. Raises InputError
+    if the method never proposed an update."""
     log = checkpoint.read_log(folder)
     try:
-        for conclusion in method.conclusions(log):
-            progress.warn(str(conclusion))
+        texts = [str(text) for text in method.conclusions(log)]
     except InputError as error:
-        progress.warn(str(error))  # the set is finished, whatever a class of the user's says about it
+        texts = [str(error)]  # the set is finished, whatever a class of the user's says about it
     start, end = (_snapshot_path(folder, iteration) for iteration in (0, method.iterations))
     if method.iterations and start.exists() and filecmp.cmp(start, end, shallow=False):
         if not any("loss" in line for line in log):
             raise InputError(f"{kind(method)}.iterate yielded no step in {method.iterations} iterations; expected some")
-        progress.warn(f"nothing was learned: after {method.iterations} iterations the set is the one it started from; raise the "
-                      f"learning rates of method.optim (images: {method.optim.images.lr:g}), unless its steps were skipped")
+        texts = texts or [f"nothing was learned: after {method.iterations} iterations the set is the one it started from; "
+                          f"raise the learning rates of method.optim (images: {method.optim.images.lr:g})"]
+    for text in texts:
+        progress.warn(text)
 
 
 def _snapshot_path(folder: Path, iteration: int) -> Path:

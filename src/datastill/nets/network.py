@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
 from abc import abstractmethod
@@ -58,22 +57,18 @@ def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, devi
 
 
 def guarded(network: nn.Module, who: str, cls: type) -> nn.Module:
-    """The same network with the boundary of ``foreign`` around its passes; ``who`` it is, in messages, and the class it comes
+    """The same network with the boundary of ``foreign`` around its passes. ``who`` it is, in messages, and the class it comes
     from."""
-    if type(network) not in _guarded_classes:
-        made = _guarded_class(type(network), who, cls)
-        _guarded_classes.add(made)
-        network.__class__ = made
+    key = (type(network), who, cls)
+    if type(network) not in _GUARDED.values():
+        if key not in _GUARDED:
+            checks = {"forward": _logits, "embed": _features, "maps": _maps, "walk": lambda found, what: found}
+            _GUARDED[key] = guarded_class(type(network), who, cls.__module__.partition(".")[0], checks)
+        network.__class__ = _GUARDED[key]
     return network
 
 
-_guarded_classes: set[type] = set()
-
-
-@functools.cache
-def _guarded_class(cls: type, who: str, origin: type) -> type:
-    checks = {"forward": _logits, "embed": _tensor, "maps": _maps, "walk": lambda found, what: found}
-    return guarded_class(cls, who, origin.__module__.partition(".")[0], checks)
+_GUARDED: dict[Any, type] = {}  # subclasses of foreign networks' classes
 
 
 def _logits(found: Any, what: str) -> Tensor:
@@ -90,7 +85,7 @@ def _logits(found: Any, what: str) -> Tensor:
     return logits
 
 
-def _tensor(found: Any, what: str) -> Tensor:
+def _features(found: Any, what: str) -> Tensor:
     if not isinstance(found, torch.Tensor) or found.dim() != 2:
         got = f"shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
         raise InputError(f"{what} returned {got}; expected features (B, D)")
@@ -143,6 +138,12 @@ def _moved(network: nn.Module, device: torch.device) -> nn.Module:
     views = {name: whole[start:start + one.nbytes].view(one.dtype).view(one.shape)
              for start, (name, one) in zip(starts, tensors.items(), strict=True)}
     return network._apply(lambda one: views[id(one)])
+
+
+def origin(network: nn.Module) -> type | None:
+    """The class of the description that ``fresh`` created the network from, if it did."""
+    found: type | None = vars(network).get("_origin", (None,))[0]
+    return found
 
 
 def look(network: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
