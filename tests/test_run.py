@@ -24,7 +24,7 @@ from datastill.description import load
 from datastill.errors import InputError, RunError, Stopped
 from datastill.recipes import read_recipe
 from datastill.run import read_run
-from kit import Told
+from kit import Told, input_error
 
 
 def stopped(folder: Path, run: ds.Run, after: int = 1) -> None:
@@ -331,3 +331,30 @@ def test_a_run_is_computed_as_it_asks(tmp_path: Path, monkeypatch: pytest.Monkey
     assert asked == [(torch.device("cpu"), "tf32", True)]
     with pytest.raises(InputError, match=r"precision: input should be 'float32', 'tf32' or 'bfloat16', got 'fp16'"):
         tiny.run(precision="fp16")
+
+
+# --- runs with nothing to learn -----------------------------------------------------------------------------------------
+
+
+def test_a_run_that_cannot_learn_is_refused(tmp_path: Path) -> None:
+    of = tiny.run(method_options={"optim": {"images": {"lr": 0.0}}})
+    with input_error("nothing is learned: every learning rate of distribution is 0", "set method.optim.images.lr"):
+        tiny.distill(of, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    ({"iterations": 0}, "method.iterations is 0: nothing is learned"),
+    ({"optim": {"images": {"lr": 1e-30}}}, "nothing was learned: after 3 iterations the set is the one it started from"),
+])
+def test_a_run_that_learned_nothing_says_so(options: dict[str, Any], says: str, tmp_path: Path) -> None:
+    told = Told()
+    tiny.distill(tiny.run(method_options=options), tmp_path / "run", progress=told)
+    assert [says in text for text in told.warned] == [True]
+
+
+@pytest.mark.parametrize("name", ["distribution", "coreset"])
+def test_a_usual_run_says_nothing(name: str, tmp_path: Path) -> None:
+    told = Told()
+    tiny.distill(tiny.run(name), tmp_path / "run", progress=told)
+    assert told.warned == []

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from datastill.errors import InputError
@@ -69,7 +69,10 @@ class Description(BaseModel, metaclass=_OneLine):
         if chosen is not cls:
             return chosen.model_validate(laid)
         with reading(cls):
-            return handler(laid)
+            made = handler(laid)
+            if is_foreign(cls):
+                _see_inherited(made)
+            return made
 
     @classmethod
     def _as_table(cls, given: Any) -> dict[str, Any]:
@@ -154,6 +157,22 @@ class Family(Description):
             return member, base, settings
         chosen, usual = preset(cls, name)
         return chosen, chosen.model_validate(usual) if usual else base, settings
+
+
+def _see_inherited(made: Description) -> None:
+    """Raises ValueError for a field of ours that a foreign class declares with another type, if its value is not what we
+    expect."""
+    ours: type[Description] = next(base for base in type(made).__mro__ if not is_foreign(base))  # type: ignore[assignment]
+    for name, field in ours.model_fields.items():
+        if type(made).model_fields[name].annotation != field.annotation:
+            value = getattr(made, name)
+            try:
+                fits = TypeAdapter(field.annotation).validate_python(value) == value
+            except ValidationError:
+                fits = False
+            if not fits:
+                raise ValueError(f"{name}: {name_of(type(made))} declares it as another type than {ours.__name__}, and its "
+                                 f"value {value!r} does not fit there")
 
 
 def _see_names_free(cls: type[Family]) -> None:

@@ -93,38 +93,40 @@ def guard(cls: type) -> None:
             setattr(cls, name, _guarded(cls, name, value, kept))
 
 
-def guarded_class(cls: type, who: str, package: str, methods: Mapping[str, Callable[[Any, str], Any]]) -> type:
-    """A subclass with the boundary around these methods; each result is passed through the function given for it, with the
-    method's name."""
-    own: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    for name, check in methods.items():
-        if hasattr(cls, name):
-            what = f"{who}: {cls.__name__}.{name}"
-            own[name] = _around(getattr(cls, name), what, package, functools.partial(_second, check, what))
-    return type(cls.__name__, (cls,), own)
+def guard_instance(one: Any, who: str, origin: type, checks: Mapping[str, Callable[[Any, str], Any]]) -> None:
+    """Put the boundary around methods of an object that a foreign class ``origin`` made; ``who``: its name in messages. Each
+    result is passed through its check, with the method's name. The object gets a subclass of its class: copies work."""
+    if "_made_by" in vars(one):
+        return
+    vars(one)["_made_by"] = (who, _package(origin))
+    cls: Any = type(one)
+    if "_guarded" not in vars(cls):
+        own: dict[str, Any] = {name: _on_instance(getattr(cls, name), name, check)
+                               for name, check in checks.items() if hasattr(cls, name)}
+        cls._guarded = type(cls.__name__, (cls,), {"__module__": cls.__module__, "__qualname__": cls.__qualname__, **own})
+    one.__class__ = cls._guarded
 
 
-def _second(check: Callable[[Any, str], Any], what: str, found: Any) -> Any:
-    return check(found, what)
+def _on_instance(function: Callable[..., Any], name: str, check: Callable[[Any, str], Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def called(self: Any, *arguments: Any, **options: Any) -> Any:
+        who, package = vars(self)["_made_by"]
+        what = f"{who}: {type(self).__name__}.{name}"
+        with calling(what, package):
+            found = function(self, *arguments, **options)
+        return check(found, what)
+    return called
 
 
 def _guarded(cls: type, name: str, function: Callable[..., Any], promised: Any) -> Callable[..., Any]:
     what, package = f"{name_of(cls)}.{name}", _package(cls)
     annotation = str(getattr(promised, "__annotations__", {}).get("return", ""))
 
-    def check(found: Any) -> Any:
-        if isinstance(found, Iterator):
-            return _each(found, what, package)
-        return _checked(found, annotation, what)
-    return _around(function, what, package, check)
-
-
-def _around(function: Callable[..., Any], what: str, package: str, check: Callable[[Any], Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def called(*arguments: Any, **options: Any) -> Any:
         with calling(what, package):
             found = function(*arguments, **options)
-        return check(found)
+        return _each(found, what, package) if isinstance(found, Iterator) else _checked(found, annotation, what)
     return called
 
 

@@ -311,8 +311,8 @@ def check_codec(synthetic: SyntheticSet, parametrization: Parametrization) -> Ba
             raise InputError(f"{who} decodes to {_form(x)} and {_form(y)}; expected images (N, C, H, W) and labels (N, K)")
         part = synthetic.decode(torch.tensor([0], device=x.device))
     if not isinstance(part, torch.Tensor) or part.shape != x[:1].shape:
-        raise InputError(f"{who} decodes one row to {_form(part)}; expected decode(parameters, rows) to give only the images "
-                         f"at these rows, {tuple(x[:1].shape)}")
+        raise InputError(f"{who} decodes one row to {_form(part)}; expected decode(parameters, rows) to give only "
+                         f"the images at these rows, {tuple(x[:1].shape)}")
     return Batch(x, y)
 
 

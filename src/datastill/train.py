@@ -60,9 +60,9 @@ def batches(order: Tensor, size: int, alone: bool) -> list[Tensor]:
     if alone or len(parts[-1]) > 1:
         return parts
     if len(parts) == 1 or size == 1:
-        raise InputError(f"the network's batch normalization needs more than one value per channel, but {len(order)} images in "
-                         f"batches of {size} leave it single images; use more images, a larger batch_size, or a network without "
-                         "batch normalization (norm=instance)")
+        raise InputError(f"the network's batch normalization needs more than one value per channel, but {len(order)} images "
+                         f"in batches of {size} leave it single images; use more images, a larger batch_size, or a network "
+                         "without batch normalization (norm=instance)")
     return [*parts[:-2], torch.cat(parts[-2:])]
 
 
@@ -195,10 +195,11 @@ class Training:
         """Add the gradient of the mean loss to the parameters, some images at a time. Returns the loss."""
         total = x.new_zeros(())
         for images, labels in zip(x.split(self._size), y.split(self._size), strict=True):
-            loss = self.criterion(self._predict(images), labels) / len(x)
-            if loss.dim() or not loss.requires_grad:
-                raise InputError(f"the criterion gave a tensor of shape {tuple(loss.shape)}, differentiable: "
-                                 f"{loss.requires_grad}; expected a differentiable scalar")
+            loss = self.criterion(self._predict(images), labels)
+            if not isinstance(loss, torch.Tensor) or loss.dim() or not loss.requires_grad:
+                raise InputError(f"{getattr(self.criterion, '__qualname__', 'the criterion')} returned "
+                                 f"{getattr(loss, 'shape', type(loss).__name__)}; expected a differentiable scalar tensor")
+            loss = loss / len(x)
             loss.backward()
             total += loss.detach()
         return total

@@ -14,7 +14,7 @@ from datastill.compute import send
 from datastill.description import Family
 from datastill.digest import digest, spec
 from datastill.errors import InputError
-from datastill.foreign import blaming, guarded_class, is_foreign
+from datastill.foreign import blaming, guard_instance, is_foreign
 from datastill.late import nn, torch
 from datastill.rng import RNG
 
@@ -51,24 +51,9 @@ def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, devi
             raise InputError(f"network {spec(architecture)} builds a {type(network).__name__} without {need}(x); "
                              "return a datastill.Network, or a module that defines it")
     if is_foreign(type(architecture)):
-        network = guarded(network, f"network {spec(architecture)}", type(architecture))
+        guard_instance(network, f"network {spec(architecture)}", type(architecture), CHECKS)
     vars(network)["_origin"] = (type(architecture), digest(architecture), shape, classes)  # key for ``chunk_size``
     return network if device.type == "cpu" else _moved(network, device)
-
-
-def guarded(network: nn.Module, who: str, cls: type) -> nn.Module:
-    """The same network with the boundary of ``foreign`` around its passes. ``who`` it is, in messages, and the class it comes
-    from."""
-    key = (type(network), who, cls)
-    if type(network) not in _GUARDED.values():
-        if key not in _GUARDED:
-            checks = {"forward": _logits, "embed": _features, "maps": _maps, "walk": lambda found, what: found}
-            _GUARDED[key] = guarded_class(type(network), who, cls.__module__.partition(".")[0], checks)
-        network.__class__ = _GUARDED[key]
-    return network
-
-
-_GUARDED: dict[Any, type] = {}  # subclasses of foreign networks' classes
 
 
 def _logits(found: Any, what: str) -> Tensor:
@@ -96,6 +81,10 @@ def _maps(found: Any, what: str) -> Mapping[str, Tensor]:
     if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise InputError(f"{what} returned {type(found).__name__}; expected a table of feature maps, name -> (B, C, H, W)")
     return found
+
+
+# What a foreign network returns, checked in every pass.
+CHECKS = {"forward": _logits, "embed": _features, "maps": _maps, "walk": lambda found, what: found}
 
 
 def check_network(architecture: Architecture, shape: Shape, classes: int, device: torch.device) -> None:
