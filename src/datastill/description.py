@@ -162,12 +162,12 @@ class Family(Description):
 def _see_inherited(made: Description) -> None:
     """Raises ValueError for a field of ours that a foreign class declares with another type, if its value is not what we
     expect."""
-    ours: type[Description] = next(base for base in type(made).__mro__ if not is_foreign(base))  # type: ignore[assignment]
+    ours: type[Description] = next(base for base in type(made).__mro__ if not is_foreign(base))
     for name, field in ours.model_fields.items():
         if type(made).model_fields[name].annotation != field.annotation:
-            value = getattr(made, name)
+            value, wanted = getattr(made, name), Any if field.annotation is None else field.annotation
             try:
-                fits = TypeAdapter(field.annotation).validate_python(value) == value
+                fits = TypeAdapter[Any](wanted).validate_python(value) == value
             except ValidationError:
                 fits = False
             if not fits:

@@ -17,6 +17,7 @@ from datastill.description import Preset, load
 from datastill.digest import dump, to_toml
 from datastill.errors import InputError, RunError, Stopped
 from datastill.files import reason, write_atomically
+from datastill.late import torch
 from datastill.loop import Loop
 from datastill.previous import Previous, origin, read_previous
 from datastill.progress import Progress
@@ -58,8 +59,11 @@ def prepare(run: Run, task: Task) -> dict[str, Any]:
 def begin(run: Run, task: Task, previous: Previous | None = None) -> Loop:
     """The loop of a run before its first iteration; ``previous`` is the set it continues from (``read_start``)."""
     rng, (number, of) = RNG(run.seed), run.shard
-    return Loop(run.method, {label(p): p for p in run.plugins}, task, rng if of == 1 else rng("shard", number, of),
+    loop = Loop(run.method, {label(p): p for p in run.plugins}, task, rng if of == 1 else rng("shard", number, of),
                 len(run.rows), place=None if of == 1 else task.part(number, of), previous=previous)
+    if (found := loop.synthetic.decode().dtype) != torch.float32:
+        raise InputError(f"{kind(run.method)}.start returned images of type {found}; expected torch.float32")
+    return loop
 
 
 def read_start(run: Run, task: Task) -> Previous | None:
