@@ -593,6 +593,13 @@ class Teaches(Pool):
         return "teacher"
 
 
+class TeachesBadly(Teaches):
+    def load(self, context: Any, group: int, number: int) -> Any:
+        from datastill.teachers import Teacher
+        domain = self.domain(context)
+        return Teacher("bad", 0, OtherSize().build(domain.shape, 10), domain, domain)
+
+
 class TeachesNobody(Teaches):
     @property
     def size(self) -> Any:

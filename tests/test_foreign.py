@@ -12,9 +12,11 @@ import torch
 import datastill as ds
 import misfits
 import tiny
+from datastill.core import Labeler
 from datastill.errors import InputError
 from datastill.foreign import calling, is_foreign
 from datastill.registry import kind
+from datastill.running import labeler
 from kit import Call, input_error
 
 DM = ("dm/digits-ipc1", "method.iterations=2", "method.batch_real=4")
@@ -141,6 +143,7 @@ PROTOCOLS = {
 
 POOLS = {
     "Teaches": (2, "Teaches.load returned str; expected Teacher"),
+    "TeachesBadly": (2, "teacher 0, 0 of misfits:TeachesBadly: Net.forward raised RuntimeError: mat1 and mat2"),
     "TeachesNobody": (2, "TeachesNobody.size returned NoneType; expected int"),
     "TeachesNowhere": (2, "TeachesNowhere.domain returned dict; expected Domain"),
 }
@@ -262,6 +265,18 @@ def test_the_cause_is_kept_and_a_checkpoint_too(tmp_path: Path) -> None:
     assert caught.value.__cause__ is not None
     assert isinstance(caught.value.__cause__.__cause__, IndexError)
     assert (tmp_path / "run" / "state.pt").exists()
+
+
+def test_what_labels_real_images_is_inside_the_boundary() -> None:
+    class Labels(tiny.Pull):
+        def labeler(self, task: ds.Task) -> Any:
+            return Labeler("mine", lambda batch: batch.labels)
+
+    run = tiny.run().model_copy(update={"method": Labels()})
+    found = labeler(run, tiny.task(run))
+    assert found is not None
+    with input_error("Labels.labeler: its label raised AttributeError", "no attribute 'labels'", "test_foreign.py, line"):
+        found.label(tiny.task(run).random_real(1, ds.RNG(0)))
 
 
 def test_errors_of_ours_are_not_hidden() -> None:

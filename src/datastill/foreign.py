@@ -29,7 +29,7 @@ RETURNS = {
 
 def is_foreign(cls: type) -> bool:
     """Whether a class is from outside the package."""
-    return _package(cls) != HOME
+    return package_of(cls) != HOME
 
 
 def name_of(cls: type) -> str:
@@ -66,7 +66,7 @@ def reading(cls: type) -> Iterator[None]:
     """Around the validation of a description: validators of a foreign class may raise anything. What pydantic turns into a
     message passes."""
     if is_foreign(cls):
-        with calling(f"{name_of(cls)}: reading its settings", _package(cls), (ValueError, AssertionError)):
+        with calling(f"{name_of(cls)}: reading its settings", package_of(cls), (ValueError, AssertionError)):
             yield
     else:
         yield
@@ -98,7 +98,7 @@ def guard_instance(one: Any, who: str, origin: type, checks: Mapping[str, Callab
     result is passed through its check, with the method's name. The object gets a subclass of its class: copies work."""
     if "_made_by" in vars(one):
         return
-    vars(one)["_made_by"] = (who, _package(origin))
+    vars(one)["_made_by"] = (who, package_of(origin))
     cls: Any = type(one)
     if "_guarded" not in vars(cls):
         own: dict[str, Any] = {name: _on_instance(getattr(cls, name), name, check)
@@ -119,7 +119,7 @@ def _on_instance(function: Callable[..., Any], name: str, check: Callable[[Any, 
 
 
 def _guarded(cls: type, name: str, function: Callable[..., Any], promised: Any) -> Callable[..., Any]:
-    what, package = f"{name_of(cls)}.{name}", _package(cls)
+    what, package = f"{name_of(cls)}.{name}", package_of(cls)
     annotation = str(getattr(promised, "__annotations__", {}).get("return", ""))
 
     @functools.wraps(function)
@@ -152,7 +152,8 @@ def _named(path: str) -> type:
     return found
 
 
-def _package(cls: type) -> str:
+def package_of(cls: type) -> str:
+    """The top package a class is from."""
     return cls.__module__.partition(".")[0]
 
 

@@ -17,6 +17,7 @@ from datastill.description import Preset, load
 from datastill.digest import dump, to_toml
 from datastill.errors import InputError, RunError, Stopped
 from datastill.files import reason, write_atomically
+from datastill.foreign import calling, is_foreign, package_of
 from datastill.late import torch
 from datastill.loop import Loop
 from datastill.previous import Previous, origin, read_previous
@@ -40,6 +41,8 @@ def labeler(run: Run, task: Task) -> Labeler | None:
     if (found := run.method.labeler(task)) is not None:
         for pool in pools:
             list(task.teachers(pool))  # loads them
+        if is_foreign(cls := type(run.method)):
+            return found._replace(label=calling(f"{kind(cls)}.labeler: its label", package_of(cls))(found.label))
     return found
 
 

@@ -51,7 +51,7 @@ def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, devi
             raise InputError(f"network {spec(architecture)} builds a {type(network).__name__} without {need}(x); "
                              "return a datastill.Network, or a module that defines it")
     if is_foreign(type(architecture)):
-        guard_instance(network, f"network {spec(architecture)}", type(architecture), CHECKS)
+        guard_network(network, f"network {spec(architecture)}", type(architecture))
     vars(network)["_origin"] = (type(architecture), digest(architecture), shape, classes)  # key for ``chunk_size``
     return network if device.type == "cpu" else _moved(network, device)
 
@@ -83,8 +83,10 @@ def _maps(found: Any, what: str) -> Mapping[str, Tensor]:
     return found
 
 
-# What a foreign network returns, checked in every pass.
-CHECKS = {"forward": _logits, "embed": _features, "maps": _maps, "walk": lambda found, what: found}
+def guard_network(network: nn.Module, who: str, cls: type) -> None:
+    """Put the boundary around the passes of a network that a foreign class ``cls`` made; ``who``: its name in messages."""
+    guard_instance(network, who, cls, {"forward": _logits, "embed": _features, "maps": _maps,
+                                       "walk": lambda found, what: found})
 
 
 def check_network(architecture: Architecture, shape: Shape, classes: int, device: torch.device) -> None:
