@@ -249,3 +249,55 @@ def test_a_bad_gradient_names_what_it_is_of() -> None:
     one.iteration = 1
     with pytest.raises(RunError, match=r"the gradient of method \+ steep with respect to images\.pixels is not finite"):
         one.advance()
+
+
+# --- the last update ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("optim", "says"), [
+    (Optim(images=Group(lr=1e30)), "the mean magnitude of an image is"),
+    (Optim(images=Group(lr=1e30), ema=0.9), "the mean magnitude of an image is"),
+    (Optim(images=Group(lr=1e30), schedule="cosine"), "the mean magnitude of an image is"),
+    (Optim(images=Group(lr=1e8)), "the mean magnitude of an image is"),
+    (Optim(name="adam", images=Group(lr=1e10)), "the mean magnitude of an image is"),
+])
+def test_the_last_update_is_checked_like_every_other(optim: Optim, says: str, tmp_path: Path) -> None:
+    run = ds.Run(method=tiny.Pull(iterations=1, optim=optim), network="mlp:width=4", ipc=1)  # type: ignore[arg-type]
+    for _ in range(2):  # resumed too
+        with pytest.raises(RunError, match=rf"stopped at iteration 1: after its update {says}.*method\.optim\.images\.lr is"):
+            tiny.distill(run, tmp_path / "run")
+    assert not (tmp_path / "run" / "card.json").exists()
+
+
+class Taught(tiny.Pull):
+    """Soft labels and a learning rate that fall by their step size."""
+
+    @property
+    def has_soft_labels(self) -> bool:
+        return True
+
+    @property
+    def has_learned_lr(self) -> bool:
+        return True
+
+    def start(self, task: ds.Task, ipc: int, rng: ds.RNG) -> ds.SyntheticSet:
+        return task.synthetic(task.random_real(ipc, rng), soft=True, lr=0.01)
+
+    def iterate(self, iteration: int, synthetic: Any, task: ds.Task, rng: ds.RNG) -> Any:
+        yield ds.Step(-synthetic.lr + synthetic.labels.sum() + synthetic.batch().x.sum(), synthetic.batch(), torch.nn.Identity())
+
+
+@pytest.mark.parametrize(("group", "says"), [
+    ("labels", r"the magnitude of a label's logit is 1e\+20.*method\.optim\.labels\.lr is 1e\+20"),
+    ("inner_lr", r"the learned learning rate is 1e\+20; up to 1e\+03.*method\.optim\.inner_lr\.lr 1e\+20")])
+def test_labels_and_learning_rate_are_checked_after_the_last_update(group: str, says: str, tmp_path: Path) -> None:
+    optim = Optim(images=Group(), **{group: Group(lr=1e20)})  # type: ignore[arg-type]
+    run = ds.Run(method=Taught(iterations=1, optim=optim), network="mlp:width=4", ipc=1)  # type: ignore[arg-type]
+    with pytest.raises(RunError, match=says):
+        tiny.distill(run, tmp_path / "run")
+
+
+def test_a_large_but_honest_step_is_no_ruin() -> None:
+    one = loop(Optim(images=Group(lr=50.0, momentum=0.0)), iterations=1)
+    one.advance()
+    one.check()

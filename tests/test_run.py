@@ -348,3 +348,30 @@ def test_a_class_of_few_images_is_used_several_times_on_request(tmp_path: Path, 
     test = toy_images(classes=3, per_class=3, shape=(1, 8, 8), seed=1)
     scores = ds.score(tmp_path / "run", test, train=images, protocol="dc:epochs=1", trials=1, root=tmp_path)
     assert scores[tiny.NETWORK]["ipc"] == 5
+
+
+# --- runs with nothing to learn -----------------------------------------------------------------------------------------
+
+
+def test_a_run_that_cannot_learn_is_refused(tmp_path: Path) -> None:
+    of = tiny.run(method_options={"optim": {"images": {"lr": 0.0}}})
+    with input_error("nothing is learned: every learning rate of distribution is 0", "set method.optim.images.lr"):
+        tiny.distill(of, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    ({"iterations": 0}, "method.iterations is 0: nothing is learned"),
+    ({"optim": {"images": {"lr": 1e-30}}}, "nothing was learned: after 3 iterations the set is the one it started from"),
+])
+def test_a_run_that_learned_nothing_says_so(options: dict[str, Any], says: str, tmp_path: Path) -> None:
+    told = Told()
+    tiny.distill(tiny.run(method_options=options), tmp_path / "run", progress=told)
+    assert [says in text for text in told.warned] == [True]
+
+
+@pytest.mark.parametrize("name", ["distribution", "coreset"])
+def test_a_usual_run_says_nothing(name: str, tmp_path: Path) -> None:
+    told = Told()
+    tiny.distill(tiny.run(name), tmp_path / "run", progress=told)
+    assert told.warned == []

@@ -23,7 +23,7 @@ from datastill.parametrizations.pixels import Pixels
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
 from datastill.train import Augmented, Examples, Fixed, Sharpness, Training, accuracies, augmented, fit
-from kit import Told, one_thread, quick, toy_images  # noqa: F401  a fixture
+from kit import Told, input_error, one_thread, quick, toy_images  # noqa: F401  a fixture
 
 
 def linear(seed: int = 0) -> nn.Module:
@@ -444,3 +444,56 @@ def test_sharp_training_takes_the_precision_too() -> None:
     half = noted(precision="bfloat16", sharpness=Sharpness(0.1, 0.1, False))
     assert len(half.seen) == 2 * 3 * 4
     assert {dtype for dtype, _ in half.seen} == {torch.bfloat16}
+
+
+# --- a last batch of one image ------------------------------------------------------------------------------------------
+
+
+def normalized(*, maps: bool = False) -> nn.Module:
+    """Batch normalization of features, or of maps of 4x4."""
+    with RNG("net").as_global():
+        if maps:
+            return nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, 3))
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize(("n", "size", "parts"), [(9, 4, [4, 5]), (5, 4, [5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2])])
+def test_a_last_image_alone_joins_the_batch_before_it(n: int, size: int, parts: list[int]) -> None:
+    examples = Numbered(n)
+    fit(normalized(), examples, [0.1], RNG(0), batch_size=size)
+    assert [len(rows) for rows in examples.asked if rows != [0]] == parts
+
+
+def test_networks_that_can_be_trained_on_one_image_are() -> None:
+    for network in (linear(), normalized(maps=True)):
+        examples = Numbered(9)
+        fit(network, examples, [0.1], RNG(0), batch_size=4)
+        assert [len(rows) for rows in examples.asked][-3:] == [4, 4, 1]
+
+
+@pytest.mark.parametrize(("n", "size"), [(1, 4), (4, 1), (1, 1)])
+def test_single_images_only_are_refused_before_the_first_step(n: int, size: int) -> None:
+    network = normalized()
+    before = copy.deepcopy(network.state_dict())
+    with input_error("batch normalization needs more than one value", f"{n} images in batches of {size}", "norm=instance"):
+        fit(network, Numbered(n), [0.1], RNG(0), batch_size=size)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_images_are_never_scored_alone_by_statistics_of_a_batch() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16, track_running_stats=False), nn.Linear(16, 3))
+    assert accuracies(network, toy_images(per_class=667)).isfinite().all()  # 2001 images
+
+
+# --- the last update ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [1e8, 1e12, 1e30, 1e38])
+def test_the_last_update_is_checked(rate: float) -> None:
+    with pytest.raises(RunError, match=r"diverged in the last epoch: a weight is .* at learning rate .*; lower the lr"):
+        trained([rate], batch_size=60)
+
+
+def test_a_criterion_must_give_a_scalar() -> None:
+    with input_error("returned torch.Size([16]); expected a differentiable scalar tensor"):
+        trained(criterion=lambda logits, y: F.cross_entropy(logits, y, reduction="none"))

@@ -53,7 +53,7 @@ def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
             tensors["stored_labels"] = synthetic.labels
         for name, value in synthetic.images.items():
             if list(synthetic.images) != [PIXELS] or not torch.equal(value, batch.x):
-                tensors[PARAMETER + name] = value
+                tensors[PARAMETER + name] = value.clone()  # a file cannot hold memory that images share
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 

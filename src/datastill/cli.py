@@ -516,6 +516,8 @@ def main() -> None:
         _fail(f"{error.filename or 'input or output'}: {reason(error)}", 1)
     except KeyboardInterrupt:
         _fail("stopped immediately; finished work is kept", 130)
+    finally:
+        logging.getLogger("datastill").removeHandler(CAUTIONS)
 
 
 def _fail(text: str, code: int) -> None:

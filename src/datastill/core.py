@@ -17,7 +17,6 @@ from pydantic import BeforeValidator, Field, TypeAdapter
 from datastill.compute import Precision, autocast
 from datastill.data import Batch, Images
 from datastill.description import Description, Family
-from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.late import nn, torch
 from datastill.nets import Architecture, chunk_size, fresh
@@ -123,6 +122,10 @@ class Task:
         rng: the stream for parametrizations that draw further images; without it the draw is the same for every seed.
         """
         parameters = self.parametrization.encode(start, self, rng)
+        for name, value in parameters.items():
+            if not isinstance(value, torch.Tensor) or not value.is_floating_point() or not str(name).isidentifier():
+                raise InputError(f"{kind(self.parametrization)}.encode returned {name!r}: {type(value).__name__}; expected "
+                                 "floating-point tensors by names that are valid in Python")
         from datastill.synthetic import SyntheticSet
 
         return SyntheticSet(parameters, start.y, self.real, self.parametrization, soft, lr)
@@ -370,13 +373,3 @@ def check_ipc(real: Images, ipc: int, otherwise: str = "") -> None:
     if (there := len(real.of_class[smallest])) < ipc:
         raise InputError(f"ipc {ipc} is more than the {there} training images of class {real.classes[smallest]!r}; "
                          f"use ipc={there} or less{otherwise}")
-
-
-def check_network(network: Architecture, images: Images) -> None:
-    """Check that a network gives one number per class for such images. Raises InputError."""
-    probe = fresh(network, images.shape, len(images.classes), RNG("check"), images.device).eval()
-    with torch.no_grad():
-        logits = probe(images.batch(torch.tensor([0])).x)
-    if logits.shape != (1, len(images.classes)):
-        raise InputError(f"network {spec(network)} gives an output of shape {tuple(logits.shape[1:])} for an image; "
-                         f"expected ({len(images.classes)},), one number per class")

@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from datastill.errors import InputError
+from datastill.foreign import guard, is_foreign, name_of, reading
 from datastill.registry import inside, members, preset
 from datastill.tables import NONE, nearest, parse_spec, today
 
@@ -65,7 +66,13 @@ class Description(BaseModel, metaclass=_OneLine):
         except InputError as error:
             raise ValueError(str(error)) from None
         laid = chosen._lay_over(base if type(base) is chosen else None, settings)
-        return handler(laid) if chosen is cls else chosen.model_validate(laid)
+        if chosen is not cls:
+            return chosen.model_validate(laid)
+        with reading(cls):
+            made = handler(laid)
+            if is_foreign(cls):
+                _see_inherited(made)
+            return made
 
     @classmethod
     def _as_table(cls, given: Any) -> dict[str, Any]:
@@ -122,6 +129,13 @@ class Family(Description):
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
     @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        if is_foreign(cls):
+            _see_names_free(cls)
+            guard(cls)
+
+    @classmethod
     def _as_table(cls, given: Any) -> dict[str, Any]:
         return parse_spec(given) if isinstance(given, str) else super()._as_table(given)
 
@@ -143,6 +157,31 @@ class Family(Description):
             return member, base, settings
         chosen, usual = preset(cls, name)
         return chosen, chosen.model_validate(usual) if usual else base, settings
+
+
+def _see_inherited(made: Description) -> None:
+    """Raises ValueError for a field of ours that a foreign class declares with another type, if its value is not what we
+    expect."""
+    ours: type[Description] = next(base for base in type(made).__mro__ if not is_foreign(base))
+    for name, field in ours.model_fields.items():
+        if type(made).model_fields[name].annotation != field.annotation:
+            value, wanted = getattr(made, name), Any if field.annotation is None else field.annotation
+            try:
+                fits = TypeAdapter[Any](wanted).validate_python(value) == value
+            except ValidationError:
+                fits = False
+            if not fits:
+                raise ValueError(f"{name}: {name_of(type(made))} declares it as another type than {ours.__name__}, and its "
+                                 f"value {value!r} does not fit there")
+
+
+def _see_names_free(cls: type[Family]) -> None:
+    """Raises InputError for a field that hides a method or a constant of the families."""
+    taken = {name for base in cls.__mro__ if not is_foreign(base) for name in vars(base)
+             if name not in getattr(base, "model_fields", {})}
+    if clashing := sorted((taken | {"kind"}) & set(cls.model_fields)):
+        raise InputError(f"{name_of(cls)}: the field {clashing[0]!r} has the name of a method or a constant of datastill; "
+                         "choose another, or define it as datastill does")
 
 
 def _depth(error: ValidationError) -> int:

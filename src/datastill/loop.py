@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from datastill.core import Method, Plugin, Step, Task
+from datastill.data import Batch
 from datastill.digest import spec
 from datastill.errors import InputError, RunError
+from datastill.foreign import blaming, is_foreign
 from datastill.late import torch
+from datastill.parametrization import Parametrization
 from datastill.previous import Previous
 from datastill.registry import kind
 from datastill.rng import RNG
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
 
 MEASURE = 100  # iterations between measurements of gradient norms, each a backward pass per term
 SMALLEST_LR = 1e-6  # a learned learning rate is projected to at least this after each update
+# Beyond these a set is ruined, far beyond what any run that learns something reaches.
+LARGEST_LR = 1e3
+LARGEST_LOGIT = 1e6
+BEYOND_REAL = 1e3  # mean magnitude of an image, relative to the largest value of the start
 
 
 class Loop:
@@ -39,6 +47,8 @@ class Loop:
         ``previous``: a finished set it continues from, for the images that set has."""
         self.method, self.plugins, self.task, self.rng = method, plugins, task, rng
         self.synthetic = _checked(method.start(place or task, ipc, rng("start")), method, task, ipc)
+        with torch.no_grad():
+            self.reach = max(1.0, float(self.synthetic.decode().abs().max()))
         if previous is not None:
             previous.into(self.synthetic)
         self.learned = {name: parameter.requires_grad_() for name, parameter in self.synthetic.groups().items()
@@ -66,16 +76,18 @@ class Loop:
         """
         rng = self.rng("iteration", self.iteration)
         lines: list[dict[str, float]] = []
-        with rng("inside").as_global(self.task.device):  # what networks draw themselves, such as dropout
+        with blaming(type(self.task.network), "network"), \
+                rng("inside").as_global(self.task.device):  # what networks draw themselves, such as dropout
             steps = self.method.iterate(self.iteration, self.synthetic, self.task, rng("method"))
             if not isinstance(steps, Iterator):
                 raise InputError(f"{kind(self.method)}.iterate returned {type(steps).__name__}; it must yield steps")
             for number, step in enumerate(steps):
+                _see_step(step, f"{kind(self.method)}.iterate")
                 lines.append(self._apply(step, rng("step", number), measure=number == 0 and self.iteration % MEASURE == 0))
                 self._warn(step.caution)
         self.iteration += 1
         keys = dict.fromkeys(key for line in lines for key in line)
-        means = {key: sum(values) / len(values) for key in keys
+        means = {key: float(sum(values) / len(values)) for key in keys
                  if (values := [line[key] for line in lines if key in line])}
         return {"iteration": self.iteration, **means}
 
@@ -83,7 +95,7 @@ class Loop:
         losses = {"method": step.loss}
         for name, plugin in self.plugins.items():
             if plugin.weight > 0:
-                losses[name] = _scalar(plugin.loss(step, self.task, rng("plugin", name)), name)
+                losses[name] = self._term(name, step, rng("plugin", name), measure)
         shares: dict[str, float] = {}
         if measure:
             self._see_finite(_read(losses))
@@ -97,14 +109,35 @@ class Loop:
         *values, whole = _read({**losses, "loss": total}).values()
         line = dict(zip(losses, values, strict=True))
         self._see_finite(line)
+        self._see_effect(line, losses, step)
         line |= {**step.log, "method": line["method"] if step.value is None else step.value, **shares, "loss": whole}
         if step.apply and self.optimizer is not None:
-            self._update(total, list(losses))
+            self._update(total, losses)
             if "inner_lr" in self.learned and float(self.learned["inner_lr"].detach()) <= SMALLEST_LR:
                 line["lr_at_bound"] = 1.0
                 self._warn("the learned learning rate is at its lower bound, where the images hardly change; lower "
                            "method.optim.inner_lr.lr, or start from another method.lr_net")
         return line
+
+    def _term(self, name: str, step: Step, rng: RNG, measure: bool) -> Tensor:
+        """A plug-in's term. One from outside must change nothing; values are compared only when shares are measured."""
+        plugin = self.plugins[name]
+        net = step.net.parameters() if isinstance(step.net, torch.nn.Module) else ()
+        watched = [*self.synthetic.parameters(), *net] if is_foreign(type(plugin)) else []
+        before = [(one._version, one.detach().clone() if measure else one) for one in watched]
+        loss = _scalar(plugin.loss(step, self.task, rng), f"plug-in {name} returned", step.loss)
+        if any(one._version != version or (measure and not torch.equal(one, value))
+               for one, (version, value) in zip(watched, before, strict=True)):
+            raise InputError(f"plug-in {name}: {kind(plugin)}.loss changed the synthetic set or the network in place; "
+                             "expected a term that only computes (copy a tensor before changing it)")
+        return loss
+
+    def _see_effect(self, line: Mapping[str, float], losses: Mapping[str, Tensor], step: Step) -> None:
+        """Check that terms depend on the images, unless they are 0. Raises InputError."""
+        for name, loss in losses.items():
+            if name != "method" and step.batch.x.requires_grad and not loss.requires_grad and line[name]:
+                raise InputError(f"plug-in {name}: {kind(self.plugins[name])}.loss returned a number that does not depend "
+                                 "on the images; expected one computed from step.batch.x, without detach() or no_grad()")
 
     def _warn(self, caution: str) -> None:
         """Show a warning, once per run."""
@@ -132,10 +165,16 @@ class Loop:
         self._see_finite(norms, "gradient")
         return norms
 
-    def _update(self, total: Tensor, terms: list[str]) -> None:
+    def _update(self, total: Tensor, terms: Iterable[str]) -> None:
         assert self.optimizer is not None
         parameters = list(self.learned.values())
-        gradients = dict(zip(self.learned, torch.autograd.grad(total, parameters, allow_unused=True), strict=True))
+        found: Sequence[Tensor | None] = torch.autograd.grad(total, parameters, allow_unused=True) \
+            if total.requires_grad else [None for _ in parameters]
+        if all(gradient is None for gradient in found):
+            raise InputError(f"{kind(self.method)}.iterate yielded a step whose loss does not depend on what is learned "
+                             f"({', '.join(self.learned)}); expected one computed from synthetic.batch(), without detach() "
+                             "or no_grad()")
+        gradients = dict(zip(self.learned, found, strict=True))
         finite = _read({name: torch.isfinite(one).all() for name, one in gradients.items() if one is not None})
         for (name, gradient), parameter in zip(gradients.items(), parameters, strict=True):
             if not finite.get(name, True):
@@ -161,12 +200,29 @@ class Loop:
 
     def _diverged(self, what: str) -> RunError:
         verb = "" if " is " in what else " is not finite"
-        lr, inner = self.method.optim.images.lr, self.synthetic.lr
+        optim, inner = self.method.optim, self.synthetic.lr
+        labels = f", method.optim.labels.lr is {optim.labels.lr:g}" if optim.labels.lr else ""
         learned = "" if inner is None else f", or of the inner training (now {float(inner.detach()):g}, learned at " \
-                                           f"method.optim.inner_lr.lr {self.method.optim.inner_lr.lr:g})"
+                                           f"method.optim.inner_lr.lr {optim.inner_lr.lr:g})"
         return RunError(f"stopped at iteration {self.iteration}: {what}{verb}; the last good checkpoint is kept. Try a "
-                        f"smaller learning rate (method.optim.images.lr is {lr:g}{learned})"
+                        f"smaller learning rate (method.optim.images.lr is {optim.images.lr:g}{labels}{learned})"
                         + (" or a smaller plug-in weight" if self.plugins else ""))
+
+    def check(self) -> None:
+        """Check that the last update left a set that is of use. Raises RunError if it is not finite, or far out of range."""
+        learned = self.synthetic
+        found: dict[str, Tensor] = {}
+        with torch.no_grad():
+            x = learned.parametrization.decode(self.mean or learned.images)
+            found["mean magnitude of an image"] = torch.linalg.vector_norm(x.flatten(1), 1, 1).max() / x[0].numel()
+            if learned.soft:
+                found["magnitude of a label's logit"] = learned.labels.abs().max()
+            if learned.lr is not None:
+                found["learned learning rate"] = learned.lr
+        bounds = (BEYOND_REAL * self.reach, LARGEST_LOGIT, LARGEST_LR)
+        for (name, value), bound in zip(_read(found).items(), bounds, strict=False):
+            if not 0 <= value <= bound:
+                raise self._diverged(f"after its update the {name} is {value:.3g}; up to {bound:.3g} is of use")
 
     def result(self) -> SyntheticSet:
         """The current synthetic set; with the running mean of its images if the optimizer keeps one."""
@@ -197,10 +253,27 @@ def _read(scalars: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(scalars, values, strict=True))
 
 
-def _scalar(loss: object, name: str) -> Tensor:
+def _see_step(step: object, who: str) -> None:
+    """Check what a method yields. Raises InputError."""
+    if not isinstance(step, Step):
+        raise InputError(f"{who} yielded {type(step).__name__}; expected datastill.Step(loss, batch, network)")
+    x = getattr(step.batch, "x", None)
+    if not isinstance(x, torch.Tensor):
+        raise InputError(f"{who} yielded a step whose batch is {type(step.batch).__name__}; expected synthetic.batch()")
+    _scalar(step.loss, f"{who} yielded a step whose loss is", x)
+    for name, value in {**step.log, "value": step.value or 0.0}.items():
+        if not isinstance(value, Real):
+            raise InputError(f"{who} yielded a step whose {name} is {type(value).__name__}; expected a number for the log, "
+                             "such as float(tensor)")
+
+
+def _scalar(loss: object, came: str, like: Tensor) -> Tensor:
+    """The loss, a scalar on the device of ``like``. Raises InputError that says what ``came``."""
     if not isinstance(loss, torch.Tensor) or loss.dim():
-        what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
-        raise InputError(f"plug-in {name} returned {what}; expected a scalar tensor")
+        raise InputError(f"{came} {_form(loss)}; expected a scalar tensor")
+    if not loss.is_floating_point() or loss.device != like.device:
+        raise InputError(f"{came} of type {loss.dtype} on {loss.device}; expected a floating-point scalar tensor on "
+                         f"{like.device}")
     return loss
 
 
@@ -211,8 +284,9 @@ def _checked(synthetic: object, method: Method, task: Task, ipc: int) -> Synthet
 
     if not isinstance(synthetic, SyntheticSet):
         raise InputError(f"{who} returned {type(synthetic).__name__}; expected task.synthetic(images)")
-    with torch.no_grad():
-        x, y = synthetic.batch()
+    x, y = check_codec(synthetic, task.parametrization)
+    if not bool(torch.isfinite(x).all()):
+        raise InputError(f"{who} returned images with values that are not finite")
     if x.shape[1:] != task.real.shape:
         raise InputError(f"{who} returned images of shape {tuple(x.shape[1:])}; the dataset has {task.real.shape}")
     if not (synthetic.stored == ipc * task.classes and _in_class_order(synthetic.labels, task.classes)):
@@ -224,6 +298,27 @@ def _checked(synthetic: object, method: Method, task: Task, ipc: int) -> Synthet
                          "for every class")
     check_optim(method, synthetic)
     return synthetic
+
+
+def check_codec(synthetic: SyntheticSet, parametrization: Parametrization) -> Batch:
+    """Check that a set decodes to images and labels. Returns them; raises InputError."""
+    who = f"parametrization {spec(parametrization)}"
+    if not synthetic.images:
+        raise InputError(f"{who} has no parameters, so nothing can be learned; expected encode to return some, by name")
+    with torch.no_grad():
+        x, y = synthetic.decode(), synthetic.y()
+        if not all(isinstance(one, torch.Tensor) and one.dim() == dim for one, dim in ((x, 4), (y, 2))):
+            raise InputError(f"{who} decodes to {_form(x)} and {_form(y)}; expected images (N, C, H, W) and labels (N, K)")
+        part = synthetic.decode(torch.tensor([0], device=x.device))
+    if not isinstance(part, torch.Tensor) or part.shape != x[:1].shape:
+        raise InputError(f"{who} decodes one row to {_form(part)}; expected decode(parameters, rows) to give only "
+                         f"the images at these rows, {tuple(x[:1].shape)}")
+    return Batch(x, y)
+
+
+def _form(value: object) -> str:
+    """What came, in an error."""
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
 def _in_class_order(labels: Tensor, classes: int) -> bool:

@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from datastill.errors import InputError
+from datastill.foreign import calling
 from datastill.tables import nearest
 
 NOUNS = {"datastill.nets": "network", "datastill.data": "dataset"}
@@ -46,7 +47,8 @@ def preset(family: Any, name: str) -> tuple[Any, dict[str, Any]]:
     if (known := presets(family).get(name.lower())) is not None:
         return known
     for entry in entry_points(group=family.home, name=name):
-        return _check_member(family, entry.load(), name), {}
+        with calling(f"{name}: importing {entry.module}", entry.module.partition(".")[0]):
+            return _check_member(family, entry.load(), name), {}
     raise InputError(f"unknown {_noun(family)} {name!r}{nearest(name, names(family))}")
 
 
@@ -116,15 +118,13 @@ def _outside(family: Any, name: str) -> Any:
     if not all(part.isidentifier() for part in (*module_name.split("."), *class_name.split("."))):
         raise InputError(f"{name}: expected package.module:Class, or name:option=value")
     try:
-        module = sys.modules.get(module_name) or importlib.import_module(module_name)
+        with calling(f"{name}: importing {module_name}", module_name.partition(".")[0], (ModuleNotFoundError,)):
+            module = sys.modules.get(module_name) or importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise InputError(f"{name}: importing {module_name} failed: {error}") from error
         raise InputError(f"{name}: no module {module_name!r}; it must be importable "
                          "(the working folder and PYTHONPATH are searched)") from None
-    except Exception as error:  # the module is the user's: whatever it raises is bad input
-        text = " ".join(str(error).split())
-        raise InputError(f"{name}: importing {module_name} failed: {type(error).__name__}: {text}") from error
     found: Any = module
     for part in class_name.split("."):
         if not hasattr(found, part):

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
 from datastill.compute import Precision
-from datastill.core import Method, Part, Plugin, Plugins, Protocol, Task, check_ipc, check_network
+from datastill.core import Method, Part, Plugin, Plugins, Protocol, Task, check_ipc
 from datastill.data import Data, Images
 from datastill.description import NOT_DECISIVE, Description, load
 from datastill.digest import digest
 from datastill.errors import InputError
-from datastill.loop import check_optim
-from datastill.nets import Architecture
+from datastill.loop import check_codec, check_optim
+from datastill.nets import Architecture, check_network
 from datastill.nets.convnet import ConvNet
 from datastill.parametrization import Parametrization
 from datastill.parametrizations.pixels import Pixels
@@ -139,17 +139,34 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
                          f"training images of class {real.classes[smallest]!r} (one in {of}); {advice}")
     _check_needs(run)
     run.parametrization.check(task, ipc)
-    check_network(run.network, real)
+    check_network(run.network, real.shape, task.classes, real.device)
     method = run.method
-    check_optim(method, task.synthetic(task.random_real(1, RNG("check")), method.has_soft_labels,
-                                       1.0 if method.has_learned_lr else None))
+    probe = task.synthetic(task.random_real(1, RNG("check")), method.has_soft_labels, 1.0 if method.has_learned_lr else None)
+    check_codec(probe, run.parametrization)
+    check_optim(method, probe)
+    _check_learns(method, list(probe.groups()), progress)
     for part in asked(run).values():
         part.check(task, ipc)
     return task
 
 
+def _check_learns(method: Method, names: Iterable[str], progress: Progress) -> None:
+    """Check that a method that iterates learns something; says so if it does not iterate. Raises InputError."""
+    if method.iterations and not any(method.optim.group(name).lr for name in names):
+        raise InputError(f"nothing is learned: every learning rate of {kind(method)} is 0; set method.optim.images.lr, or "
+                         "use method=random for real images")
+    if not method.iterations and type(method).model_fields["iterations"].default:
+        progress.warn("method.iterations is 0: nothing is learned, the set is what the method starts from")
+
+
 def _check_needs(run: Run) -> None:
     """Check that the method provides what the plug-ins need. Raises InputError."""
+    for named in (run.method, *run.plugins):
+        for what in ("provides", "needs"):
+            found: object = getattr(named, what, frozenset())
+            if not isinstance(found, Set):
+                raise InputError(f"{kind(named)}.{what} is {found!r}; expected a set of names, as in "
+                                 "frozenset({'gradient_norms'})")
     for plugin in (plugin for plugin in run.plugins if plugin.weight > 0):
         if lacking := plugin.needs - run.method.provides:
             fit = [name for name in members(Method) if plugin.needs <= find(Method, name).provides]

@@ -16,9 +16,12 @@ from datastill.description import Preset, load
 from datastill.digest import dump, to_sealed_toml
 from datastill.errors import InputError, RunError, Stopped
 from datastill.files import reason, write_atomically
+from datastill.foreign import calling, is_foreign, package_of
+from datastill.late import torch
 from datastill.loop import Loop
 from datastill.previous import Previous, origin, read_previous
 from datastill.progress import Progress
+from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.run import BESIDE, PARAMETRIZATION, Run, asked, check_run, label
 from datastill.store import Entry
@@ -37,6 +40,8 @@ def labeler(run: Run, task: Task) -> Labeler | None:
     if (found := run.method.labeler(task)) is not None:
         for pool in pools:
             list(task.teachers(pool))  # loads them
+        if is_foreign(cls := type(run.method)):
+            return found._replace(label=calling(f"{kind(cls)}.labeler: its label", package_of(cls))(found.label))
     return found
 
 
@@ -44,14 +49,23 @@ def prepare(run: Run, task: Task) -> dict[str, Any]:
     """Prepare what method and plug-ins need. Returns what the card records of it, by name. Raises InputError, RunError."""
     made = {PARAMETRIZATION: run.parametrization.prepare(task),
             **{name: part.prepare(task) for name, part in asked(run).items()}}
+    for name, found in made.items():
+        try:
+            json.dumps(found)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name}: prepare returned what a card cannot hold ({error}); expected text, numbers, lists "
+                             "and tables") from error
     return {name: facts for name, facts in made.items() if facts}
 
 
 def begin(run: Run, task: Task, previous: Previous | None = None) -> Loop:
     """The loop of a run before its first iteration; ``previous`` is the set it continues from (``read_start``)."""
     rng, (number, of) = RNG(run.seed), run.shard
-    return Loop(run.method, {label(p): p for p in run.plugins}, task, rng if of == 1 else rng("shard", number, of),
+    loop = Loop(run.method, {label(p): p for p in run.plugins}, task, rng if of == 1 else rng("shard", number, of),
                 len(run.rows), place=None if of == 1 else task.part(number, of), previous=previous)
+    if (found := loop.synthetic.decode().dtype) != torch.float32:
+        raise InputError(f"{kind(run.method)}.start returned images of type {found}; expected torch.float32")
+    return loop
 
 
 def read_start(run: Run, task: Task) -> Previous | None:
@@ -107,8 +121,7 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
         try:
             with checkpoint.RunLog(folder, loop, name, every) as log:
                 _iterate(loop, log, {*keep, 0, run.method.iterations}, progress)
-            for conclusion in run.method.conclusions(checkpoint.read_log(folder)):
-                progress.warn(conclusion)
+            _conclude(run.method, folder, progress)
             artifact.write(folder, loop.result(), {
                 **about, "run": _shown(run), "digest": name, "ipc": len(run.rows),
                 "data": {"name": run.data.name, "fingerprint": task.real.fingerprint},
@@ -202,7 +215,11 @@ def _short(value: Any) -> str:
 def _iterate(loop: Loop, log: checkpoint.RunLog, keep: Collection[int], progress: Progress) -> None:
     _snapshot(loop, log, keep)
     while loop.iteration < loop.method.iterations:
-        line = loop.advance()
+        try:
+            line = loop.advance()
+            loop.check()
+        except InputError as error:
+            raise InputError(f"stopped at iteration {loop.iteration}: {error}") from error
         log.write(line)
         _snapshot(loop, log, keep)
         try:
@@ -214,7 +231,34 @@ def _iterate(loop: Loop, log: checkpoint.RunLog, keep: Collection[int], progress
         log.save()
 
 
+def _conclude(method: Method, folder: Path, progress: Progress) -> None:
+    """Show what the method says of its whole run; if nothing, whether the set is the one it started from. Raises InputError
+    if the method never proposed an update."""
+    log = checkpoint.read_log(folder)
+    try:
+        texts = [str(text) for text in method.conclusions(log)]
+    except InputError as error:
+        texts = [str(error)]  # the set is finished, whatever a class of the user's says about it
+    start, end = (_snapshot_path(folder, iteration) for iteration in (0, method.iterations))
+    if method.iterations and start.exists() and _are_equal(start, end):
+        if not any("loss" in line for line in log):
+            raise InputError(f"{kind(method)}.iterate yielded no step in {method.iterations} iterations; expected some")
+        texts = texts or [f"nothing was learned: after {method.iterations} iterations the set is the one it started from; "
+                          f"raise the learning rates of method.optim (images: {method.optim.images.lr:g})"]
+    for text in texts:
+        progress.warn(text)
+
+
+def _are_equal(one: Path, other: Path) -> bool:
+    first, second = artifact.read_tensors(one), artifact.read_tensors(other)
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def _snapshot_path(folder: Path, iteration: int) -> Path:
+    return folder / "snapshots" / f"{iteration:06d}.safetensors"
+
+
 def _snapshot(loop: Loop, log: checkpoint.RunLog, keep: Collection[int]) -> None:
-    path = log.folder / "snapshots" / f"{loop.iteration:06d}.safetensors"
+    path = _snapshot_path(log.folder, loop.iteration)
     if loop.iteration in keep and not path.exists():
         artifact.write_tensors(path, loop.result(), run=log.digest, iteration=loop.iteration)

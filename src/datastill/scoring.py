@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from datastill import artifact
-from datastill.core import Protocol, check_network
+from datastill.core import Protocol
 from datastill.data import Batch, Images, Lazy
 from datastill.description import Description, load
 from datastill.errors import InputError
 from datastill.late import torch
-from datastill.nets import Architecture, fresh
+from datastill.nets import Architecture, check_network, fresh
 from datastill.nets.convnet import ConvNet
 from datastill.progress import Progress
 from datastill.rng import RNG
@@ -144,7 +144,7 @@ def check_student(network: Architecture, images: Images) -> None:
     """Check that students of this kind can be scored on these images. Raises InputError, before anything is trained."""
     if not len(images):
         raise InputError("there are no images to score on")
-    check_network(network, images)
+    check_network(network, images.shape, len(images.classes), images.device)
 
 
 def student(examples: Any, protocol: Protocol, network: Architecture, images: Images, trial: int, seed: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -10,11 +11,12 @@ from typing import Protocol as Interface
 
 from datastill.compute import Precision, autocast, computing
 from datastill.data import Batch, Images
-from datastill.errors import RunError
+from datastill.errors import InputError, RunError
+from datastill.foreign import blaming, is_foreign
 from datastill.functional.augment import augment_images
 from datastill.functional.sam import gap_direction, perturbation
 from datastill.late import F, nn, no_grad, torch
-from datastill.nets import chunk_size
+from datastill.nets import chunk_size, couples_samples, origin
 from datastill.progress import Progress
 from datastill.rng import RNG
 
@@ -51,6 +53,34 @@ class Fixed:
         return Batch(self.x[rows], self.y[rows])
 
 
+def batches(order: Tensor, size: int, alone: bool) -> list[Tensor]:
+    """``order`` (N,) in parts of ``size``, the last one shorter. If it is a single image and may not be ``alone``, it joins
+    the part before. Raises InputError if there is none before."""
+    parts = list(order.split(size))
+    if alone or len(parts[-1]) > 1:
+        return parts
+    if len(parts) == 1 or size == 1:
+        raise InputError(f"the network's batch normalization needs more than one value per channel, but {len(order)} images "
+                         f"in batches of {size} leave it single images; use more images, a larger batch_size, or a network "
+                         "without batch normalization (norm=instance)")
+    return [*parts[:-2], torch.cat(parts[-2:])]
+
+
+def single_fits(network: nn.Module, examples: Examples, size: int) -> bool:
+    """Whether no batch of ``size`` of these examples is a single image that the network cannot be trained on. Only networks
+    that may couple images are tried, in a copy."""
+    cls = origin(network)
+    couples = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    if (size > 1 and len(examples) % size != 1) or not (couples or (cls is not None and is_foreign(cls))):
+        return True
+    probe = copy.deepcopy(network).train()
+    with torch.no_grad(), RNG("check").as_global():
+        try:
+            return bool(torch.isfinite(probe(examples.batch(torch.zeros(1, dtype=torch.long)).x)).all())
+        except (ValueError, RuntimeError, InputError):
+            return False
+
+
 Augment = Callable[[Any, RNG], Any]
 
 
@@ -72,6 +102,8 @@ def augmented(examples: Examples, strategy: str) -> Examples:
     """The examples augmented by a DSA strategy, each image with its own draw; unchanged for "none"."""
     return examples if strategy == "none" else Augmented(examples, partial(augment_images, strategy=strategy))
 
+
+LARGEST_WEIGHT = 1e6  # of a network that was trained; usual ones stay below 100
 
 Optimizer = Literal["sgd", "adamw"]
 Criterion = Callable[[Any, Any], Any]  # (logits (B, K), labels (B, ...)) -> scalar, summed over the images
@@ -124,7 +156,7 @@ class Training:
         self._new_optimizer = partial(_optimizer, optimizer, network, momentum=momentum, decay=weight_decay)
         self.updates = self._new_optimizer(rates[0] if rates else 0.0)
         self.epoch = 0  # epochs done
-        self._size = 0
+        self._size, self._alone = 0, single_fits(network, examples, batch_size)
 
     def advance(self) -> float:
         """One more epoch. Returns the mean loss over its batches; raises RunError when it is not finite."""
@@ -135,7 +167,8 @@ class Training:
         for group in self.updates.param_groups:
             group["lr"] = rate
         device = next((p.device for p in self.network.parameters()), torch.device("cpu"))
-        with torch.enable_grad(), self.rng("inside", epoch).as_global(device), computing(device, self.precision):
+        with torch.enable_grad(), self.rng("inside", epoch).as_global(device), computing(device, self.precision), \
+                blaming(origin(self.network), "network"):
             losses = self._pass(epoch)
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
@@ -147,10 +180,11 @@ class Training:
     def _pass(self, epoch: int) -> list[Tensor]:
         """One pass over all examples. Returns the loss of each batch."""
         losses = []
-        for number, rows in enumerate(self.rng("order", epoch).permutation(len(self.examples)).split(self.batch_size)):
+        order = self.rng("order", epoch).permutation(len(self.examples))
+        for number, rows in enumerate(batches(order, self.batch_size, self._alone)):
             x, y = self.examples.batch(rows, epoch, self.rng("augment", epoch, number))
             self.updates.zero_grad(set_to_none=True)
-            self._size = self._size or chunk_size(self.network, x)
+            self._size = (self._size or chunk_size(self.network, x)) if self._alone else len(x)
             losses.append(self._accumulate(x, y))
             if self.sharpness is not None:
                 self._flatten(x, y, self.sharpness)
@@ -161,7 +195,11 @@ class Training:
         """Add the gradient of the mean loss to the parameters, some images at a time. Returns the loss."""
         total = x.new_zeros(())
         for images, labels in zip(x.split(self._size), y.split(self._size), strict=True):
-            loss = self.criterion(self._predict(images), labels) / len(x)
+            loss = self.criterion(self._predict(images), labels)
+            if not isinstance(loss, torch.Tensor) or loss.dim() or not loss.requires_grad:
+                raise InputError(f"{getattr(self.criterion, '__qualname__', 'the criterion')} returned "
+                                 f"{getattr(loss, 'shape', type(loss).__name__)}; expected a differentiable scalar tensor")
+            loss = loss / len(x)
             loss.backward()
             total += loss.detach()
         return total
@@ -189,10 +227,11 @@ class Training:
                 p.grad = wanted
 
     def check(self) -> None:
-        """Check that the last update left finite weights. Raises RunError."""
-        if not bool(torch.stack([torch.isfinite(parameter).all() for parameter in self.network.parameters()]).all()):
-            raise RunError(f"training diverged in the last epoch at learning rate {self.rates[-1]:g}; lower the lr it is "
-                           "trained with")
+        """Check that the last update left finite weights, none of them absurdly large. Raises RunError."""
+        largest = float(torch.stack([parameter.detach().abs().max() for parameter in self.network.parameters()]).max())
+        if not largest <= LARGEST_WEIGHT:
+            raise RunError(f"training diverged in the last epoch: a weight is {largest:.3g} at learning rate "
+                           f"{self.rates[-1]:g}; lower the lr it is trained with")
 
     def state(self) -> dict[str, Any]:
         """Everything that changes, as tensors and plain values."""
@@ -245,7 +284,8 @@ def predict(network: nn.Module, images: Images) -> Tensor:
     found = []
     one = images.batch(torch.zeros(1, dtype=torch.long)).x
     with computing(images.device):
-        for rows in torch.arange(len(images)).split(chunk_size(network, one.expand(1000, -1, -1, -1))):
+        size = chunk_size(network, one.expand(1000, -1, -1, -1))
+        for rows in batches(torch.arange(len(images)), size, not couples_samples(network)):
             logits = network(images.batch(rows).x)
             if not bool(torch.isfinite(logits).all()):
                 raise RunError("training diverged: the student's outputs are not finite; lower the protocol's lr")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
@@ -13,6 +14,7 @@ from datastill.compute import send
 from datastill.description import Family
 from datastill.digest import digest, spec
 from datastill.errors import InputError
+from datastill.foreign import blaming, guard_instance, is_foreign
 from datastill.late import nn, torch
 from datastill.rng import RNG
 
@@ -33,7 +35,8 @@ class Architecture(Family):
 
     @abstractmethod
     def build(self, shape: Shape, classes: int) -> nn.Module:
-        """A network for images of ``shape`` (C, H, W), with ``embed`` and ``maps`` as in ``datastill.Network``.
+        """A network for images of ``shape`` (C, H, W), with ``embed`` and ``maps`` as in ``datastill.Network``. A class of
+        your own may return logits as they are, first in a tuple, or as ``logits`` of an object or a table.
 
         Raises InputError if it does not fit the image size.
         """
@@ -47,8 +50,67 @@ def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, devi
         if not hasattr(network, need):
             raise InputError(f"network {spec(architecture)} builds a {type(network).__name__} without {need}(x); "
                              "return a datastill.Network, or a module that defines it")
+    if is_foreign(type(architecture)):
+        guard_network(network, f"network {spec(architecture)}", type(architecture))
     vars(network)["_origin"] = (type(architecture), digest(architecture), shape, classes)  # key for ``chunk_size``
     return network if device.type == "cpu" else _moved(network, device)
+
+
+def _logits(found: Any, what: str) -> Tensor:
+    """The logits in what a network returns."""
+    if isinstance(found, Mapping):
+        logits = found.get("logits")
+    elif isinstance(found, (tuple, list)) and not hasattr(found, "logits"):
+        logits = found[0] if found else None
+    else:
+        logits = getattr(found, "logits", found)
+    if not isinstance(logits, torch.Tensor):
+        raise InputError(f"{what} returned {type(found).__name__}; expected logits (B, K), alone, first in a tuple, or as "
+                         "`logits`")
+    return logits
+
+
+def _features(found: Any, what: str) -> Tensor:
+    if not isinstance(found, torch.Tensor) or found.dim() != 2:
+        got = f"shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
+        raise InputError(f"{what} returned {got}; expected features (B, D)")
+    return found
+
+
+def _maps(found: Any, what: str) -> Mapping[str, Tensor]:
+    if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise InputError(f"{what} returned {type(found).__name__}; expected a table of feature maps, name -> (B, C, H, W)")
+    return found
+
+
+def guard_network(network: nn.Module, who: str, cls: type) -> None:
+    """Put the boundary around the passes of a network that a foreign class ``cls`` made; ``who``: its name in messages."""
+    guard_instance(network, who, cls, {"forward": _logits, "embed": _features, "maps": _maps,
+                                       "walk": lambda found, what: found})
+
+
+def check_network(architecture: Architecture, shape: Shape, classes: int, device: torch.device) -> None:
+    """Check that a network can be trained on such images: it gives one finite number per class for each of two images, with
+    gradients. Raises InputError."""
+    who, rng = f"network {spec(architecture)}", RNG("check")
+    network = fresh(architecture, shape, classes, rng, device)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise InputError(f"{who} has no parameters to train")
+    x = rng("images").normal(2, *shape).to(device)
+    with rng("inside").as_global(device), blaming(type(architecture), "network"):
+        for training in (False, True):
+            logits = network.train(training)(x)
+            if logits.shape != (2, classes) or not logits.is_floating_point():
+                raise InputError(f"{who} gives an output of shape {tuple(logits.shape[1:])} for an image; expected "
+                                 f"({classes},), one floating-point number per class (two images gave {logits.dtype} of "
+                                 f"shape {tuple(logits.shape)})")
+            features, maps = look(network, x)
+            if any(len(values) != 2 for values in (features, *maps.values())):
+                raise InputError(f"{who} does not give one row of features, or one feature map, for each of two images")
+        if classes:
+            logits.sum().backward()
+    if device.type != "meta" and not bool(torch.isfinite(logits).all()):
+        raise InputError(f"{who} gives outputs that are not finite for random images of shape {shape}")
 
 
 ALIGNMENT = 256  # bytes, as in GPU allocators
@@ -69,11 +131,18 @@ def _moved(network: nn.Module, device: torch.device) -> nn.Module:
     return network._apply(lambda one: views[id(one)])
 
 
+def origin(network: nn.Module) -> type | None:
+    """The class of the description that ``fresh`` created the network from, if it did."""
+    found: type | None = vars(network).get("_origin", (None,))[0]
+    return found
+
+
 def look(network: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """``embed(x)`` and ``maps(x)``: in one pass if the network uses the methods of ``Network``, else in two."""
     from datastill.nets._network import Network
 
-    if isinstance(network, Network) and (type(network).maps, type(network).embed) == (Network.maps, Network.embed):
+    methods = [inspect.unwrap(getattr(type(network), name)) for name in ("maps", "embed")]
+    if isinstance(network, Network) and methods == [Network.maps, Network.embed]:
         return network.walk(x)
     return network.embed(x), network.maps(x)  # type: ignore[operator]
 

@@ -14,7 +14,7 @@ from datastill.nets import Architecture
 from datastill.progress import Progress
 from datastill.registry import kind
 from datastill.rng import RNG
-from datastill.train import Examples, Optimizer, augmented, fit, half_cosine
+from datastill.train import Examples, Optimizer, augmented, batches, fit, half_cosine, single_fits
 
 OTHERS: dict[str, Any] = {"optimizer": "adamw", "lr": 0.001, "warmup": 0.1, "statistics": "running"}
 RECIPES: dict[str, dict[str, Any]] = {
@@ -71,5 +71,6 @@ class Tuned(Protocol):
         if self.statistics == "recomputed":
             from torch.optim.swa_utils import update_bn
 
-            parts = torch.arange(len(examples)).split(self.batch_size)
+            alone = single_fits(network, examples, self.batch_size)
+            parts = batches(torch.arange(len(examples)), self.batch_size, alone)
             update_bn((examples.batch(rows).x for rows in parts), network)

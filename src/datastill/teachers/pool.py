@@ -17,9 +17,10 @@ from datastill.data.domain import Domain, bring, check_channels, domain_of
 from datastill.description import Family
 from datastill.digest import digest, spec
 from datastill.errors import InputError
+from datastill.foreign import is_foreign
 from datastill.functional.batchnorm import Statistics, normalizations, statistics
 from datastill.late import nn, torch
-from datastill.nets import Architecture, as_function, chunk_size, fresh
+from datastill.nets import Architecture, as_function, check_network, chunk_size, fresh, guard_network
 from datastill.nets.convnet import ConvNet
 from datastill.progress import Progress
 from datastill.registry import kind
@@ -243,6 +244,7 @@ class Pool(Family):
         for group, network in enumerate(self.networks):
             domain = self.domain(context, group)
             check_channels(domain_of(context.real), domain)
+            check_network(network, domain.shape, len(domain.classes), context.real.device)
             net = fresh(network, domain.shape, len(domain.classes), RNG("check"), context.real.device)
             if lacking := sorted(set(asked) - (given := gives(net, domain))):
                 raise InputError(_gives_no(lacking[0], spec(network), given))
@@ -298,6 +300,8 @@ class Teachers:
         if (group, number) not in self._loaded:
             self._loaded[group, number] = self._stand_in(group) if self.context.dry_run else \
                 self.pool.load(self.context, group, number)
+            if is_foreign(cls := type(self.pool)):
+                guard_network(self._loaded[group, number].network, f"teacher {group}, {number} of {kind(cls)}", cls)
         return self._loaded[group, number]
 
     def trajectory(self, number: int) -> Trajectory:
