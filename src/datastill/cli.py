@@ -173,7 +173,9 @@ def plan(recipe: RecipeName, changes: Changes = None, trials: Annotated[int, typ
     from datastill.recipes import read_recipe
     from datastill.workspace import Workspace
     read, workspace = read_recipe(recipe, changes or []), Workspace(root, data_root, device)
-    console.show_plan(read, workspace.load(read.run.data), workspace.plan(read), trials, str(workspace.device))
+    with console.progress("plan", recipe) as bar:
+        found = workspace.plan(read, bar, lambda rough: console.say_rough(rough.distill, 2 * trials * rough.student))
+    console.show_plan(read, workspace.load(read.run.data), found, trials, str(workspace.device))
 
 
 @_command()
@@ -322,7 +324,9 @@ def study(name: Annotated[str, typer.Argument(metavar="STUDY", help="A study (`d
     read, title = load_study(name, edition)
     workspace = Workspace(root, data_root, device)
     if plan:
-        console.show_foreseen(workspace.foresee(read), jobs)
+        with console.progress("plan", title) as bar:
+            foreseen = workspace.foresee(read, bar, lambda rough: console.say_rough(rough.runs_and_students))
+        console.show_foreseen(foreseen, jobs)
         return
     with console.progress("study", title) as bar:
         results = workspace.study(read, title, jobs=jobs, progress=bar)

@@ -155,9 +155,16 @@ def show_tried(tried: Sequence[Any], varied: Sequence[str], network: str, chance
         out.print("[yellow]Caution: no better than guessing under any of these settings[/]", highlight=False)
 
 
+def say_rough(distill: float, evaluate: float | None = None) -> None:
+    """The first estimate of a plan, while more is being measured."""
+    more = "" if evaluate is None else f" to distill, about {duration(evaluate)} to evaluate"
+    err.print(f"first estimate: about {duration(distill)}{more}, without missing teachers; measuring more", highlight=False,
+              soft_wrap=True)
+
+
 def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> None:
     """What will run, and what it is expected to take."""
-    run = recipe.run
+    run, roughly = recipe.run, " (rough: from a part of an iteration)" if plan.rough else ""
     plugins = ", ".join(f"{p.label or kind(p)} (weight {p.weight:g})" for p in run.plugins) or "none"
     protocol = recipe.protocol
     rows = [
@@ -166,11 +173,11 @@ def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> 
                  f"{len(splits.train.classes)} classes"),
         ("network", spec(run.network)), ("result", f"{len(run.rows) * len(splits.train.classes)} images, {size(plan.disk)}"),
         ("device", device),
-        ("distill", f"{plan.iterations} iterations x {duration(plan.per_iteration)} = {duration(plan.distill)}"),
+        ("distill", f"{plan.iterations} iterations x {duration(plan.per_iteration)} = {duration(plan.distill)}{roughly}"),
         *([("teachers", f"{duration(plan.teachers)} to train the missing ones")] if plan.teachers else []),
         ("evaluate", f"{trials} trials x 2 (distilled, random real) x {duration(plan.student)} = "
                      f"{duration(2 * trials * plan.student)} with {spec(protocol)}"),
-        ("peak memory", size(plan.memory)),
+        ("peak memory", f"{'more than ' if plan.rough else ''}{size(plan.memory)}"),
         *([("by setting", ", ".join(f"{setting} {size(needed)}{'' if needed <= plan.limit else ' (does not fit here)'}"
                                   for setting, needed in plan.settings.items()))] if plan.settings else []),
         ("folder", run.label(splits.train)),
@@ -238,7 +245,7 @@ def show_foreseen(foreseen: Any, jobs: int) -> None:
     for recipe, arm, runs, missing, students, seconds in foreseen.arms:
         table.add_row(recipe, escape(arm), str(runs), str(missing), str(students), duration(seconds) if students else "-")
     out.print(table)
-    total = sum(seconds for *_, seconds in foreseen.arms)
+    total = foreseen.runs_and_students
     share = f" with {jobs} jobs, if the work divides evenly" if jobs > 1 else ""
     out.print(f"missing teachers: {duration(foreseen.teachers)}; missing runs and students: {duration(total)}; total "
               f"{duration((total + foreseen.teachers) / jobs)}{share}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -127,11 +127,13 @@ class Workspace(Place):
             sheet["selected"] = select(folder, distilled, evaluation, trials=trials, progress=progress)
         return sheet
 
-    def plan(self, recipe: Recipe | Run | str) -> Plan:
-        """What distilling a recipe, and a student on the result, will take. Nothing is written; raises InputError."""
+    def plan(self, recipe: Recipe | Run | str, progress: Progress = Progress(),
+             first: Callable[[Plan], None] = lambda plan: None) -> Plan:
+        """What distilling a recipe, and a student on the result, will take; ``first`` is given a rough estimate early.
+        Nothing is written; raises InputError."""
         read = _recipe(recipe)
         return try_out(read.run, self.load(read.run.data).train.to(self.device), read.protocol, read.run.network,
-                       root=self.root, data_root=self.data_root)
+                       root=self.root, data_root=self.data_root, progress=progress, first=first)
 
     def tuning_splits(self, data: Data, networks: Sequence[Architecture], ipc: int) -> Splits:
         """The splits on which kinds of students are tuned, a tenth of the training images held out unless the data says
@@ -149,9 +151,11 @@ class Workspace(Place):
         return tune(protocols, network, self.tuning_splits(data, [network], ipc), ipc, baselines=self.baselines,
                     trials=trials, seed=seed, progress=progress)
 
-    def foresee(self, study: Study) -> Foreseen:
-        """What is missing of a study and how long that takes. Nothing is written; raises InputError."""
-        return foresee(study, self)
+    def foresee(self, study: Study, progress: Progress = Progress(),
+                first: Callable[[Foreseen], None] = lambda foreseen: None) -> Foreseen:
+        """What is missing of a study and how long that takes; ``first`` is given a rough estimate early. Nothing is
+        written; raises InputError."""
+        return foresee(study, self, progress, first)
 
     def study(self, study: Study, name: str, *, jobs: int = 1, progress: Progress = Progress()) -> dict[str, Any]:
         """Carry out a study, ``jobs`` runs at a time; its results (also returned) and its page are written to

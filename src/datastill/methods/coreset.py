@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from datastill.core import Method, Step, Task
+from datastill.data import Images
 from datastill.functional.coresets import herding, k_center
 from datastill.late import nn, no_grad, torch
 from datastill.rng import RNG
@@ -44,6 +45,12 @@ class Coreset(Method):
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         yield from ()
+
+    def rehearsal(self, task: Task, ipc: int) -> tuple[Method, Images, float]:
+        if self.choose == "random":
+            return self, task.real, 1.0
+        some = task.part(0, max(1, min(map(len, task.real.of_class)) // max(ipc, 100))).real
+        return self.model_copy(update={"epochs": 1}), some, self.epochs * len(task.real) / len(some)
 
     def _trained(self, task: Task, rng: RNG) -> nn.Module:
         net = task.fresh(rng("network"))

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from datastill.core import Group, Method, Optim, Step, Task
-from datastill.data import Batch
+from datastill.data import Batch, Images
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import GradientMetric, gradient_distance, gradient_norm
 from datastill.late import F, nn, torch
@@ -72,6 +72,12 @@ class GradientMatching(Method):
             yield self._match(net, synthetic, task, rng("outer", number), together)
             if number < outer - 1:
                 self._train(net, synthetic, inner, rng("inner", number))
+
+    def rehearsal(self, task: Task, ipc: int) -> tuple[Method, Images, float]:
+        _, few, longer = super().rehearsal(task, ipc)
+        outer, inner = self.loops(ipc)
+        steps = min(outer, 2)  # with the training between them
+        return self.model_copy(update={"outer": steps, "inner": inner}), few, longer * outer / steps
 
     def loops(self, ipc: int) -> tuple[int, int]:
         """(outer steps, inner epochs) for this many stored images per class."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from datastill import memory
-from datastill.core import Group, Labeler, Optim, Step, Task
-from datastill.data import Batch
+from datastill.core import Group, Labeler, Method, Optim, Step, Task
+from datastill.data import Batch, Images
 from datastill.description import NOT_DECISIVE
 from datastill.errors import InputError, RunError
 from datastill.functional.augment import STRATEGY, Strategy, augment_images
@@ -91,6 +91,10 @@ class TrajectoryMatching(Segments):
         kept = 0 if self.offload and task.device.type != "cpu" else -(-self.steps // self.keep_every)
         inner = self._augmented(RNG("memory"))
         return unroll_memory(task, inner, self.batch_syn or task.decoded(ipc), self.steps, kept + self.keep_every)
+
+    def rehearsal(self, task: Task, ipc: int) -> tuple[Method, Images, float]:
+        few = min(self.steps, 2)
+        return self.model_copy(update={"steps": few}), task.real, self.steps / few
 
     @property
     def has_learned_lr(self) -> bool:
