@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datastill.artifact import TENSORS
+from datastill.compute import falls_back
 from datastill.core import Labeler, Task
 from datastill.data import Batch
 from datastill.digest import digest
@@ -92,8 +93,10 @@ def _of(subject: Subject, sheet: Sheet, labeler: Labeler | None) -> Sheet:
 
 
 def _measured_on(evaluation: Evaluation) -> dict[str, Any]:
-    """What a score file records about the images it was measured on."""
-    return {"images": len(evaluation.images), "chance": evaluation.chance}
+    """What a score file records about the images it was measured on, and if students were not trained in the protocol's
+    precision."""
+    fallen = falls_back(evaluation.images.device, evaluation.protocol.precision)
+    return {"images": len(evaluation.images), "chance": evaluation.chance, **({"computed": "float32"} if fallen else {})}
 
 
 def _students(subject: Subject, examples: Callable[[int], Any], sheet: Sheet, evaluation: Evaluation, count: int,
