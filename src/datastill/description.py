@@ -6,13 +6,15 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from annotated_types import Le, Lt
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from datastill.errors import InputError
 from datastill.registry import inside, members, preset
 from datastill.tables import NONE, nearest, parse_spec, today
 
+LARGEST = 10**9  # whole number, in a field that sets no limit of its own
 NOT_DECISIVE = "not decisive"  # metadata of a field that does not affect the result (such as a path): left out of the digest
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class Description(BaseModel, metaclass=_OneLine):
     field. ``bare`` names the field that a plain string sets.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, coerce_numbers_to_str=True)
     version: ClassVar[int] = 1
     bare: ClassVar[str] = ""
 
@@ -87,18 +89,32 @@ class Description(BaseModel, metaclass=_OneLine):
         for key, value in settings.items():
             if key not in cls.model_fields:
                 now = today(cls.__name__.lower(), key)
-                hint = f"; it is now called {now!r}" if now in cls.model_fields else nearest(key, cls.model_fields)
+                hint = f"; it is now called {now!r}" if now in cls.model_fields else ""
+                if inside := cls._keys_inside(key):
+                    hint += f"; did you mean {' or '.join(map(repr, inside))}?"
+                hint = hint or nearest(key, cls.model_fields)
                 raise PydanticCustomError("unknown_key", "{hint}", {"key": key, "hint": hint})
             usual = laid[key] if key in laid else cls.model_fields[key].get_default(call_default_factory=True)
             over = isinstance(usual, Description) and isinstance(value, (str, Mapping))
             laid[key] = _Over(usual, value) if over else value
         return laid
 
+    @classmethod
+    def _keys_inside(cls, key: str) -> list[str]:
+        """Where a setting of this name is, inside the fields."""
+        kinds = {name: (type(field.get_default(call_default_factory=True)), field.annotation)
+                 for name, field in cls.model_fields.items()}
+        return [f"{name}.{key}" for name, either in kinds.items() if any(
+            isinstance(kind, type) and issubclass(kind, Description) and key in kind.model_fields for kind in either)][:3]
+
     @field_validator("*", mode="wrap")
     @classmethod
-    def _read_field(cls, value: Any, handler: Any) -> Any:
-        """The value as given, or else what it may be short for: None for "none", a one-item list for a single value."""
+    def _read_field(cls, value: Any, handler: Any, info: ValidationInfo) -> Any:
+        """The value as given, or else what it may be short for: None for "none", a list for values with commas between them, a
+        one-item list for a single value."""
         ways = [None, value] if isinstance(value, str) and value == NONE else [value]
+        if isinstance(value, str) and "," in value:
+            ways.append(tuple(part.strip() for part in value.split(",")))
         if isinstance(value, (str, int, float, Mapping)):
             ways.append((value,))
         failures = []
@@ -109,6 +125,8 @@ class Description(BaseModel, metaclass=_OneLine):
                 failures.append((_depth(error), way is value, error))
                 continue
             _refuse_true_as_number(value, found)
+            if not any(isinstance(one, (Le, Lt)) for one in cls.model_fields[info.field_name or ""].metadata):
+                _refuse_huge(found)
             return found
         raise max(failures, key=lambda failure: failure[:2])[2]
 
@@ -172,6 +190,12 @@ def _refuse_true_as_number(value: Any, found: Any) -> None:
             _refuse_true_as_number(one, other)
     elif isinstance(value, bool) and isinstance(found, (int, float)) and not isinstance(found, bool):
         raise ValueError(f"expected a number, got {str(value).lower()}")
+
+
+def _refuse_huge(found: Any) -> None:
+    for one in found if isinstance(found, tuple) else (found,):
+        if isinstance(one, int) and abs(one) > LARGEST:
+            raise ValueError(f"expected at most {LARGEST}, got {one}")
 
 
 def load(cls: type[D], given: Any, path: str = "", base: Any = None) -> D:

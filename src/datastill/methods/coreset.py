@@ -32,7 +32,7 @@ class Coreset(Method):
     presets: ClassVar[dict[str, dict[str, Any]]] = {name: {"choose": name} for name in ("random", "herding", "k_center")}
 
     choose: Literal["random", "herding", "k_center"] = "random"
-    epochs: int = Field(default=20, ge=1)
+    epochs: int = Field(default=20, ge=1, le=10**6)
     iterations: int = Field(default=0, ge=0, le=0)
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:

@@ -49,8 +49,8 @@ class GradientMatching(Method):
 
     iterations: int = Field(default=1000, ge=0, le=10**9)
     batch_real: int = Field(default=256, ge=1)
-    outer: int = Field(default=0, ge=0)
-    inner: int = Field(default=0, ge=0)
+    outer: int = Field(default=0, ge=0, le=10**5)
+    inner: int = Field(default=0, ge=0, le=10**5)
     metric: GradientMetric = "layerwise"
     augment: Strategy = "none"
     init: Literal["noise", "real"] = "noise"
