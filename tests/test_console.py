@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
 
 from datastill import console
 from datastill.errors import Stopped
@@ -43,3 +46,14 @@ def test_a_run_that_goes_on_counts_from_where_it_was(monkeypatch: pytest.MonkeyP
         clock[0] += 1
         bar.tell(done, 500, "")
     assert capsys.readouterr().err.splitlines() == ["distill: 430 of 500, about 70 s left"]
+
+
+@pytest.mark.parametrize("width", [40, 50, 80, 120])
+def test_counts_are_seen_on_a_narrow_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Console(width=width, force_terminal=True, file=io.StringIO(), legacy_windows=False)
+    monkeypatch.setattr(console, "err", shown)
+    with console.progress("distill", "outputs/runs/distribution-tiny_imagenet-ipc10-0123456789abcdef") as bar:
+        bar.tell(1234, 20000, "loss 12.34")
+        assert bar.display is not None
+        bar.display.refresh()
+    assert "1234/20000" in shown.file.getvalue().replace(" ", "")  # type: ignore[attr-defined]

@@ -161,8 +161,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def picture(view: Tensor, labels: Tensor, columns: int = 10) -> Image.Image:
-    """A grid with one row per class (by largest label) of its first ``columns`` images; view (N, H, W, C) uint8. More classes
-    than fit below each other are laid out side by side, with fewer images of each: a page of at most ``SIDE`` pixels a side.
+    """A grid with one row per class (by largest label) of its first ``columns`` images; view (N, H, W, C) uint8.
+
+    Classes that do not fit below each other are laid out side by side, with fewer images of each. At most ``SIDE`` pixels a
+    side.
     """
     target, classes = labels.argmax(1), labels.shape[1]
     zoom = max(1, 64 // max(view.shape[1:3]))

@@ -75,8 +75,8 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def falls_back(device: torch.device, precision: Precision) -> bool:
-    """Whether float32 takes the place of bfloat16: on a CPU without instructions for it, which can be 60 times slower, unless
-    the environment variable DATASTILL_BFLOAT16 is set. Measured, and said in a warning, once in a process."""
+    """Whether float32 takes the place of bfloat16: on a CPU without instructions for it, up to 60 times slower, unless the
+    environment variable DATASTILL_BFLOAT16 is set. Measured, and said in a warning, once in a process."""
     return precision == "bfloat16" and device.type == "cpu" and not os.environ.get(INSIST) and _is_slow()
 
 

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Display
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from datastill.description import Description, Family, load
 from datastill.digest import dump, spec
@@ -22,7 +23,7 @@ from datastill.progress import Progress
 from datastill.registry import kind, names, preset, presets
 from datastill.scoring import guessing
 from datastill.statistics import statistics
-from datastill.tables import leaves
+from datastill.tables import counted, leaves
 
 out = Console(soft_wrap=False)
 err = Console(stderr=True)
@@ -79,10 +80,21 @@ def progress(name: str, what: str) -> Iterator[Bar]:
     if not err.is_terminal:
         yield Bar(None, None, name)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    counts = (column(table_column=Column(no_wrap=True))
+              for column in (MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn))
+    columns = (_Cut("{task.description}", table_column=Column()), BarColumn(), *counts,
+               _Cut("{task.fields[note]}", table_column=Column()))
     with Display(*columns, console=err, transient=True) as shown:
         yield Bar(shown, shown.add_task(f"{name} {escape(what)}", total=None, note=""), name)
+
+
+class _Cut(TextColumn):
+    """Text that is cut off where there is no room for it; then the numbers beside it keep theirs."""
+
+    def render(self, task: Any) -> Text:
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
 
 
 def duration(seconds: float) -> str:
@@ -104,7 +116,7 @@ def size(count: int) -> str:
 def show_sheet(sheet: Mapping[str, Any]) -> None:
     """The scores of one sheet as a table, with the paired gain and any flags."""
     table = Table(title=f"{sheet['network']}, protocol {sheet['protocol']['kind']}, {sheet['split']} split "
-                        f"({sheet['images']} images), ipc {sheet['ipc']}", title_justify="left")
+                        f"({counted(sheet['images'], 'image')}), ipc {sheet['ipc']}", title_justify="left")
     for column, justify in (("trained on", "left"), ("accuracy %", "right"), ("std", "right"), ("trials", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     words = {"synthetic": "distilled images", "random": "random real images", "full": "all training images"}
@@ -134,8 +146,8 @@ def show_sheet(sheet: Mapping[str, Any]) -> None:
 def show_tried(tried: Sequence[Any], varied: Sequence[str], network: str, chance: float, images: int, what: str) -> None:
     """Protocols, their ``varied`` settings first, and how students did under them, the best first."""
     keys = list(dict.fromkeys(varied))
-    table = Table(title=f"{network} on random real images of {what}; validation accuracy on {images} images, chance "
-                        f"{100 * chance:.1f} %", title_justify="left")
+    table = Table(title=f"{network} on random real images of {what}; validation accuracy on {counted(images, 'image')}, "
+                        f"chance {100 * chance:.1f} %", title_justify="left")
     for key in keys:
         table.add_column(key)
     table.add_column("protocol", overflow="fold")
@@ -169,13 +181,15 @@ def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> 
     protocol = recipe.protocol
     rows = [
         ("method", f"{spec(run.method)}"), ("plug-ins", plugins),
-        ("data", f"{run.data.name}: {len(splits.train)} training images {splits.train.shape}, "
-                 f"{len(splits.train.classes)} classes"),
-        ("network", spec(run.network)), ("result", f"{len(run.rows) * len(splits.train.classes)} images, {size(plan.disk)}"),
+        ("data", f"{run.data.name}: {counted(len(splits.train), 'training image')} {splits.train.shape}, "
+                 f"{counted(len(splits.train.classes), 'class')}"),
+        ("network", spec(run.network)), ("result", f"{counted(len(run.rows) * len(splits.train.classes), 'image')}, "
+                                             f"{size(plan.disk)}"),
         ("device", device),
-        ("distill", f"{plan.iterations} iterations x {duration(plan.per_iteration)} = {duration(plan.distill)}{roughly}"),
+        ("distill", f"{counted(plan.iterations, 'iteration')} x {duration(plan.per_iteration)} = {duration(plan.distill)}"
+                    f"{roughly}"),
         *([("teachers", f"{duration(plan.teachers)} to train the missing ones")] if plan.teachers else []),
-        ("evaluate", f"{trials} trials x 2 (distilled, random real) x {duration(plan.student)} = "
+        ("evaluate", f"{counted(trials, 'trial')} x 2 (distilled, random real) x {duration(plan.student)} = "
                      f"{duration(2 * trials * plan.student)} with {spec(protocol)}"),
         ("peak memory", f"{'more than ' if plan.rough else ''}{size(plan.memory)}"),
         *([("by setting", ", ".join(f"{setting} {size(needed)}{'' if needed <= plan.limit else ' (does not fit here)'}"
@@ -200,8 +214,8 @@ def show_teachers(teachers: Any) -> None:
 
 def show_diversity(found: Any, images: str) -> None:
     """How different the teachers of a pool are, in pairs."""
-    table = Table(title=f"{len(found.names)} teachers on {images} images. Above the diagonal: share predicted differently; "
-                        "below: linear CKA of features", title_justify="left")
+    table = Table(title=f"{counted(len(found.names), 'teacher')} on {images} images. Above the diagonal: share predicted "
+                        "differently; below: linear CKA of features", title_justify="left")
     for column in ("", "teacher", "accuracy %", *map(str, range(1, len(found.names) + 1))):
         table.add_column(column)
     for a, name in enumerate(found.names):

@@ -20,12 +20,13 @@ from datastill.description import Description, Family
 from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.late import nn, torch
-from datastill.nets import Architecture, chunk_size, fresh
+from datastill.nets import Architecture, check_weights, chunk_size, fresh
 from datastill.parametrization import Parametrization
 from datastill.parametrizations.pixels import Pixels
 from datastill.progress import Progress
 from datastill.registry import kind
 from datastill.rng import RNG
+from datastill.tables import counted
 from datastill.teachers import Context, Pool, Teachers
 from datastill.train import Examples, cross_entropy
 
@@ -368,12 +369,14 @@ def check_ipc(real: Images, ipc: int) -> None:
     """Check that every class has at least ``ipc`` images. Raises InputError."""
     smallest = min(range(len(real.classes)), key=lambda c: len(real.of_class[c]))
     if (there := len(real.of_class[smallest])) < ipc:
-        raise InputError(f"ipc {ipc} is more than the {there} training images of class {real.classes[smallest]!r}; "
-                         f"use ipc={there} or less")
+        advice = f"use ipc={there} or less" if there else "leave it out with data.classes, or add images of it"
+        raise InputError(f"ipc {ipc} is more than the {counted(there, 'training image')} of class "
+                         f"{real.classes[smallest]!r}; {advice}")
 
 
 def check_network(network: Architecture, images: Images) -> None:
     """Check that a network gives one number per class for such images. Raises InputError."""
+    check_weights(network, images.shape, len(images.classes), images.device)
     probe = fresh(network, images.shape, len(images.classes), RNG("check"), images.device).eval()
     with torch.no_grad():
         logits = probe(images.batch(torch.tensor([0])).x)

@@ -51,7 +51,8 @@ class Description(BaseModel, metaclass=_OneLine):
     field. ``bare`` names the field that a plain string sets.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True,
+                              coerce_numbers_to_str=True)
     version: ClassVar[int] = 1
     bare: ClassVar[str] = ""
 
@@ -110,8 +111,8 @@ class Description(BaseModel, metaclass=_OneLine):
     @field_validator("*", mode="wrap")
     @classmethod
     def _read_field(cls, value: Any, handler: Any, info: ValidationInfo) -> Any:
-        """The value as given, or else what it may be short for: None for "none", a list for values with commas between them, a
-        one-item list for a single value."""
+        """The value as given, or else what it may be short for: None for "none", a list for values with commas between, or
+        for a single value."""
         ways = [None, value] if isinstance(value, str) and value == NONE else [value]
         if isinstance(value, str) and "," in value:
             ways.append(tuple(part.strip() for part in value.split(",")))

@@ -23,7 +23,7 @@ from datastill.previous import origin
 from datastill.progress import Progress
 from datastill.registry import find, kind, members
 from datastill.rng import RNG
-from datastill.tables import read_toml
+from datastill.tables import counted, read_toml
 from datastill.teachers import Pool
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class Run(Description):
         if not 0 <= number < of:
             raise ValueError(f"shard: expected [i, n] with i of 0 to n - 1, got {list(self.shard)}")
         if of > self.ipc:
-            raise ValueError(f"shard: {of} parts of {self.ipc} images per class; use {self.ipc} parts or fewer")
+            raise ValueError(f"shard: {of} parts of {counted(self.ipc, 'image')} per class; use {counted(self.ipc, 'part')} "
+                             "or fewer")
         return self
 
     @model_validator(mode="after")
@@ -128,9 +129,10 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
     smallest = min(range(task.classes), key=lambda c: len(real.of_class[c]))
     there = len(real.of_class[smallest])
     if (own := len(real.of_class[smallest][number::of])) < (ipc := len(run.rows)):
-        raise InputError(f"shard {number} of {of} needs {ipc} images per class, but starts from only {own} of the {there} "
-                         f"training images of class {real.classes[smallest]!r} (one in {of}); use ipc={there // of * of} "
-                         "or less")
+        advice = f"use ipc={most} or less" if (most := there // of * of) else f"use at most {counted(there, 'part')}"
+        raise InputError(f"shard {number} of {of} needs {counted(ipc, 'image')} per class, but starts from only {own} of "
+                         f"the {counted(there, 'training image')} of class {real.classes[smallest]!r} (one in {of}); "
+                         f"{advice}")
     _check_needs(run)
     run.parametrization.check(task, ipc)
     check_network(run.network, real)

@@ -14,7 +14,7 @@ from datastill.errors import InputError
 SCHEMA = 2  # of the TOML form; increased when an old file would be read wrongly
 MANY = 25  # names, of which an error line shows only some
 NONE = "none"  # how a table writes None
-RENAMED = {"initialisations": "count", "initializations": "count", "optimiser": "optimizer"}  # since schema 1, wherever they occur
+RENAMED = {"initialisations": "count", "initializations": "count", "optimiser": "optimizer"}  # since schema 1
 RENAMED_IN = {("data", "name"): "source", ("optim", "lr"): "inner_lr"}  # in this table only
 
 
@@ -94,6 +94,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     few = written if len(written) <= MANY else difflib.get_close_matches(name.lower(), written, n=5, cutoff=0.0)
     more = f", and {len(written) - len(few)} more" if len(few) < len(written) else ""
     return f"; known: {', '.join(written[one] for one in few) or 'none'}{more}"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 image``, ``2 images``, ``2 classes``."""
+    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def today(table: str, key: str) -> str | None:

@@ -25,6 +25,7 @@ from datastill.scoring import Evaluation, Split, check_student
 from datastill.selection import check_snapshots, select
 from datastill.study import Study
 from datastill.study_run import Foreseen, foresee, run_study
+from datastill.tables import counted
 from datastill.teachers import Pool, Teachers
 from datastill.trials import score
 from datastill.tuning import Tried, check_tuning, tune
@@ -57,7 +58,7 @@ class Workspace(Place):
     def _folder(self, read: Recipe, folder: Path | None, keep: Collection[int]) -> Path:
         """The folder of a run, if it can contain these snapshots."""
         if beyond := [number for number in keep if number > read.run.method.iterations]:
-            raise InputError(f"--keep {beyond[0]}: the run has {read.run.method.iterations} iterations")
+            raise InputError(f"--keep {beyond[0]}: the run has {counted(read.run.method.iterations, 'iteration')}")
         check_protocol(read.run, read.protocol)
         folder = folder or self.run_folder(read.run)
         if (folder / CARD).exists() and (lacking := [

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from datastill.nets.network import Architecture, as_function, chunk_size, couples_samples, fresh, look
+from datastill.nets.network import Architecture, as_function, check_weights, chunk_size, couples_samples, fresh, look
 
 if TYPE_CHECKING:
     from datastill.nets._network import Network
 
-__all__ = ["Architecture", "Network", "as_function", "chunk_size", "couples_samples", "fresh", "look"]
+__all__ = ["Architecture", "Network", "as_function", "check_weights", "chunk_size", "couples_samples", "fresh", "look"]
 
 
 def __getattr__(name: str) -> Any:

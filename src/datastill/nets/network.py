@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
 
+from datastill import memory
 from datastill.compute import send
 from datastill.description import Family
 from datastill.digest import digest, spec
@@ -49,6 +50,17 @@ def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, devi
                              "return a datastill.Network, or a module that defines it")
     vars(network)["_origin"] = (type(architecture), digest(architecture), shape, classes)  # key for ``chunk_size``
     return network if device.type == "cpu" else _moved(network, device)
+
+
+def check_weights(architecture: Architecture, shape: Shape, classes: int, device: torch.device) -> None:
+    """Check, without creating it, that a network of any width fits the memory of a device. Raises InputError."""
+    if not type(architecture).__module__.startswith(Architecture.home) or not hasattr(architecture, "width"):
+        return  # others need not support being built without memory
+    with torch.device("meta"):
+        needed = sum(one.nbytes for one in architecture.build(shape, classes).parameters())
+    if needed > memory.SHARE * memory.total(device):
+        raise InputError(f"network {spec(architecture)} needs {needed / 2**30:.0f} GiB for its weights alone, "
+                         f"{memory.total(device) / 2**30:.0f} GiB are there; choose a smaller one")
 
 
 ALIGNMENT = 256  # bytes, as in GPU allocators
