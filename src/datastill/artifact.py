@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from safetensors import SafetensorError
 
+from datastill.arguments import checked
 from datastill.data import Images
 from datastill.data.domain import Domain
 from datastill.data.images import denormalize
@@ -126,6 +127,7 @@ def _upgraded(card: dict[str, Any]) -> dict[str, Any]:
     return {**card, **tables, "schema": SCHEMA, "learning_rate": card["step_size"]}
 
 
+@checked
 def load(folder: Path | str, transform: Callable[[Tensor], Any] | None = None) -> Distilled:
     """Read a distilled set as a torch dataset with its card. Every file is checked against its checksum.
 

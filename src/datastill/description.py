@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -36,6 +37,8 @@ class _OneLine(_Metaclass):
     """Makes a description built in Python fail like one read from a file: with a one-line InputError."""
 
     def __call__(cls, *arguments: Any, **settings: Any) -> Any:
+        if arguments:
+            raise InputError(_by_name(cls.__name__, list(vars(cls)["__pydantic_fields__"]), arguments))
         if not inspect.isabstract(cls):
             try:
                 return super().__call__(*arguments, **settings)
@@ -56,10 +59,17 @@ class Description(BaseModel, metaclass=_OneLine):
     version: ClassVar[int] = 1
     bare: ClassVar[str] = ""
 
+    def __hash__(self) -> int:
+        return hash((type(self), *(tuple(sorted(value.items())) if isinstance(value, dict) else value
+                                   for _, value in self)))
+
     @model_validator(mode="wrap")
     @classmethod
     def _read_description(cls, value: Any, handler: Any) -> Any:
         base, given = value if isinstance(value, _Over) else (None, value)
+        member = isinstance(given, type) and issubclass(given, cls) and not inspect.isabstract(given)
+        if member or isinstance(given, Preset):
+            given = given()  # named without its brackets
         if isinstance(given, cls):
             return given
         try:
@@ -113,6 +123,7 @@ class Description(BaseModel, metaclass=_OneLine):
     def _read_field(cls, value: Any, handler: Any, info: ValidationInfo) -> Any:
         """The value as given, or else what it may be short for: None for "none", a list for values with commas between, or
         for a single value."""
+        value = str(value) if isinstance(value, os.PathLike) else value
         ways = [None, value] if isinstance(value, str) and value == NONE else [value]
         if isinstance(value, str) and "," in value:
             ways.append(tuple(part.strip() for part in value.split(",")))
@@ -178,11 +189,21 @@ class Preset:
         with_ = f" With the settings {settings}." if settings else ""
         self.__doc__ = f"``{name}``.{with_} {inspect.getdoc(member)}"
 
-    def __call__(self, **settings: Any) -> Any:
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        if arguments:
+            raise InputError(_by_name(self.name, list(preset(self.family, self.name)[0].model_fields), arguments))
+        if "kind" in settings:
+            raise InputError(f"{self.name}: its kind is {preset(self.family, self.name)[0].__name__}, got kind="
+                             f"{settings['kind']!r}; leave kind out")
         return load(self.family, {"kind": self.name, **settings})
 
     def __repr__(self) -> str:
         return f"datastill preset {self.name}"
+
+
+def _by_name(what: str, fields: list[str], arguments: tuple[Any, ...]) -> str:
+    example = f", as in {fields[0]}={arguments[0]!r}" if fields else ""
+    return f"{what}: settings are given by name{example}; got {arguments[0]!r} without one"
 
 
 def _refuse_true_as_number(value: Any, found: Any) -> None:

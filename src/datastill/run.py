@@ -14,7 +14,7 @@ from datastill.data import Data, Images
 from datastill.description import NOT_DECISIVE, Description, load
 from datastill.digest import digest
 from datastill.errors import InputError
-from datastill.loop import check_optim
+from datastill.loop import OWN, check_optim
 from datastill.nets import Architecture
 from datastill.nets.convnet import ConvNet
 from datastill.parametrization import Parametrization
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 BESIDE = ("protocol", "published", "started_from")  # what run.toml stores beside the run
 PARAMETRIZATION = "parametrization"
-RESERVED = {"method", "iteration", "loss", "time", PARAMETRIZATION}  # names the log and the card use themselves
+RESERVED = {*OWN, PARAMETRIZATION}  # names the log and the card use themselves
 
 
 class Run(Description):

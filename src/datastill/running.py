@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datastill import artifact, checkpoint
+from datastill.arguments import checked
 from datastill.compute import computing, facts
 from datastill.core import Labeler, Method, Task
 from datastill.data import Data, Images
 from datastill.data.given import Given
-from datastill.description import Preset, load
+from datastill.description import load
 from datastill.digest import dump, to_toml
 from datastill.errors import InputError, RunError, Stopped
 from datastill.files import reason, write_atomically
@@ -22,7 +23,7 @@ from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.run import BESIDE, PARAMETRIZATION, Run, asked, check_run, label
 from datastill.store import Entry
-from datastill.tables import read_toml, read_versioned
+from datastill.tables import counted, read_toml, read_versioned
 
 if TYPE_CHECKING:
     from datastill.distilled import Distilled
@@ -59,6 +60,7 @@ def read_start(run: Run, task: Task) -> Previous | None:
     return None if run.start_from is None else read_previous(Path(run.start_from), run.method, task, run.rows.start)
 
 
+@checked
 def distill(run: Run | Method | str, images: Any, out: Path | str | None = None, *, root: Path | str = "outputs",
             data_root: Path | str = "data", every: float = 30.0, keep: Collection[int] = (),
             about: Mapping[str, Any] | None = None, progress: Progress | None = None, wait: bool = False,
@@ -86,6 +88,8 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
     """
     progress, images = progress or Progress(), images if isinstance(images, Images) else Images.from_dataset(images)
     run = _described(run, images, settings)
+    if beyond := [number for number in keep if number > run.method.iterations]:
+        raise InputError(f"keep: {beyond[0]} is more than the {counted(run.method.iterations, 'iteration')} of the run")
     folder = Path(root) / "runs" / run.label(images, data_root) if out is None else Path(out)
     task = check_run(run, images, root=root, data_root=data_root, progress=progress.part(0, 1, "preparing"))
     _see_foreign(folder)
@@ -127,7 +131,7 @@ def _described(run: Run | Method | str, images: Images, settings: Mapping[str, A
     if twice := {"method", "data"} & set(settings):
         raise InputError(f"{min(twice)} is given twice: the method is the first argument, the data are those of the images")
     if not isinstance(run, Run):
-        return load(Run, {"data": data, **settings, "method": run() if isinstance(run, Preset) else run})
+        return load(Run, {"data": data, **settings, "method": run})
     if settings:
         raise InputError(f"{next(iter(settings))} is given along with a Run; set it in the Run, or give a method instead")
     return run if run.data == images.origin else run.model_copy(update={"data": data})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datastill import artifact
+from datastill.arguments import checked
 from datastill.core import Protocol
 from datastill.data import Data, Images
 from datastill.data.given import Given
@@ -68,6 +69,7 @@ class Scores:
         return statistics([average(trial) for trial in zip(*gains, strict=False)])
 
 
+@checked
 def score(folder: Path | str, images: Any, *, train: Any = None,
           networks: Sequence[Architecture | str] | Architecture | str = (), protocol: Protocol | str | None = None,
           trials: int = 5, split: Split = "test", seed: int = 0, full: bool = False, root: Path | str = "outputs",
@@ -83,15 +85,13 @@ def score(folder: Path | str, images: Any, *, train: Any = None,
     Raises InputError before anything is trained: no distilled set, images of other classes or another shape, other training
     images.
     """
-    if trials < 1:
-        raise InputError(f"trials: expected 1 or more, got {trials}")
     folder = Path(folder)
     card = artifact.read_card(folder)
     real = _training_images(card, train, folder, data_root)
     seen = _like(images, real)
     how = load(Protocol, protocol or card.get("protocol", DC()))  # type: ignore[type-abstract]
-    networks = [networks] if isinstance(networks, (Architecture, str)) else networks
-    kinds = [load(Architecture, one) for one in networks or [card["run"]["network"]]]  # type: ignore[type-abstract]
+    named: Any = networks if isinstance(networks, (list, tuple)) else [networks]
+    kinds = [load(Architecture, one) for one in named or [card["run"]["network"]]]  # type: ignore[type-abstract]
     for kind in kinds:
         check_student(kind, seen)
     workspace = Workspace(root, data_root, seen.device)

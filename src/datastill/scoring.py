@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from datastill.arguments import checked
 from datastill.core import Protocol, check_network
 from datastill.data import Batch, Images
 from datastill.description import Description, load
@@ -64,6 +65,7 @@ class Evaluation:
         return self.protocol.for_network(self.network).for_set(lr)
 
 
+@checked
 def evaluate(synthetic: SyntheticSet | Distilled | Images, protocol: Protocol | str, images: Images, *,
              network: Architecture | str = ConvNet(), trials: int = 5, seed: int = 0) -> list[Score]:
     """Train ``trials`` fresh students on the set by the protocol and measure each on ``images`` (report which split it is).
@@ -71,8 +73,8 @@ def evaluate(synthetic: SyntheticSet | Distilled | Images, protocol: Protocol | 
     Students of trial t start from the same weights whatever they are trained on, so that scores of different sets are
     paired. Raises InputError: the set and the images differ in classes, normalization or shape.
     """
-    if trials < 1:
-        raise InputError(f"trials: expected 1 or more, got {trials}")
+    if not all(hasattr(synthetic, name) for name in ("batch", "to", "classes", "mean", "std")):
+        raise InputError(f"evaluate: expected a distilled set (datastill.load(folder)) or Images, got {synthetic!r}")
     protocol, network = load(Protocol, protocol), load(Architecture, network)  # type: ignore[type-abstract]
     examples = synthetic.to(images.device)
     protocol = protocol.for_network(network).for_set(learned_lr(synthetic))

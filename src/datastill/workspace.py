@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from datastill.arguments import checked
 from datastill.artifact import CARD, load
 from datastill.core import Protocol
 from datastill.data import Data, Splits
@@ -48,6 +49,7 @@ class Workspace(Place):
         super().__init__(root, data_root, device)
         self.device  # noqa: B018 - fails at once if there is none
 
+    @checked
     def check_recipe(self, recipe: Recipe | Run | str, folder: Path | None = None, keep: Collection[int] = ()) -> Path:
         """Check that ``distill`` can start. Returns the folder of the run; raises InputError."""
         read = _recipe(recipe)
@@ -67,6 +69,7 @@ class Workspace(Place):
                              "--out to get it")
         return folder
 
+    @checked
     def distill(self, recipe: Recipe | Run | str, folder: Path | None = None, *, every: float = 30.0,
                 keep: Collection[int] = (), progress: Progress | None = None) -> Path:
         """Distill a recipe, by name or already read, or a run of your own. Returns the folder, by default
@@ -77,10 +80,12 @@ class Workspace(Place):
                 every=every, keep=keep, about=read.about() if read.name else None, progress=progress)
         return folder
 
+    @checked
     def teach(self, pool: Pool, data: Data, *, jobs: int = 1, retrain: bool = False,
               progress: Progress = Progress()) -> Teachers:
         """Train the teachers of a pool for runs on this data, ``jobs`` at a time; with ``retrain``, damaged ones again.
         Returns them. Raises InputError, RunError."""
+        pool, data = describe(Pool, pool), describe(Data, data)  # type: ignore[type-abstract]
         context = self.context(data)
         if retrain:
             pool.mend(context)
@@ -88,6 +93,7 @@ class Workspace(Place):
         self.make_teachers(pool, data, self.executor(jobs), progress)
         return Teachers(pool, context)
 
+    @checked
     def evaluations(self, folder: Path, networks: Sequence[Architecture | str] = (),
                     protocol: Protocol | str | None = None, *, split: Split = "test", seed: int = 0) -> list[Evaluation]:
         """How to score a distilled set, one evaluation for each kind of student; by default the run's network and the
@@ -105,6 +111,7 @@ class Workspace(Place):
             check_student(student, images)
         return [Evaluation(how, student, train, images, split, seed) for student in students]
 
+    @checked
     def score(self, folder: Path, evaluation: Evaluation | None = None, *, trials: int = 5, full: bool = False,
               snapshots: bool = False, progress: Progress = Progress()) -> dict[str, Any]:
         """Score a distilled set beside random real images and chance. Returns its sheet (see ``trials.score``).
@@ -139,16 +146,20 @@ class Workspace(Place):
     def tuning_splits(self, data: Data, networks: Sequence[Architecture], ipc: int) -> Splits:
         """The splits on which kinds of students are tuned, a tenth of the training images held out unless the data says
         otherwise. Raises InputError if one of them cannot be tuned."""
+        data = describe(Data, data)
         splits = self.load(data if data.validation else data.model_copy(update={"validation": 0.1}))
         assert splits.validation is not None
         splits = splits._replace(train=splits.train.to(self.device), validation=splits.validation.to(self.device))
         for network in networks:
-            check_tuning(network, splits, ipc)
+            check_tuning(describe(Architecture, network), splits, ipc)  # type: ignore[type-abstract]
         return splits
 
+    @checked
     def tune(self, protocols: Sequence[Protocol], network: Architecture, data: Data, ipc: int, *, trials: int = 3,
              seed: int = 0, progress: Progress = Progress()) -> list[Tried]:
         """Try protocols on random real images, measured on validation images; the best comes first (see ``tuning.tune``)."""
+        protocols = [describe(Protocol, one) for one in protocols]  # type: ignore[type-abstract]
+        network = describe(Architecture, network)  # type: ignore[type-abstract]
         return tune(protocols, network, self.tuning_splits(data, [network], ipc), ipc, baselines=self.baselines,
                     trials=trials, seed=seed, progress=progress)
 
@@ -156,26 +167,37 @@ class Workspace(Place):
                 first: Callable[[Foreseen], None] = lambda foreseen: None) -> Foreseen:
         """What is missing of a study and how long that takes; ``first`` is given a rough estimate early. Nothing is
         written; raises InputError."""
-        return foresee(study, self, progress, first)
+        return foresee(_study(study), self, progress, first)
 
+    @checked
     def study(self, study: Study, name: str, *, jobs: int = 1, progress: Progress = Progress()) -> dict[str, Any]:
         """Carry out a study, ``jobs`` runs at a time; its results (also returned) and its page are written to
         ``root/studies/NAME``. Raises InputError before any work, RunError."""
         from datastill.report.study import write
         folder = self.study_folder(name)
-        results = run_study(study, self, folder, executor=self.executor(jobs), progress=progress)
+        results = run_study(_study(study), self, folder, executor=self.executor(jobs), progress=progress)
         write(results, folder)
         return results
 
     @staticmethod
+    @checked
     def report(folders: Sequence[Path], out: Path | None = None) -> Path:
         """One page about finished runs, by default ``report.html``, in the folder of a single run. Raises InputError."""
         from datastill.report import report
         return report(folders, out or (folders[0] / "report.html" if len(folders) == 1 else Path("report.html")))
 
 
+def _study(what: Any) -> Study:
+    if not isinstance(what, Study):
+        raise InputError(f"expected a Study, as datastill.studies.load_study(name)[0] gives it, got {what!r}")
+    return what
+
+
 def _recipe(what: Recipe | Run | str) -> Recipe:
     """A recipe by name, or the unnamed recipe of a run."""
     if isinstance(what, Run):
         return Recipe(name="", run=what)
+    if not isinstance(what, (str, Recipe)):
+        raise InputError("expected the name of a recipe or a Run, as in Run(method=DM(), data=Data(source='cifar10')), got "
+                         f"{what!r}")
     return read_recipe(what) if isinstance(what, str) else what
