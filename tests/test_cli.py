@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tiny
 from children import Child, command
@@ -437,3 +438,27 @@ def test_a_learned_learning_rate_at_its_bound_is_reported_once(run_cli: Call) ->
     code, _, err = run_cli("distill", "mtt/cifar10-ipc1", *options, "--out", "run")
     assert code == 0, err
     assert err.count("caution: the learned learning rate is at its lower bound") == 1
+
+
+def test_a_run_is_not_put_among_the_images_it_learns_from(run_cli: Call, tmp_path: Path) -> None:
+    for name in ("ant", "bee"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.fromarray(np.full((8, 8), 20 * number, dtype=np.uint8)).save(tmp_path / "photos" / name / f"{number}.png")
+    mine = ["distill", "dm/digits-ipc1", "data.source=folder", "data.path=photos", *SMALL]
+    for out in ("photos/run", "photos", "photos/ant/run"):
+        code, _, err = run_cli(*mine, "--out", out)
+        assert (code, "is inside the images of the run" in err) == (2, True), err
+    assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == ["ant", "bee"]
+    assert run_cli(*mine, "--out", "run")[0] == 0
+    code, _, err = run_cli("distill", "dm/digits-ipc1", "data.source=folder", "data.path=", *SMALL)
+    assert (code, "data.path is empty" in err) == (2, True)
+
+
+@pytest.mark.parametrize(("arguments", "shown"), [
+    (("show", "method"), "gradient"), (("show", "pool"), "supervised"), (("show", "Run"), "start_from"), (("list", "teachers"), "supervised"),
+    (("list", "teacher"), "supervised"), (("list", "network"), "convnet"), (("list", "studies"), "ptm-losses"), (("show", "study"), "ptm-losses")])
+def test_names_are_taken_in_other_forms(arguments: tuple[str, ...], shown: str, run_cli: Call) -> None:
+    code, out, err = run_cli(*arguments)
+    assert code == 0, err
+    assert shown in out

@@ -156,7 +156,7 @@ def test_images_are_whitened_as_the_training_images_are(tmp_path: Path) -> None:
 
 def test_what_cannot_be_scored_is_refused_before_anything_is_trained(folder: Path, train: ds.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "student", None)  # would fail if it were called
-    with input_error("trials: expected 1 or more, got 0"):
+    with input_error("trials: expected a whole number, 1 or more, got 0"):
         score(folder, trials=0)
     with input_error("holds no distilled set"):
         score(tmp_path)

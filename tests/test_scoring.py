@@ -54,7 +54,7 @@ def test_other_classes_or_normalization_are_refused(folder: Path) -> None:
         ds.evaluate(ds.load(folder), PROTOCOL, replace(test, classes=tuple("abcdefghij")), network=NETWORK)
     with pytest.raises(InputError, match="differ in mean"):
         ds.evaluate(ds.load(folder), PROTOCOL, replace(test, mean=(0.5,)), network=NETWORK)
-    with pytest.raises(InputError, match="trials: expected 1 or more"):
+    with pytest.raises(InputError, match="trials: expected a whole number, 1 or more"):
         ds.evaluate(ds.load(folder), PROTOCOL, test, network=NETWORK, trials=0)
 
 

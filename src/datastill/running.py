@@ -20,6 +20,7 @@ from datastill.files import reason, write_atomically
 from datastill.loop import Loop
 from datastill.previous import Previous, origin, read_previous
 from datastill.progress import Progress
+from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.run import BESIDE, PARAMETRIZATION, Run, asked, check_run, label
 from datastill.store import Entry
@@ -92,6 +93,7 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
         raise InputError(f"keep: {beyond[0]} is more than the {counted(run.method.iterations, 'iteration')} of the run")
     folder = Path(root) / "runs" / run.label(images, data_root) if out is None else Path(out)
     task = check_run(run, images, root=root, data_root=data_root, progress=progress.part(0, 1, "preparing"))
+    see_apart(folder, run, Path(data_root))
     _see_foreign(folder)
     about = {**(about or {}), **_started_from(run, folder)}
     previous = None if _is_under_way(folder) else read_start(run, task)
@@ -154,6 +156,15 @@ def _started_from(run: Run, folder: Path) -> dict[str, Any]:
 def _shown(run: Run) -> dict[str, Any]:
     """The run as in the card: without the path of the set it starts from, which ``started_from`` identifies by content."""
     return dump(run if run.start_from is None else run.model_copy(update={"start_from": None}))
+
+
+def see_apart(folder: Path, run: Run, data_root: Path) -> None:
+    """Reject a folder inside that of the run's images, where it would become a class of the next run."""
+    whole, path = folder.resolve(), run.data.path
+    for place in (data_root / path, Path.cwd() / path) if path and kind(run.data.source) == "folder" else ():
+        if place.is_dir() and place.resolve() in (whole, *whole.parents):
+            raise InputError(f"{folder} is inside the images of the run ({place}), and would become one of their classes; "
+                             "choose another --out")
 
 
 def _see_foreign(folder: Path) -> None:

@@ -21,7 +21,7 @@ from datastill.progress import Progress
 from datastill.protocols.dc import DC
 from datastill.recipes import Recipe, read_recipe
 from datastill.run import Run, check_protocol, read_run
-from datastill.running import distill, labeler
+from datastill.running import distill, labeler, see_apart
 from datastill.scoring import Evaluation, Split, check_student
 from datastill.selection import check_snapshots, select
 from datastill.study import Study
@@ -63,6 +63,7 @@ class Workspace(Place):
             raise InputError(f"--keep {beyond[0]}: the run has {counted(read.run.method.iterations, 'iteration')}")
         check_protocol(read.run, read.protocol)
         folder = folder or self.run_folder(read.run)
+        see_apart(folder, read.run, self.data_root)
         if (folder / CARD).exists() and (lacking := [
                 number for number in keep if not (folder / "snapshots" / f"{number:06d}.safetensors").exists()]):
             raise InputError(f"{folder} is finished and has no snapshot of iteration {lacking[0]}; distill into another "
