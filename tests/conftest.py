@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start; before torch is imported
+os.environ["DATASTILL_BFLOAT16"] = "1"  # also on a processor that is slow at it
 
 import pytest
 import torch

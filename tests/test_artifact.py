@@ -117,3 +117,19 @@ def test_parameters_are_stored_where_they_are_not_the_images(tmp_path: Path) -> 
     synthetic = task.synthetic(task.random_real(1, ds.RNG(0)))
     tensors = artifact.tensors_of(synthetic)
     torch.testing.assert_close(tensors["parameters.half"] * 2, tensors["images"])
+
+
+@pytest.mark.parametrize(("classes", "ipc", "side"), [(1000, 10, 64), (1000, 1, 8), (200, 50, 64), (100, 10, 32), (1200, 1, 224), (10, 1, 2500)])
+def test_a_preview_of_many_classes_is_a_page(classes: int, ipc: int, side: int) -> None:
+    target = torch.arange(classes).repeat_interleave(ipc)
+    view = (target % 251).byte().view(-1, 1, 1, 1).expand(-1, side, side, 1)
+    page = artifact.picture(view, torch.nn.functional.one_hot(target, classes))
+    assert max(page.size) <= artifact.SIDE
+    assert max(page.size) < 2 * min(page.size) or classes < 20
+    assert len(set(page.tobytes())) >= min(classes, 200)  # every class is on it
+
+
+def test_a_preview_of_few_classes_is_a_row_for_each() -> None:
+    target = torch.arange(10).repeat_interleave(12)
+    page = artifact.picture(torch.zeros(120, 32, 32, 3, dtype=torch.uint8), torch.nn.functional.one_hot(target, 10))
+    assert page.size == (10 * 66 + 2, 10 * 66 + 2)

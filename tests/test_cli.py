@@ -115,7 +115,14 @@ BAD = [
     (["distill", "dm/digits-ipc1", "--keep", "a"], r"--keep: expected iterations such as 100,1000, got 'a'"),
     (["evaluate", "nowhere"], r"nowhere holds no distilled set"),
     (["report", "nowhere"], r"nowhere"),
-    (["list", "method"], r"cannot list 'method'; did you mean 'methods'"),
+    (["list", "metods"], r"cannot list 'metods'; did you mean 'methods'"),
+    (["distill", "foo"], r"unknown recipe 'foo'; known: (\S+/\S+, ){5}and \d+ more; or give the path"),
+    (["distill", "dm/digits-ipc1", "--keep", "²"], r"--keep: expected iterations such as 100,1000, got '²'"),
+    (["distill", "dm/digits-ipc1", "network=convnet:"], r"network: expected a name, or name:option=value, got 'convnet:'"),
+    (["distill", "dm/digits-ipc1", "published.accuracy=3"], r"published: what a paper reports .* cannot be changed"),
+    (["distill", "dm/digits-ipc1", "network=vit:depth=100000"], r"network\.depth: .*less than or equal to 100, got 100000"),
+    (["distill", "dm/digits-ipc1", "network=vit:depth=100,width=16384"], r"network vit:width=16384,depth=100 needs \d+ GiB for its weights"),
+    (["show", "base.toml"], r"no file base\.toml"),
     (["show", "distribuion"], r"unknown name 'distribuion'; did you mean 'distribution'"),
     (["show", "nomodule:Class"], r"no module 'nomodule'"),
     (["export", "nowhere", "x"], r"nowhere"),
@@ -470,3 +477,27 @@ def test_a_learned_learning_rate_at_its_bound_is_reported_once(run_cli: Call) ->
     code, _, err = run_cli("distill", "mtt/cifar10-ipc1", *options, "--out", "run")
     assert code == 0, err
     assert err.count("caution: the learned learning rate is at its lower bound") == 1
+
+
+def test_a_run_is_not_put_among_the_images_it_learns_from(run_cli: Call, tmp_path: Path) -> None:
+    for name in ("ant", "bee"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.fromarray(np.full((8, 8), 20 * number, dtype=np.uint8)).save(tmp_path / "photos" / name / f"{number}.png")
+    mine = ["distill", "dm/digits-ipc1", "data.source=folder", "data.path=photos", *SMALL]
+    for out in ("photos/run", "photos", "photos/ant/run"):
+        code, _, err = run_cli(*mine, "--out", out)
+        assert (code, "is inside the images of the run" in err) == (2, True), err
+    assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == ["ant", "bee"]
+    assert run_cli(*mine, "--out", "run")[0] == 0
+    code, _, err = run_cli("distill", "dm/digits-ipc1", "data.source=folder", "data.path=", *SMALL)
+    assert (code, "data.path is empty" in err) == (2, True)
+
+
+@pytest.mark.parametrize(("arguments", "shown"), [
+    (("show", "method"), "gradient"), (("show", "pool"), "supervised"), (("show", "Run"), "start_from"), (("list", "teachers"), "supervised"),
+    (("list", "teacher"), "supervised"), (("list", "network"), "convnet"), (("list", "studies"), "ptm-losses"), (("show", "study"), "ptm-losses")])
+def test_names_are_taken_in_other_forms(arguments: tuple[str, ...], shown: str, run_cli: Call) -> None:
+    code, out, err = run_cli(*arguments)
+    assert code == 0, err
+    assert shown in out

@@ -126,3 +126,31 @@ def test_float64_is_computed_on_the_cpu_where_a_device_has_none() -> None:
     assert (found.dtype, found.device) == (torch.float64, CPU)
     assert double(torch.ones(2, device="meta")).device.type == "meta"
     assert compute.WITHOUT_FLOAT64 == ("mps",)
+
+
+@pytest.mark.parametrize(("factor", "insist", "dtype"), [(60.0, False, torch.float32), (60.0, True, torch.bfloat16),
+                                                         (1.2, False, torch.bfloat16)])
+def test_a_processor_that_is_slow_at_bfloat16_computes_in_float32(factor: float, insist: bool, dtype: torch.dtype,
+                                                                 monkeypatch: pytest.MonkeyPatch,
+                                                                 caplog: pytest.LogCaptureFixture) -> None:
+    compute._is_slow.cache_clear()
+    measured: list[int] = []
+    monkeypatch.setattr(compute, "slowdown", lambda: (measured.append(1), factor)[1])
+    monkeypatch.setenv(compute.INSIST, "1" if insist else "")
+    for _ in range(3):
+        with autocast(CPU, "bfloat16"):
+            assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
+    fallen = dtype == torch.float32
+    assert facts(CPU, "bfloat16")["precision"].startswith("float32" if fallen else "bfloat16")
+    assert [one.getMessage().partition(",")[0] for one in caplog.records] == \
+        ["precision=bfloat16 is 60 times slower than float32 on this processor"] * fallen
+    assert len(measured) == (0 if insist else 1)  # once in a process
+    compute._is_slow.cache_clear()
+
+
+def test_bfloat16_is_measured_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(compute.INSIST)
+    monkeypatch.setattr(compute, "_is_slow", None)  # would fail if it were asked
+    assert not compute.falls_back(CPU, "float32")
+    assert not compute.falls_back(GPU, "bfloat16")
+    assert 0 < compute.slowdown() < 1000

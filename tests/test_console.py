@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import torch
+from rich.console import Console
 
 from datastill import console
 from datastill.data import Images
@@ -53,3 +56,14 @@ def test_images_per_class(counts: list[int], text: str) -> None:
     targets = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     images = Images(torch.zeros(len(targets), 1, 4, 4, dtype=torch.uint8), targets, tuple("abcdefg"[:len(counts)]), (0.5,), (0.5,))
     assert console.per_class(images) == text
+
+
+@pytest.mark.parametrize("width", [40, 50, 80, 120])
+def test_counts_are_seen_on_a_narrow_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Console(width=width, force_terminal=True, file=io.StringIO(), legacy_windows=False)
+    monkeypatch.setattr(console, "err", shown)
+    with console.progress("distill", "outputs/runs/distribution-tiny_imagenet-ipc10-0123456789abcdef") as bar:
+        bar.tell(1234, 20000, "loss 12.34")
+        assert bar.display is not None
+        bar.display.refresh()
+    assert "1234/20000" in shown.file.getvalue().replace(" ", "")  # type: ignore[attr-defined]

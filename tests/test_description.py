@@ -16,7 +16,7 @@ from datastill.methods.distribution import DistributionMatching
 from datastill.methods.trajectory import TrajectoryMatching
 from datastill.nets.convnet import ConvNet
 from datastill.plugins.total_variation import TotalVariation
-from datastill.registry import find
+from datastill.registry import find, kind
 from datastill.run import Run, label
 from datastill.tables import override
 from described import MEMBERS, RUN, TOGETHER, at, changed, fields, variants
@@ -136,6 +136,14 @@ def test_a_list_of_one_may_be_given_as_that_one() -> None:
     ("data.name=cifar10", ("unknown key 'data.name'", "it is now called 'source'")),
     ("method.optim.lr.lr=1", ("unknown key 'method.optim.lr'", "it is now called 'inner_lr'")),
     ("plugins.clom.pool.initialisations=2", ("unknown key 'plugins.clom.pool.initialisations'", "it is now called 'count'")),
+    ("method.optim.lr=1", ("'inner_lr'", "'images.lr'")),
+    ("plugins.clom.pool.initializations=2", ("it is now called 'count'",)),
+    ("width=3", ("unknown key 'width'", "did you mean 'network.width'")),
+    ("iterations=3", ("unknown key 'iterations'", "did you mean 'method.iterations'")),
+    ("shard=1,two", ("shard[1]", "integer", "'two'")),
+    ("plugins.clom.pool.networks=mlp,convnett", ("pool.networks[1]", "unknown network 'convnett'")),
+    ("network=vit:depth=100000", ("network.depth", "less than or equal to 100")),
+    ("method.batch_real=1000000000000", ("method.batch_real", "expected at most 1000000000, got 1000000000000")),
     ("data.nam=cifar10", ("unknown key 'data.nam'", "known: source")),
     ("seed=true", ("seed", "expected a number, got true")),
     ("method.iterations=false", ("method.iterations", "expected a number, got false")),
@@ -199,3 +207,23 @@ def test_old_spelling_is_told_the_new_where_there_is_such_a_field() -> None:
         load(Own, {"optimiser": "adam"})
     with input_error("unknown key 'method.optimiser'", "'optim'"):
         load(Run, {"method": {"kind": "dm", "optimiser": "adam"}})
+
+
+@pytest.mark.parametrize(("setting", "value"), [
+    ("data.classes=2,7", ("2", "7")), ("data.classes=[0,1]", ("0", "1")), ("data.classes=cat, dog", ("cat", "dog")),
+    ("shard=1,2", (1, 2)), ("data.path=a,b", "a,b"), ("plugins.clom.pool.networks=convnet:width=4,depth=2", "convnet"),
+    ("plugins.clom.pool.networks=mlp,convnet:width=4", "mlp convnet"), ("plugins.clom.pool.drops=0.3,0.6", (0.3, 0.6))])
+def test_plain_values_with_commas_are_a_list(setting: str, value: Any) -> None:
+    run = load(Run, override({"method": "dm", "ipc": 4}, [setting]))
+    found: Any = run
+    for key in setting.partition("=")[0].split("."):
+        found = found[0] if key == "clom" else getattr(found, key)
+    assert found == value or " ".join(map(kind, found)) == value
+
+
+@pytest.mark.parametrize(("family", "name"), MEMBERS)
+def test_every_whole_number_has_a_limit(family: Any, name: str) -> None:
+    for key, field in find(family, name).model_fields.items():
+        if field.annotation is int:
+            with input_error(key, f"got {2**63}"):
+                load(family, {"kind": name, key: 2**63})

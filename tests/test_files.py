@@ -145,3 +145,14 @@ def test_a_folder_can_be_made_by_several_at_once(tmp_path: Path, monkeypatch: py
 ])
 def test_reason_is_in_plain_words(error: OSError, text: str) -> None:
     assert reason(error) == text
+
+
+def test_a_full_disk_is_reported_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - the errno is checked
+        write_atomically(tmp_path / "report.html", b"text")
+    assert (caught.value.filename, reason(caught.value)) == (str(tmp_path / "report.html"), "the disk is full")
+    assert not list(tmp_path.iterdir())

@@ -8,8 +8,8 @@ from pathlib import Path
 import datastill
 
 SOURCE = Path(datastill.__file__).parent
-ORDER = [["errors"], ["files"], ["tables", "foreign", "late", "memory", "progress", "statistics"], ["rng", "compute", "registry"], ["description"],
-         ["digest"],
+ORDER = [["errors"], ["files"], ["tables", "foreign", "late", "memory", "progress", "statistics"], ["arguments", "rng", "compute", "registry"],
+         ["description"], ["digest"],
          ["store"], ["states", "executors"], ["functional"], ["losses"], ["data"], ["nets"], ["train"], ["parametrization"], ["synthetic", "distilled"],
          ["teachers"], ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artifact"], ["previous"], ["loop"], ["checkpoint"], ["run"],
          ["running"], ["outputs"], ["recipes", "scoring", "export", "plan", "shards", "place"], ["sheets"], ["trials"], ["selection", "tuning", "analysis"], ["study"],

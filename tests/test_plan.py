@@ -9,8 +9,10 @@ import tiny
 from datastill import plan as module
 from datastill.description import load
 from datastill.errors import InputError
-from datastill.plan import plan
+from datastill.plan import Plan, plan
 from datastill.protocols.dc import DC
+from datastill.train import extrapolated
+from kit import Told
 
 
 def test_time_is_iterations_times_the_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,8 +41,37 @@ def test_an_iteration_that_takes_long_is_rehearsed_once(monkeypatch: pytest.Monk
     advance = module.Loop.advance
     monkeypatch.setattr(module.Loop, "advance", lambda self: (calls.append(1), advance(self))[1])
     run = tiny.run(method_options={"iterations": 1000})
-    assert plan(run, tiny.splits().train, DC(epochs=2, augment="none"), run.network, root=tiny.ROOT).distill == 20_020.0
+    found = plan(run, tiny.splits().train, DC(epochs=2, augment="none"), run.network, root=tiny.ROOT)
+    assert (found.distill, found.per_iteration, found.rough) == (5 * 20_020.0, 100.0, True)  # of two of the ten classes
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("name", tiny.METHODS)
+def test_the_first_estimate_comes_from_a_part_of_an_iteration(name: str) -> None:
+    run, rough, progress = tiny.run(name, ipc=4), list[Plan](), Told()
+    found = plan(run, tiny.splits().train, DC(epochs=1), run.network, root=tiny.ROOT, progress=progress, first=rough.append)
+    assert [one.rough for one in rough] == [True]
+    assert (rough[0].iterations, found.rough) == (found.iterations, False)
+    assert rough[0].disk == pytest.approx(found.disk, rel=0.1)
+    assert [done for done, _ in progress.steps] == [0, 1, 2, 3]
+
+
+def test_what_a_rehearsal_leaves_out_is_counted() -> None:
+    task = tiny.task(tiny.run())
+    assert tiny.method("distribution").rehearsal(task, 1)[2] == 5.0  # two of ten classes
+    method, few, longer = tiny.method("gradient", outer=8, inner=3).rehearsal(task, 1)
+    assert (method.outer, few.classes, longer) == (2, ("0", "1"), 20.0)  # type: ignore[attr-defined]
+    method, few, longer = tiny.method("trajectory", steps=12).rehearsal(task, 1)
+    assert (method.steps, few is task.real, longer) == (2, True, 6.0)  # type: ignore[attr-defined]
+
+
+def test_long_epochs_are_tried_on_few_images() -> None:
+    tried: list[int] = []
+    assert extrapolated(lambda count: tried.append(count) or count / 2, 5000, 1e9) == 2500.0  # type: ignore[func-returns-value]
+    assert tried == [16, 64, 256, 1024, 4096, 5000]
+    tried.clear()
+    assert extrapolated(lambda count: tried.append(count) or count / 2, 5000, 0.0) == 2500.0  # type: ignore[func-returns-value]
+    assert tried == [16]
 
 
 def test_sizes() -> None:

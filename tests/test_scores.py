@@ -156,7 +156,7 @@ def test_images_are_whitened_as_the_training_images_are(tmp_path: Path) -> None:
 
 def test_what_cannot_be_scored_is_refused_before_anything_is_trained(folder: Path, train: ds.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "student", None)  # would fail if it were called
-    with input_error("trials: expected 1 or more, got 0"):
+    with input_error("trials: expected a whole number, 1 or more, got 0"):
         score(folder, trials=0)
     with input_error("holds no distilled set"):
         score(tmp_path)
@@ -188,7 +188,7 @@ def test_a_set_that_knows_its_folder_is_scored(folder: Path) -> None:
         assert ds.score(subject, TEST, networks=STUDENTS[0], protocol=PROTOCOL, trials=1, root=folder.parent / "root", seed=21).sheets == there.sheets
     lost = ds.Distilled(loaded.tensors, loaded.card)
     for nothing in (None, lost, 5, TEST):
-        with input_error("folder: expected the folder of a distilled set"):
+        with input_error("folder: expected a path"):
             ds.score(nothing, TEST)  # type: ignore[arg-type]
 
 

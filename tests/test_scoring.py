@@ -55,7 +55,7 @@ def test_other_classes_or_normalization_are_refused(folder: Path) -> None:
         ds.evaluate(ds.load(folder), PROTOCOL, replace(test, classes=tuple("abcdefghij")), network=NETWORK)
     with pytest.raises(InputError, match="differ in mean"):
         ds.evaluate(ds.load(folder), PROTOCOL, replace(test, mean=(0.5,)), network=NETWORK)
-    with pytest.raises(InputError, match="trials: expected 1 or more"):
+    with pytest.raises(InputError, match="trials: expected a whole number, 1 or more"):
         ds.evaluate(ds.load(folder), PROTOCOL, test, network=NETWORK, trials=0)
 
 
@@ -100,7 +100,7 @@ def test_any_dataset_is_scored_like_images(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("changes", "parts"), [
-    ({"trials": 1.5}, ("trials", "whole number", "1.5")), ({"trials": True}, ("trials", "True")), ({"trials": 0}, ("trials: expected 1 or more",)), ({"seed": -1}, ("seed", "-1")), ({"seed": "a"}, ("seed",)),
+    ({"trials": 1.5}, ("trials", "whole number", "1.5")), ({"trials": True}, ("trials", "True")), ({"trials": 0}, ("trials: expected a whole number, 1 or more",)), ({"seed": -1}, ("seed", "-1")), ({"seed": "a"}, ("seed",)),
     ({"images": None}, ("NoneType",)), ({"images": "test"}, ("'test'",)), ({"images": tiny.splits()}, ("Splits", "splits.test")), ({"synthetic": None}, ("NoneType",)), ({"synthetic": "nowhere"}, ("nowhere", "no distilled set")),
     ({"images": (torch.zeros(4, 3, 8, 8).byte(), torch.arange(4))}, ("3 channels", "training images 1")), ({"images": (torch.zeros(4, 1, 9, 9).byte(), torch.arange(4))}, ("shape",)),
 ])

@@ -19,7 +19,7 @@ from datastill.nets.mlp import MLP
 from datastill.place import Place
 from datastill.studies import read_study
 from datastill.study import Study, cells
-from datastill.study_run import foresee, run_study
+from datastill.study_run import Foreseen, foresee, run_study
 from datastill.tables import read_toml
 from kit import Told, input_error
 
@@ -239,6 +239,15 @@ def test_foreseen_without_writing(tmp_path: Path) -> None:
     assert all(seconds > 0 for *_, seconds in foreseen.arms)
     assert foreseen.teachers > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_is_estimated_early_and_its_progress_told(tmp_path: Path) -> None:
+    first, progress = list[Foreseen](), Told()
+    foreseen = foresee(study(), place(tmp_path), progress, first.append)
+    assert [[one[:5] for one in rough.arms] for rough in first] == [[one[:5] for one in foreseen.arms]]
+    assert first[0].runs_and_students > 0
+    assert {note.partition(",")[0] for _, _, note in progress.told} == {"check", "dm/digits-ipc1 plain", "dm/digits-ipc1 clom", "teachers"}
+
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -146,3 +146,17 @@ def test_another_schema_is_refused(schema: str, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(f"schema = {schema}")
     with input_error("has schema", "this version reads 1 to 2", "use the version that wrote it"):
         read_toml(tmp_path / "a.toml")
+
+
+def test_of_many_names_the_nearest_five_are_shown() -> None:
+    hint = nearest("foo", [f"method{number}/data-ipc1" for number in range(170)])
+    assert hint.count("/") == 5
+    assert hint.endswith(", and 165 more")
+    assert nearest("foo", ["a", "b"]) == "; known: a, b"
+    assert nearest("DM/CIFAR10", ["dm/cifar10", "mtt/svhn"]) == "; did you mean 'dm/cifar10'?"
+
+
+@pytest.mark.parametrize("text", ["", " ", "convnet:", ":"])
+def test_an_empty_option_is_said_as_such(text: str) -> None:
+    with input_error(f"expected a name, or name:option=value, got {text!r}"):
+        parse_spec(text)

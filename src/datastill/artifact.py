@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from safetensors import SafetensorError
 
+from datastill.arguments import checked
 from datastill.data import Images
 from datastill.data.domain import Domain
 from datastill.data.images import denormalize
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 PARAMETER, PIXELS = "parameters.", "pixels"  # prefix of parameter names; the parameter that may be the images themselves
+SIDE = 2000  # pixels, at most, of a preview
 TENSORS, PREVIEW, WHITENING = "synthetic.safetensors", "preview.png", "whitening.safetensors"
 SEAL = "datastill"  # entry of a safetensors file with its checksum
 
@@ -139,6 +142,7 @@ def _upgraded(card: dict[str, Any]) -> dict[str, Any]:
     return {**card, **tables, "schema": SCHEMA, "learning_rate": card["step_size"]}
 
 
+@checked
 def load(folder: Path | str, transform: Callable[[Tensor], Any] | None = None) -> Distilled:
     """Read a distilled set as a torch dataset with its card. Every file is checked against its checksum.
 
@@ -207,19 +211,30 @@ def shown(view: Tensor) -> Tensor:
 
 def picture(view: Tensor, labels: Tensor, columns: int = 10) -> Image.Image:
     """A grid with one row per class (by largest label) of its first ``columns`` images; view (N, H, W, C) uint8, see
-    ``shown``."""
-    view, target = shown(view), labels.argmax(1)
-    rows = [view[target == c][:columns] for c in range(labels.shape[1])]
+    ``shown``.
+
+    Classes that do not fit below each other are laid out side by side, with fewer images of each. At most ``SIDE`` pixels a
+    side.
+    """
+    view, target, classes = shown(view), labels.argmax(1), labels.shape[1]
+    zoom = max(1, 64 // max(view.shape[1:3]))
+    padding = max(2, zoom // 2)
+    fit = max(1, SIDE // (zoom * max(view.shape[1:3]) + padding))  # images below each other
+    columns = columns if classes <= fit else max(1, min(columns, fit**2 // classes))
+    rows = [view[target == c][:columns] for c in range(classes)]
     width = max(len(row) for row in rows)
-    side = max(view.shape[1:3])
-    zoom = max(1, 64 // side)
+    beside = 1 if classes <= fit else math.ceil(math.sqrt(classes / width))  # classes side by side, a blank between two
+    gap = int(beside > 1 and width > 1)
+    rows += [view[:0]] * (-classes % beside)
     blank = torch.full((1, *view.shape[1:]), 255, dtype=torch.uint8)
-    cells = torch.cat([torch.cat([row, blank.expand(width - len(row), -1, -1, -1)]) for row in rows])
+    cells = torch.cat([torch.cat([row, blank.expand(width + gap - len(row), -1, -1, -1)]) for row in rows])
     large = cells.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2).permute(0, 3, 1, 2)
     from torchvision.utils import make_grid
 
-    grid = make_grid(large, nrow=width, padding=max(2, zoom // 2), pad_value=255)
-    return Image.fromarray(grid.permute(1, 2, 0).numpy())
+    grid = make_grid(large, nrow=beside * (width + gap), padding=padding, pad_value=255)
+    page = Image.fromarray(grid.permute(1, 2, 0).numpy())
+    page.thumbnail((SIDE, SIDE))
+    return page
 
 
 def png(image: Image.Image) -> bytes:

@@ -163,7 +163,7 @@ def evaluate(folder: Folder,
     evaluations = workspace.evaluations(folder, network or [], protocol, split=split, seed=seed,  # type: ignore[arg-type]
                                         data_path=data_path)
     for evaluation in evaluations:
-        with console.progress("score", spec(evaluation.network)) as bar:
+        with console.progress("score", spec(evaluation.network)) as bar, _Interrupt(bar):
             sheet = workspace.score(folder, evaluation, trials=trials, full=full, snapshots=snapshots, out=out,
                                     progress=bar)
         console.show_sheet(sheet, auroc)
@@ -189,7 +189,9 @@ def plan(recipe: RecipeName, changes: Changes = None, trials: Annotated[int, typ
     from datastill.recipes import read_recipe
     from datastill.workspace import Workspace
     read, workspace = read_recipe(recipe, changes or []), Workspace(root, data_root, device)
-    console.show_plan(read, workspace.load(read.run.data), workspace.plan(read), trials, str(workspace.device))
+    with console.progress("plan", recipe) as bar:
+        found = workspace.plan(read, bar, lambda rough: console.say_rough(rough.distill, 2 * trials * rough.student))
+    console.show_plan(read, workspace.load(read.run.data), found, trials, str(workspace.device))
 
 
 @_command()
@@ -339,7 +341,9 @@ def study(name: Annotated[str, typer.Argument(metavar="STUDY", help="A study (`d
     read, title = load_study(name, edition)
     workspace = Workspace(root, data_root, device)
     if plan:
-        console.show_foreseen(workspace.foresee(read), jobs)
+        with console.progress("plan", title) as bar:
+            foreseen = workspace.foresee(read, bar, lambda rough: console.say_rough(rough.runs_and_students))
+        console.show_foreseen(foreseen, jobs)
         return
     with console.progress("study", title) as bar:
         results = workspace.study(read, title, jobs=jobs, progress=bar)
@@ -352,15 +356,8 @@ def list_(what: Annotated[str, typer.Argument(
         metavar="WHAT", help="methods, plugins, data, networks, pools, parametrizations, protocols, recipes or studies",
         autocompletion=lambda: [*_families(), "recipes", "studies"])]) -> None:
     """List the known methods, plugins, data, networks, pools, parametrizations, protocols, recipes or studies."""
-    from datastill import console
     from datastill.tables import nearest
-    if what == "recipes":
-        console.show_recipes()
-    elif what == "studies":
-        console.show_studies()
-    elif what in _families():
-        console.show_family(_families()[what])
-    else:
+    if not _show_list(what):
         raise InputError(f"cannot list {what!r}{nearest(what, [*_families(), 'recipes', 'studies'])}")
 
 
@@ -379,8 +376,12 @@ def show(name: Annotated[str, typer.Argument(
     members = [preset(family, known) for family in families.values() if ":" not in name and known in names(family)]
     if ":" in name:
         members = [(_outside(name), {})]
-    if name in ("run", "data", "optim"):
-        members = [(_parts()[name], {})]
+    if known in _parts():
+        members = [(_parts()[known], {})]
+    if name.endswith(".toml"):
+        texts = [recipe_path(name)]
+    if not members and not texts and _show_list(known):
+        return
     if not members and not texts:
         listed = [*_parts(), *recipe_names(), *study_names(), *(n for family in families.values() for n in names(family))]
         hint = nearest(name, listed) if difflib.get_close_matches(name, listed) else \
@@ -399,12 +400,13 @@ def export(folder: Folder, out: Annotated[Path, typer.Argument(metavar="OUT", he
     """Export a distilled set to an image folder (PNG by class, labels.csv) or to one .npz file."""
     from datastill.artifact import load
     from datastill.export import to_folder, to_npz
+    from datastill.tables import counted
     form = to or ("npz" if out.suffix == ".npz" else "images")
     if form not in ("images", "npz"):
         raise InputError(f"--to: expected images or npz, got {form!r}")
     distilled = load(folder)
     place = to_npz(distilled, out, force=force) if form == "npz" else to_folder(distilled, out)
-    _say(f"Exported {len(distilled)} images: {place}")
+    _say(f"Exported {counted(len(distilled), 'image')}: {place}")
 
 
 @_command()
@@ -412,7 +414,8 @@ def merge(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="
           out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the whole set.")]) -> None:
     """Merge a set that was distilled in parts, for example with shard=[0,2] and shard=[1,2]."""
     from datastill.shards import merge as put_together
-    _say(f"Merged {len(put_together(folders, out))} images: {out}")
+    from datastill.tables import counted
+    _say(f"Merged {counted(len(put_together(folders, out)), 'image')}: {out}")
 
 
 # --- helpers -----------------------------------------------------------------------------------------------------------
@@ -436,6 +439,25 @@ def _parts() -> dict[str, Any]:
     return {"run": Run, "data": Data, "optim": Optim}
 
 
+ALIASES = {"teachers": "pools", "students": "networks", "datasets": "data", "sources": "data", "plug-ins": "plugins"}
+
+
+def _show_list(what: str) -> bool:
+    """Show the list of this name, also in the singular or under another name; whether there is one."""
+    from datastill import console
+    wanted = {what, f"{what}s", f"{what[:-1]}ies"}
+    wanted |= {ALIASES.get(one, one) for one in wanted}
+    if "recipes" in wanted:
+        console.show_recipes()
+    elif "studies" in wanted:
+        console.show_studies()
+    elif found := [family for name, family in _families().items() if name in wanted]:
+        console.show_family(found[0])
+    else:
+        return False
+    return True
+
+
 def _outside(name: str) -> Any:
     """The class that ``package.module:Class`` names, of any family."""
     from datastill.description import Family
@@ -445,7 +467,7 @@ def _outside(name: str) -> Any:
 
 def _whole_numbers(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not all(part.isdigit() for part in parts):
+    if not all(part.isdecimal() for part in parts):
         raise InputError(f"--keep: expected iterations such as 100,1000, got {text!r}")
     return tuple(map(int, parts))
 
@@ -472,7 +494,7 @@ class _Interrupt:
         if self.bar.stop is not None:
             raise KeyboardInterrupt
         self.bar.stop = 128 + number
-        print("stopping after this iteration (press again to stop immediately)", file=sys.stderr)
+        print("stopping at the next opportunity (press again to stop immediately)", file=sys.stderr)
 
 
 class _Cautions(logging.Handler):

@@ -6,17 +6,21 @@ On a CPU none of these settings changes a bit. Elsewhere ``computing`` sets them
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from datastill.errors import RunError
 from datastill.late import torch
+from datastill.progress import log
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Precision = Literal["float32", "tf32", "bfloat16"]
+SLOWER, INSIST = 4.0, "DATASTILL_BFLOAT16"  # from this factor on float32 takes the place of bfloat16; unless this is set
 WITHOUT_FLOAT64 = ("mps",)  # kinds of devices
 
 
@@ -64,8 +68,41 @@ def _tf32() -> list[tuple[Any, str, tuple[Any, Any]]]:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """A context in which networks compute in bfloat16 if ``precision`` says so; their weights stay float32."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    """A context in which networks compute in bfloat16 if ``precision`` says so; their weights stay float32. On a CPU that is
+    much slower at bfloat16 they compute in float32 (``falls_back``)."""
+    asked = precision == "bfloat16" and not falls_back(device, precision)
+    return torch.autocast(device.type, torch.bfloat16) if asked else nullcontext()
+
+
+def falls_back(device: torch.device, precision: Precision) -> bool:
+    """Whether float32 takes the place of bfloat16: on a CPU without instructions for it, up to 60 times slower, unless the
+    environment variable DATASTILL_BFLOAT16 is set. Measured, and said in a warning, once in a process."""
+    return precision == "bfloat16" and device.type == "cpu" and not os.environ.get(INSIST) and _is_slow()
+
+
+@cache
+def _is_slow() -> bool:
+    factor = slowdown()
+    if factor > SLOWER:
+        log.warning("precision=bfloat16 is %.0f times slower than float32 on this processor, so float32 is used; to insist, "
+                    "set the environment variable %s=1", factor, INSIST)
+    return factor > SLOWER
+
+
+def slowdown() -> float:
+    """How many times longer a small convolution takes in bfloat16 than in float32 on this CPU."""
+    x, weight = torch.ones(8, 64, 16, 16), torch.ones(64, 64, 3, 3)
+
+    def seconds(dtype: torch.dtype) -> float:
+        inputs, taken = (x.to(dtype), weight.to(dtype)), []
+        for _ in range(4):
+            began = time.perf_counter()
+            torch.nn.functional.conv2d(*inputs, padding=1)
+            taken.append(time.perf_counter() - began)
+        return min(taken)
+
+    with torch.no_grad():
+        return seconds(torch.bfloat16) / seconds(torch.float32)
 
 
 def needs_deterministic(device: torch.device) -> bool:
@@ -76,11 +113,12 @@ def needs_deterministic(device: torch.device) -> bool:
 def facts(device: torch.device, precision: Precision, deterministic: bool = False) -> dict[str, Any]:
     """What a card records about how a set was computed; equal for equal settings on one machine."""
     versions: dict[str, Any] = {"torch": torch.__version__}
+    used = "float32 (bfloat16 is slower on this processor)" if falls_back(device, precision) else precision
     name = {}
     if device.type == "cuda":
         name = {"name": torch.cuda.get_device_name(device)}
         versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-    return {"device": device.type, **name, "precision": precision, "tf32": device.type == "cuda" and precision == "tf32",
+    return {"device": device.type, **name, "precision": used, "tf32": device.type == "cuda" and precision == "tf32",
             "deterministic": deterministic or device.type == "cpu", "versions": versions}
 
 

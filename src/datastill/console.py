@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Display
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from datastill.data import Images
 from datastill.description import Description, Family, load
@@ -23,7 +24,7 @@ from datastill.progress import Progress
 from datastill.registry import kind, names, preset, presets
 from datastill.scoring import guessing
 from datastill.statistics import statistics
-from datastill.tables import leaves
+from datastill.tables import counted, leaves
 
 out = Console(soft_wrap=False)
 err = Console(stderr=True)
@@ -85,10 +86,21 @@ def progress(name: str, what: str) -> Iterator[Bar]:
     if not err.is_terminal:
         yield Bar(None, None, name)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    counts = (column(table_column=Column(no_wrap=True))
+              for column in (MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn))
+    columns = (_Cut("{task.description}", table_column=Column()), BarColumn(), *counts,
+               _Cut("{task.fields[note]}", table_column=Column()))
     with Display(*columns, console=err, transient=True) as shown:
         yield Bar(shown, shown.add_task(f"{name} {escape(what)}", total=None, note=""), name)
+
+
+class _Cut(TextColumn):
+    """Text that is cut off where there is no room for it; then the numbers beside it keep theirs."""
+
+    def render(self, task: Any) -> Text:
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
 
 
 def duration(seconds: float) -> str:
@@ -110,7 +122,7 @@ def size(count: int) -> str:
 def show_sheet(sheet: Mapping[str, Any], auroc: bool = False) -> None:
     """The scores of one sheet as a table, with the paired gain and any flags; ``auroc``: and the area under the curve."""
     table = Table(title=f"{sheet['network']}, protocol {sheet['protocol']['kind']}, {sheet['split']} split "
-                        f"({sheet['images']} images), ipc {sheet['ipc']}", title_justify="left")
+                        f"({counted(sheet['images'], 'image')}), ipc {sheet['ipc']}", title_justify="left")
     table.add_column("trained on")
     more = ["AUROC %"] if auroc else []
     for column in ("accuracy %", "std", "balanced %", *more, "trials"):
@@ -147,8 +159,8 @@ def show_sheet(sheet: Mapping[str, Any], auroc: bool = False) -> None:
 def show_tried(tried: Sequence[Any], varied: Sequence[str], network: str, chance: float, images: int, what: str) -> None:
     """Protocols, their ``varied`` settings first, and how students did under them, the best first."""
     keys = list(dict.fromkeys(varied))
-    table = Table(title=f"{network} on random real images of {what}; validation accuracy on {images} images, chance "
-                        f"{100 * chance:.1f} %", title_justify="left")
+    table = Table(title=f"{network} on random real images of {what}; validation accuracy on {counted(images, 'image')}, "
+                        f"chance {100 * chance:.1f} %", title_justify="left")
     for key in keys:
         table.add_column(key)
     table.add_column("protocol", overflow="fold")
@@ -179,23 +191,32 @@ def per_class(images: Images) -> str:
     return f"{min(counts)} to {max(counts)}"
 
 
+def say_rough(distill: float, evaluate: float | None = None) -> None:
+    """The first estimate of a plan, while more is being measured."""
+    more = "" if evaluate is None else f" to distill, about {duration(evaluate)} to evaluate"
+    err.print(f"first estimate: about {duration(distill)}{more}, without missing teachers; measuring more", highlight=False,
+              soft_wrap=True)
+
+
 def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> None:
     """What will run, and what it is expected to take."""
-    run = recipe.run
+    run, roughly = recipe.run, " (rough: from a part of an iteration)" if plan.rough else ""
     plugins = ", ".join(f"{p.label or kind(p)} (weight {p.weight:g})" for p in run.plugins) or "none"
     protocol = recipe.protocol
     rows = [
         ("method", f"{spec(run.method)}"), ("plug-ins", plugins),
-        ("data", f"{run.data.name}: {len(splits.train)} training images {splits.train.shape}, "
-                 f"{len(splits.train.classes)} classes"),
+        ("data", f"{run.data.name}: {counted(len(splits.train), 'training image')} {splits.train.shape}, "
+                 f"{counted(len(splits.train.classes), 'class')}"),
         ("images per class", f"{per_class(splits.train)} for training, {per_class(splits.test)} for testing"),
-        ("network", spec(run.network)), ("result", f"{len(run.rows) * len(splits.train.classes)} images, {size(plan.disk)}"),
+        ("network", spec(run.network)), ("result", f"{counted(len(run.rows) * len(splits.train.classes), 'image')}, "
+                                             f"{size(plan.disk)}"),
         ("device", device),
-        ("distill", f"{plan.iterations} iterations x {duration(plan.per_iteration)} = {duration(plan.distill)}"),
+        ("distill", f"{counted(plan.iterations, 'iteration')} x {duration(plan.per_iteration)} = {duration(plan.distill)}"
+                    f"{roughly}"),
         *([("teachers", f"{duration(plan.teachers)} to train the missing ones")] if plan.teachers else []),
-        ("evaluate", f"{trials} trials x 2 (distilled, random real) x {duration(plan.student)} = "
+        ("evaluate", f"{counted(trials, 'trial')} x 2 (distilled, random real) x {duration(plan.student)} = "
                      f"{duration(2 * trials * plan.student)} with {spec(protocol)}"),
-        ("peak memory", size(plan.memory)),
+        ("peak memory", f"{'more than ' if plan.rough else ''}{size(plan.memory)}"),
         *([("by setting", ", ".join(f"{setting} {size(needed)}{'' if needed <= plan.limit else ' (does not fit here)'}"
                                   for setting, needed in plan.settings.items()))] if plan.settings else []),
         ("folder", run.label(splits.train)),
@@ -218,8 +239,8 @@ def show_teachers(teachers: Any) -> None:
 
 def show_diversity(found: Any, images: str) -> None:
     """How different the teachers of a pool are, in pairs."""
-    table = Table(title=f"{len(found.names)} teachers on {images} images. Above the diagonal: share predicted differently; "
-                        "below: linear CKA of features", title_justify="left")
+    table = Table(title=f"{counted(len(found.names), 'teacher')} on {images} images. Above the diagonal: share predicted "
+                        "differently; below: linear CKA of features", title_justify="left")
     for column in ("", "teacher", "accuracy %", *map(str, range(1, len(found.names) + 1))):
         table.add_column(column)
     for a, name in enumerate(found.names):
@@ -263,7 +284,7 @@ def show_foreseen(foreseen: Any, jobs: int) -> None:
     for recipe, arm, runs, missing, students, seconds in foreseen.arms:
         table.add_row(recipe, escape(arm), str(runs), str(missing), str(students), duration(seconds) if students else "-")
     out.print(table)
-    total = sum(seconds for *_, seconds in foreseen.arms)
+    total = foreseen.runs_and_students
     share = f" with {jobs} jobs, if the work divides evenly" if jobs > 1 else ""
     out.print(f"missing teachers: {duration(foreseen.teachers)}; missing runs and students: {duration(total)}; total "
               f"{duration((total + foreseen.teachers) / jobs)}{share}")

@@ -25,6 +25,7 @@ from datastill.parametrizations.pixels import Pixels
 from datastill.progress import Progress
 from datastill.registry import kind
 from datastill.rng import RNG
+from datastill.tables import counted
 from datastill.teachers import Context, Pool, Teachers
 from datastill.train import Examples, cross_entropy
 
@@ -262,6 +263,13 @@ class Method(Part):
         ``datastill plan`` reports which of them fit."""
         return {}
 
+    def rehearsal(self, task: Task, ipc: int) -> tuple[Method, Images, float]:
+        """A small part of an iteration, for the first estimate of ``datastill plan``: the method, the training images to try
+        it on, and how many times longer a whole iteration takes. By default it is tried on two of the classes."""
+        rows = torch.cat(task.real.of_class[:2]).sort().values
+        few = replace(task.real.subset(rows), classes=task.real.classes[:2])
+        return self, few, task.classes / 2
+
     def labeler(self, task: Task) -> Labeler | None:
         """For sets with soft labels: what labels random real images, so that both are compared under the same kind of
         labels. It only queries teachers that already exist."""
@@ -371,5 +379,6 @@ def check_ipc(real: Images, ipc: int, otherwise: str = "") -> None:
     """Check that every class has at least ``ipc`` images. Raises InputError; ``otherwise``: what else can be done."""
     smallest = min(range(len(real.classes)), key=lambda c: len(real.of_class[c]))
     if (there := len(real.of_class[smallest])) < ipc:
-        raise InputError(f"ipc {ipc} is more than the {there} training images of class {real.classes[smallest]!r}; "
-                         f"use ipc={there} or less{otherwise}")
+        advice = f"use ipc={there} or less{otherwise}" if there else "leave it out with data.classes, or add images of it"
+        raise InputError(f"ipc {ipc} is more than the {counted(there, 'training image')} of class "
+                         f"{real.classes[smallest]!r}; {advice}")

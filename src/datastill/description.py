@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator, model_validator
+from annotated_types import Le, Lt
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from datastill.errors import InputError
@@ -14,6 +16,7 @@ from datastill.foreign import guard, is_foreign, name_of, reading
 from datastill.registry import inside, members, preset
 from datastill.tables import NONE, nearest, parse_spec, today
 
+LARGEST = 10**9  # whole number, in a field that sets no limit of its own
 NOT_DECISIVE = "not decisive"  # metadata of a field that does not affect the result (such as a path): left out of the digest
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ class _OneLine(_Metaclass):
     """Makes a description built in Python fail like one read from a file: with a one-line InputError."""
 
     def __call__(cls, *arguments: Any, **settings: Any) -> Any:
+        if arguments:
+            raise InputError(_by_name(cls.__name__, list(vars(cls)["__pydantic_fields__"]), arguments))
         if not inspect.isabstract(cls):
             try:
                 return super().__call__(*arguments, **settings)
@@ -50,14 +55,22 @@ class Description(BaseModel, metaclass=_OneLine):
     field. ``bare`` names the field that a plain string sets.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True,
+                              coerce_numbers_to_str=True)
     version: ClassVar[int] = 1
     bare: ClassVar[str] = ""
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(tuple(sorted(value.items())) if isinstance(value, dict) else value
+                                   for _, value in self)))
 
     @model_validator(mode="wrap")
     @classmethod
     def _read_description(cls, value: Any, handler: Any) -> Any:
         base, given = value if isinstance(value, _Over) else (None, value)
+        member = isinstance(given, type) and issubclass(given, cls) and not inspect.isabstract(given)
+        if member or isinstance(given, Preset):
+            given = given()  # named without its brackets
         if isinstance(given, cls):
             return given
         try:
@@ -94,18 +107,33 @@ class Description(BaseModel, metaclass=_OneLine):
         for key, value in settings.items():
             if key not in cls.model_fields:
                 now = today(cls.__name__.lower(), key)
-                hint = f"; it is now called {now!r}" if now in cls.model_fields else nearest(key, cls.model_fields)
+                hint = f"; it is now called {now!r}" if now in cls.model_fields else ""
+                if inside := cls._keys_inside(key):
+                    hint += f"; did you mean {' or '.join(map(repr, inside))}?"
+                hint = hint or nearest(key, cls.model_fields)
                 raise PydanticCustomError("unknown_key", "{hint}", {"key": key, "hint": hint})
             usual = laid[key] if key in laid else cls.model_fields[key].get_default(call_default_factory=True)
             over = isinstance(usual, Description) and isinstance(value, (str, Mapping))
             laid[key] = _Over(usual, value) if over else value
         return laid
 
+    @classmethod
+    def _keys_inside(cls, key: str) -> list[str]:
+        """Where a setting of this name is, inside the fields."""
+        kinds = {name: (type(field.get_default(call_default_factory=True)), field.annotation)
+                 for name, field in cls.model_fields.items()}
+        return [f"{name}.{key}" for name, either in kinds.items() if any(
+            isinstance(kind, type) and issubclass(kind, Description) and key in kind.model_fields for kind in either)][:3]
+
     @field_validator("*", mode="wrap")
     @classmethod
-    def _read_field(cls, value: Any, handler: Any) -> Any:
-        """The value as given, or else what it may be short for: None for "none", a one-item list for a single value."""
+    def _read_field(cls, value: Any, handler: Any, info: ValidationInfo) -> Any:
+        """The value as given, or else what it may be short for: None for "none", a list for values with commas between, or
+        for a single value."""
+        value = str(value) if isinstance(value, os.PathLike) else value
         ways = [None, value] if isinstance(value, str) and value == NONE else [value]
+        if isinstance(value, str) and "," in value:
+            ways.append(tuple(part.strip() for part in value.split(",")))
         if isinstance(value, (str, int, float, Mapping)):
             ways.append((value,))
         failures = []
@@ -116,6 +144,8 @@ class Description(BaseModel, metaclass=_OneLine):
                 failures.append((_depth(error), way is value, error))
                 continue
             _refuse_true_as_number(value, found)
+            if not any(isinstance(one, (Le, Lt)) for one in cls.model_fields[info.field_name or ""].metadata):
+                _refuse_huge(found)
             return found
         raise max(failures, key=lambda failure: failure[:2])[2]
 
@@ -198,11 +228,21 @@ class Preset:
         with_ = f" With the settings {settings}." if settings else ""
         self.__doc__ = f"``{name}``.{with_} {inspect.getdoc(member)}"
 
-    def __call__(self, **settings: Any) -> Any:
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        if arguments:
+            raise InputError(_by_name(self.name, list(preset(self.family, self.name)[0].model_fields), arguments))
+        if "kind" in settings:
+            raise InputError(f"{self.name}: its kind is {preset(self.family, self.name)[0].__name__}, got kind="
+                             f"{settings['kind']!r}; leave kind out")
         return load(self.family, {"kind": self.name, **settings})
 
     def __repr__(self) -> str:
         return f"datastill preset {self.name}"
+
+
+def _by_name(what: str, fields: list[str], arguments: tuple[Any, ...]) -> str:
+    example = f", as in {fields[0]}={arguments[0]!r}" if fields else ""
+    return f"{what}: settings are given by name{example}; got {arguments[0]!r} without one"
 
 
 def _refuse_true_as_number(value: Any, found: Any) -> None:
@@ -211,6 +251,12 @@ def _refuse_true_as_number(value: Any, found: Any) -> None:
             _refuse_true_as_number(one, other)
     elif isinstance(value, bool) and isinstance(found, (int, float)) and not isinstance(found, bool):
         raise ValueError(f"expected a number, got {str(value).lower()}")
+
+
+def _refuse_huge(found: Any) -> None:
+    for one in found if isinstance(found, tuple) else (found,):
+        if isinstance(one, int) and abs(one) > LARGEST:
+            raise ValueError(f"expected at most {LARGEST}, got {one}")
 
 
 def load(cls: type[D], given: Any, path: str = "", base: Any = None) -> D:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,17 @@ class Distilled(Dataset[tuple[Any, Any]]):
     def __len__(self) -> int:
         return len(self.x)
 
+    def __repr__(self) -> str:
+        run = self.card.get("run", {}).get("method", {}).get("kind", "")
+        return f"<datastill.Distilled: {len(self)} images {tuple(self.x.shape[1:])} of {len(self.classes)} classes, " \
+               f"{self.card['labels']} labels{run and f', by {run}'}>"
+
     def __getitem__(self, index: int) -> tuple[Any, Any]:
+        try:
+            index = operator.index(index)
+        except TypeError:
+            raise TypeError(f"expected the number of one image, got {index!r}; several are in x, y and batch(rows), or use "
+                            "torch.utils.data.Subset") from None
         x, y = self.x[index], self.y[index]
         return x if self.transform is None else self.transform(x), int(y.argmax()) if self.card["labels"] == "hard" else y
 

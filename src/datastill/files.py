@@ -27,7 +27,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101  mkstemp makes files private
         os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None  # that of a full disk has no name
         with contextlib.suppress(OSError):
             os.unlink(temporary)  # noqa: PTH108
         raise

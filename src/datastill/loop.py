@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from datastill.synthetic import SyntheticSet
 
+OWN = {"method", "iteration", "loss", "time"}  # names in a log line that are not a plug-in's or a method's
 MEASURE = 100  # iterations between measurements of gradient norms, each a backward pass per term
 SMALLEST_LR = 1e-6  # a learned learning rate is projected to at least this after each update
 # Beyond these a set is ruined, far beyond what any run that learns something reaches.
@@ -94,7 +95,7 @@ class Loop:
     def _apply(self, step: Step, rng: RNG, measure: bool) -> dict[str, float]:
         losses = {"method": step.loss}
         for name, plugin in self.plugins.items():
-            if plugin.weight > 0:
+            if self._counts(plugin, measure):
                 losses[name] = self._term(name, step, rng("plugin", name), measure)
         shares: dict[str, float] = {}
         if measure:
@@ -110,6 +111,9 @@ class Loop:
         line = dict(zip(losses, values, strict=True))
         self._see_finite(line)
         self._see_effect(line, losses, step)
+        if twice := sorted({*step.log} & {*self.plugins, *OWN}):
+            raise InputError(f"{kind(self.method)} logs {twice[0]!r}, the name of a plug-in or of the log's own; give the "
+                             "plug-in another label, or the log another key")
         line |= {**step.log, "method": line["method"] if step.value is None else step.value, **shares, "loss": whole}
         if step.apply and self.optimizer is not None:
             self._update(total, losses)
@@ -138,6 +142,11 @@ class Loop:
             if name != "method" and step.batch.x.requires_grad and not loss.requires_grad and line[name]:
                 raise InputError(f"plug-in {name}: {kind(self.plugins[name])}.loss returned a number that does not depend "
                                  "on the images; expected one computed from step.batch.x, without detach() or no_grad()")
+
+    def _counts(self, plugin: Plugin, measure: bool) -> bool:
+        """Whether a plug-in is asked: it has a weight now, or its gradient is measured for later."""
+        now = plugin.factor(self.iteration, self.method.iterations) > 0 or (measure and plugin.balance == "gradient")
+        return plugin.weight > 0 and now
 
     def _warn(self, caution: str) -> None:
         """Show a warning, once per run."""

@@ -7,8 +7,10 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from datastill.arguments import checked
 from datastill.core import Task
 from datastill.data import Data, Images, Splits
+from datastill.description import load as describe
 from datastill.errors import InputError
 from datastill.executors import Executor, InProcess, Processes
 from datastill.late import torch
@@ -26,6 +28,7 @@ class Place:
     is no such device. A process that receives a place creates its own once and keeps it.
     """
 
+    @checked
     def __init__(self, root: Path | str = "outputs", data_root: Path | str = "data",
                  device: torch.device | str | None = None) -> None:
         self.root, self.data_root, self.asked = Path(root), Path(data_root), device
@@ -58,6 +61,7 @@ class Place:
 
     def load(self, data: Data) -> Splits:
         """The splits of a dataset, on the CPU; the last two datasets are cached as they were loaded. Raises InputError."""
+        data = describe(Data, data)
         if data not in self._loaded:
             while len(self._loaded) >= KEPT:
                 del self._loaded[next(iter(self._loaded))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,19 +16,22 @@ from datastill.errors import Stopped
 from datastill.late import torch
 from datastill.loop import MEASURE, Loop
 from datastill.nets import Architecture, fresh
+from datastill.previous import Previous
 from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.run import Run, check_protocol, check_run
 from datastill.running import begin, read_start
-from datastill.train import Fixed
+from datastill.train import Fixed, extrapolated
 
 LONGEST = 8.0  # maximum seconds spent on each part, beyond its first repetitions
+AFFORDABLE = 20.0  # maximum seconds of an iteration that is tried as a whole
 
 
 @dataclass(frozen=True)
 class Plan:
     """Estimated costs. Seconds for one iteration, for the whole distillation and for one student; peak memory and size of
-    the finished set in bytes. On a GPU ``memory`` is the GPU's, else that of the whole process."""
+    the finished set in bytes. On a GPU ``memory`` is the GPU's, else that of the whole process. ``rough``: extrapolated from
+    a small part of an iteration, which needs less memory than a whole one."""
 
     iterations: int
     per_iteration: float
@@ -39,6 +42,7 @@ class Plan:
     teachers: float = 0.0  # seconds to train the missing ones
     settings: Mapping[str, int] = field(default_factory=dict)  # bytes that settings of the method need beyond the rest
     limit: int = 0  # bytes that they may use on this device
+    rough: bool = False
 
 
 class _Silent(Progress):
@@ -51,57 +55,75 @@ class _Silent(Progress):
 class _Clock(_Silent):
     """Records when each epoch of a dry run ended, and ends the run when that is enough for an estimate."""
 
-    def __init__(self) -> None:
-        self.began, self.marks, self.total = time.perf_counter(), list[float](), 1
+    def __init__(self, longest: float) -> None:
+        self.longest, self.began, self.marks, self.total = longest, time.perf_counter(), list[float](), 1
 
     def tell(self, done: int, of: int, note: str = "") -> None:
         self.total = of
         self.marks.append(time.perf_counter())
-        if done >= 5 and self.marks[-1] - self.began > LONGEST / 2:
+        if done >= 3 and self.marks[-1] - self.began > self.longest:
             raise Stopped
 
 
 def plan(run: Run, images: Images, protocol: Protocol, network: Architecture, *, root: Path | str = "outputs",
-         data_root: Path | str = "data") -> Plan:
-    """Start a run on these training images, run some iterations and some epochs of a student, and extrapolate.
+         data_root: Path | str = "data", progress: Progress = Progress(),
+         first: Callable[[Plan], None] = lambda plan: None) -> Plan:
+    """Start a run on these training images, try a part of an iteration and some epochs of a student, and extrapolate; then
+    from whole iterations, unless a single one would take too long. Raises InputError as distill does.
 
-    Raises InputError as distill does.
+    first: is given the rough estimate, which does not count teachers, as soon as there is one.
     """
+    progress.tell(0, 4, "checking")
     task = check_run(run, images, root=root, data_root=data_root)
     check_protocol(run, protocol)
-    teachers = sum(pool.seconds(task.context) for pool in run.pools())
+    context = task.context
     task = replace(task, dry_run=True, progress=_Silent())  # untrained networks take the place of teachers
     if task.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(task.device)
+    progress.tell(1, 4, "a part of an iteration")
+    method, part, longer = run.method.rehearsal(task, len(run.rows))
+    start, measured, plain, disk = _try(run.model_copy(update={"method": method}), replace(task, real=part), quick=True)
+    progress.tell(2, 4, "a student")
+    student = student_seconds(run, task, protocol, network)
+    count, limit = run.method.iterations, int(memory.SHARE * memory.total(task.device))
+    rough = Plan(count, plain * longer, (start + count * plain) * longer, student, memory.peak(task.device),
+                 disk * task.classes // len(part.classes), 0.0, run.method.memory(task, len(run.rows)), limit, rough=True)
+    first(rough)
+    progress.tell(3, 4, "teachers, whole iterations")
+    rough = replace(rough, teachers=sum(pool.seconds(context) for pool in run.pools()))
+    if max(start, measured) * longer > AFFORDABLE:
+        return rough
+    start, measured, plain, disk = _try(run, task, read_start(run, task))
+    every = -(-count // MEASURE)
+    total = start + plain * (count - every) + measured * every
+    return replace(rough, per_iteration=plain, distill=total, memory=memory.peak(task.device), disk=disk, rough=False)
+
+
+def _try(run: Run, task: Task, previous: Previous | None = None, quick: bool = False) -> tuple[float, float, float, int]:
+    """Seconds to start a run, of an iteration that measures gradient shares, and of a plain one; bytes of the set."""
     began = time.perf_counter()
     with computing(task.device, run.precision, run.deterministic):
-        loop = begin(run, task, read_start(run, task))
+        loop = begin(run, task, previous)
         start = time.perf_counter() - began  # choosing real images may be all the work there is
         disk = sum(t.numel() * t.element_size() for t in tensors_of(loop.result()).values())
-        measured, plain = _try_iterations(loop)
-    lr = None if loop.synthetic.lr is None else float(loop.synthetic.lr.detach())
-    ipc = task.decoded(len(run.rows)) // task.classes
-    student = _try_student(task, protocol.for_network(network).for_set(lr), network, ipc)
-    every = -(-run.method.iterations // MEASURE)
-    total = start + plain * (run.method.iterations - every) + measured * every
-    return Plan(run.method.iterations, plain, total, student, memory.peak(task.device), disk, teachers,
-                run.method.memory(task, len(run.rows)), int(memory.SHARE * memory.total(task.device)))
+        return start, *_try_iterations(loop, quick), disk
 
 
-def _try_iterations(loop: Loop) -> tuple[float, float]:
+def _try_iterations(loop: Loop, quick: bool) -> tuple[float, float]:
     """Seconds of an iteration that measures gradient shares, and of a plain one (the median of several)."""
     if not loop.method.iterations:
         return 0.0, 0.0
     warm = _timed(loop)  # allocations, lazy initialization
-    if warm > LONGEST:
+    if warm > LONGEST / 2:
         return warm, warm  # an iteration takes so long that the first one is enough
     loop.iteration = 0
-    measured = _timed(loop)
+    measured = 0.0 if quick else _timed(loop)
     plain: list[float] = []
-    while len(plain) < 2 or (sum(plain) < LONGEST and len(plain) < 30):
+    while len(plain) < 2 - quick or (sum(plain) < LONGEST / (8 if quick else 1) and len(plain) < 30):
         loop.iteration = min(1, loop.method.iterations - 1)
         plain.append(_timed(loop))
-    return measured, sorted(plain)[len(plain) // 2]
+    middle = sorted(plain)[len(plain) // 2]
+    return measured or middle, middle
 
 
 def _timed(loop: Loop) -> float:
@@ -110,13 +132,19 @@ def _timed(loop: Loop) -> float:
     return time.perf_counter() - began
 
 
-def _try_student(task: Task, protocol: Protocol, network: Architecture, ipc: int) -> float:
-    """Seconds to train one student on a set of this size, without scoring it."""
-    examples = Fixed(task.random_real(ipc, RNG("plan")))
-    net = fresh(network, task.real.shape, task.classes, RNG("plan", "network"), task.device)
-    clock = _Clock()
-    try:
-        protocol.train(net, examples, RNG("plan", "train"), clock)
-    except Stopped:
-        return (clock.marks[-1] - clock.marks[1]) / (len(clock.marks) - 2) * clock.total
-    return time.perf_counter() - clock.began
+def student_seconds(run: Run, task: Task, protocol: Protocol, network: Architecture) -> float:
+    """Seconds to train one student on a set of this run's size, without scoring it."""
+    lr = 1.0 if run.method.has_learned_lr else None
+    protocol, images = protocol.for_network(network).for_set(lr), task.decoded(len(run.rows))
+
+    def train(count: int) -> float:
+        examples = Fixed(task.real.batch(torch.arange(count) % len(task.real)))
+        net = fresh(network, task.real.shape, task.classes, RNG("plan", "network"), task.device)
+        clock = _Clock(LONGEST / (2 if count == images else 16))
+        try:
+            protocol.train(net, examples, RNG("plan", "train"), clock)
+        except Stopped:
+            return (clock.marks[-1] - clock.marks[1]) / (len(clock.marks) - 2) * clock.total
+        return time.perf_counter() - clock.began
+
+    return extrapolated(train, images, LONGEST)

@@ -40,6 +40,10 @@ def find(family: Any, name: str) -> Any:
 def preset(family: Any, name: str) -> tuple[Any, dict[str, Any]]:
     """The member ``find`` returns, and the settings that a name from the literature stands for: ``dsa`` is gradient matching
     with augmentation. Raises InputError like ``find``."""
+    if not isinstance(family, type) or not hasattr(family, "home"):
+        raise InputError(f"expected a family, such as datastill.Method, got {family!r}")
+    if not isinstance(name, str):
+        raise InputError(f"expected the name of a {_noun(family)}, got {name!r}")
     if ":" in name:
         return _outside(family, name), {}
     if (member := inside(family, name)) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from datastill.errors import InputError
 from datastill.late import torch
 
 if TYPE_CHECKING:
@@ -29,7 +31,10 @@ class RNG:
     path: tuple[int | str, ...]
 
     def __init__(self, *path: int | str) -> None:
-        object.__setattr__(self, "path", tuple(p if isinstance(p, str) else int(p) for p in path))
+        try:
+            object.__setattr__(self, "path", tuple(p if isinstance(p, str) else operator.index(p) for p in path))
+        except TypeError:
+            raise InputError(f"a stream is named by whole numbers and text, got {', '.join(map(repr, path))}") from None
 
     def __call__(self, *names: int | str) -> RNG:
         return RNG(*self.path, *names)

@@ -14,7 +14,7 @@ from datastill.data import Data, Images
 from datastill.description import NOT_DECISIVE, Description, load
 from datastill.digest import digest
 from datastill.errors import InputError
-from datastill.loop import check_codec, check_optim
+from datastill.loop import OWN, check_codec, check_optim
 from datastill.nets import Architecture, check_network
 from datastill.nets.convnet import ConvNet
 from datastill.parametrization import Parametrization
@@ -23,7 +23,7 @@ from datastill.previous import origin
 from datastill.progress import Progress
 from datastill.registry import find, kind, members
 from datastill.rng import RNG
-from datastill.tables import read_toml
+from datastill.tables import counted, read_toml
 from datastill.teachers import Pool
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 BESIDE = ("protocol", "published", "started_from")  # what run.toml stores beside the run
 PARAMETRIZATION = "parametrization"
-RESERVED = {"method", "iteration", "loss", "time", PARAMETRIZATION}  # names the log and the card use themselves
+RESERVED = {*OWN, PARAMETRIZATION}  # names the log and the card use themselves
 
 
 class Run(Description):
@@ -72,7 +72,8 @@ class Run(Description):
         if not 0 <= number < of:
             raise ValueError(f"shard: expected [i, n] with i of 0 to n - 1, got {list(self.shard)}")
         if of > self.ipc:
-            raise ValueError(f"shard: {of} parts of {self.ipc} images per class; use {self.ipc} parts or fewer")
+            raise ValueError(f"shard: {of} parts of {counted(self.ipc, 'image')} per class; use {counted(self.ipc, 'part')} "
+                             "or fewer")
         return self
 
     @model_validator(mode="after")
@@ -134,9 +135,10 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
     smallest = min(range(task.classes), key=lambda c: len(real.of_class[c]))
     there, ipc = len(real.of_class[smallest]), len(run.rows)
     if (own := len(real.of_class[smallest][number::of])) < (1 if run.with_replacement else ipc):
-        advice = f"use ipc={there // of * of} or less" if there >= of else f"use {there} parts or fewer"
-        raise InputError(f"shard {number} of {of} needs {ipc} images per class, but starts from only {own} of the {there} "
-                         f"training images of class {real.classes[smallest]!r} (one in {of}); {advice}")
+        advice = f"use ipc={most} or less" if (most := there // of * of) else f"use at most {counted(there, 'part')}"
+        raise InputError(f"shard {number} of {of} needs {counted(ipc, 'image')} per class, but starts from only {own} of "
+                         f"the {counted(there, 'training image')} of class {real.classes[smallest]!r} (one in {of}); "
+                         f"{advice}")
     _check_needs(run)
     run.parametrization.check(task, ipc)
     check_network(run.network, real.shape, task.classes, real.device)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datastill import artifact, checkpoint
+from datastill.arguments import checked
 from datastill.compute import computing, facts
 from datastill.core import Labeler, Method, Task
 from datastill.data import Data, Images
 from datastill.data.given import Given
-from datastill.description import Preset, load
+from datastill.description import load
 from datastill.digest import dump, to_sealed_toml
 from datastill.errors import InputError, RunError, Stopped
 from datastill.files import reason, write_atomically
@@ -25,7 +26,7 @@ from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.run import BESIDE, PARAMETRIZATION, Run, asked, check_run, label
 from datastill.store import Entry
-from datastill.tables import read_toml, read_versioned
+from datastill.tables import counted, read_toml, read_versioned
 
 if TYPE_CHECKING:
     from datastill.distilled import Distilled
@@ -73,6 +74,7 @@ def read_start(run: Run, task: Task) -> Previous | None:
     return None if run.start_from is None else read_previous(Path(run.start_from), run.method, task, run.rows.start)
 
 
+@checked
 def distill(run: Run | Method | str, images: Any, out: Path | str | None = None, *, root: Path | str = "outputs",
             data_root: Path | str = "data", every: float = 30.0, keep: Collection[int] = (),
             about: Mapping[str, Any] | None = None, progress: Progress | None = None, wait: bool = False,
@@ -100,8 +102,11 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
     """
     progress, images = progress or Progress(), Images.from_dataset(images)
     run = _described(run, images, settings)
+    if beyond := [number for number in keep if number > run.method.iterations]:
+        raise InputError(f"keep: {beyond[0]} is more than the {counted(run.method.iterations, 'iteration')} of the run")
     folder = Path(root) / "runs" / run.label(images, data_root) if out is None else Path(out)
     task = check_run(run, images, root=root, data_root=data_root, progress=progress.part(0, 1, "preparing"))
+    see_apart(folder, run, Path(data_root))
     _see_foreign(folder)
     about = {**(about or {}), **_started_from(run, folder)}
     previous = None if _is_under_way(folder) else read_start(run, task)
@@ -140,7 +145,7 @@ def _described(run: Run | Method | str, images: Images, settings: Mapping[str, A
     if twice := {"method", "data"} & set(settings):
         raise InputError(f"{min(twice)} is given twice: the method is the first argument, the data are those of the images")
     if not isinstance(run, Run):
-        return load(Run, {"data": data, **settings, "method": run() if isinstance(run, Preset) else run})
+        return load(Run, {"data": data, **settings, "method": run})
     if settings:
         raise InputError(f"{next(iter(settings))} is given along with a Run; set it in the Run, or give a method instead")
     return run if run.data == images.origin else run.model_copy(update={"data": data})
@@ -163,6 +168,15 @@ def _started_from(run: Run, folder: Path) -> dict[str, Any]:
 def _shown(run: Run) -> dict[str, Any]:
     """The run as in the card: without the path of the set it starts from, which ``started_from`` identifies by content."""
     return dump(run if run.start_from is None else run.model_copy(update={"start_from": None}))
+
+
+def see_apart(folder: Path, run: Run, data_root: Path) -> None:
+    """Reject a folder inside that of the run's images, where it would become a class of the next run."""
+    whole, path = folder.resolve(), run.data.path
+    for place in (data_root / path, Path.cwd() / path) if path and kind(run.data.source) == "folder" else ():
+        if place.is_dir() and place.resolve() in (whole, *whole.parents):
+            raise InputError(f"{folder} is inside the images of the run ({place}), and would become one of their classes; "
+                             "choose another --out")
 
 
 def _see_foreign(folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datastill import artifact
+from datastill.arguments import checked
 from datastill.core import Protocol
 from datastill.data import Data, Images
 from datastill.data.given import Given
@@ -17,7 +18,7 @@ from datastill.errors import InputError
 from datastill.nets import Architecture
 from datastill.progress import Progress
 from datastill.protocols.dc import DC
-from datastill.scoring import Evaluation, Split, check_counts, check_held_out, check_student, images_like
+from datastill.scoring import Evaluation, Split, check_held_out, check_student, images_like
 from datastill.statistics import average, statistics
 from datastill.workspace import Workspace
 
@@ -71,6 +72,7 @@ class Scores:
         return statistics([average(trial) for trial in zip(*gains, strict=False)])
 
 
+@checked
 def score(folder: Path | str | Distilled, images: Any, *, train: Any = None,
           networks: Sequence[Architecture | str] | Architecture | str = (), protocol: Protocol | str | None = None,
           trials: int = 5, split: Split = "test", seed: int = 0, full: bool = False, root: Path | str = "outputs",
@@ -86,16 +88,15 @@ def score(folder: Path | str | Distilled, images: Any, *, train: Any = None,
     Raises InputError before anything is trained: no distilled set, images of other classes or another shape, the training
     images themselves, other training images.
     """
-    check_counts(trials, seed)
-    folder = _folder(folder)
+    folder = Path(folder)  # type: ignore[arg-type]
     card = artifact.read_card(folder)
     real = _training_images(card, train, folder, data_root)
     seen = images_like(images, real)
     how = load(Protocol, protocol or card.get("protocol", DC()))  # type: ignore[type-abstract]
-    networks = [networks] if isinstance(networks, (Architecture, str)) else networks
-    if not isinstance(networks, (list, tuple)):
-        raise InputError(f"networks: expected kinds of students, such as ['convnet', 'mlp'], got {networks!r}")
-    kinds = [load(Architecture, one) for one in networks or [card["run"]["network"]]]  # type: ignore[type-abstract]
+    named: Any = networks if isinstance(networks, (list, tuple)) else [networks]
+    if wrong := [one for one in named if not isinstance(one, (Architecture, str, Mapping))]:
+        raise InputError(f"networks: expected kinds of students, such as ['convnet', 'mlp'], got {wrong[0]!r}")
+    kinds = [load(Architecture, one) for one in named or [card["run"]["network"]]]  # type: ignore[type-abstract]
     for kind in kinds:
         check_student(kind, seen)
     check_held_out(real, seen)
@@ -106,15 +107,6 @@ def score(folder: Path | str | Distilled, images: Any, *, train: Any = None,
                                 progress=progress.part(number, len(kinds)))
         found[sheet["network"]] = sheet
     return Scores(found)
-
-
-def _folder(given: Any) -> Path:
-    """The folder of a set, given as such or as the set. Raises InputError."""
-    folder = getattr(given, "folder", given)
-    if not isinstance(folder, (str, Path)):
-        raise InputError(f"folder: expected the folder of a distilled set, or a set that was loaded from its folder, got "
-                         f"{type(given).__name__}")
-    return Path(folder)
 
 
 def _training_images(card: Mapping[str, Any], train: Any, folder: Path, data_root: Path | str) -> Images:

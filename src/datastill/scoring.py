@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from datastill import artifact
+from datastill.arguments import checked
 from datastill.core import Protocol
 from datastill.data import Batch, Images, Lazy
 from datastill.description import Description, load
@@ -77,6 +78,7 @@ class Evaluation:
         return self.protocol.for_network(self.network).for_set(lr)
 
 
+@checked
 def evaluate(synthetic: Any, protocol: Protocol | str, images: Any, *,
              network: Architecture | str = ConvNet(), trials: int = 5, seed: int = 0) -> list[Score]:
     """Train ``trials`` fresh students on the set by the protocol and measure each on ``images`` (report which split it is).
@@ -85,7 +87,6 @@ def evaluate(synthetic: Any, protocol: Protocol | str, images: Any, *,
     is then normalized like the set. Students of trial t start from the same weights whatever they are trained on, so that
     scores of different sets are paired. Raises InputError: the set and the images differ in classes, normalization or shape.
     """
-    check_counts(trials, seed)
     protocol, network = load(Protocol, protocol), load(Architecture, network)  # type: ignore[type-abstract]
     if isinstance(synthetic, (str, Path)):
         synthetic = artifact.load(synthetic)
@@ -97,14 +98,6 @@ def evaluate(synthetic: Any, protocol: Protocol | str, images: Any, *,
     check_alike(examples, images)
     check_student(network, images)
     return [student(examples, protocol, network, images, trial, seed) for trial in range(trials)]
-
-
-def check_counts(trials: Any, seed: Any) -> None:
-    """Check the number of trials and the seed of a scoring. Raises InputError."""
-    for name, value, least in (("trials", trials, 1), ("seed", seed, 0)):
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or not least <= value < 2**63:
-            raise InputError(f"{name}: expected {'' if whole else 'a whole number of '}{least} or more, got {value!r}")
 
 
 def images_like(images: Any, like: Any) -> Images:

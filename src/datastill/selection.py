@@ -14,6 +14,7 @@ from datastill.scoring import Evaluation
 from datastill.sheets import SCORES, describe, place_of, read
 from datastill.statistics import average
 from datastill.store import write_record
+from datastill.tables import counted
 from datastill.trials import own_trials
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ def check_snapshots(folder: Path) -> dict[int, Path]:
     """The snapshots of a set by iteration, if there are enough to choose from and all are sound. Raises InputError."""
     paths = artifact.snapshots(folder)
     if len(paths) < 3:
-        raise InputError(f"{folder} has {len(paths)} snapshots, too few to select the best from; they are saved during "
-                         "distillation, so distill again into another folder, for example with --keep 500,1000,1500")
+        raise InputError(f"{folder} has {counted(len(paths), 'snapshot')}, too few to select the best from; they are saved "
+                         "during distillation, so distill again into another folder, for example with --keep 500,1000,1500")
     card = artifact.read_card(folder)
     for path in paths.values():
         artifact.read_snapshot(path, card)

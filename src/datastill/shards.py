@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datastill import artifact
+from datastill.arguments import checked
 from datastill.data.domain import Domain
 from datastill.description import Description, load
 from datastill.digest import digest, to_sealed_toml
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 ABOUT = ("recipe", "protocol", "started_from", "data", "prepared")  # what the merged card takes from those of the parts
 
 
+@checked
 def merge(folders: Sequence[Path | str], out: Path | str) -> SyntheticSet:
     """Merge the finished shards of one run: every class with the images of shard 0, then 1, ...
 

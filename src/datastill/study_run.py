@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -18,7 +18,7 @@ from datastill.files import make_folder, write_json
 from datastill.late import torch
 from datastill.nets import Architecture
 from datastill.place import Place, images_of
-from datastill.plan import plan
+from datastill.plan import Plan, plan, student_seconds
 from datastill.progress import Progress
 from datastill.run import Run, check_protocol, check_run
 from datastill.running import distill, labeler
@@ -96,33 +96,86 @@ class Foreseen(NamedTuple):
     teachers: float
 
 
-def foresee(study: Study, place: Place) -> Foreseen:
-    """Try one run of every arm that is not finished; nothing is written. Raises InputError like ``run_study``."""
+    @property
+    def runs_and_students(self) -> float:
+        """Seconds of the missing runs and students."""
+        return sum(seconds for *_, seconds in self.arms)
+
+
+class _Missing(NamedTuple):
+    """What an arm lacks: the number of runs, and that of students of each kind."""
+
+    recipe: str
+    arm: str
+    cells: list[Cell]
+    runs: int
+    students: list[int]
+
+    def row(self, distill: float, students: Sequence[float]) -> tuple[str, str, int, int, int, float]:
+        """Its row, from the seconds of a run and of a student of each kind."""
+        scoring = sum(2 * count * one for count, one in zip(self.students, students, strict=True))
+        return self.recipe, self.arm, len(self.cells), self.runs, sum(self.students), self.runs * distill + scoring
+
+
+def foresee(study: Study, place: Place, progress: Progress = Progress(),
+            first: Callable[[Foreseen], None] = lambda foreseen: None) -> Foreseen:
+    """Try one run of every arm that is not finished; nothing is written. Raises InputError like ``run_study``.
+
+    first: is given a rough estimate as soon as there is one, as if every arm took as long as the first and without teachers.
+    """
     found = cells(study)
+    progress.tell(0, 1, "check")
     check_study(study, found, place)
-    arms = []
-    training: dict[Path, float] = {}
-    for recipe, arm in dict.fromkeys((cell.recipe, cell.arm) for cell in found):
-        own = [cell for cell in found if (cell.recipe, cell.arm) == (recipe, arm)]
-        there = [cell for cell in own if (place.run_folder(cell.read.run) / artifact.CARD).exists()]
-        missing = len(own) - len(there)
-        kinds = study.students or (own[0].read.run.network,)
-        wanted = [missing * study.trials + sum(_unscored(study, place, cell, one) for cell in there) for one in kinds]
-        run, protocol = own[0].read.run, own[0].read.protocol
-        context = place.context(run.data)
-        for pool in (*run.pools(), *([study.judges] if study.judges else [])):
-            members = product(range(len(pool.networks)), range(pool.size))
-            for member, where in zip(members, pool.places(context), strict=False):
-                if where not in training:
-                    training[where] = pool.alone(*member).seconds(context)
-        seconds = 0.0
-        if any(wanted):
-            plans = [plan(run, context.real, protocol, student, root=place.root, data_root=place.data_root)
-                     for student in kinds]
-            scoring = sum(2 * count * one.student for count, one in zip(wanted, plans, strict=True))
-            seconds = missing * plans[0].distill + scoring
-        arms.append((recipe, arm, len(own), missing, sum(wanted), seconds))
-    return Foreseen(arms, sum(training.values()))
+    lacking = [_missing(study, place, [cell for cell in found if (cell.recipe, cell.arm) == arm])
+               for arm in dict.fromkeys((cell.recipe, cell.arm) for cell in found)]
+    todo, said = [one for one in lacking if any(one.students)], False
+
+    def say(rough: Plan) -> None:
+        nonlocal said
+        if not said:
+            said = True
+            first(Foreseen([one.row(rough.distill, [rough.student] * len(one.students)) for one in lacking], 0.0))
+
+    arms = list[tuple[str, str, int, int, int, float]]()
+    for one in lacking:
+        part = progress.part(len(arms), len(lacking), f"{one.recipe} {one.arm}")
+        arms.append(_foresee(study, place, one, part, say) if one in todo else one.row(0.0, [0.0] * len(one.students)))
+    progress.tell(len(lacking), len(lacking), "teachers")
+    return Foreseen(arms, _teachers(study, place, found))
+
+
+def _missing(study: Study, place: Place, own: list[Cell]) -> _Missing:
+    there = [cell for cell in own if (place.run_folder(cell.read.run) / artifact.CARD).exists()]
+    missing = len(own) - len(there)
+    students = [missing * study.trials + sum(_unscored(study, place, cell, one) for cell in there)
+                for one in _kinds(study, own[0])]
+    return _Missing(own[0].recipe, own[0].arm, own, missing, students)
+
+
+def _kinds(study: Study, cell: Cell) -> tuple[Architecture, ...]:
+    """The kinds of students of a run."""
+    return study.students or (cell.read.run.network,)
+
+
+def _foresee(study: Study, place: Place, one: _Missing, progress: Progress,
+             first: Callable[[Plan], None]) -> tuple[str, str, int, int, int, float]:
+    run, protocol = one.cells[0].read.run, one.cells[0].read.protocol
+    kind, *others = _kinds(study, one.cells[0])
+    task = place.task(run)
+    tried = plan(run, task.real, protocol, kind, root=place.root, data_root=place.data_root, progress=progress, first=first)
+    return one.row(tried.distill, [tried.student, *(student_seconds(run, task, protocol, other) for other in others)])
+
+
+def _teachers(study: Study, place: Place, found: Sequence[Cell]) -> float:
+    """Seconds to train the missing teachers."""
+    seconds: dict[Path, float] = {}
+    for pool, cell in pools(study, found):
+        context = place.context(cell.read.run.data)
+        members = product(range(len(pool.networks)), range(pool.size))
+        for member, where in zip(members, pool.places(context), strict=False):
+            if where not in seconds:
+                seconds[where] = pool.alone(*member).seconds(context)
+    return sum(seconds.values())
 
 
 def _unscored(study: Study, place: Place, cell: Cell, student: Architecture) -> int:

@@ -13,13 +13,16 @@ from datastill.errors import InputError
 from datastill.files import checksum
 
 SCHEMA = 2  # of the TOML form; increased when an old file would be read wrongly
+MANY = 25  # names, of which an error line shows only some
 NONE = "none"  # how a table writes None
-RENAMED = {"initialisations": "count", "optimiser": "optimizer"}  # since schema 1, wherever they occur
+RENAMED = {"initialisations": "count", "initializations": "count", "optimiser": "optimizer"}  # since schema 1
 RENAMED_IN = {("data", "name"): "source", ("optim", "lr"): "inner_lr"}  # in this table only
 
 
 def parse_spec(text: str) -> dict[str, Any]:
     """``"convnet:width=32,norm=batch"`` -> ``{"kind": "convnet", "width": 32, "norm": "batch"}``."""
+    if not text.strip() or text.endswith(":"):
+        raise InputError(f"expected a name, or name:option=value, got {text!r}")
     head, separator, tail = text.rpartition(":")
     if not separator or "=" not in tail:
         return {"kind": text}
@@ -84,10 +87,19 @@ def leaves(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """End of an error line: the nearest known names, or all of them if none is near."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; known: {', '.join(known) or 'none'}"
+    """End of an error line: the nearest known names; if none is near, all of them, or the nearest five of many."""
+    written = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), written, n=3, cutoff=0.6)
+    if near:
+        return f"; did you mean {' or '.join(repr(written[one]) for one in near)}?"
+    few = written if len(written) <= MANY else difflib.get_close_matches(name.lower(), written, n=5, cutoff=0.0)
+    more = f", and {len(written) - len(few)} more" if len(few) < len(written) else ""
+    return f"; known: {', '.join(written[one] for one in few) or 'none'}{more}"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 image``, ``2 images``, ``2 classes``."""
+    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def today(table: str, key: str) -> str | None:

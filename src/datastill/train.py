@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -242,6 +243,18 @@ class Training:
         self.epoch = state["epoch"]
         self.network.load_state_dict(state["network"])
         self.updates.load_state_dict(state["updates"])
+
+
+def extrapolated(measure: Callable[[int], float], images: int, longest: float, first: int = 16) -> float:
+    """The seconds that ``measure(images)`` would give, which grow with the number of images: from ever more of them, until
+    the next try would take more than ``longest`` seconds."""
+    tried = min(first, images)
+    while True:
+        began = time.perf_counter()
+        seconds = measure(tried)
+        if tried == images or 4 * (time.perf_counter() - began) > longest:
+            return seconds * images / tried
+        tried = min(4 * tried, images)
 
 
 def fit(network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG, *,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datastill.artifact import TENSORS
+from datastill.compute import falls_back
 from datastill.core import Labeler, Task
 from datastill.data import Batch
 from datastill.digest import digest
@@ -97,9 +98,11 @@ def _of(subject: Subject, sheet: Sheet, labeler: Labeler | None) -> Sheet:
 
 
 def _measured_on(evaluation: Evaluation) -> dict[str, Any]:
-    """What a score file records about the images it was measured on."""
+    """What a score file records about the images it was measured on, and if students were not trained in the protocol's
+    precision."""
+    fallen = falls_back(evaluation.images.device, evaluation.protocol.precision)
     return {"images": len(evaluation.images), "scored": evaluation.images.fingerprint, "chance": evaluation.chance,
-            "largest": list(evaluation.largest)}
+            "largest": list(evaluation.largest), **({"computed": "float32"} if fallen else {})}
 
 
 def _students(subject: Subject, examples: Callable[[int], Any], sheet: Sheet, evaluation: Evaluation, count: int,

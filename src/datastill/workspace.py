@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from datastill.arguments import checked
 from datastill.artifact import CARD, load
 from datastill.core import Protocol
 from datastill.data import Data, Splits
@@ -21,11 +22,12 @@ from datastill.progress import Progress
 from datastill.protocols.dc import DC
 from datastill.recipes import Recipe, read_recipe
 from datastill.run import Run, check_protocol, read_run
-from datastill.running import distill, labeler
+from datastill.running import distill, labeler, see_apart
 from datastill.scoring import Evaluation, Split, check_student
 from datastill.selection import check_snapshots, select
 from datastill.study import Study
 from datastill.study_run import Foreseen, foresee, run_study
+from datastill.tables import counted
 from datastill.teachers import Pool, Teachers
 from datastill.trials import score
 from datastill.tuning import Tried, check_tuning, tune
@@ -48,6 +50,7 @@ class Workspace(Place):
         super().__init__(root, data_root, device)
         self.device  # noqa: B018 - fails at once if there is none
 
+    @checked
     def check_recipe(self, recipe: Recipe | Run | str, folder: Path | None = None, keep: Collection[int] = ()) -> Path:
         """Check that ``distill`` can start. Returns the folder of the run; raises InputError."""
         read = _recipe(recipe)
@@ -58,15 +61,17 @@ class Workspace(Place):
     def _folder(self, read: Recipe, folder: Path | None, keep: Collection[int]) -> Path:
         """The folder of a run, if it can contain these snapshots."""
         if beyond := [number for number in keep if number > read.run.method.iterations]:
-            raise InputError(f"--keep {beyond[0]}: the run has {read.run.method.iterations} iterations")
+            raise InputError(f"--keep {beyond[0]}: the run has {counted(read.run.method.iterations, 'iteration')}")
         check_protocol(read.run, read.protocol)
         folder = folder or self.run_folder(read.run)
+        see_apart(folder, read.run, self.data_root)
         if (folder / CARD).exists() and (lacking := [
                 number for number in keep if not (folder / "snapshots" / f"{number:06d}.safetensors").exists()]):
             raise InputError(f"{folder} is finished and has no snapshot of iteration {lacking[0]}; distill into another "
                              "--out to get it")
         return folder
 
+    @checked
     def distill(self, recipe: Recipe | Run | str, folder: Path | None = None, *, every: float = 30.0,
                 keep: Collection[int] = (), progress: Progress | None = None) -> Path:
         """Distill a recipe, by name or already read, or a run of your own. Returns the folder, by default
@@ -77,10 +82,12 @@ class Workspace(Place):
                 every=every, keep=keep, about=None if isinstance(recipe, Run) else read.about(), progress=progress)
         return folder
 
+    @checked
     def teach(self, pool: Pool, data: Data, *, jobs: int = 1, retrain: bool = False,
               progress: Progress = Progress()) -> Teachers:
         """Train the teachers of a pool for runs on this data, ``jobs`` at a time; with ``retrain``, damaged ones again.
         Returns them. Raises InputError, RunError."""
+        pool, data = describe(Pool, pool), describe(Data, data)  # type: ignore[type-abstract]
         context = self.context(data)
         if retrain:
             pool.mend(context)
@@ -88,6 +95,7 @@ class Workspace(Place):
         self.make_teachers(pool, data, self.executor(jobs), progress)
         return Teachers(pool, context)
 
+    @checked
     def evaluations(self, folder: Path, networks: Sequence[Architecture | str] = (),
                     protocol: Protocol | str | None = None, *, split: Split = "test", seed: int = 0,
                     data_path: Path | str | None = None) -> list[Evaluation]:
@@ -121,6 +129,7 @@ class Workspace(Place):
                              f"(fingerprint {splits.train.fingerprint}, expected {wanted}); give those with --data-path")
         return splits
 
+    @checked
     def score(self, folder: Path, evaluation: Evaluation | None = None, *, trials: int = 5, full: bool = False,
               snapshots: bool = False, out: Path | None = None, progress: Progress = Progress()) -> dict[str, Any]:
         """Score a distilled set beside random real images and chance. Returns its sheet (see ``trials.score``).
@@ -145,45 +154,55 @@ class Workspace(Place):
             sheet["selected"] = select(folder, distilled, evaluation, scores=out, trials=trials, progress=progress)
         return sheet
 
-    def plan(self, recipe: Recipe | Run | str) -> Plan:
-        """What distilling a recipe, and a student on the result, will take. Nothing is written; raises InputError."""
+    def plan(self, recipe: Recipe | Run | str, progress: Progress = Progress(),
+             first: Callable[[Plan], None] = lambda plan: None) -> Plan:
+        """What distilling a recipe, and a student on the result, will take; ``first`` is given a rough estimate early.
+        Nothing is written; raises InputError."""
         read = _recipe(recipe)
         return try_out(read.run, self.load(read.run.data).train.to(self.device), read.protocol, read.run.network,
-                       root=self.root, data_root=self.data_root)
+                       root=self.root, data_root=self.data_root, progress=progress, first=first)
 
     def tuning_splits(self, data: Data, networks: Sequence[Architecture], ipc: int) -> Splits:
         """The splits on which kinds of students are tuned, a tenth of the training images held out unless the data has
         validation images. Raises InputError if one of them cannot be tuned."""
+        data = describe(Data, data)
         splits = self.load(data)
         if splits.validation is None:
             splits = self.load(data.model_copy(update={"validation": 0.1}))
         assert splits.validation is not None
         splits = splits._replace(train=splits.train.to(self.device), validation=splits.validation.to(self.device))
         for network in networks:
-            check_tuning(network, splits, ipc)
+            check_tuning(describe(Architecture, network), splits, ipc)  # type: ignore[type-abstract]
         return splits
 
+    @checked
     def tune(self, protocols: Sequence[Protocol], network: Architecture, data: Data, ipc: int, *, trials: int = 3,
              seed: int = 0, progress: Progress = Progress()) -> list[Tried]:
         """Try protocols on random real images, measured on validation images; the best comes first (see ``tuning.tune``)."""
+        protocols = [describe(Protocol, one) for one in protocols]  # type: ignore[type-abstract]
+        network = describe(Architecture, network)  # type: ignore[type-abstract]
         return tune(protocols, network, self.tuning_splits(data, [network], ipc), ipc, baselines=self.baselines,
                     trials=trials, seed=seed, progress=progress)
 
-    def foresee(self, study: Study) -> Foreseen:
-        """What is missing of a study and how long that takes. Nothing is written; raises InputError."""
-        return foresee(study, self)
+    def foresee(self, study: Study, progress: Progress = Progress(),
+                first: Callable[[Foreseen], None] = lambda foreseen: None) -> Foreseen:
+        """What is missing of a study and how long that takes; ``first`` is given a rough estimate early. Nothing is
+        written; raises InputError."""
+        return foresee(_study(study), self, progress, first)
 
+    @checked
     def study(self, study: Study, name: str, *, jobs: int = 1, progress: Progress = Progress()) -> dict[str, Any]:
         """Carry out a study, ``jobs`` runs at a time; its results (also returned) and its page are written to
         ``root/studies/NAME``. Raises InputError before any work, RunError."""
         from datastill.report.study import check_folder, write
         folder = self.study_folder(name)
         check_folder(folder)
-        results = run_study(study, self, folder, executor=self.executor(jobs), progress=progress)
+        results = run_study(_study(study), self, folder, executor=self.executor(jobs), progress=progress)
         write(results, folder)
         return results
 
     @staticmethod
+    @checked
     def report(folders: Sequence[Path], out: Path | None = None, *, scores: Path | None = None, force: bool = False) -> Path:
         """One page about finished runs, by default ``report.html``, in the folder of a single run. scores: folder of their
         score sheets, if not beside each set. ``force`` replaces a file that is no such page. Raises InputError."""
@@ -192,8 +211,17 @@ class Workspace(Place):
         return report(folders, out, scores=scores, force=force)
 
 
+def _study(what: Any) -> Study:
+    if not isinstance(what, Study):
+        raise InputError(f"expected a Study, as datastill.studies.load_study(name)[0] gives it, got {what!r}")
+    return what
+
+
 def _recipe(what: Recipe | Run | str) -> Recipe:
     """A recipe by name, or the unnamed recipe of a run."""
     if isinstance(what, Run):
         return Recipe(name="", run=what)
+    if not isinstance(what, (str, Recipe)):
+        raise InputError("expected the name of a recipe or a Run, as in Run(method=DM(), data=Data(source='cifar10')), got "
+                         f"{what!r}")
     return read_recipe(what) if isinstance(what, str) else what

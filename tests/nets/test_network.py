@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from datastill.data import Images
 from datastill.description import load
-from datastill.nets import Architecture, Network, as_function, chunk_size, couples_samples, fresh, network
+from datastill.nets import Architecture, Network, as_function, check_network, chunk_size, couples_samples, fresh, network
 from datastill.registry import find, names
 from datastill.rng import RNG
 from kit import Counting, input_error
@@ -272,3 +272,11 @@ def test_what_was_sent_in_one_piece_is_what_it_was() -> None:
     changed = {key for key, value in moved.state_dict().items() if not torch.equal(value, before[key])}
     assert "mask" not in changed
     assert {"0.weight", "1.num_batches_tracked", "2.bias"} <= changed
+
+
+@pytest.mark.parametrize("given", ["vit:depth=100,width=16384", "mlp:width=16384", "convnet:width=16384,depth=3"])
+def test_weights_that_do_not_fit_are_refused_before_they_are_created(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network.memory, "total", lambda device: 2**28)
+    with input_error(f"network {given.partition(':')[0]}", "for its weights alone", "choose a smaller one"):
+        check_network(load(Architecture, given), (3, 32, 32), 10, torch.device("cpu"))  # type: ignore[type-abstract]
+    check_network(load(Architecture, "convnet"), (3, 32, 32), 10, torch.device("cpu"))  # type: ignore[type-abstract]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -19,6 +20,7 @@ from datastill.digest import dump
 from datastill.errors import InputError
 from datastill.protocols.dc import DC
 from datastill.report import report, words
+from datastill.report.page import collect
 from datastill.rng import RNG
 from datastill.scoring import Evaluation
 from datastill.store import write_record
@@ -298,3 +300,21 @@ def test_teachers_and_the_paired_gain_of_plugins(tmp_path: Path) -> None:
     assert "clom (weight 3)" in both
     assert "3 students of one seed" in both
     assert "Teachers" not in report([tmp_path / "plain"], tmp_path / "two.html").read_text()
+
+
+def test_commands_name_the_folder_from_here(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent.parent)
+    place = f"{folder.parent.name}/{folder.name}"
+    assert collect(folder, "f0").commands[-1].startswith(f"datastill evaluate {shlex.quote(place)}")
+    assert f"datastill.load({place!r})" in collect(folder, "f0").python
+    monkeypatch.chdir(tmp_path.root)  # the folders above it are no one's business
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert collect(folder, "f0").commands[-1].startswith(f"datastill evaluate {shlex.quote(folder.name)}")
+
+
+def test_on_a_narrow_screen_every_score_has_its_heading(folder: Path, tmp_path: Path) -> None:
+    text = report([folder], tmp_path / "page.html").read_text(encoding="utf-8")
+    table = text[text.index('<table class="scores">'):text.index("</table>")]
+    assert table.count("<td") == table.count("data-label=") > 6
+    assert re.search(r"@media screen and \(max-width: 44rem\) \{[^@]*\.scores td::before \{ content: attr\(data-label\)", text)

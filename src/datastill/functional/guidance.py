@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from datastill.functional.chunks import of_features, sum_over
+from datastill.functional.distances import check_probabilities
 from datastill.late import F, torch
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def cclom(teacher: Any, x: Tensor, y: Tensor, real: Tensor, real_y: Tensor) -> T
     >>> cclom(flat, x, y, x, y)
     tensor(0.)
     """
+    check_probabilities(y, len(x))
+    check_probabilities(real_y, len(real))
     with torch.no_grad():
         directions = F.normalize(teacher.embed(real), dim=1)
     sums, counts = real_y.T @ directions, real_y.sum(0)
@@ -58,6 +61,8 @@ def class_distance_share(features: Tensor, y: Tensor, real: Tensor, real_y: Tens
     >>> class_distance_share(torch.eye(2), torch.eye(2), torch.eye(2), torch.eye(2))
     tensor(0.)
     """
+    check_probabilities(y, len(features))
+    check_probabilities(real_y, len(real))
     directions = F.normalize(real, dim=1)
     return share_of_sums(features, y, real_y.T @ directions, real_y.sum(0))
 

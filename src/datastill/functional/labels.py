@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from datastill.errors import InputError
 from datastill.late import torch
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ def mean_of_right(logits: Tensor, targets: Tensor) -> Tensor:
     >>> mean_of_right(torch.tensor([[[4.0, 0.0]], [[0.0, 2.0]]]), torch.tensor([0]))
     tensor([[4., 0.]])
     """
+    if logits.dim() != 3 or targets.shape != logits.shape[1:2]:
+        raise InputError(f"mean_of_right: expected logits (E, N, K) and class indices (N,), got {tuple(logits.shape)} and "
+                         f"{tuple(targets.shape)}")
     right = (logits.argmax(2) == targets).to(logits.dtype)
     nobody = right.sum(0) == 0
     right = right + nobody

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from datastill.errors import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -11,10 +13,13 @@ if TYPE_CHECKING:
 def total_variation(x: Tensor) -> Tensor:
     """Anisotropic total variation (Rudin, Osher & Fatemi 1992) per pixel and image; x (B, C, H, W), non-negative scalar.
 
-    Mean over images of the mean absolute difference of neighboring pixels, vertical plus horizontal.
+    Mean over images of the mean absolute difference of neighboring pixels, vertical plus horizontal; 0 along a side of one
+    pixel.
 
     >>> import torch
     >>> total_variation(torch.arange(4.0).view(1, 1, 2, 2))
     tensor(3.)
     """
-    return x.diff(dim=2).abs().mean() + x.diff(dim=3).abs().mean()
+    if x.dim() != 4:
+        raise InputError(f"total_variation: expected images (B, C, H, W), got a tensor of shape {tuple(x.shape)}")
+    return sum((x.diff(dim=dim).abs().mean() for dim in (2, 3) if x.shape[dim] > 1), start=0.0 * x.sum())

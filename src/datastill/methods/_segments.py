@@ -29,9 +29,9 @@ class Segments(Method):
     """
 
     pool: Pool = Experts(snapshots=())
-    expert_epochs: int = Field(default=2, ge=1)
-    min_start: int = Field(default=0, ge=0)
-    max_start: int = Field(default=20, ge=1)
+    expert_epochs: int = Field(default=2, ge=1, le=10**4)
+    min_start: int = Field(default=0, ge=0, le=10**4)
+    max_start: int = Field(default=20, ge=1, le=10**4)
     first_start: int = Field(default=0, ge=0)
     expand: int = Field(default=0, ge=0)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from datastill.core import Method, Step, Task, filled
+from datastill.data import Images
 from datastill.functional.coresets import herding, k_center
 from datastill.late import nn, no_grad, torch
 from datastill.rng import RNG
@@ -31,7 +32,7 @@ class Coreset(Method):
     presets: ClassVar[dict[str, dict[str, Any]]] = {name: {"choose": name} for name in ("random", "herding", "k_center")}
 
     choose: Literal["random", "herding", "k_center"] = "random"
-    epochs: int = Field(default=20, ge=1)
+    epochs: int = Field(default=20, ge=1, le=10**6)
     iterations: int = Field(default=0, ge=0, le=0)
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
@@ -44,6 +45,12 @@ class Coreset(Method):
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         yield from ()
+
+    def rehearsal(self, task: Task, ipc: int) -> tuple[Method, Images, float]:
+        if self.choose == "random":
+            return self, task.real, 1.0
+        some = task.part(0, max(1, min(map(len, task.real.of_class)) // max(ipc, 100))).real
+        return self.model_copy(update={"epochs": 1}), some, self.epochs * len(task.real) / len(some)
 
     def _trained(self, task: Task, rng: RNG) -> nn.Module:
         net = task.fresh(rng("network"))

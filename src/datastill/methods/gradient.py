@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from datastill.core import Group, Method, Optim, Step, Task
-from datastill.data import Batch
+from datastill.data import Batch, Images
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import GradientMetric, gradient_distance, gradient_norm
 from datastill.late import F, nn, torch
@@ -49,8 +49,8 @@ class GradientMatching(Method):
 
     iterations: int = Field(default=1000, ge=0, le=10**9)
     batch_real: int = Field(default=256, ge=1)
-    outer: int = Field(default=0, ge=0)
-    inner: int = Field(default=0, ge=0)
+    outer: int = Field(default=0, ge=0, le=10**5)
+    inner: int = Field(default=0, ge=0, le=10**5)
     metric: GradientMetric = "layerwise"
     augment: Strategy = "none"
     init: Literal["noise", "real"] = "noise"
@@ -72,6 +72,12 @@ class GradientMatching(Method):
             yield self._match(net, synthetic, task, rng("outer", number), together)
             if number < outer - 1:
                 self._train(net, synthetic, inner, rng("inner", number))
+
+    def rehearsal(self, task: Task, ipc: int) -> tuple[Method, Images, float]:
+        _, few, longer = super().rehearsal(task, ipc)
+        outer, inner = self.loops(ipc)
+        steps = min(outer, 2)  # with the training between them
+        return self.model_copy(update={"outer": steps, "inner": inner}), few, longer * outer / steps
 
     def loops(self, ipc: int) -> tuple[int, int]:
         """(outer steps, inner epochs) for this many stored images per class."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from datastill import memory
-from datastill.core import Group, Labeler, Optim, Step, Task
-from datastill.data import Batch
+from datastill.core import Group, Labeler, Method, Optim, Step, Task
+from datastill.data import Batch, Images
 from datastill.description import NOT_DECISIVE
 from datastill.errors import InputError, RunError
 from datastill.functional.augment import STRATEGY, Strategy, augment_images
@@ -57,7 +57,7 @@ class TrajectoryMatching(Segments):
     provides = frozenset({"gradient_norms"})
 
     iterations: int = Field(default=5000, ge=0, le=10**9)
-    steps: int = Field(default=30, ge=1)
+    steps: int = Field(default=30, ge=1, le=10**5)
     batch_syn: int = Field(default=0, ge=0)
     augment: Strategy = STRATEGY
     lr_net: float = Field(default=0.01, gt=0.0)
@@ -67,7 +67,7 @@ class TrajectoryMatching(Segments):
     threshold: float | None = Field(default=None, gt=0.0)
     keep_every: Annotated[int, NOT_DECISIVE] = Field(default=1, ge=1)
     offload: Annotated[bool, NOT_DECISIVE] = False
-    redraws: Annotated[int, NOT_DECISIVE] = Field(default=5, ge=0)
+    redraws: Annotated[int, NOT_DECISIVE] = Field(default=5, ge=0, le=1000)
     optim: Optim = Optim(images=Group(lr=100.0, momentum=0.5), inner_lr=Group(lr=1e-5, momentum=0.5))
 
     def check(self, task: Task, ipc: int) -> None:
@@ -91,6 +91,10 @@ class TrajectoryMatching(Segments):
         kept = 0 if self.offload and task.device.type != "cpu" else -(-self.steps // self.keep_every)
         inner = self._augmented(RNG("memory"))
         return unroll_memory(task, inner, self.batch_syn or task.decoded(ipc), self.steps, kept + self.keep_every)
+
+    def rehearsal(self, task: Task, ipc: int) -> tuple[Method, Images, float]:
+        few = min(self.steps, 2)
+        return self.model_copy(update={"steps": few}), task.real, self.steps / few
 
     @property
     def has_learned_lr(self) -> bool:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
 
+from datastill import memory
 from datastill.compute import send
 from datastill.description import Family
 from datastill.digest import digest, spec
@@ -92,6 +93,7 @@ def guard_network(network: nn.Module, who: str, cls: type) -> None:
 def check_network(architecture: Architecture, shape: Shape, classes: int, device: torch.device) -> None:
     """Check that a network can be trained on such images: it gives one finite number per class for each of two images, with
     gradients. Raises InputError."""
+    _check_weights(architecture, shape, classes, device)
     who, rng = f"network {spec(architecture)}", RNG("check")
     network = fresh(architecture, shape, classes, rng, device)
     if not any(parameter.requires_grad for parameter in network.parameters()):
@@ -111,6 +113,17 @@ def check_network(architecture: Architecture, shape: Shape, classes: int, device
             logits.sum().backward()
     if device.type != "meta" and not bool(torch.isfinite(logits).all()):
         raise InputError(f"{who} gives outputs that are not finite for random images of shape {shape}")
+
+
+def _check_weights(architecture: Architecture, shape: Shape, classes: int, device: torch.device) -> None:
+    """Check, without creating it, that a network of any width fits the memory of a device. Raises InputError."""
+    if not type(architecture).__module__.startswith(Architecture.home) or not hasattr(architecture, "width"):
+        return  # others need not support being built without memory
+    with torch.device("meta"):
+        needed = sum(one.nbytes for one in architecture.build(shape, classes).parameters())
+    if needed > memory.SHARE * memory.total(device):
+        raise InputError(f"network {spec(architecture)} needs {needed / 2**30:.0f} GiB for its weights alone, "
+                         f"{memory.total(device) / 2**30:.0f} GiB are there; choose a smaller one")
 
 
 ALIGNMENT = 256  # bytes, as in GPU allocators

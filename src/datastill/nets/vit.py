@@ -26,9 +26,9 @@ class ViT(Architecture):
     """
 
     width: int = Field(default=192, ge=1, le=16384)
-    depth: int = Field(default=6, ge=1)
-    heads: int = Field(default=0, ge=0)
-    patch: int = Field(default=0, ge=0)
+    depth: int = Field(default=6, ge=1, le=100)
+    heads: int = Field(default=0, ge=0, le=16384)
+    patch: int = Field(default=0, ge=0, le=4096)
     pooling: Pooling = "class"
 
     @model_validator(mode="after")

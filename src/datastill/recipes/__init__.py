@@ -83,9 +83,12 @@ def read_recipe(name: str, assignments: Iterable[str] = (), changes: Mapping[str
     for key in ("digest", "started_from"):
         table.pop(key, None)  # a run.toml is a recipe too
     assignments = list(assignments)
+    keys = [*(changes or {}), *(one.partition("=")[0].strip() for one in assignments)]
+    if any(key.partition(".")[0] == "published" for key in keys):
+        raise InputError("published: what a paper reports belongs to the recipe as written and cannot be changed; write a "
+                         "recipe of your own")
     table = override(changed(table, changes or {}), assignments)
     beside = {key: table.pop(key) for key in ("protocol", "published") if key in table}
-    keys = [*(changes or {}), *(one.partition("=")[0].strip() for one in assignments)]
     if "published" in beside and any(key != "seed" for key in keys):
         del beside["published"]  # the number belongs to the recipe as written
     run = load(Run, table)

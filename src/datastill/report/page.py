@@ -48,9 +48,9 @@ class Section:
 def report(folders: Sequence[Path], out: Path, *, scores: Path | None = None, force: bool = False) -> Path:
     """Write one self-contained HTML page about finished runs to ``out``, atomically, and return ``out``.
 
-    The page depends on the folders only. It shows only the last part of their paths, so that it can be shared. An
-    earlier page is replaced; any other file only with ``force``, and never one of a distilled set. ``scores``: folder of the
-    score sheets, by default ``scores`` beside each set.
+    The page depends on the folders only. It shows their paths from the working folder on, or only the last part, so that it
+    can be shared. An earlier page is replaced; any other file only with ``force``, and never one of a distilled set.
+    ``scores``: folder of the score sheets, by default ``scores`` beside each set.
 
     Raises InputError: no folder, one without a finished artifact, a damaged file in it, a place that cannot be written.
     """
@@ -82,7 +82,7 @@ def render(sections: Sequence[Section]) -> str:
 def collect(folder: Path, key: str, scores: Path | None = None) -> Section:
     """Read everything about one run. Raises InputError if it is unfinished or damaged."""
     distilled = artifact.load(folder)
-    card, name = distilled.card, folder.resolve().name
+    card, name, place = distilled.card, folder.resolve().name, _place(folder)
     run = settings.read(Run, card["run"])
     with _expecting(scores or folder / score_sheets.SCORES):
         sheets = score_sheets.read_sheets(folder, scores)
@@ -97,8 +97,14 @@ def collect(folder: Path, key: str, scores: Path | None = None) -> Section:
         shown = pictures.pictures(distilled, pictures.read_start(folder, card), *shares)
     groups = settings.groups_of_table(card["run"]) if run is None else settings.groups(run)
     return Section(name, title(card), card, _columns(card, run), best, sheets, rows, shown, curves, gradients, groups,
-                   run is not None, facts, reproduce.commands(name, card, run, sheets),
-                   reproduce.python(name, distilled))
+                   run is not None, facts, reproduce.commands(place, card, run, sheets),
+                   reproduce.python(place, distilled))
+
+
+def _place(folder: Path) -> str:
+    """The folder as commands name it: relative to the working folder, or its last part if it is elsewhere."""
+    whole, here = folder.resolve(), Path.cwd().resolve()
+    return str(whole.relative_to(here)) if here in whole.parents else whole.name
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from datastill.store import CARD, Entry, locked
 from datastill.teachers._lesson import STATE, Lesson, Trainer
 from datastill.teachers._snapshots import SNAPSHOTS, Rows, read_into
 from datastill.teachers.pool import Context, Pool, Teacher, Trajectory, frozen
-from datastill.train import Examples, Training, accuracies, augmented
+from datastill.train import Examples, Training, accuracies, augmented, extrapolated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -258,6 +258,7 @@ def _loaded(data: Data, root: Path) -> Images:
     return data.load(root).train
 
 
+LONGEST = 8.0  # seconds, about, that an estimate takes at most
 _SECONDS: dict[Any, float] = {}  # by fingerprint, because a cache must not keep images alive
 
 
@@ -270,13 +271,17 @@ def _epoch_seconds(pool: Trained, images: Images, device: torch.device) -> float
 
 
 def _measured(pool: Trained, images: Images, device: torch.device) -> float:
-    part = images.subset(torch.arange(min(len(images), 4 * pool.batch_size))).to(device)
-    net = fresh(pool.networks[0], images.shape, len(pool.outputs(images)), RNG("rehearsal"), device)
-    training = pool.model_copy(update={"epochs": 2, "lr": 0.0}).training(net, part, RNG("rehearsal"))
-    training.advance()
-    began = time.perf_counter()
-    training.advance()
-    return (time.perf_counter() - began) * len(images) / len(part)
+    def train(count: int) -> float:
+        part = images.subset(torch.arange(count)).to(device)
+        net = fresh(pool.networks[0], images.shape, len(pool.outputs(images)), RNG("rehearsal"), device)
+        training = pool.model_copy(update={"epochs": 2, "lr": 0.0}).training(net, part, RNG("rehearsal"))
+        training.advance()
+        began = time.perf_counter()
+        training.advance()
+        return time.perf_counter() - began
+
+    enough = min(len(images), 4 * pool.batch_size)
+    return extrapolated(train, enough, LONGEST) * len(images) / enough
 
 
 def _apart(images: Images, share: float) -> tuple[Images, Images | None]:

@@ -285,6 +285,10 @@ class Teachers:
         self._loaded: dict[tuple[int, int], Teacher] = {}
         self._trajectories: dict[int, Trajectory] = {}
 
+    def __repr__(self) -> str:
+        networks = ", ".join(map(spec, self.pool.networks))
+        return f"<datastill.Teachers: {len(self)} of kind {kind(self.pool)}: {networks}>"
+
     def __len__(self) -> int:
         return len(self._members)
 

@@ -1,0 +1,99 @@
+"""What public functions are given from Python: paths, numbers and progress, checked by the parameter's name."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import math
+import operator
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from datastill.errors import InputError
+from datastill.progress import Progress
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, with its arguments checked where their names are in ``CHECKS``: text is accepted as a path. A wrong one
+    raises InputError with one line."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        bound = signature.bind(*arguments, **named)
+        for name, value in bound.arguments.items():
+            if name in CHECKS and value is not signature.parameters[name].default:
+                bound.arguments[name] = CHECKS[name](name, value)
+        return function(*bound.args, **bound.kwargs)
+    return call
+
+
+def _path(name: str, value: Any) -> Path:
+    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
+        raise InputError(f"{name}: expected a path, got {value!r}")
+    if "\0" in os.fspath(value):
+        raise InputError(f"{name}: a path cannot hold a null character")
+    return Path(value)
+
+
+def _set_folder(name: str, value: Any) -> Path:
+    """The folder of a set, given as such or as the set that was loaded from it."""
+    return _path(name, value.folder if isinstance(getattr(value, "folder", None), Path) else value)
+
+
+def _paths(name: str, value: Any) -> tuple[Path, ...]:
+    if isinstance(value, (str, os.PathLike)):
+        return (_path(name, value),)
+    if not isinstance(value, Iterable):
+        raise InputError(f"{name}: expected a list of paths, got {value!r}")
+    return tuple(_path(name, one) for one in value)
+
+
+def _whole(name: str, value: Any, least: int = 0, most: int = 2**63 - 1) -> int:
+    try:
+        found = operator.index(value)
+    except TypeError:
+        found = least - 1
+    if not least <= found <= most or isinstance(value, bool):
+        raise InputError(f"{name}: expected a whole number, {least} or more, got {value!r}")
+    return found
+
+
+def _iterations(name: str, value: Any) -> tuple[int, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InputError(f"{name}: expected a list of iterations, such as [100, 1000], got {value!r}")
+    return tuple(_whole(name, one) for one in value)
+
+
+def _seconds(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise InputError(f"{name}: expected a number of seconds, 0 or more, got {value!r}")
+    return float(value)
+
+
+def _table(name: str, value: Any) -> Mapping[str, Any]:
+    try:
+        if not isinstance(value, Mapping):
+            raise TypeError
+        json.dumps(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name}: expected a dict of plain values, which a card can record, got {value!r}") from None
+    return value
+
+
+def _progress(name: str, value: Any) -> Progress:
+    if not isinstance(value, Progress):
+        raise InputError(f"{name}: expected an object of a subclass of datastill.Progress, got {value!r}")
+    return value
+
+
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "out": _path, "folder": _set_folder, "root": _path, "data_root": _path, "folders": _paths, "keep": _iterations,
+    "every": _seconds, "about": _table, "progress": _progress, "seed": _whole,
+    **dict.fromkeys(("trials", "jobs", "ipc"), functools.partial(_whole, least=1))}
