@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datastill.data import Data, Images, folder
+from datastill.data import Data, Images, _reader
 from datastill.data._fit import Fit, square
 from datastill.rng import RNG
 from kit import input_error
@@ -331,7 +331,7 @@ def test_a_damaged_image_is_named(tree: Tree, tmp_path: Path, damage: Callable[[
 @pytest.fixture
 def small_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No split fits in memory; the cache folder."""
-    monkeypatch.setattr(folder, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(_reader, "MEMORY_LIMIT", 0)
     monkeypatch.setenv("DATASTILL_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
