@@ -160,8 +160,8 @@ def decode(path: Path, change: Callable[[Image.Image], Image.Image]) -> np.ndarr
     """One image, (H, W, C), upright as its EXIF data say; of several frames the first. ``change`` converts it to gray or RGB
     and resizes it. Raises InputError."""
     try:
-        # from a stream: of a path, Pillow 13 maps a gray TIFF into memory, with its sides exchanged if it has to be turned
-        with path.open("rb") as stream, Image.open(stream) as image:
+        with Image.open(path) as image:
+            image.filename = ""  # or Pillow maps a gray TIFF into memory, with its sides exchanged if it has to be turned
             image.load()
             with suppress(Exception):  # damaged EXIF data do not make the pixels unreadable
                 ImageOps.exif_transpose(image, in_place=True)

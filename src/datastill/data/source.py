@@ -163,7 +163,7 @@ def scale(images: np.ndarray, limits: tuple[float, float], what: str, setting: s
     if images.dtype.kind not in "iuf" or not images.ndim:
         raise InputError(f"{what} are {images.dtype} of shape {images.shape}; expected an array of numbers")
     if images.dtype == np.uint8 and high > 255:  # Pillow reads color images of 16 bits so
-        raise InputError(f"{what} are read in 8 bits, 0 to 255, but {setting} ends at {high:.9g}; leave it out")
+        raise InputError(f"{what}: read in 8 bits, 0 to 255, but {setting} ends at {high:.9g}; leave it out")
     outside = int(images.size - np.count_nonzero((images >= low) & (images <= high)))
     if outside:
         least, most = extremes(images)
