@@ -46,8 +46,8 @@ class Reader:
         """A memory-mapped array, decoded on first use; the name of the cache file is a hash of what it was created from."""
         self.mapped = True
         listing = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
-        how = (self.size, self.channels, self.fit, self.limits)
-        name = hashlib.sha256(repr((listing, *how)).encode()).hexdigest()[:24]
+        what = repr((listing, self.size, self.channels, self.fit, self.limits))
+        name = hashlib.sha256(what.encode()).hexdigest()[:24]
         target = Path(os.environ.get("DATASTILL_CACHE", Path(tempfile.gettempdir()) / "datastill")) / f"{name}.npy"
 
         def make(aside: Path) -> None:
@@ -80,7 +80,7 @@ class Reader:
             array = scale(array, self.limits, str(path), "data.range")
         elif kind != np.uint8:
             return kind, np.array(extremes(array), kind).reshape(1, 2, 1)
-        return kind, array if self.size is None else self._resized(array, path)
+        return kind, self._resized(array, path)
 
     def _plain(self, image: Image.Image, path: Path) -> Image.Image:
         """Gray, RGB, or gray of more than 8 bits."""
@@ -90,15 +90,16 @@ class Reader:
             raise InputError(f"{path} has mode {image.mode}; expected gray (L) or RGB; set data.channels to 1 or 3 to "
                              "convert all images")
         image = files.convert(image, path, self.channels or files.PLAIN.get(image.mode, 1))
-        return image if self.limits else self._square(image)  # already here, since an array of a photograph takes time
-
-    def _square(self, image: Image.Image) -> Image.Image:
-        return image if self.size is None else square(image, self.size, self.fit)
+        if self.limits is not None or self.size is None:
+            return image
+        return square(image, self.size, self.fit)  # already here, since an array of a photograph takes time
 
     def _resized(self, array: np.ndarray, path: Path) -> np.ndarray:
+        if self.size is None or array.shape[:2] == (self.size, self.size):
+            return array
         planes = [array] if array.shape[2] == 3 else np.moveaxis(array, 2, 0)  # pictures have one or three channels
         try:
-            return np.dstack([np.asarray(self._square(Image.fromarray(plane))) for plane in planes])
+            return np.dstack([np.asarray(square(Image.fromarray(plane), self.size, self.fit)) for plane in planes])
         except ValueError as error:
             raise InputError(f"{path}: {error}") from None
 
