@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
@@ -16,6 +17,7 @@ import torch
 
 from datastill.errors import Stopped
 from datastill.executors import Executor, InProcess, Processes
+from datastill.progress import log, of_data
 from kit import Told
 
 CPU = torch.device("cpu")
@@ -68,6 +70,17 @@ def test_devices_are_dealt_in_turn(devices: list[str], wanted: list[str], tmp_pa
     found = Processes(3, [torch.device(name) for name in devices]).map(meet, {str(n): (tmp_path, 3) for n in range(3)})
     assert len({process for process, _ in found.values()}) == 3
     assert sorted(device for _, device in found.values()) == sorted(wanted)
+
+
+def heard(item: tuple[Path, int], device: torch.device) -> list[bool]:
+    meet(item, device)
+    return [logger.isEnabledFor(logging.WARNING) for logger in (log, of_data)]
+
+
+@pytest.mark.usefixtures("quick_processes")
+def test_processes_do_not_repeat_what_was_said_of_the_data(tmp_path: Path) -> None:
+    assert Processes(2, [CPU]).map(heard, {str(n): (tmp_path, 2) for n in range(2)}) == {"0": [True, False], "1": [True, False]}
+    assert of_data.isEnabledFor(logging.WARNING)
 
 
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import threading
@@ -12,7 +13,7 @@ from multiprocessing.queues import SimpleQueue
 from typing import Any, TypeVar
 
 from datastill.late import torch
-from datastill.progress import Progress
+from datastill.progress import Progress, of_data
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -82,6 +83,7 @@ _own: list[torch.device] = []  # in a worker process: its device
 
 
 def _begin(threads: int, devices: SimpleQueue[str]) -> None:
+    of_data.setLevel(logging.ERROR)  # the parent has loaded the data, and said it
     torch.set_num_threads(threads)
     _own.append(torch.device(devices.get()))
     threading.Thread(target=_end_with_parent, daemon=True).start()

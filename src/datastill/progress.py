@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 log = logging.getLogger("datastill")
+of_data = logging.getLogger("datastill.data")  # what is said whenever a dataset is loaded
 
 
 class Progress:

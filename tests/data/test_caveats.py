@@ -67,3 +67,11 @@ def test_images_in_two_classes_are_named(tree: Make, tmp_path: Path, caplog: pyt
                   tmp_path, caplog)
     assert text == ("folder: training images that are in another class too: 1 (train/bee/01.png); remove them from one of "
                     "the two")
+
+
+def test_validation_images_that_are_training_images_are_named(tree: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folders = {f"{split}/{name}": levels(10 * number, 10 * number + 1) for number, (split, name) in enumerate(
+        (split, name) for split in ("train", "test", "val") for name in ("ant", "bee"))}
+    [text] = said(tree({**folders, "val/bee": levels(99, 1)}), tmp_path, caplog)
+    assert text == ("folder: validation images that are training images too, so that scores are too high: 1 (val/bee/01.png); "
+                    "remove them from one of the two")

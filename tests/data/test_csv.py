@@ -130,8 +130,9 @@ def test_a_name_without_suffix_that_two_files_have_is_refused(table: Csv, tmp_pa
 def test_images_of_several_forms_need_size_and_channels(table: Csv, tmp_path: Path) -> None:
     data = table(rows(NAMES, LABELS))
     Image.new("RGB", (9, 7)).save(tmp_path / "im4.png")
-    with input_error("im4.png is uint8 of shape (7, 9, 3)", "im0.png is uint8 of shape (6, 6, 1)", "data.size", "data.channels"):
-        data.load(tmp_path)
+    for options, setting in (({}, "data.channels"), ({"channels": 3}, "data.size")):
+        with input_error("im4.png is 9x7 pixels with 3 channels", "im0.png is 6x6 pixels", setting):
+            data.model_copy(update=options).load(tmp_path)
     assert data.model_copy(update={"size": 8, "channels": 3}).load(tmp_path).train.shape == (3, 8, 8)
 
 

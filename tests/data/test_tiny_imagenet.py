@@ -123,7 +123,7 @@ def test_a_part_of_the_classes_will_do_and_is_said(
     assert train.targets.tolist() == [0, 0, 1, 1]
     assert test.targets.tolist() == [1, 0]  # val_2 and val_3
     [record] = caplog.records
-    assert (record.name, record.levelname) == ("datastill", "WARNING")
+    assert (record.name, record.levelname) == ("datastill.data", "WARNING")
     assert record.getMessage().startswith("tiny_imagenet: found 2 of 3 classes; 2 validation images are left out")
 
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from datastill.data.images import Lazy
 from datastill.errors import InputError
 from datastill.late import torch
-from datastill.progress import log
+from datastill.progress import of_data
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ SUFFIXES = {suffix for suffix, form in Image.registered_extensions().items() if 
 PLAIN = {"L": 1, "RGB": 3}  # modes used as they are
 CONVERTIBLE = {"1", "P", "LA", "PA", "RGBA", "CMYK", "YCbCr"}  # modes with an unambiguous conversion to 8-bit gray or RGB
 
-Decoder = Callable[[Path], np.ndarray]  # a file -> (H, W, C) uint8
+Decoder = Callable[[Path], np.ndarray]  # a file -> (H, W, C)
 
 
 def is_image(name: str) -> bool:
@@ -128,7 +128,7 @@ def say_left_out(place: Path, left_out: Counter[str]) -> None:
     """Log what is left out of the images at ``place``, if anything is."""
     if text := kinds(left_out):
         formats = any(kind.startswith(".") for kind in left_out)
-        log.warning("%s: left out: %s%s", place, text,
+        of_data.warning("%s: left out: %s%s", place, text,
                     "; to use pictures in a format that Pillow cannot open, convert them, to PNG for example" * formats)
 
 
@@ -157,10 +157,11 @@ def folder_names(folder: Path) -> list[str]:
 
 
 def decode(path: Path, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:
-    """One image, (H, W, C) uint8, upright as its EXIF data say; of several frames the first. ``change`` converts it to gray
-    or RGB and resizes it. Raises InputError."""
+    """One image, (H, W, C), upright as its EXIF data say; of several frames the first. ``change`` converts it to gray or RGB
+    and resizes it. Raises InputError."""
     try:
         with Image.open(path) as image:
+            image.filename = ""  # or Pillow maps a gray TIFF into memory, with its sides exchanged if it has to be turned
             image.load()
             with suppress(Exception):  # damaged EXIF data do not make the pixels unreadable
                 ImageOps.exif_transpose(image, in_place=True)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from datastill.data.images import Images, class_names, mean_and_std, numbers
-from datastill.data.source import Arrays, check_arrays, check_split, extremes, scale
+from datastill.data.source import Arrays, check_arrays, check_split, extremes, scale, usable
 from datastill.errors import InputError
 from datastill.late import torch
 
@@ -214,5 +214,5 @@ def _image(image: Any, what: str, limits: Limits | None) -> np.ndarray:
     if array.dtype.kind != "f" or low < 0 or high > 1 or not np.isfinite(array).all():
         odd = "" if np.isfinite(array).all() else ", and some are nan or infinite"
         raise InputError(f"{what}: {array.dtype} pixels range from {low:.3g} to {high:.3g}{odd}; expected 0 to 1 (or "
-                         f"uint8): remove normalization from the dataset's transform, or state range=({low!r}, {high!r})")
+                         f"uint8): remove normalization from the dataset's transform, or state range={usable(low, high)}")
     return scale(array, (0.0, 1.0), what, "range")

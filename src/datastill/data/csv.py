@@ -6,19 +6,21 @@ import csv
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-from PIL import Image
 
 from datastill.data import _image_files as files
+from datastill.data._fit import Fit
+from datastill.data._reader import Limits, Reader
 from datastill.data.source import SPLITS, Arrays, Pair, Source, named
 from datastill.errors import InputError
 
 USUAL = {"file": ("file", "filename", "file_name", "filepath", "path", "image", "image_path", "image_id", "img"),
          "label": ("label", "labels", "class", "class_name", "target", "category"), "split": ("split", "subset", "set")}
 SEPARATORS = ",;\t"
-DEEP = {"I;16", "I;16L", "I;16B", "I", "F"}  # modes of more than 8 bits, which data.range maps
 
 Row = tuple[str, str, str]  # file, label, split
 
@@ -28,8 +30,8 @@ class Csv(Source):
     val, test. The first line names the columns; values are separated by commas, semicolons or tabs.
 
     Labels are the names of the classes, in alphabetical order, numbers by value. Without rows for test, those for val are
-    the test split; without a column of splits, a part of the images is held out for testing (``data.test``). Images of
-    several sizes need ``data.size``; files of more than 8 bits, and .npy files (H, W) or (H, W, C) of other numbers,
+    the test split; without a column of splits, a part of the images is held out for testing (``data.test``). Files are
+    read as the source ``folder`` reads them, and so are .npy files, (H, W) or (H, W, C), uint8 or other numbers, which need
     ``data.range``. Rows that repeat another one count once.
 
     file, label, split: the columns, by default those with a usual name (file, filename, path, image, image_id, ...; label,
@@ -37,25 +39,28 @@ class Csv(Source):
     file, the default. A name without suffix is that of the one image file with that name.
     """
 
+    fits: ClassVar[bool] = True
+
     file: str = ""
     label: str = ""
     split: str = ""
     folder: str = ""
 
-    def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
+    def read(self, place: Path, size: int | None, channels: int | None, fit: Fit = "crop",
+             limits: Limits | None = None) -> Arrays:
         if not place.is_file():
             raise InputError(f"dataset csv: no file {place}; set data.path to a .csv file with a column of image files and "
                              "one of labels")
         rows = _distinct(self._rows(place), place)
         home = place.parent / os.path.expanduser(self.folder)  # noqa: PTH111 - leaves an unknown user as it is
         paths = dict(zip(rows, _existing([row[0] for row in rows], home, place), strict=True))
-        reader, pairs = _Reader(size, channels), dict[str, Pair]()
+        reader, pairs = Reader(size, channels, fit, limits), dict[str, Pair]()
         for split in SPLITS:
             if chosen := [row for row in rows if row[2] == split]:
                 pairs[split] = reader.read([paths[row] for row in chosen]), np.array([row[1] for row in chosen])
         if "training" not in pairs:
             raise InputError(f"{place} has no rows for training")
-        return named(pairs, (), str(place))
+        return replace(named(pairs, (), str(place)), mapped=reader.mapped, scaled=limits is not None)
 
     def _rows(self, place: Path) -> list[Row]:
         """File, label and split of every row. Raises InputError."""
@@ -154,46 +159,3 @@ def _file(home: Path, name: str) -> Path | None:
         if found:
             return found[0]
     return None
-
-
-class _Reader:
-    """Decodes files to one size, number of channels and kind of number: those given, else those of the first image."""
-
-    def __init__(self, size: int | None, channels: int | None) -> None:
-        self.size, self.channels = size, channels
-        self.first: tuple[Path, np.ndarray] | None = None
-
-    def read(self, paths: list[Path]) -> np.ndarray:
-        """The images (N, H, W, C)."""
-        first = self.first = self.first or (paths[0], self._decode(paths[0]))
-        return files.fill(np.empty((len(paths), *first[1].shape), first[1].dtype), paths, self._like_first)
-
-    def _like_first(self, path: Path) -> np.ndarray:
-        assert self.first is not None
-        array, (other, first) = self._decode(path), self.first
-        if (array.shape, array.dtype) != (first.shape, first.dtype):
-            raise InputError(f"{path} is {array.dtype} of shape {array.shape} (H, W, C), {other.name} is {first.dtype} of "
-                             f"shape {first.shape}; set data.size, and data.channels to 1 or 3, to make them alike")
-        return array
-
-    def _decode(self, path: Path) -> np.ndarray:
-        if path.suffix.lower() != ".npy":
-            return files.decode(path, lambda image: self._resized(self._converted(image, path)))
-        try:
-            array = np.load(path, allow_pickle=False)
-        except Exception as error:  # damaged files raise many kinds
-            raise InputError(f"{path} cannot be read as .npy: {error}") from None
-        if not isinstance(array, np.ndarray) or array.ndim not in (2, 3) or array.dtype.kind not in "iuf":
-            raise InputError(f"{path} is no array of numbers (H, W) or (H, W, C)")
-        return array[..., None] if array.ndim == 2 else array
-
-    def _converted(self, image: Image.Image, path: Path) -> Image.Image:
-        if image.mode in DEEP:
-            return image
-        if self.channels is None and image.mode not in files.PLAIN:
-            raise InputError(f"{path} has mode {image.mode}; expected gray (L) or RGB; set data.channels to 1 or 3 to "
-                             "convert it")
-        return files.convert(image, path, self.channels or files.PLAIN[image.mode])
-
-    def _resized(self, image: Image.Image) -> Image.Image:
-        return image if self.size is None else image.resize((self.size, self.size), Image.Resampling.BILINEAR)

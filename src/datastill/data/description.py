@@ -22,7 +22,7 @@ from datastill.data.whitening import check_memory, fit_once
 from datastill.description import NOT_DECISIVE, Description
 from datastill.errors import InputError
 from datastill.late import torch
-from datastill.progress import log
+from datastill.progress import of_data
 from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.tables import nearest
@@ -104,12 +104,13 @@ class Data(Description):
         if self.channels == 2:
             raise InputError("data.channels: expected 1 or 3, got 2")
         arrays = check_arrays(in_bytes(self._read(root), self.name, self.range), self.name, self.size, self.channels)
-        train, test = (self._of_classes(images) for images in self._apart(arrays))
+        apart = self._apart(arrays)
+        train, test = self._of_classes(apart.train), self._of_classes(apart.test)
         if self.keep:
             train = train.subset(self._read_keep(root / self.keep, len(train)))
             _check_no_class_lost(train, f"data.keep {self.keep}")
         held, rest = stratified(train.targets.numpy(), self.validation, RNG("data", "validation"), train.classes)
-        validation = self._validation(arrays, train, held)
+        validation = self._validation(apart.validation, train, held)
         train = train.subset(torch.from_numpy(rest)) if len(held) else train
         mean, std = _statistics(arrays, train)  # of the remaining training images only
         if validation is not None:
@@ -118,13 +119,13 @@ class Data(Description):
         say_classes(self.name, splits.train, splits.test)
         return self._whiten(splits, root) if self.zca else splits
 
-    def _validation(self, arrays: Arrays, train: Images, held: np.ndarray) -> Images | None:
+    def _validation(self, own: Images | None, train: Images, held: np.ndarray) -> Images | None:
         """The training images that are held out; without any, the source's own validation images."""
         if not len(held):
-            return None if arrays.validation is None else self._of_classes(self._images(arrays, arrays.validation))
-        if arrays.validation is not None:
-            log.warning("%s: its own %d validation images are left out, since data.validation=%g holds out training images",
-                        self.name, len(arrays.validation[1]), self.validation)
+            return None if own is None else self._of_classes(own)
+        if own is not None:
+            of_data.warning("%s: its own %d validation images are left out, since data.validation=%g holds out training "
+                            "images", self.name, len(own), self.validation)
         return train.subset(torch.from_numpy(held))
 
     def _of_classes(self, images: Images) -> Images:
@@ -177,11 +178,12 @@ class Data(Description):
 
     def _read_at(self, place: Path) -> Arrays:
         read: Callable[..., Arrays] = self.source.read
-        return read(place, self.size, self.channels, *([self.fit] if self.source.fits else []))
+        return read(place, self.size, self.channels, *([self.fit, self.range] if self.source.fits else []))
 
-    def _apart(self, arrays: Arrays) -> tuple[Images, Images]:
-        """Training and test images; if the source has no test split, a part of the training images is held out."""
+    def _apart(self, arrays: Arrays) -> Splits:
+        """The splits of the source; if it has no test split, a part of the training images is held out."""
         train, names = self._images(arrays, arrays.train), arrays.names
+        validation = None if arrays.validation is None else self._images(arrays, arrays.validation)
         if arrays.test is not None:
             test = self._images(arrays, arrays.test)
         else:
@@ -189,8 +191,9 @@ class Data(Description):
             train, test = train.subset(torch.from_numpy(rest)), train.subset(torch.from_numpy(held))
             names = [[names[0][row] for row in rows] for rows in (rest, held)] if names else ()
         if not self.source.download:  # the published sets are what they are
-            say_repeated(self.name, train, test, names)
-        return train, test
+            others = {"test": test} if validation is None else {"test": test, "validation": validation}
+            say_repeated(self.name, train, others, names)
+        return Splits(train, validation, test)
 
     def _images(self, arrays: Arrays, pair: Pair) -> Images:
         """One split, (N, H, W, C) -> (N, C, H, W), converted and resized as configured; mean and std are filled in later."""

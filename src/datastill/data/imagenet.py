@@ -32,7 +32,8 @@ class ImageNet(Source):
     mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
     std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
 
-    def read(self, place: Path, size: int | None, channels: int | None, fit: Fit = "crop") -> Arrays:
+    def read(self, place: Path, size: int | None, channels: int | None, fit: Fit = "crop",
+             limits: tuple[float, float] | None = None) -> Arrays:
         folder = place / "imagenet" if (place / "imagenet").is_dir() else place
         for split in ("train", "val"):
             if not (folder / split).is_dir():

@@ -31,9 +31,9 @@ class Arrays:
     Instead of an array of images there may be a ``Lazy`` that already has the requested size and channels.
     ``test`` is None if the source has no test split: a part of the training images is then held out for testing.
     ``validation``: images of the source's own for choosing hyperparameters, which test and training images do not contain.
-    ``names``: of the training images, then of the test images, to say which one is meant.
+    ``names``: of the training images, then of the test and validation images, to say which one is meant.
     ``mean`` and ``std`` are the values commonly used for the dataset; if None, they are measured on the training images.
-    ``validation``: the source's own validation images, if it has any.
+    ``scaled``: whether the source has applied ``data.range``.
     """
 
     train: Pair
@@ -44,6 +44,7 @@ class Arrays:
     mapped: bool = False
     validation: Pair | None = None
     names: Sequence[Sequence[str]] = ()
+    scaled: bool = False
 
     @property
     def splits(self) -> Iterator[tuple[str, Pair]]:
@@ -85,13 +86,13 @@ class Source(Family):
 
     home: ClassVar[str] = "datastill.data"
     download: ClassVar[bool] = False  # whether it can be downloaded
-    fits: ClassVar[bool] = False  # whether ``read`` also takes ``data.fit``, since it resizes images itself
+    fits: ClassVar[bool] = False  # whether ``read`` also takes ``data.fit`` and ``data.range``, since it resizes images
 
     @abstractmethod
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
         """The dataset at ``place``: the data root, or ``data.path``. ``size`` and ``channels`` are the requested ones:
-        sources of separate image files apply them while decoding (with ``fits``, and then ``data.fit`` as a fourth
-        argument), others leave that to the caller."""
+        sources of separate image files apply them while decoding (with ``fits``, and then ``data.fit`` and
+        ``data.range`` as further arguments), others leave that to the caller."""
 
 
 def check_arrays(arrays: Arrays, name: str, size: int | None = None, channels: int | None = None) -> Arrays:
@@ -131,10 +132,10 @@ def in_bytes(arrays: Arrays, name: str, limits: tuple[float, float] | None) -> A
     deep = [split for split, depth in depths.items() if depth != np.uint8 and depth.kind in "iuf"]
     if limits is None and deep:
         ends = [end for _, pair in arrays.splits for end in extremes(np.asarray(pair[0]))]
+        low, high = usable(min(ends), max(ends))
         raise InputError(f"{name}: {deep[0]} images are {depths[deep[0]]} with values from {min(ends)} to {max(ends)}; "
-                         "expected uint8, or the values that are to become 0 and 255, as in "
-                         f"data.range=[{min(ends)},{max(ends)}]")
-    if limits is None:
+                         f"expected uint8, or the values that are to become 0 and 255, as in data.range=[{low},{high}]")
+    if limits is None or arrays.scaled:
         return arrays
     if any(isinstance(pair[0], Lazy) for _, pair in arrays.splits):
         raise InputError(f"{name}: data.range is for arrays and files of more than 8 bits; these are read in 8 bits, leave "
@@ -151,11 +152,18 @@ def extremes(images: np.ndarray) -> tuple[float, float]:
     return (finite.min().item(), finite.max().item()) if finite.size else (0, 0)
 
 
+def usable(low: float, high: float) -> tuple[float, float]:
+    """Limits for values from ``low`` to ``high``, which may be equal."""
+    return low, high if low < high else low + (abs(low) or 1)
+
+
 def scale(images: np.ndarray, limits: tuple[float, float], what: str, setting: str) -> np.ndarray:
     """Numbers from the lower to the upper limit as uint8, 0 to 255. Raises InputError for values outside and NaN."""
     low, high = limits
     if images.dtype.kind not in "iuf" or not images.ndim:
         raise InputError(f"{what} are {images.dtype} of shape {images.shape}; expected an array of numbers")
+    if images.dtype == np.uint8 and high > 255:  # Pillow reads color images of 16 bits so
+        raise InputError(f"{what}: read in 8 bits, 0 to 255, but {setting} ends at {high:.9g}; leave it out")
     outside = int(images.size - np.count_nonzero((images >= low) & (images <= high)))
     if outside:
         least, most = extremes(images)

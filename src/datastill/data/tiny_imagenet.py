@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -14,12 +13,12 @@ from datastill.data import _image_files as files
 from datastill.data._torchvision import attempt, made
 from datastill.data.source import Arrays, Source
 from datastill.errors import InputError
+from datastill.progress import of_data
 
 FOLDER = "tiny-imagenet-200"
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"  # of 248,100,043 bytes; as in ContinualAI's avalanche, tiny_imagenet.py
 SIDE = 64
-LOG = logging.getLogger("datastill")
 
 
 class TinyImageNet(Source):
@@ -50,8 +49,8 @@ class TinyImageNet(Source):
         labels = np.repeat(np.arange(len(present)), [len(train[wnid]) for wnid in present])
         test, test_labels, left_out = _validation(folder / "val", present)
         if left_out or len(present) < len(wnids):
-            LOG.warning("tiny_imagenet: found %d of %d classes; %d validation images are left out because their class or "
-                        "file is missing", len(present), len(wnids), left_out)
+            of_data.warning("tiny_imagenet: found %d of %d classes; %d validation images are left out because their class "
+                            "or file is missing", len(present), len(wnids), left_out)
         names = _class_names(folder / "words.txt", wnids)
         return Arrays((_read([path for wnid in present for path in train[wnid]]), labels), (_read(test), test_labels),
                       tuple(names[wnid] for wnid in present), self.mean, self.std)
