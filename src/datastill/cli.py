@@ -95,7 +95,7 @@ def quickstart(out: Annotated[Path | None, typer.Option(
     evaluate(run_folder, ["convnet:width=32", "mlp"], None, data_root=DATA_ROOT, root=out, device=device)
     report([run_folder], out / "report.html")
     _say("Next: `datastill list recipes`, or your own images: "
-         "`datastill distill dm/digits-ipc1 data.source=folder data.path=PATH data.size=32`")
+         "`datastill distill dm/own-ipc1 data.path=PATH`")
 
 
 @_command()

@@ -222,7 +222,14 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     with input_error(str(tmp_path), "one folder per class"):
-        Data(source="folder").load(tmp_path)
+        Data(source="folder", path=".").load(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["folder", "npz", "csv"])
+@pytest.mark.parametrize(("path", "problem"), [(None, "missing"), ("", "empty"), (" ", "empty")])
+def test_your_own_images_are_nowhere_but_at_their_path(source: str, path: str | None, problem: str, tmp_path: Path) -> None:
+    with input_error(f"data.path is {problem}", "give the folder or file of your images"):
+        Data(source=source, path=path).load(tmp_path)
 
 
 @pytest.mark.parametrize(("folders", "parts"), [

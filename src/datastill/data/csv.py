@@ -40,6 +40,7 @@ class Csv(Source):
     """
 
     fits: ClassVar[bool] = True
+    yours: ClassVar[bool] = True
 
     file: str = ""
     label: str = ""

@@ -98,9 +98,9 @@ class Data(Description):
     def load(self, root: Path | str) -> Splits:
         """Load the dataset under the data root. Raises InputError if it is missing, damaged or unsuitable."""
         root = Path(root)
-        if self.path is not None and not self.path.strip():
-            raise InputError("data.path is empty, which would read the whole data folder; name a folder or file, or leave "
-                             "it out")
+        if not (self.path or "").strip() and (self.source.yours or self.path is not None):
+            raise InputError(f"data.path is {'missing' if self.path is None else 'empty'}; give the folder or file of your "
+                             "images, as in data.path=photos")
         if self.channels == 2:
             raise InputError("data.channels: expected 1 or 3, got 2")
         arrays = check_arrays(in_bytes(self._read(root), self.name, self.range), self.name, self.size, self.channels)

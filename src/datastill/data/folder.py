@@ -35,6 +35,7 @@ class Folder(Source):
     """
 
     fits: ClassVar[bool] = True
+    yours: ClassVar[bool] = True
 
     nested: bool = False
 

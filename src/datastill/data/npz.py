@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +24,8 @@ class Npz(Source):
     to K - 1, ``classes`` names them in order; or they are names. Without x_test, x_val is the test split; without either, a
     part of the training images is held out for testing (``data.test``).
     """
+
+    yours: ClassVar[bool] = True
 
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
         if not place.is_file():
