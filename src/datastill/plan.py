@@ -113,6 +113,8 @@ def _try_iterations(loop: Loop, quick: bool) -> tuple[float, float]:
     """Seconds of an iteration that measures gradient shares, and of a plain one (the median of several)."""
     if not loop.method.iterations:
         return 0.0, 0.0
+    if quick:
+        loop.iteration = min(1, loop.method.iterations - 1)  # the first measures gradient shares, which takes as long again
     warm = _timed(loop)  # allocations, lazy initialization
     if warm > LONGEST / 2:
         return warm, warm  # an iteration takes so long that the first one is enough

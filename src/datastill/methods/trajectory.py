@@ -93,8 +93,10 @@ class TrajectoryMatching(Segments):
         return unroll_memory(task, inner, self.batch_syn or task.decoded(ipc), self.steps, kept + self.keep_every)
 
     def rehearsal(self, task: Task, ipc: int) -> tuple[Method, Images, float]:
-        few = min(self.steps, 2)
-        return self.model_copy(update={"steps": few}), task.real, self.steps / few
+        steps, images = min(self.steps, 2), self.batch_syn or task.decoded(ipc)
+        few = min(images, 16)
+        method = self.model_copy(update={"steps": steps, "batch_syn": few})
+        return method, task.real, self.steps / steps * images / few
 
     @property
     def has_learned_lr(self) -> bool:
