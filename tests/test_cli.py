@@ -58,10 +58,10 @@ def test_a_folder_of_images_is_described_before_the_work(run_cli: Call, tmp_path
     assert lines[0].startswith(f"caution: {tmp_path / 'set'}: left out: .heic: 1;")
     assert err.count("left out") == 1
     assert lines[1] == "Distilling folder into run"
-    assert lines[2] == "Images per class: ant 3, bee 4 for training, ant 3, bee 4 for testing"
+    assert lines[2] == "Images per class: ant: 3, bee: 4 for training; ant: 3, bee: 4 for testing"
     code, out, err = run_cli("plan", *arguments)
     assert code == 0
-    assert re.search(r"images per class +ant 3, bee 4 for training, ant 3, bee 4 for testing", out)
+    assert re.search(r"images per class +ant: 3, bee: 4 for training; ant: 3, bee: 4 for testing", out)
     assert err.count(".heic: 1") == 1
 
 

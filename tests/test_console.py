@@ -51,7 +51,7 @@ def test_a_run_that_goes_on_counts_from_where_it_was(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(("counts", "text"), [
-    ([3, 3, 3], "3"), ([3, 5], "a 3, b 5"), ([2, 0, 1, 1, 1, 1], "a 2, b 0, c 1, d 1, e 1, f 1"), ([4, 2, 9, 5, 5, 5, 5], "2 to 9")])
+    ([3, 3, 3], "3"), ([3, 5], "a: 3, b: 5"), ([2, 0, 1, 1, 1, 1], "a: 2, b: 0, c: 1, d: 1, e: 1, f: 1"), ([4, 2, 9, 5, 5, 5, 5], "2 to 9")])
 def test_images_per_class(counts: list[int], text: str) -> None:
     targets = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     images = Images(torch.zeros(len(targets), 1, 4, 4, dtype=torch.uint8), targets, tuple("abcdefg"[:len(counts)]), (0.5,), (0.5,))

@@ -118,8 +118,7 @@ def distill(recipe: RecipeName, changes: Changes = None,
     finished = (folder / "card.json").exists()
     if not finished:
         splits = workspace.load(read.run.data)
-        print(f"Distilling {read.run.data.name} into {folder}\nImages per class: {console.per_class(splits.train)} for "
-              f"training, {console.per_class(splits.test)} for testing", file=sys.stderr)
+        print(f"Distilling {read.run.data.name} into {folder}\nImages per class: {console.counts(splits)}", file=sys.stderr)
     with console.progress("distill", str(folder)) as bar, _Interrupt(bar):
         workspace.distill(read, folder, every=every, keep=snapshots, progress=bar)
     _say(f"{'Already finished' if finished else 'Distilled'}: {folder}")

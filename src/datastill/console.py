@@ -16,7 +16,7 @@ from rich.progress import Progress as Display
 from rich.table import Column, Table
 from rich.text import Text
 
-from datastill.data import Images
+from datastill.data import Images, Splits
 from datastill.description import Description, Family, load
 from datastill.digest import dump, spec
 from datastill.errors import Stopped
@@ -187,8 +187,14 @@ def per_class(images: Images) -> str:
     if min(counts) == max(counts):
         return str(counts[0])
     if len(counts) <= 6:
-        return ", ".join(f"{name} {count}" for name, count in zip(images.classes, counts, strict=True))
+        return ", ".join(f"{name}: {count}" for name, count in zip(images.classes, counts, strict=True))
     return f"{min(counts)} to {max(counts)}"
+
+
+def counts(splits: Splits) -> str:
+    """The number of images of each class in every split, in words."""
+    named = (("training", splits.train), ("validation", splits.validation), ("testing", splits.test))
+    return "; ".join(f"{per_class(images)} for {name}" for name, images in named if images is not None)
 
 
 def say_rough(distill: float, evaluate: float | None = None) -> None:
@@ -207,7 +213,7 @@ def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> 
         ("method", f"{spec(run.method)}"), ("plug-ins", plugins),
         ("data", f"{run.data.name}: {counted(len(splits.train), 'training image')} {splits.train.shape}, "
                  f"{counted(len(splits.train.classes), 'class')}"),
-        ("images per class", f"{per_class(splits.train)} for training, {per_class(splits.test)} for testing"),
+        ("images per class", counts(splits)),
         ("network", spec(run.network)), ("result", f"{counted(len(run.rows) * len(splits.train.classes), 'image')}, "
                                              f"{size(plan.disk)}"),
         ("device", device),

@@ -179,7 +179,8 @@ def flags(sheet: Mapping[str, Any]) -> list[str]:
         flagged.append("below random real images" + (
             "" if not undecided else " in a single trial" if gain["n"] == 1 else ", but the interval includes 0"))
     if (known := sheet.get("repeated") or 0) > sheet["images"] / 100:
-        flagged.append(f"{known} of the {sheet['images']} scored images are training images too")
+        are = "is a training image" if known == 1 else "are training images"
+        flagged.append(f"{known} of the {sheet['images']} scored images {are} too")
     labels = sheet.get("labels", {})
     if labels.get("synthetic") == "soft" and labels.get("random") == "hard":
         flagged.append("the set has soft labels, random real images have hard ones: the teachers that gave them are missing")
