@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from datastill import losses
 from kit import input_error
 
 EYE = torch.eye(2)
+PLAIN, FLAT = torch.zeros(1, 1, 2, 2), torch.nn.Flatten()
 HALF = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
 
 
@@ -64,6 +66,17 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: losses.class_means(HALF, torch.zeros(3, 2)), "got torch.float32 of shape (3, 2)"),
     (lambda: losses.cclom(None, HALF, torch.tensor([0, 1, 0, 1]), HALF, HALF), "one_hot"),
     (lambda: losses.class_distance_share(HALF, HALF, HALF, torch.zeros(4, dtype=torch.long)), "one_hot"),
+    (lambda: losses.clom(None, PLAIN, torch.tensor([0])), "one teacher, as in teachers[0], or a module, got None"),
+    (lambda: losses.clom(FLAT, PLAIN.byte(), torch.tensor([0])), "clom: expected images (B, C, H, W) in floating point, got torch.uint8"),
+    (lambda: losses.clom(FLAT, PLAIN.numpy(), torch.tensor([0])), "clom: expected images"),
+    (lambda: losses.clom(FLAT, PLAIN[:0], torch.tensor([0])), "clom: expected images"),
+    (lambda: losses.clom(FLAT, PLAIN, torch.tensor([0.0])), "class numbers (1,) or probabilities (1, K), got torch.float32"),
+    (lambda: losses.clom(FLAT, PLAIN, torch.tensor([0, 1])), "class numbers (1,) or probabilities (1, K), got torch.int64 of shape (2,)"),
+    (lambda: losses.cclom(FLAT, PLAIN, EYE[:1], PLAIN, EYE[:1]), "cclom: expected one teacher, as in teachers[0], or a network with embed, got Flatten"),
+    (lambda: losses.total_variation(PLAIN.byte()), "total_variation: expected images (B, C, H, W) in floating point, got torch.uint8"),
+    (lambda: losses.total_variation(None), "total_variation: expected images (B, C, H, W) in floating point, got None"),
+    (lambda: ds.Run(method="dm", network=torch.nn.Linear(2, 2)), "network: expected a table, got Linear(in_features=2, out_features=2, bias=True); a name such as 'alexnet'; in Python a dict or Architecture"),
+    (lambda: ds.Run(method="dm", network=[0] * 999), "network: expected a table, got [0, 0, 0,"),
     (lambda: losses.gradient_distance([EYE], [EYE], "nope"), "metric: expected one of layerwise, mse, cosine, got 'nope'"),  # type: ignore[arg-type]
     (lambda: losses.gradient_distance([EYE], []), "two lists of gradients of the same network"),
     (lambda: losses.gradient_distance([EYE[0]], [EYE[0]]), "layerwise ignores vectors"),
@@ -84,9 +97,20 @@ def test_one_line_says_what_to_pass(number: int) -> None:
         call()
 
 
+def test_what_was_given_takes_part_of_a_line() -> None:
+    with pytest.raises(ds.InputError) as caught:
+        ds.Run(method="dm", network=torch.zeros(99, 9))  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 250
+    with pytest.raises(ds.InputError) as caught:
+        ds.Run(torch.zeros(99, 9))  # type: ignore[call-arg]
+    assert len(str(caught.value)) < 350
+
+
 def test_what_is_plain_enough_works(tmp_path: Path) -> None:
     assert ds.Run(method=ds.DM) == ds.Run(method=ds.DistributionMatching) == ds.Run(method="dm") != ds.Run(method=ds.MTT)  # type: ignore[arg-type]
     assert ds.Run(method="dm", start_from=Path("a")).start_from == "a"  # type: ignore[arg-type]
+    assert ds.Run(method="dm", plugins=ds.TotalVariation()) == ds.Run(method="dm", plugins=[ds.TotalVariation()])  # type: ignore[arg-type]
+    assert ds.Data(classes=numpy.array([3, 1])).classes == ("3", "1")  # type: ignore[arg-type]
     assert len({ds.DM(), ds.DM(), ds.DM(iterations=3), ds.Run(method=ds.MTT())}) == 3
     run = tiny.run("coreset", data="digits")
     place = ds.Workspace(str(tmp_path / "root"), ".", "cpu")

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from datastill.errors import InputError
 from datastill.progress import Progress
+from datastill.tables import shown
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,7 +37,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 def _path(name: str, value: Any) -> Path:
     if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
-        raise InputError(f"{name}: expected a path, got {value!r}")
+        raise InputError(f"{name}: expected a path, got {shown(value)}")
     if "\0" in os.fspath(value):
         raise InputError(f"{name}: a path cannot hold a null character")
     return Path(value)

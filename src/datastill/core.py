@@ -25,7 +25,7 @@ from datastill.parametrizations.pixels import Pixels
 from datastill.progress import Progress
 from datastill.registry import kind
 from datastill.rng import RNG
-from datastill.tables import counted
+from datastill.tables import counted, shown
 from datastill.teachers import Context, Pool, Teachers
 from datastill.train import Examples, cross_entropy
 
@@ -301,7 +301,7 @@ class Plugin(Part):
     @classmethod
     def _as_table(cls, given: Any) -> dict[str, Any]:
         if not isinstance(given, (str, Mapping)):
-            raise InputError(f"expected a table like {{weight = 1.0}}, got {given!r}")
+            raise InputError(f"expected a table like {{weight = 1.0}}, got {shown(given)}")
         return super()._as_table(given)
 
     @abstractmethod
@@ -322,6 +322,8 @@ def _by_label() -> TypeAdapter[dict[str, Plugin]]:
 
 def _labeled(plugins: Any) -> Any:
     """Plug-ins in a table by label, as a tuple; the label is the kind, unless a kind is given."""
+    if isinstance(plugins, Plugin):
+        return (plugins,)
     if not isinstance(plugins, Mapping):
         return plugins
     tables: dict[str, Any] = {}

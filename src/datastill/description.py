@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from datastill.errors import InputError
 from datastill.foreign import guard, is_foreign, name_of, reading
 from datastill.registry import inside, members, preset
-from datastill.tables import NONE, nearest, parse_spec, today
+from datastill.tables import NONE, nearest, parse_spec, shown, today
 
 LARGEST = 10**9  # whole number, in a field that sets no limit of its own
 NOT_DECISIVE = "not decisive"  # metadata of a field that does not affect the result (such as a path): left out of the digest
@@ -92,8 +92,13 @@ class Description(BaseModel, metaclass=_OneLine):
         if isinstance(given, str) and cls.bare:
             return {cls.bare: given}
         if not isinstance(given, Mapping):
-            raise InputError(f"expected a table, got {given!r}")
+            raise InputError(f"expected a table, got {shown(given)}{cls._accepted()}")
         return dict(given)
+
+    @classmethod
+    def _accepted(cls) -> str:
+        """What can be given besides a table, for a message."""
+        return f"; in Python a dict or {cls.__name__}"
 
     @classmethod
     def _choose_class(cls, settings: dict[str, Any], base: Any) -> tuple[type[Description], Any, dict[str, Any]]:
@@ -170,6 +175,11 @@ class Family(Description):
         return parse_spec(given) if isinstance(given, str) else super()._as_table(given)
 
     @classmethod
+    def _accepted(cls) -> str:
+        example = f"; a name such as {next(iter(members(cls)))!r}" if cls.home else ""
+        return example + super()._accepted()
+
+    @classmethod
     def _choose_class(cls, settings: dict[str, Any], base: Any) -> tuple[type[Description], Any, dict[str, Any]]:
         settings = dict(settings)
         name = settings.pop("kind", None)
@@ -241,8 +251,8 @@ class Preset:
 
 
 def _by_name(what: str, fields: list[str], arguments: tuple[Any, ...]) -> str:
-    example = f", as in {fields[0]}={arguments[0]!r}" if fields else ""
-    return f"{what}: settings are given by name{example}; got {arguments[0]!r} without one"
+    example = f", as in {fields[0]}={shown(arguments[0])}" if fields else ""
+    return f"{what}: settings are given by name{example}; got {shown(arguments[0])} without one"
 
 
 def _refuse_true_as_number(value: Any, found: Any) -> None:
@@ -293,7 +303,7 @@ def explain(error: ValidationError, path: str = "") -> str:
     elif first["type"] == "value_error":
         text = f"{where}: {first['ctx']['error']}" if where else str(first["ctx"]["error"])
     else:
-        text = f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}, got {_given(first['input'])!r}"
+        text = f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}, got {shown(_given(first['input']))}"
     return " ".join(text.split()) + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
 
 

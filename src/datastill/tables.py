@@ -102,6 +102,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
+def shown(value: Any) -> str:
+    """Any value on one line, for a message: that of a tensor or a module takes pages."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
 def today(table: str, key: str) -> str | None:
     """The current name of a schema 1 key in a table of this name; None if it is not one that was renamed."""
     return RENAMED.get(key) or RENAMED_IN.get((table, key))

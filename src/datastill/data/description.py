@@ -35,7 +35,7 @@ def _separated(value: Any) -> Any:
 
 def _name(value: Any) -> Any:
     """The name of a class that is a number."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return str(value) if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else value
 
 
 class Splits(NamedTuple):

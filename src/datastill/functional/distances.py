@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from datastill.errors import InputError
 from datastill.late import torch
+from datastill.tables import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +28,13 @@ def class_means(features: Tensor, y: Tensor) -> Tensor:
     """
     check_probabilities(y, len(features))
     return (y.T @ features) / y.sum(0)[:, None]
+
+
+def check_images(x: Tensor, what: str) -> None:
+    """Check that x are images (B, C, H, W) in floating point. Raises InputError that begins with ``what``."""
+    if not isinstance(x, torch.Tensor) or x.dim() != 4 or not len(x) or not x.is_floating_point():
+        raise InputError(f"{what}: expected images (B, C, H, W) in floating point, got " + (
+            f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else shown(x)))
 
 
 def check_probabilities(y: Tensor, count: int) -> None:

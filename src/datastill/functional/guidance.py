@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from datastill.errors import InputError
 from datastill.functional.chunks import of_features, sum_over
-from datastill.functional.distances import check_probabilities
+from datastill.functional.distances import check_images, check_probabilities
 from datastill.late import F, torch
+from datastill.tables import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +25,14 @@ def clom(teacher: Any, x: Tensor, y: Tensor) -> Tensor:
     tensor(1.0986)
     """
     logits = getattr(teacher, "class_logits", None) or getattr(teacher, "logits", teacher)
+    if not callable(logits):
+        raise InputError(f"clom: expected one teacher, as in teachers[0], or a module, got {shown(teacher)}")
+    check_images(x, "clom")
+    if y.dim() == 2:
+        check_probabilities(y, len(x))
+    elif y.dim() != 1 or len(y) != len(x) or y.is_floating_point():
+        raise InputError(f"clom: expected class numbers ({len(x)},) or probabilities ({len(x)}, K), got {y.dtype} of shape "
+                         f"{tuple(y.shape)}")
     return sum_over(lambda part, rows: F.cross_entropy(logits(part), y[rows], reduction="sum") / len(x),
                     x, _chunk(teacher, x))
 
@@ -42,6 +52,10 @@ def cclom(teacher: Any, x: Tensor, y: Tensor, real: Tensor, real_y: Tensor) -> T
     """
     check_probabilities(y, len(x))
     check_probabilities(real_y, len(real))
+    if not hasattr(teacher, "embed"):
+        raise InputError(f"cclom: expected one teacher, as in teachers[0], or a network with embed, got {shown(teacher)}")
+    for images in (x, real):
+        check_images(images, "cclom")
     with torch.no_grad():
         directions = F.normalize(teacher.embed(real), dim=1)
     sums, counts = real_y.T @ directions, real_y.sum(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from datastill.errors import InputError
+from datastill.functional.distances import check_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,5 @@ def total_variation(x: Tensor) -> Tensor:
     >>> total_variation(torch.arange(4.0).view(1, 1, 2, 2))
     tensor(3.)
     """
-    if x.dim() != 4:
-        raise InputError(f"total_variation: expected images (B, C, H, W), got a tensor of shape {tuple(x.shape)}")
+    check_images(x, "total_variation")
     return sum((x.diff(dim=dim).abs().mean() for dim in (2, 3) if x.shape[dim] > 1), start=0.0 * x.sum())
