@@ -254,6 +254,13 @@ def test_the_largest_class_is_flagged(mean: float, flagged: bool) -> None:
     assert not sheets.flags({"summary": {"synthetic": {"mean": mean, "n": 5}}, "chance": 0.5, "images": 200, "largest": ["a", 0.5]})
 
 
+@pytest.mark.parametrize(("balanced", "known"), [(0.824, True), (0.5, False), (0.55, False)])
+def test_the_flag_of_the_largest_class_says_what_is_known_of_the_others(balanced: float, known: bool) -> None:
+    [found] = sheets.flags({"summary": {"synthetic": {"mean": 0.665, "balanced": balanced, "n": 5}}, "chance": 0.5, "images": 200, "largest": ["a", 0.95]})
+    assert found.startswith("no better than always answering the largest class (95.0 % of the images)")
+    assert ("though balanced accuracy, 82.4 %, is above chance" in found) == known
+
+
 def test_scores_of_a_set_that_cannot_be_written_to_are_stored_elsewhere(tmp_path: Path) -> None:
     tiny.distill(tiny.run(ipc=1), tmp_path / "run")
     before = sorted(str(path) for path in (tmp_path / "run").rglob("*"))

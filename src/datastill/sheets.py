@@ -170,7 +170,10 @@ def flags(sheet: Mapping[str, Any]) -> list[str]:
     if found["synthetic"]["mean"] <= floor:
         flagged.append("no better than guessing")
     elif (share := sheet.get("largest", [None, 0.0])[1]) > sheet["chance"] and found["synthetic"]["mean"] < share + 1e-9:
-        flagged.append(f"no better than always answering the largest class ({100 * share:.1f} % of the images)")
+        balanced = found["synthetic"].get("balanced", 0.0)
+        though = f", though balanced accuracy, {100 * balanced:.1f} %, is above chance"
+        flagged.append(f"no better than always answering the largest class ({100 * share:.1f} % of the images)" + (
+            though if balanced > guessing(sheet["chance"], sheet["images"]) else ""))
     if "random" in found and found["random"]["mean"] <= floor:
         flagged.append("random real images no better than guessing: this protocol does not train this network")
     gain = found.get("gain")
