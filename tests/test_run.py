@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import signal
 import subprocess
@@ -348,6 +349,25 @@ def test_a_class_of_few_images_is_used_several_times_on_request(tmp_path: Path, 
     test = toy_images(classes=3, per_class=3, shape=(1, 8, 8), seed=1)
     scores = ds.score(tmp_path / "run", test, train=images, protocol="dc:epochs=1", trials=1, root=tmp_path)
     assert scores[tiny.NETWORK]["ipc"] == 5
+
+
+def test_a_class_that_was_changed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "import datastill as ds\n\nclass Mine(ds.methods.distribution.DistributionMatching):\n    extra: int = {}\n"
+    (tmp_path / "mine_changed.py").write_text(text.format(0))
+    importlib.invalidate_caches()
+    mine = importlib.import_module("mine_changed")
+
+    def run() -> list[str]:
+        told = Told()
+        tiny.distill(tiny.run(method=mine.Mine(iterations=1, batch_real=8)), tmp_path / "run", progress=told)
+        return told.warned
+
+    assert run() == run() == []
+    (tmp_path / "mine_changed.py").write_text(text.format("0 + 0"))
+    importlib.reload(mine)
+    assert ["mine_changed:Mine was changed since the run" in one for one in run()] == [True]
+    assert "code" in artifact.read_card(tmp_path / "run")
 
 
 # --- runs with nothing to learn -----------------------------------------------------------------------------------------

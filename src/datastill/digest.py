@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import tomllib
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import tomli_w
 
 from datastill.description import NOT_DECISIVE, Description, Family
 from datastill.files import checksum
+from datastill.foreign import is_foreign, name_of
 from datastill.registry import kind
 from datastill.tables import NONE, SCHEMA
 
@@ -61,6 +65,26 @@ def digest(description: Description, *more: str) -> str:
     (such as a fingerprint of the data). Paths and other fields marked NOT_DECISIVE do not count."""
     text = json.dumps([_essence(description), *more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def foreign_code(description: Description) -> dict[str, str]:
+    """Hashes of the source text of the classes from outside the package in a description, by name; without those whose text
+    is not at hand. Not part of a digest: that is what the version of a class is for."""
+    found = {}
+    for cls in {type(one) for one in _within(description)}:
+        if is_foreign(cls):
+            with suppress(OSError, TypeError):
+                found[name_of(cls)] = hashlib.sha256(inspect.getsource(cls).encode()).hexdigest()[:16]
+    return found
+
+
+def _within(value: Any) -> Iterator[Description]:
+    """A description and those in its fields."""
+    if isinstance(value, Description):
+        yield value
+        value = [field for _, field in value]
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+        yield from _within(one)
 
 
 def _essence(description: Description) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from datastill.teachers import Pool
 if TYPE_CHECKING:
     pass
 
-BESIDE = ("protocol", "published", "started_from")  # what run.toml stores beside the run
+BESIDE = ("protocol", "published", "started_from", "code")  # what run.toml stores beside the run
 PARAMETRIZATION = "parametrization"
 RESERVED = {*OWN, PARAMETRIZATION}  # names the log and the card use themselves
 

@@ -14,7 +14,7 @@ from datastill.core import Labeler, Method, Task
 from datastill.data import Data, Images
 from datastill.data.given import Given
 from datastill.description import load
-from datastill.digest import dump, to_sealed_toml
+from datastill.digest import dump, foreign_code, to_sealed_toml
 from datastill.errors import InputError, RunError, Stopped
 from datastill.files import reason, write_atomically
 from datastill.foreign import calling, is_foreign, package_of
@@ -108,11 +108,12 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
     task = check_run(run, images, root=root, data_root=data_root, progress=progress.part(0, 1, "preparing"))
     see_apart(folder, run, Path(data_root))
     _see_foreign(folder)
-    about = {**(about or {}), **_started_from(run, folder)}
+    code = foreign_code(run)
+    about = {**(about or {}), **_started_from(run, folder), **({"code": code} if code else {})}
     previous = None if _is_under_way(folder) else read_start(run, task)
     with Entry(folder, "run it again").held(wait), computing(task.device, run.precision, run.deterministic):
         name = run.digest(task.real, task.data_root, about.get("started_from"))
-        _claim(folder, run, name, about)
+        _claim(folder, run, name, about, progress)
         if (folder / artifact.CARD).exists():
             checkpoint.remove(folder)
             return artifact.load(folder).to(task.device)
@@ -186,8 +187,8 @@ def _see_foreign(folder: Path) -> None:
         raise InputError(f"{folder} is not empty and not a run folder (it holds {others[0]!r}); choose another --out")
 
 
-def _claim(folder: Path, run: Run, name: str, about: Mapping[str, Any]) -> None:
-    """Write run.toml to a new folder, or check that the folder belongs to this run.
+def _claim(folder: Path, run: Run, name: str, about: Mapping[str, Any], progress: Progress) -> None:
+    """Write run.toml to a new folder, or check that the folder belongs to this run; warn if a class of the user's changed.
 
     The file is a recipe too: it stores the protocol and the published number beside the run.
     """
@@ -207,6 +208,9 @@ def _claim(folder: Path, run: Run, name: str, about: Mapping[str, Any]) -> None:
     if beside["digest"] != name:
         raise InputError(f"{folder} holds another run ({_difference(there, dump(run))}); choose another --out, or "
                          "delete the folder")
+    if changed := [one for one, text in (beside["code"] or {}).items() if about.get("code", {}).get(one, text) != text]:
+        progress.warn(f"{changed[0]} was changed since the run in {folder} began, which is continued or returned as it is; "
+                      "choose another --out, or raise the version of the class")
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> str:

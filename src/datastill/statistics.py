@@ -29,10 +29,11 @@ def statistics(values: Sequence[float]) -> dict[str, float]:
 
 def difference(values: Sequence[float]) -> dict[str, Any]:
     """Paired differences (fractions): statistics, whether the 95 % interval excludes 0, and if not how many seeds of the
-    same mean and spread would."""
+    same mean and spread would. Equal differences decide nothing: their spread is not known yet."""
     found: dict[str, Any] = {**statistics(values), "values": list(values)}
-    found["decided"] = found["n"] > 1 and (found["low"] > 0 or found["high"] < 0)
-    found["seeds_needed"] = found["n"] if found["decided"] else seeds_needed(found["mean"], found["std"])
+    found["decided"] = found["n"] > 1 and found["std"] > 0 and (found["low"] > 0 or found["high"] < 0)
+    found["seeds_needed"] = found["n"] if found["decided"] else \
+        found["n"] + 1 if found["std"] == 0 and found["mean"] else seeds_needed(found["mean"], found["std"])
     return found
 
 

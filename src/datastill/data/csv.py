@@ -15,7 +15,7 @@ import numpy as np
 from datastill.data import _image_files as files
 from datastill.data._fit import Fit
 from datastill.data._reader import Limits, Reader
-from datastill.data.source import SPLITS, Arrays, Pair, Source, named
+from datastill.data.source import SPLITS, Arrays, Pair, Source, for_folder, named
 from datastill.errors import InputError
 
 USUAL = {"file": ("file", "filename", "file_name", "filepath", "path", "image", "image_path", "image_id", "img"),
@@ -51,7 +51,7 @@ class Csv(Source):
              limits: Limits | None = None) -> Arrays:
         if not place.is_file():
             raise InputError(f"dataset csv: no file {place}; set data.path to a .csv file with a column of image files and "
-                             "one of labels")
+                             f"one of labels{for_folder(place)}")
         rows = _distinct(self._rows(place), place)
         home = place.parent / os.path.expanduser(self.folder)  # noqa: PTH111 - leaves an unknown user as it is
         paths = dict(zip(rows, _existing([row[0] for row in rows], home, place), strict=True))

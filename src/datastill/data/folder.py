@@ -42,7 +42,9 @@ class Folder(Source):
     def read(self, place: Path, size: int | None, channels: int | None, fit: Fit = "crop",
              limits: Limits | None = None) -> Arrays:
         if not place.is_dir():
-            raise InputError(f"dataset folder: no folder {place}; set data.path to a folder with one subfolder per class")
+            file = "; for a .npz or .csv file, set data.source to npz or csv" if place.is_file() else ""
+            raise InputError(f"dataset folder: no folder {place}; set data.path to a folder with one subfolder per class"
+                             f"{file}")
         left_out: Counter[str] = Counter()
         found = layout(place, self.nested, left_out)
         kinds = (TRAIN, TEST, VALIDATION)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from datastill.data.source import SPLITS, Arrays, Pair, Source, named, of_splits
+from datastill.data.source import SPLITS, Arrays, Pair, Source, for_folder, named, of_splits
 from datastill.errors import InputError
 
 LAYOUT = ("x_train (N, H, W) or (N, H, W, C) uint8, y_train (N,) integers or names; optionally x_val, y_val, x_test, "
@@ -29,7 +29,7 @@ class Npz(Source):
 
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
         if not place.is_file():
-            raise InputError(f"dataset npz: no file {place}; set data.path to an .npz file with {LAYOUT}")
+            raise InputError(f"dataset npz: no file {place}; set data.path to an .npz file with {LAYOUT}{for_folder(place)}")
         try:
             with np.load(place, allow_pickle=False) as file:
                 table = {name: file[name] for name in file.files}

@@ -81,6 +81,11 @@ def _natural(name: str) -> list[tuple[int, float, str]]:
             for part in re.split(r"(\d+)", name) if part]
 
 
+def for_folder(place: Path) -> str:
+    """The end of an error about a file that is a folder."""
+    return "; for a folder of images, set data.source=folder" if place.is_dir() else ""
+
+
 class Source(Family):
     """Reads one dataset. To add a source, put a class with ``read`` into a file in ``datastill/data``, or outside."""
 

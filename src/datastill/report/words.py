@@ -143,6 +143,8 @@ def _against_random(gain: Mapping[str, float]) -> str:
     if gain["n"] == 1:
         side = "equal to" if gain["mean"] == 0 else "above"
         return f"{side} random real images in a single trial"
+    if gain["std"] == 0:
+        return f"not decided: the same difference in all {gain['n']:.0f} trials, so that its spread is unknown"
     if gain["low"] > 0:
         return "better than random real images"
     return "not shown to beat random real images: the interval includes 0"
