@@ -9,6 +9,7 @@ from pathlib import Path
 from datastill.artifact import PREVIEW, TENSORS, WHITENING
 from datastill.checkpoint import LOG, STATE
 from datastill.errors import InputError
+from datastill.files import real
 from datastill.store import CARD
 
 MADE = b"<footer>Created by datastill "  # near the end of every page
@@ -61,4 +62,4 @@ def _is_own(out: Path, home: Path) -> bool:
 
 def _place(out: Path) -> Path:
     """Where it is on the disk; the last part may be a link."""
-    return out.parent.resolve() / out.name
+    return real(out.parent) / out.name
