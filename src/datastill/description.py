@@ -80,7 +80,8 @@ class Description(BaseModel, metaclass=_OneLine):
             raise ValueError(str(error)) from None
         laid = chosen._lay_over(base if type(base) is chosen else None, settings)
         if chosen is not cls:
-            return chosen.model_validate(laid)
+            with reading(chosen):
+                return chosen.model_validate(laid)
         with reading(cls):
             made = handler(laid)
             if is_foreign(cls):

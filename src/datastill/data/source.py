@@ -95,6 +95,21 @@ class Source(Family):
         argument), others leave that to the caller."""
 
 
+def check_types(arrays: Arrays, name: str) -> Arrays:
+    """Return the same arrays if they hold what they promise, whatever source they are from. Raises InputError."""
+    if not isinstance(arrays.classes, (tuple, list)) or not all(isinstance(one, str) for one in arrays.classes):
+        raise InputError(f"{name}: classes are {arrays.classes!r}; expected a tuple of names")
+    for split, pair in arrays.splits:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise InputError(f"{name}: {split} data are {type(pair).__name__}; expected (images, targets)")
+        for what, value, kinds in (("images", pair[0], (np.ndarray, Lazy)), ("targets", pair[1], np.ndarray)):
+            if not isinstance(value, kinds):
+                raise InputError(f"{name}: {split} {what} are {type(value).__name__}; expected a numpy array")
+        if pair[1].ndim != 1 or pair[1].dtype.kind not in "iu":
+            raise InputError(f"{name}: {split} targets are {pair[1].dtype} of shape {pair[1].shape}; expected integers (N,)")
+    return arrays
+
+
 def check_arrays(arrays: Arrays, name: str, size: int | None = None, channels: int | None = None) -> Arrays:
     """Return the same arrays if they can be distilled after conversion to ``size`` and ``channels``, if given.
 

@@ -52,7 +52,8 @@ def report(folders: Sequence[Path], out: Path, *, scores: Path | None = None, fo
     can be shared. An earlier page is replaced; any other file only with ``force``, and never one of a distilled set.
     ``scores``: folder of the score sheets, by default ``scores`` beside each set.
 
-    Raises InputError: no folder, one without a finished artifact, a damaged file in it, no scores in ``scores``, a place that cannot be written.
+    Raises InputError: no folder, one without a finished artifact, a damaged file in it, no scores in ``scores``, a
+    place that cannot be written.
     """
     if not folders:
         raise InputError("no run folder given, expected one or more; name the folders of finished runs")
@@ -62,7 +63,7 @@ def report(folders: Sequence[Path], out: Path, *, scores: Path | None = None, fo
     check_output(out, "a page of datastill", is_page, force)
     sections = [collect(Path(folder), f"f{i}", scores) for i, folder in enumerate(folders)]
     if scores is not None and not any(section.sheets for section in sections):
-        raise InputError(f"{scores} holds no scores of {', '.join(map(str, folders))}; expected the folder that was given to "
+        raise InputError(f"{scores} holds no scores of {', '.join(map(str, folders))}; expected the folder given to "
                          "evaluate --out")
     make_folder(out.parent)
     write_atomically(out, render(sections).encode())
