@@ -8,13 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import field_validator
 from torch import Tensor, nn
 
 import datastill as ds
 import tiny
-from datastill.data.source import Source
+from datastill.data.source import Arrays, Source
 from datastill.protocols._sgd import SGDTraining
 from datastill.teachers import Pool
 
@@ -45,6 +46,10 @@ class Plain(ds.Architecture):
 
     def build(self, shape: Any, classes: int) -> Any:
         return Net(classes)
+
+
+class UnknownType(Plain):
+    width: NoSuchType = 3  # type: ignore[name-defined]  # noqa: F821
 
 
 class NotAModule(Plain):
@@ -619,6 +624,49 @@ class Reads(Source):
 class ReadsNothing(Source):
     def read(self, place: Any, size: Any, channels: Any) -> Any:
         return None
+
+
+X, Y = np.arange(40 * 64).reshape(40, 8, 8, 1).astype(np.uint8), np.arange(40) % 2
+
+
+class Listed(Source):
+    def read(self, place: Any, size: Any, channels: Any) -> Any:
+        return Arrays((X.tolist(), Y), None, ("a", "b"))  # type: ignore[arg-type]
+
+
+class Tensors(Source):
+    def read(self, place: Any, size: Any, channels: Any) -> Any:
+        return Arrays((torch.from_numpy(X), torch.from_numpy(Y)), None, ("a", "b"))  # type: ignore[arg-type]
+
+
+class ListedTargets(Source):
+    def read(self, place: Any, size: Any, channels: Any) -> Any:
+        return Arrays((X, Y.tolist()), None, ("a", "b"))  # type: ignore[arg-type]
+
+
+class Halves(Source):
+    def read(self, place: Any, size: Any, channels: Any) -> Any:
+        return Arrays((X, Y / 2), (X, Y), ("a", "b"))
+
+
+class NamedTargets(Source):
+    def read(self, place: Any, size: Any, channels: Any) -> Any:
+        return Arrays((X, Y), (X, Y.astype(str)), ("a", "b"))
+
+
+class Unpaired(Source):
+    def read(self, place: Any, size: Any, channels: Any) -> Any:
+        return Arrays(X, None, ("a", "b"))  # type: ignore[arg-type]
+
+
+class NumberedClasses(Source):
+    def read(self, place: Any, size: Any, channels: Any) -> Any:
+        return Arrays((X, Y), None, (0, 1))  # type: ignore[arg-type]
+
+
+class NoClasses(Source):
+    def read(self, place: Any, size: Any, channels: Any) -> Any:
+        return Arrays((X, Y), None, None)  # type: ignore[arg-type]
 
 
 class Abstract(Source):

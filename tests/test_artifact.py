@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 
 import datastill as ds
 import tiny
-from datastill import artifact
+from datastill import artifact, store
 from datastill.errors import InputError
+from kit import input_error
 
 
 @pytest.fixture
@@ -90,6 +91,13 @@ def test_missing_file_unfinished_run_and_no_artifact(folder: Path, tmp_path: Pat
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"no distilled set: expected card\.json"):
         ds.load(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_another_finished_folder_is_no_set(tmp_path: Path, schema: int) -> None:
+    store.Entry(tmp_path, "").finish({"schema": schema, "kind": "datastill.teacher"})
+    with input_error(str(tmp_path), "no distilled set but a datastill.teacher", "name the folder of a finished run"):
+        ds.load(tmp_path)
 
 
 def test_soft_labels_and_step_size_come_back(tmp_path: Path) -> None:

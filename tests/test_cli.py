@@ -126,6 +126,11 @@ BAD = [
     (["show", "distribuion"], r"unknown name 'distribuion'; did you mean 'distribution'"),
     (["show", "nomodule:Class"], r"no module 'nomodule'"),
     (["export", "nowhere", "x"], r"nowhere"),
+    (["distill", "x" * 5000], r"x: file name too long"),
+    (["evaluate", "x" * 300], r"x/card\.json: file name too long"),
+    (["distill", "dm/digits-ipc1", "\udcff=1"], r"expected key=value in valid Unicode"),
+    (["distill", "dm/digits-ipc1", "data.path=\udcff"], r"expected key=value in valid Unicode"),
+    (["tune", "dm/digits-ipc1", "--try", "\udcff=1"], r"expected key=value in valid Unicode"),
 ]
 
 

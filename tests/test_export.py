@@ -13,8 +13,10 @@ from torchvision.datasets import ImageFolder
 
 import datastill as ds
 import tiny
+from datastill import export
 from datastill.errors import InputError
 from datastill.export import _folder_names, to_folder, to_npz
+from datastill.files import write_atomically
 from kit import input_error, toy_images
 
 
@@ -90,3 +92,25 @@ def test_other_numbers_of_channels_are_distilled_scored_and_exported_as_arrays(c
     assert not (tmp_path / "images").exists()
     again = ds.Data(source="npz", path=str(to_npz(made, tmp_path / "set.npz")), test=0.5).load(tmp_path).train
     assert again.shape == (channels, 8, 8)
+
+
+@pytest.mark.parametrize("after", [0, 1, 13, 20])
+def test_an_interrupted_export_is_done_again(
+        distilled: ds.artifact.Distilled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    left = iter(range(after))
+
+    def write(path: Path, content: bytes) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        write_atomically(path, content)
+
+    monkeypatch.setattr(export, "write_atomically", write)
+    with pytest.raises(KeyboardInterrupt):
+        to_folder(distilled, tmp_path / "out")
+    monkeypatch.undo()
+    for name in ("out", "whole"):
+        to_folder(distilled, tmp_path / name)
+    files = [{str(path.relative_to(tmp_path / name)): path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
+             for name in ("out", "whole")]
+    assert files[0] == files[1]
+    assert len(files[0]) == 21

@@ -102,6 +102,14 @@ def test_sha256(tmp_path: Path) -> None:
     assert sha256(tmp_path / "file") == hashlib.sha256(b"abc" * 100_000).hexdigest()
 
 
+def test_make_folder_keeps_every_file_that_is_there(tmp_path: Path) -> None:
+    for name in (".writable", ".datastill-notes", ".lock"):
+        (tmp_path / name).write_text("mine")
+    make_folder(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        (".writable", ".datastill-notes", ".lock"), "mine")
+
+
 def test_make_folder_makes_parents_and_leaves_no_file(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b")
     make_folder(tmp_path / "a" / "b")

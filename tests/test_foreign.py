@@ -26,6 +26,7 @@ SCORE = ("--protocol", "dc:epochs=1", "--trials", "1")
 IMPORTS = {
     "exits": ("raise SystemExit\n", "raised SystemExit"),
     "exits_well": ("import sys\nsys.exit(0)\n", "raised SystemExit: 0 (exits_well.py, line 2)"),
+    "stops": ("raise BaseException('x')\n", "raised BaseException: x (stops.py, line 1)"),
     "full": ("raise OSError(28, 'No space left on device')\n", "raised OSError: [Errno 28] No space left on device (full.py, line 1)"),
     "unfinished": ("def f(:\n", "raised SyntaxError: invalid syntax (unfinished.py, line 1)"),
     "lacking": ("import no_such_module_at_all\n", "No module named 'no_such_module_at_all'"),
@@ -41,6 +42,7 @@ IMPORTS = {
 }
 
 NETWORKS = {
+    "UnknownType": (2, "misfits:UnknownType: reading its settings raised PydanticUserError"),
     "NotAModule": (2, "NotAModule.build returned function; expected nn.Module"),
     "NothingBuilt": (2, "NothingBuilt.build returned NoneType; expected nn.Module"),
     "BuildFails": (2, "BuildFails.build raised KeyError: 'layers' (", "misfits.py, line "),
@@ -151,6 +153,14 @@ POOLS = {
 SOURCES = {
     "Reads": (2, "Reads.read raised EOFError: end of file"),
     "ReadsNothing": (2, "ReadsNothing.read returned NoneType; expected Arrays"),
+    "Listed": (2, "Listed: training images are list; expected a numpy array"),
+    "Tensors": (2, "Tensors: training images are Tensor; expected a numpy array"),
+    "ListedTargets": (2, "ListedTargets: training targets are list; expected a numpy array"),
+    "Halves": (2, "Halves: training targets are float64 of shape (40,); expected integers (N,)"),
+    "NamedTargets": (2, "NamedTargets: test targets are <U"),
+    "Unpaired": (2, "Unpaired: training data are ndarray; expected (images, targets)"),
+    "NumberedClasses": (2, "NumberedClasses: classes are (0, 1); expected a tuple of names"),
+    "NoClasses": (2, "NoClasses: classes are None; expected a tuple of names"),
     "Abstract": (2, "misfits:Abstract is abstract: it does not define read"),
 }
 

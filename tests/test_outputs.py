@@ -115,3 +115,29 @@ def test_a_folder_is_exported_to_a_new_or_empty_one(made: Path, tmp_path: Path) 
     (tmp_path / "file").write_text("mine")
     with input_error("file is not a folder"):
         to_folder(ds.load(made), tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_an_export_needs_a_name(made: Path, name: str) -> None:
+    with input_error("is a folder, expected the name of a file"):
+        to_npz(ds.load(made), Path(name))
+
+
+@pytest.mark.parametrize("form", ["images", "npz"])
+def test_a_place_below_a_file_is_bad_input(made: Path, tmp_path: Path, form: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with input_error("cannot write to", "choose another folder"):
+        (to_npz if form == "npz" else to_folder)(ds.load(made), tmp_path / "file" / "set")
+
+
+def test_a_link_to_itself_leads_nowhere(made: Path, tmp_path: Path, run_cli: Call) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for command in (["distill", "random/digits-ipc1", "--out", str(loop)],
+                    ["distill", "random/digits-ipc1", "--out", str(loop / "run")],
+                    ["report", str(made), "--out", str(loop / "page.html")],
+                    ["export", str(made), str(loop / "set.npz")], ["evaluate", str(loop)]):
+        code, _, err = run_cli(*command)
+        assert code == 2
+        assert str(loop) in err.splitlines()[-1]
+        assert "Traceback" not in err

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from datastill.distilled import Distilled
     from datastill.synthetic import SyntheticSet
 
-SCHEMA = 2
+SCHEMA, KIND = 2, "datastill.synthetic"
 PARAMETER, PIXELS = "parameters.", "pixels"  # prefix of parameter names; the parameter that may be the images themselves
 SIDE = 2000  # pixels, at most, of a preview
 TENSORS, PREVIEW, WHITENING = "synthetic.safetensors", "preview.png", "whitening.safetensors"
@@ -109,7 +109,7 @@ def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any], **of:
         about = {**about, "whitening": synthetic.whitening.identity}
     hard = bool(((tensors["labels"] == 0) | (tensors["labels"] == 1)).all())
     card = {
-        "schema": SCHEMA, "kind": "datastill.synthetic", **about,
+        "schema": SCHEMA, "kind": KIND, **about,
         "classes": list(synthetic.classes), "mean": list(synthetic.mean), "std": list(synthetic.std),
         "count": len(synthetic), "shape": list(tensors["images"].shape[1:]), "labels": "hard" if hard else "soft",
         **({} if synthetic.stored == len(synthetic) else {"stored": synthetic.stored}),
@@ -124,12 +124,15 @@ def _entry(folder: Path) -> Entry:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a finished artifact, upgraded to the current schema. Raises InputError if it is missing or altered."""
+    """The card of a finished artifact, upgraded to the current schema. Raises InputError if it is missing or altered, or
+    of another kind of folder."""
     if not (folder / CARD).is_file():
         hint = "a run that has not finished; run it again to continue" if (folder / "run.toml").exists() else \
             f"no distilled set: expected {CARD} and {TENSORS}"
         raise InputError(f"{folder} holds {hint}")
     card = _entry(folder).card()
+    if card.get("kind") != KIND:
+        raise InputError(f"{folder} holds no distilled set but a {card.get('kind')}; name the folder of a finished run")
     if card["schema"] not in (1, SCHEMA):
         raise InputError(f"{folder / CARD} has schema {card['schema']}, this version reads 1 to {SCHEMA}; use the "
                          "version that wrote it")

@@ -533,8 +533,8 @@ def main() -> None:
     except RunError as error:
         _fail(str(error), 1)
     except OSError as error:
-        from datastill.files import reason
-        _fail(f"{error.filename or 'input or output'}: {reason(error)}", 1)
+        from datastill.files import IMPOSSIBLE, reason
+        _fail(f"{error.filename or 'input or output'}: {reason(error)}", 2 if error.errno in IMPOSSIBLE else 1)
     except KeyboardInterrupt:
         _fail("stopped immediately; finished work is kept", 130)
     finally:

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from datastill.errors import InputError
 from datastill.foreign import guard, is_foreign, name_of, reading
 from datastill.registry import inside, members, preset
-from datastill.tables import NONE, nearest, parse_spec, shown, today
+from datastill.tables import NONE, is_unicode, nearest, parse_spec, shown, today
 
 LARGEST = 10**9  # whole number, in a field that sets no limit of its own
 NOT_DECISIVE = "not decisive"  # metadata of a field that does not affect the result (such as a path): left out of the digest
@@ -80,7 +80,8 @@ class Description(BaseModel, metaclass=_OneLine):
             raise ValueError(str(error)) from None
         laid = chosen._lay_over(base if type(base) is chosen else None, settings)
         if chosen is not cls:
-            return chosen.model_validate(laid)
+            with reading(chosen):
+                return chosen.model_validate(laid)
         with reading(cls):
             made = handler(laid)
             if is_foreign(cls):
@@ -136,6 +137,8 @@ class Description(BaseModel, metaclass=_OneLine):
         """The value as given, or else what it may be short for: None for "none", a list for values with commas between, or
         for a single value."""
         value = str(value) if isinstance(value, os.PathLike) else value
+        if isinstance(value, str) and not is_unicode(value):
+            raise ValueError(f"expected valid Unicode, got {value!r}")
         ways = [None, value] if isinstance(value, str) and value == NONE else [value]
         if isinstance(value, str) and "," in value:
             ways.append(tuple(part.strip() for part in value.split(",")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from PIL import Image
 
 from datastill.artifact import png
 from datastill.errors import InputError
-from datastill.files import write_atomically
+from datastill.files import LEFTOVER, make_folder, write_atomically
 from datastill.outputs import check_new_folder, check_output
 
 if TYPE_CHECKING:
@@ -36,12 +37,18 @@ def to_folder(distilled: Distilled, out: Path) -> Path:
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(["file", *distilled.classes])
+    make_folder(out)
+    aside = out / f"{LEFTOVER}export"  # a kill leaves nothing that looks like an export
+    shutil.rmtree(aside, ignore_errors=True)
     for number, (view, y) in enumerate(zip(distilled.view.numpy(), distilled.y, strict=True)):
         name = f"{names[int(y.argmax())]}/{number:05d}.png"
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / name, png(Image.fromarray(view.squeeze(2) if view.shape[2] == 1 else view)))
+        (aside / name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(aside / name, png(Image.fromarray(view.squeeze(2) if view.shape[2] == 1 else view)))
         rows.writerow([name, *(f"{p:.6g}" for p in y.tolist())])
-    write_atomically(out / "labels.csv", table.getvalue().encode())
+    write_atomically(aside / "labels.csv", table.getvalue().encode())
+    for path in sorted(aside.iterdir()):
+        path.replace(out / path.name)
+    aside.rmdir()
     return out
 
 
@@ -54,6 +61,8 @@ def to_npz(distilled: Distilled, out: Path, *, force: bool = False) -> Path:
     least two images per class (some are then held out for testing), or an x_test and y_test of your own. An earlier export
     is replaced, any other file only with ``force``. Raises InputError.
     """
+    if out.name in ("", ".."):
+        raise InputError(f"{out} is a folder, expected the name of a file")
     out = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")
     check_output(out, "an export of datastill", _is_export, force)
     arrays = {"images": distilled.x.numpy(), "labels": distilled.y.numpy(), "x_train": distilled.view.numpy(),
@@ -66,7 +75,7 @@ def to_npz(distilled: Distilled, out: Path, *, force: bool = False) -> Path:
         arrays["lr"] = np.array(distilled.lr)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     write_atomically(out, buffer.getvalue())
     return out
 

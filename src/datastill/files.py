@@ -14,6 +14,7 @@ from typing import Any
 
 from datastill.errors import InputError
 
+IMPOSSIBLE = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # paths that can never be written
 LEFTOVER = ".datastill-"  # prefix of temporary files; a kill leaves them behind
 
 
@@ -68,10 +69,17 @@ def make_folder(folder: Path) -> None:
     """Create a folder and check that files can be written there. Raises InputError with the reason and what to do."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / ".writable", b"datastill")
-        (folder / ".writable").unlink(missing_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=LEFTOVER) as file:
+            file.write(b"datastill")
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {reason(error)}; choose another folder (--out, --root)") from None
+
+
+def real(path: Path) -> Path:
+    """The path without links; of links in a circle, as it is."""
+    return Path(os.path.realpath(path))
 
 
 def reason(error: OSError) -> str:

@@ -40,11 +40,12 @@ def name_of(cls: type) -> str:
 @contextmanager
 def calling(what: str, package: str, passing: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
     """Whatever is raised inside becomes an InputError that says that ``what`` raised it, and where in ``package``. Errors
-    that are meant for the user (InputError, RunError) and those in ``passing`` stay as they are."""
+    that are meant for the user (InputError, RunError), those that stop the process and those in ``passing`` stay as they
+    are."""
     try:
         yield
-    except (Exception, SystemExit) as error:
-        if isinstance(error, (InputError, RunError, *passing)):
+    except BaseException as error:
+        if isinstance(error, (InputError, RunError, KeyboardInterrupt, GeneratorExit, *passing)):
             raise
         raise InputError(f"{what} raised {said(error)}{_place(error, package)}") from error
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from datastill.artifact import PREVIEW, TENSORS, WHITENING
 from datastill.checkpoint import LOG, STATE
 from datastill.errors import InputError
+from datastill.files import LEFTOVER, real
 from datastill.store import CARD
 
 MADE = b"<footer>Created by datastill "  # near the end of every page
@@ -35,10 +36,11 @@ def check_output(out: Path, what: str, ours: Callable[[Path], bool], force: bool
 
 
 def check_new_folder(out: Path) -> None:
-    """Check that a folder of files may be written at ``out``. Raises InputError unless it is new or empty."""
+    """Check that a folder of files may be written at ``out``. What a killed process left half
+    written does not count. Raises InputError unless it is new or empty."""
     if os.path.lexists(out) and not out.is_dir():
         raise InputError(f"{out} is not a folder; choose another name")
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(not path.name.startswith(LEFTOVER) for path in out.iterdir()):
         raise InputError(f"{out} is not empty; choose another folder")
     if (home := _home(out)) is not None and _is_own(out, home):
         raise InputError(f"{out} belongs to the folder {home}; choose another folder")
@@ -61,4 +63,4 @@ def _is_own(out: Path, home: Path) -> bool:
 
 def _place(out: Path) -> Path:
     """Where it is on the disk; the last part may be a link."""
-    return out.parent.resolve() / out.name
+    return real(out.parent) / out.name

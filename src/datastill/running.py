@@ -16,7 +16,7 @@ from datastill.data.given import Given
 from datastill.description import load
 from datastill.digest import dump, foreign_code, to_sealed_toml
 from datastill.errors import InputError, RunError, Stopped
-from datastill.files import reason, write_atomically
+from datastill.files import real, reason, write_atomically
 from datastill.foreign import calling, is_foreign, package_of
 from datastill.late import torch
 from datastill.loop import Loop
@@ -173,9 +173,9 @@ def _shown(run: Run) -> dict[str, Any]:
 
 def see_apart(folder: Path, run: Run, data_root: Path) -> None:
     """Reject a folder inside that of the run's images, where it would become a class of the next run."""
-    whole, path = folder.resolve(), run.data.path
+    whole, path = real(folder), run.data.path
     for place in (data_root / path, Path.cwd() / path) if path and kind(run.data.source) == "folder" else ():
-        if place.is_dir() and place.resolve() in (whole, *whole.parents):
+        if place.is_dir() and real(place) in (whole, *whole.parents):
             raise InputError(f"{folder} is inside the images of the run ({place}), and would become one of their classes; "
                              "choose another --out")
 

@@ -49,6 +49,8 @@ def override(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any
     """
     seen: dict[str, str] = {}
     for assignment in assignments:
+        if not is_unicode(assignment):
+            raise InputError(f"expected key=value in valid Unicode, got {assignment!r}; rename the file or folder")
         path, equals, value = (part.strip() for part in assignment.partition("="))
         if not equals or not all(path.split(".")):
             raise InputError(f"expected key=value with dots between keys, got {assignment!r}")
@@ -57,6 +59,15 @@ def override(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any
         seen[path] = value
         table = changed(table, {path: parse_value(value)})
     return table
+
+
+def is_unicode(text: str) -> bool:
+    """Whether it is valid Unicode; file names, arguments and text arrays need not be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def changed(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

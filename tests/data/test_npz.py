@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,15 @@ def test_a_single_array_is_not_an_npz_file(tmp_path: Path) -> None:
     np.save(tmp_path / "set.npy", IMAGES)
     with input_error(str(tmp_path / "set.npy")):
         Data(source="npz", path="set.npy").load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x_train", "x_train.npy", "notes.txt"])
+def test_a_zip_of_something_else_is_refused(tmp_path: Path, name: str) -> None:
+    np.savez(tmp_path / "set.npz", y_train=LABELS, **({} if "x" in name[:1] else {"x_train": IMAGES}))
+    with zipfile.ZipFile(tmp_path / "set.npz", "a") as file:
+        file.writestr(name, "text")
+    with input_error(str(tmp_path / "set.npz"), "cannot be read as .npz", name.removesuffix(".npy"), "is not an array"):
+        Data(source="npz", path="set.npz").load(tmp_path)
 
 
 def outcome(data: Data, root: Path) -> str | Exception:

@@ -24,6 +24,7 @@ from datastill.report.page import collect
 from datastill.rng import RNG
 from datastill.scoring import Evaluation
 from datastill.store import write_record
+from kit import input_error
 
 CLASSES = ("<b>x</b>", "two", "three")
 PROTOCOL = DC(augment="none", epochs=2)
@@ -273,6 +274,9 @@ def test_bad_arguments(made: Path, tmp_path: Path) -> None:
         report([tmp_path / "nowhere"], tmp_path / "page.html")
     with pytest.raises(InputError, match="is a folder, expected the name of an HTML file"):
         report([made / "chosen"], tmp_path)
+    for scores in (tmp_path / "nowhere", tmp_path):
+        with input_error(str(scores), "holds no scores of", "evaluate --out"):
+            report([made / "chosen"], tmp_path / "page.html", scores=scores)
 
 
 def test_unchanged_start_is_shown_once(folder: Path, tmp_path: Path) -> None:

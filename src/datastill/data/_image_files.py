@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from datastill.data.images import Lazy
 from datastill.errors import InputError
+from datastill.files import real
 from datastill.late import torch
 from datastill.progress import of_data
 
@@ -55,7 +56,7 @@ def image_tree(folder: Path, left_out: Counter[str] | None = None) -> list[Path]
     else is there is counted by kind in ``left_out``. Raises InputError for a folder that cannot be read."""
     if not folder.is_dir():
         return []
-    above = {_identity(path) for path in (*folder.absolute().parents, *folder.resolve().parents)}
+    above = {_identity(path) for path in (*folder.absolute().parents, *real(folder).parents)}
     return sorted(map(Path, _walk(folder, above, Counter() if left_out is None else left_out)))
 
 

@@ -17,7 +17,7 @@ from datastill.data._fit import Fit, square
 from datastill.data.digits import Digits
 from datastill.data.given import Given
 from datastill.data.images import Images, Lazy, mean_and_std
-from datastill.data.source import Arrays, Pair, Source, check_arrays, in_bytes
+from datastill.data.source import Arrays, Pair, Source, check_arrays, check_types, in_bytes
 from datastill.data.whitening import check_memory, fit_once
 from datastill.description import NOT_DECISIVE, Description
 from datastill.errors import InputError
@@ -103,7 +103,8 @@ class Data(Description):
                              "images, as in data.path=photos")
         if self.channels == 2:
             raise InputError("data.channels: expected 1 or 3, got 2")
-        arrays = check_arrays(in_bytes(self._read(root), self.name, self.range), self.name, self.size, self.channels)
+        arrays = check_types(self._read(root), self.name)
+        arrays = check_arrays(in_bytes(arrays, self.name, self.range), self.name, self.size, self.channels)
         apart = self._apart(arrays)
         train, test = self._of_classes(apart.train), self._of_classes(apart.test)
         if self.keep:

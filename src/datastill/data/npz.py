@@ -33,6 +33,8 @@ class Npz(Source):
         try:
             with np.load(place, allow_pickle=False) as file:
                 table = {name: file[name] for name in file.files}
+            if strange := [name for name, value in table.items() if not isinstance(value, np.ndarray)]:
+                raise ValueError(f"{strange[0]} in it is not an array of numpy")
         except Exception as error:  # damaged files raise many kinds: zlib.error, BadZipFile, NotImplementedError, ...
             raise InputError(f"{place} cannot be read as .npz: {error}") from None
         names = {role: _one_of(table, *role, place) for role in (

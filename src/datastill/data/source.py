@@ -16,6 +16,7 @@ import numpy as np
 from datastill.data.images import Lazy
 from datastill.description import Family
 from datastill.errors import InputError
+from datastill.tables import is_unicode
 
 SMALLEST = 4  # pixels per side
 SPLITS = {"training": ("train", "training"), "validation": ("val", "valid", "validation", "dev"),
@@ -101,13 +102,28 @@ class Source(Family):
         ``data.range`` as further arguments), others leave that to the caller."""
 
 
+def check_types(arrays: Arrays, name: str) -> Arrays:
+    """Return the same arrays if they hold what they promise, whatever source they are from. Raises InputError."""
+    if not isinstance(arrays.classes, (tuple, list)) or not all(isinstance(one, str) for one in arrays.classes):
+        raise InputError(f"{name}: classes are {arrays.classes!r}; expected a tuple of names")
+    for split, pair in arrays.splits:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise InputError(f"{name}: {split} data are {type(pair).__name__}; expected (images, targets)")
+        for what, value, kinds in (("images", pair[0], (np.ndarray, Lazy)), ("targets", pair[1], np.ndarray)):
+            if not isinstance(value, kinds):
+                raise InputError(f"{name}: {split} {what} are {type(value).__name__}; expected a numpy array")
+        if pair[1].ndim != 1 or pair[1].dtype.kind not in "iu":
+            raise InputError(f"{name}: {split} targets are {pair[1].dtype} of shape {pair[1].shape}; expected integers (N,)")
+    return arrays
+
+
 def check_arrays(arrays: Arrays, name: str, size: int | None = None, channels: int | None = None) -> Arrays:
     """Return the same arrays if they can be distilled after conversion to ``size`` and ``channels``, if given.
 
     Raises InputError for an empty class, a single class, a class name that is not valid Unicode, or a wrong shape.
     """
     for label, class_name in enumerate(arrays.classes):
-        if not class_name.strip() or not _writable(class_name):
+        if not class_name.strip() or not is_unicode(class_name):
             raise InputError(f"{name}: class {label} is named {class_name!r}; expected a non-empty name of valid Unicode")
     if len(arrays.classes) < 2:
         raise InputError(f"{name}: {len(arrays.classes)} class; a classification dataset needs at least two")
@@ -181,15 +197,6 @@ def scale(images: np.ndarray, limits: tuple[float, float], what: str, setting: s
     for start in range(0, len(images), 1024):  # a part at a time: floats take several times the memory
         result[start:start + 1024] = np.rint((images[start:start + 1024].astype(exact) - low) * (255 / (high - low)))
     return result
-
-
-def _writable(text: str) -> bool:
-    """Whether it is valid Unicode; file names and text arrays need not be."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def check_split(images: np.ndarray | Lazy, targets: np.ndarray, split: str, classes: tuple[str, ...], name: str) -> None:

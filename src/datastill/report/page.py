@@ -16,7 +16,7 @@ from datastill import sheets as score_sheets
 from datastill.core import Protocol
 from datastill.digest import spec
 from datastill.errors import InputError
-from datastill.files import make_folder, write_atomically
+from datastill.files import make_folder, real, write_atomically
 from datastill.nets import Architecture
 from datastill.outputs import check_output, is_page
 from datastill.registry import kind
@@ -52,7 +52,8 @@ def report(folders: Sequence[Path], out: Path, *, scores: Path | None = None, fo
     can be shared. An earlier page is replaced; any other file only with ``force``, and never one of a distilled set.
     ``scores``: folder of the score sheets, by default ``scores`` beside each set.
 
-    Raises InputError: no folder, one without a finished artifact, a damaged file in it, a place that cannot be written.
+    Raises InputError: no folder, one without a finished artifact, a damaged file in it, no scores in ``scores``, a
+    place that cannot be written.
     """
     if not folders:
         raise InputError("no run folder given, expected one or more; name the folders of finished runs")
@@ -61,6 +62,9 @@ def report(folders: Sequence[Path], out: Path, *, scores: Path | None = None, fo
         raise InputError(f"{out} is a folder, expected the name of an HTML file, such as {out / 'report.html'}")
     check_output(out, "a page of datastill", is_page, force)
     sections = [collect(Path(folder), f"f{i}", scores) for i, folder in enumerate(folders)]
+    if scores is not None and not any(section.sheets for section in sections):
+        raise InputError(f"{scores} holds no scores of {', '.join(map(str, folders))}; expected the folder given to "
+                         "evaluate --out")
     make_folder(out.parent)
     write_atomically(out, render(sections).encode())
     return out
@@ -82,7 +86,7 @@ def render(sections: Sequence[Section]) -> str:
 def collect(folder: Path, key: str, scores: Path | None = None) -> Section:
     """Read everything about one run. Raises InputError if it is unfinished or damaged."""
     distilled = artifact.load(folder)
-    card, name, place = distilled.card, folder.resolve().name, _place(folder)
+    card, name, place = distilled.card, real(folder).name, _place(folder)
     run = settings.read(Run, card["run"])
     with _expecting(scores or folder / score_sheets.SCORES):
         sheets = score_sheets.read_sheets(folder, scores)
@@ -103,7 +107,7 @@ def collect(folder: Path, key: str, scores: Path | None = None) -> Section:
 
 def _place(folder: Path) -> str:
     """The folder as commands name it: relative to the working folder, or its last part if it is elsewhere."""
-    whole, here = folder.resolve(), Path.cwd().resolve()
+    whole, here = real(folder), real(Path.cwd())
     return str(whole.relative_to(here)) if here in whole.parents else whole.name
 
 
