@@ -52,6 +52,42 @@ class UnknownType(Plain):
     width: NoSuchType = 3  # type: ignore[name-defined]  # noqa: F821
 
 
+class LazyNet(Net):
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.linear = nn.LazyLinear(classes)
+
+
+class Lazy(Plain):
+    def build(self, shape: Any, classes: int) -> Any:
+        return LazyNet(classes)
+
+
+def _hook(module: Any, given: Any, found: Any) -> Any:
+    raise ValueError("a hook")
+
+
+class Hooked(Plain):
+    def build(self, shape: Any, classes: int) -> Any:
+        network = Net(classes)
+        network.register_forward_hook(_hook)
+        return network
+
+
+class Untrainable(Net):
+    def train(self, mode: bool = True) -> Any:
+        raise KeyError("mode")
+
+
+class ModeFails(Plain):
+    def build(self, shape: Any, classes: int) -> Any:
+        return Untrainable(classes)
+
+
+class NotWritten(Plain):
+    thing: Any = object()
+
+
 class NotAModule(Plain):
     def build(self, shape: Any, classes: int) -> Any:
         return lambda x: x
@@ -417,6 +453,12 @@ class Term(ds.Plugin):
 
     def loss(self, step: Any, task: Any, rng: Any) -> Any:
         return step.batch.x.square().mean()
+
+
+class TermBackward(Term):
+    def loss(self, step: Any, task: Any, rng: Any) -> Any:
+        step.loss.backward()
+        return super().loss(step, task, rng)
 
 
 class TermVector(Term):

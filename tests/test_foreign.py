@@ -43,6 +43,10 @@ IMPORTS = {
 
 NETWORKS = {
     "UnknownType": (2, "misfits:UnknownType: reading its settings raised PydanticUserError"),
+    "Lazy": (2, "network misfits:Lazy has lazy layers", "build it from the shape"),
+    "Hooked": (2, "Net.__call__ raised ValueError: a hook"),
+    "ModeFails": (2, "Untrainable.train raised KeyError: 'mode'"),
+    "NotWritten": (2, "misfits:NotWritten: a setting has a value that cannot be written"),
     "NotAModule": (2, "NotAModule.build returned function; expected nn.Module"),
     "NothingBuilt": (2, "NothingBuilt.build returned NoneType; expected nn.Module"),
     "BuildFails": (2, "BuildFails.build raised KeyError: 'layers' (", "misfits.py, line "),
@@ -104,6 +108,7 @@ METHODS = {
 }
 
 PLUGINS = {
+    "TermBackward": (2, "plug-in mine misfits:TermBackward raised RuntimeError", "backward"),
     "TermVector": (2, "returned a tensor of shape (10,); expected a scalar tensor"),
     "TermNumber": (2, "returned float; expected a scalar tensor"),
     "TermNothing": (2, "returned NoneType; expected a scalar tensor"),

@@ -12,7 +12,7 @@ ORDER = [["errors"], ["files"], ["tables", "foreign", "late", "memory", "progres
          ["description"], ["digest"],
          ["store"], ["states", "executors"], ["functional"], ["losses"], ["data"], ["nets"], ["train"], ["parametrization"], ["synthetic", "distilled"],
          ["teachers"], ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artifact"], ["previous"], ["loop"], ["checkpoint"], ["run"],
-         ["running"], ["outputs"], ["recipes", "scoring", "export", "plan", "shards", "place"], ["sheets"], ["trials"], ["selection", "tuning", "analysis"], ["study"],
+         ["outputs"], ["running"], ["recipes", "scoring", "export", "plan", "shards", "place"], ["sheets"], ["trials"], ["selection", "tuning", "analysis"], ["study"],
          ["comparison", "studies"], ["study_run"], ["report", "console"], ["workspace"], ["scores"], ["cli"], ["__main__"]]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 FAMILIES = {"data", "nets", "parametrizations", "methods", "plugins", "protocols", "teachers"}

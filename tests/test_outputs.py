@@ -96,7 +96,23 @@ def test_files_no_study_wrote_are_kept(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / name).write_text("mine")
         with input_error(name, "exists and is not a file of a study"):
-            check_folder(folder)
+            check_folder(folder, "which?")
+
+
+def test_results_of_another_study_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text('{"question": "other?", "rows": []}')
+    check_folder(tmp_path, "other?")
+    with input_error("has the results of another study of this name, 'other?'"):
+        check_folder(tmp_path, "which?")
+
+
+@pytest.mark.parametrize("name", ["scores/deep", "snapshots", "analysis/x"])
+def test_nothing_is_computed_inside_a_set(made: Path, name: str, tmp_path: Path) -> None:
+    with input_error("which belongs to another set"):
+        tiny.distill(tiny.run(ipc=1), made / name)
+    for out in (made / name, made):
+        with input_error(str(out), "choose another --out"):
+            ds.Workspace(tmp_path, tmp_path).score(made, out=out)
 
 
 def test_the_command_line_says_so(made: Path, tmp_path: Path, run_cli: Call) -> None:

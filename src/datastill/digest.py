@@ -13,6 +13,7 @@ from typing import Any
 import tomli_w
 
 from datastill.description import NOT_DECISIVE, Description, Family
+from datastill.errors import InputError
 from datastill.files import checksum
 from datastill.foreign import is_foreign, name_of
 from datastill.registry import kind
@@ -63,7 +64,11 @@ def spec(member: Family) -> str:
 def digest(description: Description, *more: str) -> str:
     """16 hex digits that identify a result, from the fields that differ from their defaults, class versions, and ``more``
     (such as a fingerprint of the data). Paths and other fields marked NOT_DECISIVE do not count."""
-    text = json.dumps([_essence(description), *more], sort_keys=True)
+    try:
+        text = json.dumps([_essence(description), *more], sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name_of(type(description))}: a setting has a value that cannot be written ({error}); expected "
+                         "numbers, texts, lists and tables") from None
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -51,15 +51,16 @@ def calling(what: str, package: str, passing: tuple[type[BaseException], ...] = 
 
 
 @contextmanager
-def blaming(cls: type | None, what: str) -> Iterator[None]:
-    """If the class is foreign, errors of torch inside are reported as those of ``what``: some only show when gradients are
-    computed, outside the class."""
+def blaming(*parts: tuple[str, type | None]) -> Iterator[None]:
+    """Errors of torch inside are reported as those of the foreign classes among these parts, (what it is, its class): some
+    only show when gradients are computed, outside the class."""
     try:
         yield
     except RuntimeError as error:
-        if cls is None or not is_foreign(cls):
+        foreign = [f"{what} {name_of(cls)}" for what, cls in parts if cls is not None and is_foreign(cls)]
+        if not foreign:
             raise
-        raise InputError(f"{what} {name_of(cls)} raised {said(error)}") from error
+        raise InputError(f"{' or '.join(foreign)} raised {said(error)}") from error
 
 
 @contextmanager

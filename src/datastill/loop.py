@@ -77,7 +77,9 @@ class Loop:
         """
         rng = self.rng("iteration", self.iteration)
         lines: list[dict[str, float]] = []
-        with blaming(type(self.task.network), "network"), \
+        parts = [("network", type(self.task.network)), ("method", type(self.method)),
+                 *((f"plug-in {name}", type(plugin)) for name, plugin in self.plugins.items())]
+        with blaming(*parts), \
                 rng("inside").as_global(self.task.device):  # what networks draw themselves, such as dropout
             steps = self.method.iterate(self.iteration, self.synthetic, self.task, rng("method"))
             if not isinstance(steps, Iterator):

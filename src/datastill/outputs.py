@@ -46,6 +46,13 @@ def check_new_folder(out: Path) -> None:
         raise InputError(f"{out} belongs to the folder {home}; choose another folder")
 
 
+def check_apart(folder: Path) -> None:
+    """Check that a folder that runs or scores are written to is not a part of another set's folder. Raises InputError."""
+    home = _home(folder)
+    if home is not None and _is_own(folder, home) and _place(folder) != home / "scores":
+        raise InputError(f"{folder} is inside {home}, which belongs to another set; choose another --out")
+
+
 def is_page(path: Path) -> bool:
     """Whether a file is a page that was written earlier."""
     return MADE in path.read_bytes()[-1000:]

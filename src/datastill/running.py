@@ -20,6 +20,7 @@ from datastill.files import real, reason, write_atomically
 from datastill.foreign import calling, is_foreign, package_of
 from datastill.late import torch
 from datastill.loop import Loop
+from datastill.outputs import check_apart
 from datastill.previous import Previous, origin, read_previous
 from datastill.progress import Progress
 from datastill.registry import kind
@@ -107,6 +108,7 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
     folder = Path(root) / "runs" / run.label(images, data_root) if out is None else Path(out)
     task = check_run(run, images, root=root, data_root=data_root, progress=progress.part(0, 1, "preparing"))
     see_apart(folder, run, Path(data_root))
+    check_apart(folder)
     _see_foreign(folder)
     code = foreign_code(run)
     about = {**(about or {}), **_started_from(run, folder), **({"code": code} if code else {})}

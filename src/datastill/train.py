@@ -169,7 +169,7 @@ class Training:
             group["lr"] = rate
         device = next((p.device for p in self.network.parameters()), torch.device("cpu"))
         with torch.enable_grad(), self.rng("inside", epoch).as_global(device), computing(device, self.precision), \
-                blaming(origin(self.network), "network"):
+                blaming(("network", origin(self.network))):
             losses = self._pass(epoch)
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):

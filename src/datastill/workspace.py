@@ -15,6 +15,7 @@ from datastill.data.given import Given
 from datastill.description import load as describe
 from datastill.errors import InputError
 from datastill.nets import Architecture
+from datastill.outputs import check_apart
 from datastill.place import Place, images_of
 from datastill.plan import Plan
 from datastill.plan import plan as try_out
@@ -138,6 +139,10 @@ class Workspace(Place):
         snapshots: select the best snapshot too, under ``selected`` (see ``selection.select``). out: folder for the sheet, by
             default ``folder/scores``; for sets in a folder that cannot be written to.
         """
+        if out is not None:
+            check_apart(out)
+            if any((out / name).exists() for name in (CARD, "run.toml")):
+                raise InputError(f"{out} is the folder of a set; choose another --out for its scores")
         evaluation = evaluation or self.evaluations(folder)[0]
         distilled = load(folder).to(self.device)
         if snapshots:
@@ -196,7 +201,7 @@ class Workspace(Place):
         ``root/studies/NAME``. Raises InputError before any work, RunError."""
         from datastill.report.study import check_folder, write
         folder = self.study_folder(name)
-        check_folder(folder)
+        check_folder(folder, study.question)
         results = run_study(_study(study), self, folder, executor=self.executor(jobs), progress=progress)
         write(results, folder)
         return results

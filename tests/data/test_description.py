@@ -376,3 +376,8 @@ def test_an_unknown_class_is_told_the_nearest(npz: Npz, tmp_path: Path) -> None:
         npz({"classes": [0, 3]}, **numbered(12)).load(tmp_path)
     with input_error("classes"):
         npz({"classes": [True, False]})
+
+
+def test_a_path_for_what_has_none_is_refused(tmp_path: Path) -> None:
+    with input_error("data.path is 'nowhere', but digits comes with a library", "leave it out"):
+        Data(source="digits", path="nowhere").load(tmp_path)

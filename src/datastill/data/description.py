@@ -101,6 +101,9 @@ class Data(Description):
         if not (self.path or "").strip() and (self.source.yours or self.path is not None):
             raise InputError(f"data.path is {'missing' if self.path is None else 'empty'}; give the folder or file of your "
                              "images, as in data.path=photos")
+        if self.path is not None and self.source.bundled:
+            raise InputError(f"data.path is {self.path!r}, but {self.name} comes with a library and is read from there; "
+                             "leave it out, or name another data.source")
         if self.channels == 2:
             raise InputError("data.channels: expected 1 or 3, got 2")
         arrays = check_types(self._read(root), self.name)

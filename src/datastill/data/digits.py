@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from datastill.data.source import Arrays, Source
 
 class Digits(Source):
     """8x8 handwritten digits bundled with scikit-learn; 17 gray levels scaled to 0-255; no test split of its own."""
+
+    bundled: ClassVar[bool] = True
 
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
         from sklearn.datasets import load_digits

@@ -92,6 +92,7 @@ class Source(Family):
 
     home: ClassVar[str] = "datastill.data"
     download: ClassVar[bool] = False  # whether it can be downloaded
+    bundled: ClassVar[bool] = False  # whether it reads no files of its own, so that ``data.path`` means nothing
     yours: ClassVar[bool] = False  # whether it reads a user's own files, which ``data.path`` must name
     fits: ClassVar[bool] = False  # whether ``read`` also takes ``data.fit`` and ``data.range``, since it resizes images
 

@@ -52,6 +52,9 @@ def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, devi
             raise InputError(f"network {spec(architecture)} builds a {type(network).__name__} without {need}(x); "
                              "return a datastill.Network, or a module that defines it")
     if is_foreign(type(architecture)):
+        if any(torch.nn.parameter.is_lazy(one) for one in (*network.parameters(), *network.buffers())):
+            raise InputError(f"network {spec(architecture)} has lazy layers, whose sizes are not known before they see "
+                             "images; build it from the shape and classes it is given")
         guard_network(network, f"network {spec(architecture)}", type(architecture))
     vars(network)["_origin"] = (type(architecture), digest(architecture), shape, classes)  # key for ``chunk_size``
     return network if device.type == "cpu" else _moved(network, device)
@@ -86,8 +89,8 @@ def _maps(found: Any, what: str) -> Mapping[str, Tensor]:
 
 def guard_network(network: nn.Module, who: str, cls: type) -> None:
     """Put the boundary around the passes of a network that a foreign class ``cls`` made; ``who``: its name in messages."""
-    guard_instance(network, who, cls, {"forward": _logits, "embed": _features, "maps": _maps,
-                                       "walk": lambda found, what: found})
+    plain = dict.fromkeys(("__call__", "train", "eval", "walk"), lambda found, what: found)
+    guard_instance(network, who, cls, {"forward": _logits, "embed": _features, "maps": _maps, **plain})
 
 
 def check_network(architecture: Architecture, shape: Shape, classes: int, device: torch.device) -> None:
@@ -99,7 +102,7 @@ def check_network(architecture: Architecture, shape: Shape, classes: int, device
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise InputError(f"{who} has no parameters to train")
     x = rng("images").normal(2, *shape).to(device)
-    with rng("inside").as_global(device), blaming(type(architecture), "network"):
+    with rng("inside").as_global(device), blaming(("network", type(architecture))):
         for training in (False, True):
             logits = network.train(training)(x)
             if logits.shape != (2, classes) or not logits.is_floating_point():

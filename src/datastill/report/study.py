@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import datastill
+from datastill.errors import InputError
 from datastill.files import make_folder, write_atomically
 from datastill.outputs import check_output, is_page
 from datastill.report import plots, words
@@ -32,8 +33,11 @@ class Picture(NamedTuple):
     svg: Markup
 
 
-def check_folder(folder: Path) -> None:
-    """Check that a study may write its files there, before its work. Raises InputError: a file that no study wrote."""
+def check_folder(folder: Path, question: str) -> None:
+    """Check that a study may write its files there, before its work. Raises InputError: a file that no study wrote, results
+    of a study that asks something else."""
+    if is_results(folder / RESULTS) and (other := json.loads((folder / RESULTS).read_bytes())["question"]) != question:
+        raise InputError(f"{folder} has the results of another study of this name, {other!r}; rename one of the two files")
     for name, ours in ((RESULTS, is_results), (TABLE, lambda path: is_results(folder / RESULTS)), (PAGE, is_page)):
         check_output(folder / name, "a file of a study", ours)
 
