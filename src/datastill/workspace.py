@@ -200,9 +200,9 @@ class Workspace(Place):
         """Carry out a study, ``jobs`` runs at a time; its results (also returned) and its page are written to
         ``root/studies/NAME``. Raises InputError before any work, RunError."""
         from datastill.report.study import check_folder, write
-        folder = self.study_folder(name)
+        study, folder = _study(study), self.study_folder(name)
         check_folder(folder, study.question)
-        results = run_study(_study(study), self, folder, executor=self.executor(jobs), progress=progress)
+        results = run_study(study, self, folder, executor=self.executor(jobs), progress=progress)
         write(results, folder)
         return results
 
