@@ -23,6 +23,7 @@ from datastill.errors import Stopped
 from datastill.progress import Progress
 from datastill.registry import kind, names, preset, presets
 from datastill.scoring import guessing
+from datastill.sheets import imbalance
 from datastill.statistics import statistics
 from datastill.tables import counted, leaves
 
@@ -140,8 +141,8 @@ def show_sheet(sheet: Mapping[str, Any], auroc: bool = False) -> None:
         table.add_row(word, f"{100 * best['mean']:.1f}", std, "", *([""] if auroc else []), str(best["n"]))
     chance = f"{100 * sheet['chance']:.1f}"
     table.add_row("chance", chance, "", chance)
-    name, share = sheet.get("largest", ("", 0.0))
-    if share > 1.001 * sheet["chance"]:
+    name, share = imbalance(sheet)
+    if share:
         table.add_row(f"always the largest class ({escape(name)})", f"{100 * share:.1f}", "", chance)
     out.print(table)
     if gain := sheet["summary"].get("gain"):

@@ -157,6 +157,12 @@ def _more(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {name: average(values) for name, values in measured.items() if values}
 
 
+def imbalance(sheet: Mapping[str, Any]) -> tuple[str, float]:
+    """The class most of the scored images are of and its share, if that is a tenth above chance or more; else "" and 0."""
+    name, share = sheet.get("largest", ("", 0.0))
+    return (name, share) if share > 1.1 * sheet["chance"] else ("", 0.0)
+
+
 def flags(sheet: Mapping[str, Any]) -> list[str]:
     """Problems with a score, in words, best known first: the sanity floor. An empty list if there are none.
 
@@ -169,7 +175,7 @@ def flags(sheet: Mapping[str, Any]) -> list[str]:
     flagged = []
     if found["synthetic"]["mean"] <= floor:
         flagged.append("no better than guessing")
-    elif (share := sheet.get("largest", [None, 0.0])[1]) > sheet["chance"] and found["synthetic"]["mean"] < share + 1e-9:
+    elif (share := imbalance(sheet)[1]) and found["synthetic"]["mean"] < share + 1e-9:
         balanced = found["synthetic"].get("balanced", 0.0)
         though = f", though balanced accuracy, {100 * balanced:.1f} %, is above chance"
         flagged.append(f"no better than always answering the largest class ({100 * share:.1f} % of the images)" + (

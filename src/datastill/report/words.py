@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from datastill.core import Protocol
 from datastill.report.settings import short_table
-from datastill.sheets import flags
+from datastill.sheets import flags, imbalance
 from datastill.statistics import statistics
 
 NBSP = "\u00a0"
@@ -116,12 +116,6 @@ def row(sheet: Sheet) -> Row:
 
 def _share(value: float | None) -> str:
     return "" if value is None else number(100 * value)
-
-
-def imbalance(sheet: Sheet) -> tuple[str, float]:
-    """The largest class and its share, if the images are of some classes more than of others; else 0."""
-    name, share = sheet.get("largest", ("", 0.0))
-    return (name, share) if share > 1.001 * sheet["chance"] else ("", 0.0)
 
 
 def verdict(sheet: Sheet) -> tuple[str, bool]:
