@@ -282,3 +282,12 @@ def test_any_number_of_channels(tmp_path: Path, channels: int) -> None:
     for wanted in (1, 3):
         with input_error("data.channels", f"{channels} channels"):
             data.model_copy(update={"channels": wanted}).load(tmp_path)
+
+
+@pytest.mark.parametrize(("labels", "says"), [
+    ([-1, 0] * 10, "labels from -1 to 0"), ([0] * 20, "all training images are of class 0"), ([], "no training images"),
+])
+def test_what_came_instead_of_two_classes_is_said(labels: list[int], says: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", x_train=np.zeros((len(labels), 8, 8), np.uint8), y_train=np.array(labels, dtype=int))
+    with input_error(says, "needs at least two"):
+        Data(source="npz", path="set.npz").load(tmp_path)

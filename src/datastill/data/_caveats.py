@@ -23,7 +23,8 @@ def say_classes(name: str, train: Images, test: Images) -> None:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]", "", unicodedata.normalize("NFKC", name).casefold())
+    same = re.sub(r"[\s_-]", "", unicodedata.normalize("NFKC", name).casefold())
+    return re.sub(r"(?<!\d)0+(?=\d)", "", same)  # "01" is "1" written by another program
 
 
 def say_repeated(name: str, train: Images, others: Mapping[str, Images], names: Sequence[Sequence[str]]) -> None:

@@ -127,7 +127,8 @@ def check_arrays(arrays: Arrays, name: str, size: int | None = None, channels: i
         if not class_name.strip() or not is_unicode(class_name):
             raise InputError(f"{name}: class {label} is named {class_name!r}; expected a non-empty name of valid Unicode")
     if len(arrays.classes) < 2:
-        raise InputError(f"{name}: {len(arrays.classes)} class; a classification dataset needs at least two")
+        raise InputError(f"{name}: {len(arrays.classes)} class ({_occurring(arrays.train[1], arrays.classes)}); a "
+                         "classification dataset needs at least two")
     times = Counter(unicodedata.normalize("NFC", one).strip() for one in arrays.classes)
     if len(times) < len(arrays.classes):
         raise InputError(f"{name}: class names are not unique: {', '.join(one for one in times if times[one] > 1)}; names "
@@ -198,6 +199,15 @@ def scale(images: np.ndarray, limits: tuple[float, float], what: str, setting: s
     for start in range(0, len(images), 1024):  # a part at a time: floats take several times the memory
         result[start:start + 1024] = np.rint((images[start:start + 1024].astype(exact) - low) * (255 / (high - low)))
     return result
+
+
+def _occurring(targets: np.ndarray, classes: tuple[str, ...]) -> str:
+    """Which labels there are, in words."""
+    if not len(targets):
+        return "no training images"
+    low, high = targets.min(), targets.max()
+    return f"all training images are of class {', '.join(classes)}" if low == high else \
+        f"labels from {low} to {high}, expected 0, 1, ..."
 
 
 def check_split(images: np.ndarray | Lazy, targets: np.ndarray, split: str, classes: tuple[str, ...], name: str) -> None:
