@@ -123,8 +123,8 @@ def repeated(train: Images, images: Images) -> int | None:
     """The number of images whose pixels are those of a training image; None if that would read them from disk."""
     if any(isinstance(one.pixels, Lazy) or one.mapped for one in (train, images)):
         return None
-    known = set(train.hashes())
-    return sum(one in known for one in images.hashes())
+    known = set(train.hashes)
+    return sum(one in known for one in images.hashes)
 
 
 def learned_lr(examples: Any) -> float | None:

@@ -35,10 +35,10 @@ def say_repeated(name: str, train: Images, others: Mapping[str, Images], names: 
     first: dict[bytes, int] = {}
     label = train.targets.tolist()
     found = {"training images that are in another class too":
-             [row for row, key in enumerate(train.hashes()) if label[first.setdefault(key, row)] != label[row]]}
+             [row for row, key in enumerate(train.hashes) if label[first.setdefault(key, row)] != label[row]]}
     for split, images in others.items():
         found[f"{split} images that are training images too, so that scores are too high"] = [
-            row for row, key in enumerate(images.hashes()) if key in first]
+            row for row, key in enumerate(images.hashes) if key in first]
     for number, (text, rows) in enumerate(found.items()):
         if rows:
             shown = [names[number][row] if names else f"number {row}" for row in rows[:3]]

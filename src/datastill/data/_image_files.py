@@ -96,7 +96,7 @@ def _taken(entry: os.DirEntry[str], left_out: Counter[str]) -> bool:
     suffix = _suffix(entry.name)
     if _hidden(entry.name):
         left_out["hidden"] += folder or suffix in SUFFIXES
-    elif folder or (file and suffix in SUFFIXES):
+    elif folder or (file and is_image(entry.name)):
         return True
     elif file:
         left_out[suffix or "no suffix"] += 1

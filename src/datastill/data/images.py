@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -165,10 +165,11 @@ class Images:
         pool = torch.arange(len(self)) if of_class is None else self.of_class[of_class]
         return pool[rng.permutation(len(pool))[:n]]
 
-    def hashes(self) -> Iterator[bytes]:
-        """A hash of the pixels of each image, in order."""
-        for rows in torch.arange(len(self)).split(1024):
-            yield from (hashlib.blake2b(one.data, digest_size=16).digest() for one in self.raw(rows).cpu().numpy())
+    @cached_property
+    def hashes(self) -> tuple[bytes, ...]:
+        """A hash of the pixels of each image, in order; every kind of student is checked against them."""
+        parts = (self.raw(rows).cpu().numpy() for rows in torch.arange(len(self)).split(1024))
+        return tuple(hashlib.blake2b(one.data, digest_size=16).digest() for part in parts for one in part)
 
     def subset(self, indices: Tensor) -> Images:
         """The split reduced to these indices, in this order; nothing is read if it is on disk."""
