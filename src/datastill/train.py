@@ -15,6 +15,7 @@ from datastill.data import Batch, Images
 from datastill.errors import InputError, RunError
 from datastill.foreign import blaming, is_foreign
 from datastill.functional.augment import augment_images
+from datastill.functional.augment_dc import augment_dc, is_dc
 from datastill.functional.sam import gap_direction, perturbation
 from datastill.late import F, nn, no_grad, torch
 from datastill.nets import chunk_size, couples_samples, origin
@@ -100,8 +101,9 @@ class Augmented:
 
 
 def augmented(examples: Examples, strategy: str) -> Examples:
-    """The examples augmented by a DSA strategy, each image with its own draw; unchanged for "none"."""
-    return examples if strategy == "none" else Augmented(examples, partial(augment_images, strategy=strategy))
+    """The examples augmented by a strategy of DSA or of DC, each image with its own draw; unchanged for "none"."""
+    augment = augment_dc if is_dc(strategy) else augment_images
+    return examples if strategy == "none" else Augmented(examples, partial(augment, strategy=strategy))
 
 
 LARGEST_WEIGHT = 1e6  # of a network that was trained; usual ones stay below 100

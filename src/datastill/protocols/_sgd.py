@@ -8,7 +8,7 @@ from pydantic import Field
 
 from datastill.core import Protocol
 from datastill.errors import InputError
-from datastill.functional.augment import Strategy
+from datastill.functional.augment_dc import StudentStrategy
 from datastill.late import nn
 from datastill.progress import Progress
 from datastill.registry import kind
@@ -25,7 +25,8 @@ class SGDTraining(Protocol):
 
     lr: a learning rate, or "learned": the one that was learned with the set.
     augment: a DSA strategy (leave out ``flip`` for digits): one operation per batch, with parameters for each image; "dsa"
-        for all operations; "none".
+        for all operations; "none". Or one of DC's (``dc_crop_scale_rotate``, for digits; ``dc_crop_noise``): one operation
+        for each image.
     epochs: 0 uses the papers' number: 300 without augmentation, 1000 with.
     full_epochs: E when the full data are trained on as an upper bound (ours; the papers' bounds come
         from other recipes).
@@ -36,7 +37,7 @@ class SGDTraining(Protocol):
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=5e-4, ge=0.0)
     batch_size: int = Field(default=256, ge=1)
-    augment: Strategy = "dsa"
+    augment: StudentStrategy = "dsa"
     full_epochs: int = Field(default=60, ge=1, le=10**6)
 
     def schedule(self) -> tuple[list[float], list[int]]:

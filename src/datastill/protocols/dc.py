@@ -14,7 +14,8 @@ class DC(SGDTraining):
 
     lr: a learning rate, or "learned": the one that was learned with the set.
     augment: a DSA strategy (leave out ``flip`` for digits): one operation per batch, with parameters for each image; "dsa"
-        for all operations; "none".
+        for all operations; "none". Or one of DC's (``dc_crop_scale_rotate``, for digits; ``dc_crop_noise``): one operation
+        for each image.
     epochs: 0 uses the papers' number: 300 without augmentation, 1000 with.
     full_epochs: E when the full data are trained on as an upper bound (ours; the papers' bounds come
         from other recipes).
