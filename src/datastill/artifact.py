@@ -145,6 +145,13 @@ def _upgraded(card: dict[str, Any]) -> dict[str, Any]:
     return {**card, **tables, "schema": SCHEMA, "learning_rate": card["step_size"]}
 
 
+def verified(folder: Path) -> dict[str, Any]:
+    """The card, after every file of the artifact was checked against its checksum. Raises InputError for a damaged one."""
+    card = read_card(folder)
+    _entry(folder).verify(card)
+    return card
+
+
 @checked
 def load(folder: Path | str, transform: Callable[[Tensor], Any] | None = None) -> Distilled:
     """Read a distilled set as a torch dataset with its card. Every file is checked against its checksum.
@@ -154,8 +161,7 @@ def load(folder: Path | str, transform: Callable[[Tensor], Any] | None = None) -
     Raises InputError: not a distilled set, an unfinished one, or a damaged file (the message names it).
     """
     folder = Path(folder)
-    card = read_card(folder)
-    _entry(folder).verify(card)
+    card = verified(folder)
     whitening = from_tensors(read_tensors(folder / WHITENING), card["whitening"]) if WHITENING in card["files"] else None
     from datastill.distilled import Distilled
 

@@ -10,7 +10,7 @@ from datastill.artifact import PREVIEW, TENSORS, WHITENING
 from datastill.checkpoint import LOG, STATE
 from datastill.errors import InputError
 from datastill.files import LEFTOVER, real
-from datastill.store import CARD
+from datastill.store import CARD, LOCK
 
 MADE = b"<footer>Created by datastill "  # near the end of every page
 OWN = {CARD, "run.toml", LOG, STATE, TENSORS, PREVIEW, WHITENING, "snapshots", "scores", "analysis"}  # of a distilled set
@@ -40,7 +40,7 @@ def check_new_folder(out: Path) -> None:
     written does not count. Raises InputError unless it is new or empty."""
     if os.path.lexists(out) and not out.is_dir():
         raise InputError(f"{out} is not a folder; choose another name")
-    if out.is_dir() and any(not path.name.startswith(LEFTOVER) for path in out.iterdir()):
+    if out.is_dir() and any(not path.name.startswith(LEFTOVER) and path.name != LOCK for path in out.iterdir()):
         raise InputError(f"{out} is not empty; choose another folder")
     if (home := _home(out)) is not None and _is_own(out, home):
         raise InputError(f"{out} belongs to the folder {home}; choose another folder")

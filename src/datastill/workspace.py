@@ -28,7 +28,7 @@ from datastill.scoring import Evaluation, Split, check_student
 from datastill.selection import check_snapshots, select
 from datastill.study import Study
 from datastill.study_run import Foreseen, foresee, run_study
-from datastill.tables import counted
+from datastill.tables import counted, read_toml
 from datastill.teachers import Pool, Teachers
 from datastill.trials import score
 from datastill.tuning import Tried, check_tuning, tune
@@ -149,6 +149,7 @@ class Workspace(Place):
             check_snapshots(folder)
         made = labels = None
         if distilled.card["labels"] == "soft":
+            read_toml(folder / "run.toml")  # damage is reported
             with suppress(InputError):  # its method cannot be imported: a flag reports what random images lack
                 made = read_run(folder)
             if made is not None:

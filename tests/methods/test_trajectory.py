@@ -219,6 +219,14 @@ def test_random_images_are_labeled_by_the_experts_that_are_there(tmp_path: Path)
     assert labeler(run(), task) is None
 
 
+def test_a_damaged_run_toml_is_no_reason_to_compare_with_hard_labels(tmp_path: Path) -> None:
+    tiny.distill(run(labels="learned", optim={**LEARN, "labels": {"lr": 1.0}}), tmp_path / "run")
+    path = tmp_path / "run" / "run.toml"
+    path.write_bytes(path.read_bytes().replace(b"seed = 0", b"seed = 1", 1))
+    with input_error("run.toml", "checksum"):
+        ds.Workspace(tmp_path, tmp_path).score(tmp_path / "run", trials=1)
+
+
 def test_memory_by_gradient_grows_with_steps_only_for_the_full_graph() -> None:
     def needs(**options: Any) -> dict[str, int]:
         of = run(**options)
