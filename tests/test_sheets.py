@@ -21,7 +21,7 @@ from datastill.progress import Progress
 from datastill.protocols.dc import DC
 from datastill.scoring import Evaluation
 from datastill.store import write_record
-from kit import input_error
+from kit import Told, input_error
 
 PROTOCOL, NETWORK = DC(epochs=6, lr=0.1, augment="none"), MLP(width=8)
 
@@ -120,6 +120,12 @@ def test_sheet_is_json_anyone_can_read(folder: Path, tmp_path: Path) -> None:
         made = json.loads(path.read_text())
         assert {"protocol", "network", "split", "seed", "ipc", "data", "chance", "synthetic", "random", "summary"} <= set(made)
         assert load(ds.Protocol, made["protocol"])
+
+
+def test_progress_is_that_of_all_students(folder: Path, tmp_path: Path) -> None:
+    told = Told()
+    sheet(folder, tmp_path, trials=2, protocol=DC(epochs=1, lr=0.02, augment="none"), progress=told)
+    assert told.steps == [(done, 8) for done in range(1, 9)]  # of the set and of random images, 2 students, 2 epochs
 
 
 def test_nothing_ever_measured_is_dropped(folder: Path, tmp_path: Path) -> None:

@@ -48,12 +48,14 @@ def score(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselin
     soft = labeler is not None and distilled.card["labels"] == "soft"
     labels = {"synthetic": distilled.card["labels"], "random": "soft" if soft else "hard"}
     result: dict[str, Any] = {**facts(sheet), **about, "labels": labels}
+    asked = [subject for subject in SUBJECTS if subject != "full" or full]
     for subject in SUBJECTS:
+        part = progress.part(asked.index(subject), len(asked)) if subject in asked else progress
         own = _of(subject, sheet, labeler if soft else None)
         place = path if subject == "synthetic" else baselines / f"{subject}-{digest(own)}.json"
         count = (1 if full else 0) if subject == "full" else trials
         examples = partial(_examples, subject, own, distilled, evaluation, labeler if soft else None)
-        done = _trials(place, count, _students(subject, examples, own, evaluation, count, progress),
+        done = _trials(place, count, _students(subject, examples, own, evaluation, count, part),
                        {**facts(own), **about}, subject)
         if done and (subject != "full" or full or "full" in before):
             result[subject] = [one.model_dump(mode="json") for one in done]

@@ -243,7 +243,7 @@ class Trained(Pool):
             images = self._images(context).to(context.real.device)
             lesson = Lesson(self._one(group, number), images, *_apart(images, self.validation), folder)
             try:
-                lesson.carry_out(context.progress.part(before, of))
+                lesson.carry_out(context.progress.part(before, of, f"teacher {before + 1} of {of}"))
             except OSError as error:
                 raise RunError(f"stopped: cannot write to {folder}: {reason(error)}; free some space and run the same "
                                "command to continue") from error
