@@ -158,6 +158,14 @@ def test_nothing_is_begun_where_an_arm_does_not_fit(tmp_path: Path) -> None:
 # --- what comes of it --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["results", "baselines"])
+def test_nothing_is_begun_where_results_cannot_be_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with input_error(f"cannot write to {tmp_path / name}", "choose another folder"):
+        run_study(study(), place(tmp_path), tmp_path / "results")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_results(whole: tuple[Path, dict[str, Any]]) -> None:
     root, results = whole
     assert json.loads((root / "results" / "results.json").read_text()) == json.loads(json.dumps(results))
