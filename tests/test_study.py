@@ -234,7 +234,7 @@ def test_killed_inside_and_carried_on(whole: tuple[Path, dict[str, Any]], tmp_pa
                 break
             time.sleep(0.01)
         assert child.kill() == -signal.SIGKILL
-    assert not (root / "studies").exists()
+    assert not (root / "studies/one/results.json").exists()
     assert Child(command, tmp_path, *line).wait() == 0, (tmp_path / "said").read_text()
     assert json.loads((root / "studies/one/results.json").read_text()) == json.loads(json.dumps(whole[1]))
     mine, theirs = content(root), content(whole[0])

@@ -49,8 +49,8 @@ def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, devi
         network = architecture.build(shape, classes)
     for need in ("embed", "maps"):
         if not hasattr(type(network), need):
-            raise InputError(f"network {spec(architecture)} builds a {type(network).__name__} without {need}(x); "
-                             "return a datastill.Network, or a module whose class defines it")
+            raise InputError(f"network {spec(architecture)} builds a module of class {type(network).__name__} without "
+                             f"{need}(x); return a datastill.Network, or one whose class defines it")
     if is_foreign(type(architecture)):
         guard_network(network, f"network {spec(architecture)}", type(architecture))
         tensors = [*network.parameters(), *network.buffers()]
@@ -79,8 +79,8 @@ def _logits(found: Any, what: str, network: nn.Module, *given: Any) -> Tensor:
 
 
 def _one_row_each(found: Tensor, name: str, what: str, given: Sequence[Any]) -> Tensor:
-    x = given[0] if given else found  # given by name
-    if found.shape[:1] != x.shape[:1]:
+    x = given[0] if given else None
+    if isinstance(x, torch.Tensor) and found.shape[:1] != x.shape[:1]:
         raise InputError(f"{what} returned {name} of shape {tuple(found.shape)} for {len(x)} images; expected one row for "
                          "each")
     return found
