@@ -92,7 +92,7 @@ def score(folder: Path | str | Distilled, images: Any, *, train: Any = None,
     card = artifact.read_card(folder)
     real = _training_images(card, train, folder, data_root)
     seen = images_like(images, real)
-    how = load(Protocol, protocol or card.get("protocol", DC()))  # type: ignore[type-abstract]
+    how = load(Protocol, card.get("protocol", DC()) if protocol is None else protocol)  # type: ignore[type-abstract]
     named: Any = networks if isinstance(networks, (list, tuple)) else [networks]
     if wrong := [one for one in named if not isinstance(one, (Architecture, str, Mapping))]:
         raise InputError(f"networks: expected kinds of students, such as ['convnet', 'mlp'], got {wrong[0]!r}")

@@ -104,7 +104,8 @@ class Workspace(Place):
         recipe's protocol. data_path: where its data are now, if they were moved; their fingerprint must be the same.
         Everything is checked before anything is trained; raises InputError."""
         card = load(folder).card
-        how = describe(Protocol, protocol or card.get("protocol", DC()))  # type: ignore[type-abstract]
+        usual = card.get("protocol", DC())
+        how = describe(Protocol, usual if protocol is None else protocol)  # type: ignore[type-abstract]
         students = [describe(Architecture, name) for name in networks or [card["run"]["network"]]]  # type: ignore[type-abstract]
         splits = self.load_of(card, folder, data_path)
         train, images = splits.train.to(self.device), images_of(splits, split).to(self.device)
@@ -140,7 +141,7 @@ class Workspace(Place):
             default ``folder/scores``; for sets in a folder that cannot be written to.
         """
         if out is not None:
-            check_apart(out)
+            check_apart(out, folder)
             if any((out / name).exists() for name in (CARD, "run.toml")):
                 raise InputError(f"{out} is the folder of a set; choose another --out for its scores")
         evaluation = evaluation or self.evaluations(folder)[0]
