@@ -22,13 +22,13 @@ from datastill.plan import plan as try_out
 from datastill.progress import Progress
 from datastill.protocols.dc import DC
 from datastill.recipes import Recipe, read_recipe
-from datastill.run import Run, check_protocol, read_run
+from datastill.run import Run, check_protocol, read_run, run_table
 from datastill.running import distill, labeler, see_apart
 from datastill.scoring import Evaluation, Split, check_student
 from datastill.selection import check_snapshots, select
 from datastill.study import Study
 from datastill.study_run import Foreseen, foresee, run_study
-from datastill.tables import counted, read_toml
+from datastill.tables import counted
 from datastill.teachers import Pool, Teachers
 from datastill.trials import score
 from datastill.tuning import Tried, check_tuning, tune
@@ -150,7 +150,7 @@ class Workspace(Place):
             check_snapshots(folder)
         made = labels = None
         if distilled.card["labels"] == "soft":
-            read_toml(folder / "run.toml")  # damage is reported
+            run_table(folder)  # reports damage
             with suppress(InputError):  # its method cannot be imported: a flag reports what random images lack
                 made = read_run(folder)
             if made is not None:
