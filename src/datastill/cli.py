@@ -296,7 +296,7 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     Judges the snapshots of each run (`distill --keep` stores more than the first and the last). For several runs, also gives
     the rank correlation with test accuracy. Choose teachers that took no part in the runs, or they judge their own work.
     """
-    from datastill import artifact, console, sheets
+    from datastill import console, sheets
     from datastill.analysis.judging import check_judges, judge
     from datastill.recipes import read_pools
     from datastill.run import read_run
@@ -309,8 +309,7 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     workspace = Workspace(root, data_root, device)
     rows, last, scores = [], [], []
     for folder in folders:
-        card, run = artifact.read_card(folder), read_run(folder)
-        real = workspace.load_of(card, folder, data_path).train.to(workspace.device)
+        real, run = workspace.load_of(folder, data_path).train.to(workspace.device), read_run(folder)
         task = run.task(real, root=root, data_root=data_root)
         check_judges(judges, task.context)
         judges.prepare(task.context)

@@ -142,7 +142,7 @@ class Description(BaseModel, metaclass=_OneLine):
         ways = [None, value] if isinstance(value, str) and value == NONE else [value]
         if isinstance(value, str) and "," in value:
             ways.append(tuple(part.strip() for part in value.split(",")))
-        if isinstance(value, (str, int, float, Mapping)):
+        if isinstance(value, (str, int, float, Mapping, Description, Preset, type)):
             ways.append((value,))
         failures = []
         for way in ways:
@@ -285,6 +285,11 @@ def load(cls: type[D], given: Any, path: str = "", base: Any = None) -> D:
         return cls.model_validate(given if base is None else _Over(base, given))
     except ValidationError as error:
         raise InputError(explain(error, path)) from None
+
+
+def load_each(cls: type[D], given: Any, path: str) -> list[D]:
+    """Descriptions from a list, or one from what stands alone. Raises InputError like ``load``."""
+    return [load(cls, one, path) for one in (given if isinstance(given, (list, tuple)) else [given])]
 
 
 def explain(error: ValidationError, path: str = "") -> str:

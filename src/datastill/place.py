@@ -74,14 +74,17 @@ class Place:
 
     def task(self, run: Run) -> Task:
         """The task of a run, on the device."""
+        run = describe(Run, run)
         return run.task(self.load(run.data).train.to(self.device), root=self.root, data_root=self.data_root)
 
     def check(self, run: Run) -> Task:
         """Check that a run is possible here. Returns its task; raises InputError."""
+        run = describe(Run, run)
         return check_run(run, self.load(run.data).train.to(self.device), root=self.root, data_root=self.data_root)
 
     def run_folder(self, run: Run) -> Path:
         """The default folder of a run, named after what determines its result."""
+        run = describe(Run, run)
         return self.root / "runs" / run.label(self.load(run.data).train, self.data_root)
 
     @property
@@ -89,6 +92,7 @@ class Place:
         """Where scores of real images are stored."""
         return self.root / "baselines"
 
+    @checked
     def study_folder(self, name: str) -> Path:
         """Where the results and the page of a study are stored."""
         return self.root / "studies" / name

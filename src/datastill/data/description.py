@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import numpy as np
 from pydantic import BeforeValidator, Field, field_validator
 
+from datastill.arguments import checked
 from datastill.data._caveats import say_classes, say_repeated
 from datastill.data._fit import Fit, square
 from datastill.data.digits import Digits
@@ -95,6 +96,7 @@ class Data(Description):
         """Name of the source; for images passed in from Python, what they were built from."""
         return (isinstance(self.source, Given) and self.source.label) or kind(self.source)
 
+    @checked
     def load(self, root: Path | str) -> Splits:
         """Load the dataset under the data root. Raises InputError if it is missing, damaged or unsuitable."""
         root = Path(root)
