@@ -114,7 +114,11 @@ def counted(count: int, noun: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """Any value on one line, for a message: that of a tensor or a module takes pages."""
+    """Any value on one line, for a message: that of a module takes pages, and an array is told by its form."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(shape, tuple) and shape and dtype is not None:
+        of = "" if str(dtype).startswith("torch") else f"{type(value).__name__} "
+        return f"{of}{dtype} of shape {tuple(shape)}"
     text = " ".join(repr(value).split())
     return text if len(text) <= 100 else f"{text[:97]}..."
 

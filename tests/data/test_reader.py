@@ -100,7 +100,7 @@ def test_an_outlier_is_not_hidden_by_resizing(write: Write, tmp_path: Path, size
     images = deep(np.uint16, 4)
     images[3].putpixel((6, 4), 1021)
     data = write(images, options={"size": size, "range": (0, 1020)})
-    with input_error("3.png: 1 of 96 values are outside data.range=[0, 1020]", "to 1021"):
+    with input_error("3.png: 1 of 96 values outside data.range=[0, 1020]", "to 1021"):
         data.load(tmp_path)
     with input_error("to 1021;", "data.range=[0,1021]"):
         data.model_copy(update={"range": None}).load(tmp_path)
@@ -134,6 +134,14 @@ def test_a_range_of_16_bits_is_refused_for_colors_that_are_read_in_8(write: Writ
 def test_transparency_beyond_8_bits_is_refused(write: Write, tmp_path: Path) -> None:
     with input_error("0.png has mode I;16", "convert it first"):
         write(deep(np.uint16, 1), transparency=0, options={"range": (0, 255)}).load(tmp_path)
+
+
+def test_values_that_are_not_finite_are_said_before_a_range_is_proposed(write: Write, tmp_path: Path) -> None:
+    images = [Image.new("F", (6, 6)) for _ in range(6)]
+    images[3].putpixel((5, 4), float("nan"))
+    for options in ({}, {"range": (0, 1)}):
+        with input_error("3.tif: not finite: 1 of 36 values"):
+            write(images, "tif", options=options).load(tmp_path)
 
 
 @pytest.mark.parametrize("level", [-3, 0, 3])

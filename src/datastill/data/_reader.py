@@ -12,7 +12,7 @@ from PIL import Image
 
 from datastill.data import _image_files as files
 from datastill.data._fit import Fit, square
-from datastill.data.source import extremes, scale
+from datastill.data.source import check_finite, extremes, scale
 from datastill.errors import InputError
 from datastill.store import once
 
@@ -79,6 +79,7 @@ class Reader:
         if self.limits is not None:
             array = scale(array, self.limits, str(path), "data.range")
         elif kind != np.uint8:
+            check_finite(array, str(path))
             return kind, np.array(extremes(array), kind).reshape(1, 2, 1)
         return kind, self._resized(array, path)
 

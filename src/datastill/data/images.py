@@ -18,6 +18,7 @@ from datastill.data.whitening import Whitening
 from datastill.errors import InputError
 from datastill.late import torch
 from datastill.rng import RNG
+from datastill.tables import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,9 +76,9 @@ class Images:
     def __post_init__(self) -> None:
         if not isinstance(self.pixels, Lazy) and not (
                 isinstance(self.pixels, torch.Tensor) and self.pixels.dtype == torch.uint8 and self.pixels.dim() == 4):
-            raise InputError(f"Images: expected pixels (N, C, H, W) uint8, got {_shown(self.pixels)}")
+            raise InputError(f"Images: expected pixels (N, C, H, W) uint8, got {shown(self.pixels)}")
         if not (isinstance(self.targets, torch.Tensor) and self.targets.dtype == torch.int64 and self.targets.dim() == 1):
-            raise InputError(f"Images: expected targets (N,) int64, got {_shown(self.targets)}")
+            raise InputError(f"Images: expected targets (N,) int64, got {shown(self.targets)}")
         object.__setattr__(self, "classes", class_names(self.classes))
         for what in ("mean", "std"):
             object.__setattr__(self, what, numbers(getattr(self, what), f"Images: expected {what} per channel"))
@@ -103,7 +104,8 @@ class Images:
                      std: Sequence[float] | None = None, like: Images | None = None,
                      range: tuple[float, float] | None = None) -> Images:
         """Read any map-style dataset of (image, label) into memory, for example one of torchvision's, a TensorDataset or one
-        of Hugging Face's; or (images, labels), two arrays or two tensors. ``Images`` are returned as they are.
+        of Hugging Face's; or (images, labels), two arrays or two tensors. ``Images`` are returned as they are,
+        with mean and std measured if they have none.
 
         An image is a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W), uint8 or float in [0, 1] (as from
         ``ToTensor``; normalized images are rejected because this library normalizes them itself). Labels are integers.
@@ -120,7 +122,7 @@ class Images:
         (3, 8, 8)
         """
         if isinstance(dataset, Images) and all(one is None for one in (classes, mean, std, like, range)):
-            return dataset
+            return dataset if dataset.mean else measured(dataset)
         from datastill.data._memory import read
         return read(dataset, classes, mean, std, like, range)
 
@@ -239,11 +241,6 @@ def numbers(values: Any, expected: str) -> tuple[float, ...]:
     return found
 
 
-def _shown(value: Any) -> str:
-    """A wrong value, in words."""
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-
-
 _alive: WeakKeyDictionary[Images, None] = WeakKeyDictionary()  # those whose fingerprint was computed
 
 
@@ -264,6 +261,12 @@ def mean_and_std(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean = total(lambda x: x)
     std = total(lambda x: (x - mean.view(1, -1, 1, 1)).square()).sqrt().clamp_min(1e-3)  # not 0 for flat images
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
+
+
+def measured(images: Images) -> Images:
+    """The images with mean and std as measured on them."""
+    mean, std = mean_and_std(images)
+    return replace(images, mean=mean, std=std)
 
 
 def _plain(x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 from datastill.data.images import Lazy
 from datastill.description import Family
 from datastill.errors import InputError
-from datastill.tables import is_unicode
+from datastill.tables import is_unicode, shown
 
 SMALLEST = 4  # pixels per side
 SPLITS = {"training": ("train", "training"), "validation": ("val", "valid", "validation", "dev"),
@@ -155,6 +155,8 @@ def in_bytes(arrays: Arrays, name: str, limits: tuple[float, float] | None) -> A
     depths = {split: _form(pair[0])[1] for split, pair in arrays.splits}
     deep = [split for split, depth in depths.items() if depth != np.uint8 and depth.kind in "iuf"]
     if limits is None and deep:
+        for split, pair in arrays.splits:
+            check_finite(np.asarray(pair[0]), f"{name}: {split} images")
         ends = [end for _, pair in arrays.splits for end in extremes(np.asarray(pair[0]))]
         low, high = usable(min(ends), max(ends))
         raise InputError(f"{name}: {deep[0]} images are {depths[deep[0]]} with values from {min(ends)} to {max(ends)}; "
@@ -170,10 +172,15 @@ def in_bytes(arrays: Arrays, name: str, limits: tuple[float, float] | None) -> A
                    mapped=False)
 
 
+def check_finite(images: np.ndarray, what: str) -> None:
+    """Check that all values are finite numbers; no range can map others. Raises InputError."""
+    if images.dtype.kind == "f" and (odd := images.size - np.count_nonzero(np.isfinite(images))):
+        raise InputError(f"{what}: not finite: {odd} of {images.size} values (nan or infinite); replace them, such as by 0")
+
+
 def extremes(images: np.ndarray) -> tuple[float, float]:
-    """The lowest and the highest finite number, (0, 0) if there are none."""
-    finite = images[np.isfinite(images)]
-    return (finite.min().item(), finite.max().item()) if finite.size else (0, 0)
+    """The lowest and the highest number, (0, 0) if there are none."""
+    return (images.min().item(), images.max().item()) if images.size else (0, 0)
 
 
 def usable(low: float, high: float) -> tuple[float, float]:
@@ -185,15 +192,15 @@ def scale(images: np.ndarray, limits: tuple[float, float], what: str, setting: s
     """Numbers from the lower to the upper limit as uint8, 0 to 255. Raises InputError for values outside and NaN."""
     low, high = limits
     if images.dtype.kind not in "iuf" or not images.ndim:
-        raise InputError(f"{what} are {images.dtype} of shape {images.shape}; expected an array of numbers")
+        raise InputError(f"{what}: expected an array of numbers, got {shown(images)}")
+    check_finite(images, what)
     if images.dtype == np.uint8 and high > 255:  # Pillow reads color images of 16 bits so
         raise InputError(f"{what}: read in 8 bits, 0 to 255, but {setting} ends at {high:.9g}; leave it out")
     outside = int(images.size - np.count_nonzero((images >= low) & (images <= high)))
     if outside:
         least, most = extremes(images)
-        odd = int(images.size - np.count_nonzero(np.isfinite(images)))
-        raise InputError(f"{what}: {outside} of {images.size} values are outside {setting}=[{low:.9g}, {high:.9g}]: they "
-                         f"range from {least:.9g} to {most:.9g}" + (f", and {odd} are not finite" if odd else ""))
+        raise InputError(f"{what}: {outside} of {images.size} values outside {setting}=[{low:.9g}, {high:.9g}]; all range "
+                         f"from {least:.9g} to {most:.9g}")
     exact: Any = np.float32 if images.dtype in (np.float16, np.float32) else np.float64
     result = np.empty(images.shape, np.uint8)
     for start in range(0, len(images), 1024):  # a part at a time: floats take several times the memory
