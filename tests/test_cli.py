@@ -93,7 +93,7 @@ def test_run_file_is_a_recipe(run_cli: Call, tmp_path: Path) -> None:
 
 
 BAD = [
-    (["distill", "dm/cifar10-ipc11"], r"unknown recipe 'dm/cifar10-ipc11'; did you mean 'dm/cifar10-ipc1"),
+    (["distill", "dm/cifar10-ipc11"], r"unknown recipe 'dm/cifar10-ipc11', expected a name or the path of a \.toml file; did you mean 'dm/cifar10-ipc1"),
     (["distill", "none.toml"], r"no file none\.toml"),
     (["distill", "dm/digits-ipc1", "method.iteration=3"], r"unknown key 'method\.iteration'; did you mean 'iterations'"),
     (["distill", "dm/digits-ipc1", "method.iterations=-3"], r"method\.iterations: input should be greater than or equal to 0, got -3"),
@@ -116,7 +116,7 @@ BAD = [
     (["evaluate", "nowhere"], r"nowhere holds no distilled set"),
     (["report", "nowhere"], r"nowhere"),
     (["list", "metods"], r"cannot list 'metods'; did you mean 'methods'"),
-    (["distill", "foo"], r"unknown recipe 'foo'; known: (\S+/\S+, ){5}and \d+ more; or give the path"),
+    (["distill", "foo"], r"unknown recipe 'foo', expected a name or the path of a \.toml file; known: (\S+/\S+, ){5}and \d+ more"),
     (["distill", "dm/digits-ipc1", "--keep", "²"], r"--keep: expected iterations such as 100,1000, got '²'"),
     (["distill", "dm/digits-ipc1", "network=convnet:"], r"network: expected a name, or name:option=value, got 'convnet:'"),
     (["distill", "dm/digits-ipc1", "published.accuracy=3"], r"published: what a paper reports .* cannot be changed"),
@@ -386,7 +386,7 @@ def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
     (("teach", "supervised", "pool.epochs=3", "pool.epoch=2", "pool.snapshots=[1]", "data.source=digits"), "epoch 2 is never stored; add it to snapshots (stored epochs: 1, 3)"),
     (("teach", "pretrained", "pool.files=missing.pt", "pool.networks=mlp", "data.source=digits"), "no file missing.pt"),
     (("analyse", "sets", "nowhere"), "nowhere"),
-    (("study", "ptm-weight"), "unknown study 'ptm-weight'; did you mean 'ptm-weights'"),
+    (("study", "ptm-weight"), "unknown study 'ptm-weight', expected a name or the path of a .toml file; did you mean 'ptm-weights'"),
     (("study", "ptm-weights", "--edition", "tiny"), "no edition 'tiny'; known: paper, small"),
     (("distill", "dm/digits-ipc1", "plugins.clom.pool.data.source=mnist"), "dataset MNIST not found"),
 ])

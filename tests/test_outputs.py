@@ -95,7 +95,7 @@ def test_files_no_study_wrote_are_kept(tmp_path: Path) -> None:
         folder = tmp_path / name.partition(".")[0]
         folder.mkdir()
         (folder / name).write_text("mine")
-        with input_error(name, "exists and is not a file of a study"):
+        with input_error(name, "exists and is not a file of a study; move it away, or choose another --root"):
             check_folder(folder, "which?")
 
 

@@ -16,11 +16,13 @@ MADE = b"<footer>Created by datastill "  # near the end of every page
 OWN = {CARD, "run.toml", LOG, STATE, TENSORS, PREVIEW, WHITENING, "snapshots", "scores", "analysis"}  # of a distilled set
 
 
-def check_output(out: Path, what: str, ours: Callable[[Path], bool], force: bool = False) -> None:
+def check_output(out: Path, what: str, ours: Callable[[Path], bool], force: bool = False,
+                 else_: str = "choose another name, or replace it with --force") -> None:
     """Check that a file may be written at ``out``, before the work for it. ``what``: what is written, in words.
 
     A file that is there is replaced only if it is an earlier one of its kind (``ours``), or with ``force``; never one inside
-    the folder of a distilled set, of teachers or of a run, and never what is no regular file. Raises InputError.
+    the folder of a distilled set, of teachers or of a run, and never what is no regular file. else_: what to do then. Raises
+    InputError.
     """
     if out.is_dir():
         raise InputError(f"{out} is a folder, expected the name of a file")
@@ -32,7 +34,7 @@ def check_output(out: Path, what: str, ours: Callable[[Path], bool], force: bool
     if home is not None and ((there and not earlier) or _is_own(out, home)):
         raise InputError(f"{out} belongs to the folder {home}, of which nothing is ever replaced; choose a name outside it")
     if there and not earlier and not force:
-        raise InputError(f"{out} exists and is not {what}; choose another name, or replace it with --force")
+        raise InputError(f"{out} exists and is not {what}; {else_}")
 
 
 def check_new_folder(out: Path) -> None:

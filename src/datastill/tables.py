@@ -108,6 +108,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(written[one] for one in few) or 'none'}{more}"
 
 
+def own_file(name: str, noun: str, known: Iterable[str]) -> Path:
+    """The file ``name`` of the user's own, where it is not one of the ``known`` names. Raises InputError."""
+    if Path(name).is_file():
+        return Path(name)
+    if name.endswith(".toml"):
+        raise InputError(f"no file {name}")
+    raise InputError(f"unknown {noun} {name!r}, expected a name or the path of a .toml file{nearest(name, known)}")
+
+
 def counted(count: int, noun: str) -> str:
     """``1 image``, ``2 images``, ``2 classes``."""
     return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"

@@ -303,6 +303,6 @@ def predict(network: nn.Module, images: Images) -> Tensor:
         for rows in batches(torch.arange(len(images)), size, not couples_samples(network)):
             logits = network(images.batch(rows).x)
             if not bool(torch.isfinite(logits).all()):
-                raise RunError("training diverged: the student's outputs are not finite; lower the protocol's lr")
+                raise RunError("training diverged: the network's outputs are not finite; lower the lr it is trained with")
             found.append(logits.cpu())
     return torch.cat(found)

@@ -122,6 +122,8 @@ class Workspace(Place):
             raise InputError(f"{folder} was distilled from images passed in from Python ({data.name}); score it there, with "
                              "datastill.score(folder, images, train=...)")
         if data_path is not None:
+            if data.source.bundled:
+                raise InputError(f"--data-path: {data.name} comes with a library and has no path; leave it out")
             data = data.model_copy(update={"path": str(data_path)})
         try:
             splits = self.load(data)

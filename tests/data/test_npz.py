@@ -57,6 +57,15 @@ def without(name: str, path: Path) -> None:
     np.savez(path, **rest)
 
 
+def test_a_file_of_another_kind_is_said_without_numpys_advice(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", IMAGES)
+    np.savez(tmp_path / "objects.npz", x_train=np.array([{}, {}], object))
+    (tmp_path / "text.npz").write_text("cat,dog")
+    for name, says in (("one.npy", "it is no zip archive; numpy.savez writes one"), ("text.npz", "it is no zip archive; numpy.savez writes one"), ("objects.npz", "it holds Python objects")):
+        with pytest.raises(InputError, match=f"^(?!.*pickle).*{name}.*{says}"):
+            Data(source="npz", path=name).load(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["x_train", "y_train"])
 def test_a_missing_array_is_named(npz: Npz, tmp_path: Path, name: str) -> None:
     data = npz(extra=LABELS)
@@ -68,8 +77,8 @@ def test_a_missing_array_is_named(npz: Npz, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(("arrays", "parts"), [
     ({"x_test": IMAGES}, ("only one of x_test and y_test",)),
     ({"x_train": IMAGES / 255, "y_train": LABELS}, ("training images are float64", "uint8", "data.range=[0.0,1.0]")),
-    ({"x_train": IMAGES, "y_train": LABELS / 2}, ("y_train is float64", "integers")),
-    ({"x_train": IMAGES, "y_train": LABELS > 0}, ("y_train is bool",)),
+    ({"x_train": IMAGES, "y_train": LABELS / 2}, ("y_train: expected integers", "float64")),
+    ({"x_train": IMAGES, "y_train": LABELS > 0}, ("y_train: expected integers or names (N,), got ndarray bool of shape (9,)",)),
     ({"x_train": IMAGES, "y_train": np.eye(3, dtype=int)[LABELS]}, ("y_train", "(9, 3)")),
     ({"x_train": IMAGES, "y_train": LABELS[:5]}, ("9 training images but 5 targets",)),
     ({"x_train": IMAGES, "y_train": LABELS + 1}, ("class '0' has no training images",)),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from datastill.data import _image_files as files
 from datastill.data._fit import Fit, square
-from datastill.data.source import check_finite, extremes, scale
+from datastill.data.source import check_finite, extremes, read_npy, scale
 from datastill.errors import InputError
 from datastill.store import once
 
@@ -107,11 +107,8 @@ class Reader:
 
 def _numbers(path: Path) -> np.ndarray:
     """The array (H, W, C) in a .npy file. Raises InputError."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except Exception as error:  # damaged files raise many kinds
-        raise InputError(f"{path} cannot be read as .npy: {error}") from None
-    if not isinstance(array, np.ndarray) or array.ndim not in (2, 3) or array.dtype.kind not in "iuf" or not array.size:
+    array = read_npy(path)
+    if array.ndim not in (2, 3) or array.dtype.kind not in "iuf" or not array.size:
         raise InputError(f"{path} is no array of numbers (H, W) or (H, W, C)")
     return array[..., None] if array.ndim == 2 else array
 

@@ -82,6 +82,21 @@ def _natural(name: str) -> list[tuple[int, float, str]]:
             for part in re.split(r"(\d+)", name) if part]
 
 
+def unreadable(place: Path, form: str, error: Exception) -> InputError:
+    """The error about a file that cannot be read. What numpy says about pickled objects is advice not to be followed."""
+    why = "it holds Python objects, not numbers or text" if "pickle" in str(error) else error
+    return InputError(f"{place} cannot be read as {form}: {why}")
+
+
+def read_npy(place: Path) -> np.ndarray:
+    """The array in a .npy file. Raises InputError."""
+    try:
+        with place.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:  # damaged files raise many kinds
+        raise unreadable(place, ".npy", error) from None
+
+
 def for_folder(place: Path) -> str:
     """The end of an error about a file that is a folder."""
     return "; for a folder of images, set data.source=folder" if place.is_dir() else ""

@@ -294,7 +294,8 @@ def _apart(images: Images, share: float) -> tuple[Images, Images | None]:
 
 def _rows_apart(images: Images, share: float) -> tuple[Tensor, Tensor]:
     """Indices of the images to measure on and to train on. Raises InputError if no images of a class would remain."""
-    held, rest = stratified(images.targets.cpu().numpy(), share, RNG("teachers", "validation"), images.classes)
+    held, rest = stratified(images.targets.cpu().numpy(), share, RNG("teachers", "validation"), images.classes,
+                            "pool.validation")
     return torch.from_numpy(held), torch.from_numpy(rest)
 
 
