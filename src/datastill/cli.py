@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datastill.errors import InputError, RunError, Stopped
+from datastill.errors import InputError, RunError, Stopped, one_line
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
@@ -398,8 +398,11 @@ def export(folder: Folder, out: Annotated[Path, typer.Argument(metavar="OUT", he
     """Export a distilled set to an image folder (PNG by class, labels.csv) or to one .npz file."""
     from datastill.artifact import load
     from datastill.export import to_folder, to_npz
+    from datastill.outputs import check_named
     from datastill.tables import counted
-    form = to or ("npz" if out.suffix == ".npz" else "images")
+    form = to or ("npz" if out.suffix.lower() == ".npz" else "images")
+    if not to:
+        check_named(out, "a folder of images or a file.npz", ".npz")
     if form not in ("images", "npz"):
         raise InputError(f"--to: expected images or npz, got {form!r}")
     distilled = load(folder)
@@ -541,5 +544,5 @@ def main() -> None:
 
 
 def _fail(text: str, code: int) -> None:
-    print(f"datastill: {text}", file=sys.stderr)
+    print(f"datastill: {one_line(text)}", file=sys.stderr)
     sys.exit(code)

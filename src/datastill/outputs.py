@@ -13,6 +13,8 @@ from datastill.files import LEFTOVER, real
 from datastill.store import CARD
 
 MADE = b"<footer>Created by datastill "  # near the end of every page
+KINDS = {".csv", ".gif", ".gz", ".h5", ".hdf5", ".htm", ".html", ".jpeg", ".jpg", ".json", ".md", ".npy", ".npz", ".parquet",
+         ".pdf", ".pickle", ".pkl", ".png", ".pt", ".pth", ".safetensors", ".svg", ".tar", ".tgz", ".toml", ".txt", ".zip"}
 OWN = {CARD, "run.toml", LOG, STATE, TENSORS, PREVIEW, WHITENING, "snapshots", "scores", "analysis"}  # of a distilled set
 
 
@@ -35,6 +37,13 @@ def check_output(out: Path, what: str, ours: Callable[[Path], bool], force: bool
         raise InputError(f"{out} belongs to the folder {home}, of which nothing is ever replaced; choose a name outside it")
     if there and not earlier and not force:
         raise InputError(f"{out} exists and is not {what}; {else_}")
+
+
+def check_named(out: Path, what: str, *suffixes: str) -> None:
+    """Check that what is written at ``out`` has not the name of another kind of file. Raises InputError."""
+    if out.suffix.lower() in KINDS - {*suffixes}:
+        raise InputError(f"{out} is named like another kind of file than {what}; choose a name "
+                         f"{'that ends in ' + ' or '.join(suffixes) if suffixes else 'without such an end'}")
 
 
 def check_new_folder(out: Path) -> None:

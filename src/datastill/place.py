@@ -13,6 +13,7 @@ from datastill.data import Data, Images, Splits
 from datastill.description import load as describe
 from datastill.errors import InputError
 from datastill.executors import Executor, InProcess, Processes
+from datastill.foreign import said
 from datastill.late import torch
 from datastill.progress import Progress
 from datastill.run import Run, check_run
@@ -137,4 +138,6 @@ def find_device(name: str | None = None) -> torch.device:
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        there += ["mps"] * torch.backends.mps.is_available()
+        raise InputError(f"--device {name}: {said(error).partition('. ')[0]}; available here: {', '.join(there)}") from None

@@ -145,7 +145,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 def read_versioned(path: Path) -> tuple[dict[str, Any], int]:
     """The same, and the schema it was written in."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"no file {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:

@@ -118,7 +118,7 @@ def broken(*last: Any) -> list[Any]:
     (broken((IMAGE > 0, 0)), ("list[2]: expected an image of numbers", "got ndarray bool of shape (5, 4, 1)")), ({}, ("got an empty dict",)),
     (broken((arrays(1, side=(6, 4))[0], 0)), ("list[2] has shape (6, 4, 1)", "list[0] has (5, 4, 1)", "one size")),
     (broken((arrays(1, 3)[0], 0)), ("list[2] has shape (5, 4, 3)",)),
-    ([(IMAGE, 0), (IMAGE, 0)], ("1 class", "at least two")), ([], ("class",)),
+    ([(IMAGE, 0), (IMAGE, 0)], ("1 class", "at least two")), ([], ("0 classes (no training images)",)),
     ([(IMAGE, 0), (IMAGE, 2)], ("class '1' has no",)), ([(IMAGE, 0), (IMAGE, -1), (IMAGE, 1)], ("-1",)),
     ([(IMAGE.astype(np.float32), 0), (IMAGE.astype(np.float32), 1)], ("float32", "uint8")),
     ([(arrays(1, side=(3, 3))[0], 0), (arrays(1, side=(3, 3))[0], 1)], ("3x3", "4x4")),
@@ -131,7 +131,7 @@ def test_what_is_no_dataset_of_images_is_refused(dataset: Any, parts: tuple[str,
 
 
 @pytest.mark.parametrize(("options", "parts"), [
-    ({"mean": [0.5, 0.5], "std": [0.2]}, ("mean", "each of 1 channels", "(0.5, 0.5)")), ({"mean": [0.5], "std": [0.0]}, ("positive std",)),
+    ({"mean": [0.5, 0.5], "std": [0.2]}, ("mean", "each channel (1)", "(0.5, 0.5)")), ({"mean": [0.5], "std": [0.0]}, ("positive std",)),
     ({"classes": ["a", "b"]}, ("2 classes",)), ({"classes": ["a", "a", "b"]}, ("unique",)), ({"like": toy_images(2)}, ("2 classes",)),
 ])
 def test_settings_that_do_not_fit_are_refused(options: dict[str, Any], parts: tuple[str, ...]) -> None:
@@ -257,7 +257,7 @@ def test_mean_and_std_are_measured_if_they_are_empty() -> None:
     ({"mean": [127.0], "std": [60.0]}, ("from 0 to 1", "127")), ({"mean": [float("nan")], "std": [0.5]}, ("finite",)), ({"mean": [0.5], "std": [-0.5]}, ("positive std",)),
     ({"classes": "abc"}, ("names in order", "'abc'")), ({"classes": [1, 2, 3]}, ("names in order", "[1, 2, 3]")), ({"classes": 3}, ("names in order",)),
     ({"like": pairs()}, ("like", "training Images", "list")), ({"range": (1, 0)}, ("range=(low, high)",)), ({"range": 5}, ("range",)), ({"range": (0, 9)}, ("outside range=[0, 9]",)),
-    ({"like": toy_images(3, shape=(3, 4, 4))}, ("images have 1 channels, the training images 3",)),
+    ({"like": toy_images(3, shape=(3, 4, 4))}, ("images have 1 channel, the training images 3",)),
 ])
 def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], parts: tuple[str, ...]) -> None:
     with input_error(*parts):

@@ -15,7 +15,7 @@ from datastill.data.source import Arrays, check_arrays, check_finite, check_spli
 from datastill.errors import InputError
 from datastill.foreign import calling, package_of, said
 from datastill.late import torch
-from datastill.tables import shown
+from datastill.tables import counted, shown
 
 KEYS = ({"image", "img", "pixel_values"}, {"label", "labels", "target", "fine_label"})  # of Hugging Face's datasets
 EXPECTED = ("expected a map-style dataset of (image, label), such as a TensorDataset or one of torchvision's, or (images, "
@@ -62,7 +62,7 @@ def read(dataset: Any, classes: Any, mean: Any, std: Any, like: Any, limits: Any
     else:  # images to score on may lack a class
         check_split(stacked, labels, "test", names, name)
     if mean and len(mean) != stacked.shape[3] and like is not None:
-        raise InputError(f"{name}: images have {stacked.shape[3]} channels, the training images {len(mean)}")
+        raise InputError(f"{name}: images have {counted(stacked.shape[3], 'channel')}, the training images {len(mean)}")
     stored = torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
     images = Images(stored, torch.from_numpy(labels), names, mean, std, origin=name)
     return images if mean else measured(images)
@@ -140,7 +140,7 @@ def _known(dataset: Any) -> _Named:
 def _of(known: _Named, labels: np.ndarray, name: str) -> tuple[str, ...]:
     """The names of the classes that occur, in order. Raises InputError."""
     if len(labels) and labels.max() >= len(known.names):
-        raise InputError(f"{name}: labels go up to {labels.max()}, but it names only {len(known.names)} classes")
+        raise InputError(f"{name}: labels go up to {labels.max()}, but it names only {counted(len(known.names), 'class')}")
     return tuple(known.names[label] for label in np.unique(labels))
 
 
@@ -160,7 +160,7 @@ def _as_in(classes: tuple[str, ...], known: _Named, labels: np.ndarray, name: st
 def _numbers(labels: np.ndarray, name: str) -> tuple[str, ...]:
     """Labels as names. Raises InputError before it makes more names than there are images."""
     if (highest := int(labels.max(initial=-1))) > max(1, len(labels)):
-        raise InputError(f"{name}: labels go up to {highest} but there are only {len(labels)} images; expected 0 to K - 1 "
+        raise InputError(f"{name}: labels go up to {highest} but only {counted(len(labels), 'image')}; expected 0 to K - 1 "
                          "for K classes")
     return tuple(map(str, range(highest + 1)))
 

@@ -18,7 +18,7 @@ from datastill.data.whitening import Whitening
 from datastill.errors import InputError
 from datastill.late import torch
 from datastill.rng import RNG
-from datastill.tables import shown
+from datastill.tables import counted, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,16 +88,16 @@ class Images:
         """Raises InputError if the parts do not fit together."""
         count, depth = self.pixels.shape[0] if self.rows is None else len(self.rows), self.pixels.shape[1]
         if count not in (1, len(self.targets)):  # one may stand in for images that are never looked at
-            raise InputError(f"Images: {count} images but {len(self.targets)} targets")
+            raise InputError(f"Images: {counted(count, 'image')} but {counted(len(self.targets), 'target')}")
         if len(self.targets) and not self.targets.is_meta:
             low, high = (int(end) for end in torch.aminmax(self.targets))
             if low < 0 or high >= len(self.classes):
                 raise InputError(f"Images: targets range from {low} to {high}; expected 0 to {len(self.classes) - 1} for "
-                                 f"{len(self.classes)} classes")
+                                 f"{counted(len(self.classes), 'class')}")
         if (self.mean or self.std) and not (len(self.mean) == len(self.std) == depth and all(
                 0 <= m <= 1 and 0 < s <= 1 for m, s in zip(self.mean, self.std, strict=True))):
-            raise InputError(f"Images: expected a mean and a positive std for each of {depth} channels, of pixels from 0 to "
-                             f"1, got mean {self.mean} and std {self.std}")
+            raise InputError(f"Images: expected a mean and a positive std for each channel ({depth}), of pixels from 0 "
+                             f"to 1, got mean {self.mean} and std {self.std}")
 
     @classmethod
     def from_dataset(cls, dataset: Any, *, classes: Sequence[str] | None = None, mean: Sequence[float] | None = None,
@@ -223,7 +223,8 @@ def class_names(classes: Any) -> tuple[str, ...]:
     if not isinstance(classes, (list, tuple)) or not all(isinstance(name, str) for name in classes):
         raise InputError(f"classes: expected their names in order, such as ('cat', 'dog'), got {str(classes)[:60]!r}")
     if len(classes) < 2:
-        raise InputError(f"classes: {len(classes)} class {tuple(classes)}; a classification dataset needs at least two")
+        raise InputError(f"classes: {counted(len(classes), 'class')} {tuple(classes)}; a classification dataset needs at "
+                         "least two")
     if len(set(classes)) < len(classes):
         twice = next(name for number, name in enumerate(classes) if name in classes[:number])
         raise InputError(f"classes: names are not unique: {twice!r} occurs twice")

@@ -16,7 +16,7 @@ import numpy as np
 from datastill.data.images import Lazy
 from datastill.description import Family
 from datastill.errors import InputError
-from datastill.tables import is_unicode, shown
+from datastill.tables import counted, is_unicode, shown
 
 SMALLEST = 4  # pixels per side
 SPLITS = {"training": ("train", "training"), "validation": ("val", "valid", "validation", "dev"),
@@ -142,8 +142,8 @@ def check_arrays(arrays: Arrays, name: str, size: int | None = None, channels: i
         if not class_name.strip() or not is_unicode(class_name):
             raise InputError(f"{name}: class {label} is named {class_name!r}; expected a non-empty name of valid Unicode")
     if len(arrays.classes) < 2:
-        raise InputError(f"{name}: {len(arrays.classes)} class ({_occurring(arrays.train[1], arrays.classes)}); a "
-                         "classification dataset needs at least two")
+        raise InputError(f"{name}: {counted(len(arrays.classes), 'class')} ({_occurring(arrays.train[1], arrays.classes)}); "
+                         "a classification dataset needs at least two")
     times = Counter(unicodedata.normalize("NFC", one).strip() for one in arrays.classes)
     if len(times) < len(arrays.classes):
         raise InputError(f"{name}: class names are not unique: {', '.join(one for one in times if times[one] > 1)}; names "
@@ -153,8 +153,8 @@ def check_arrays(arrays: Arrays, name: str, size: int | None = None, channels: i
         check_split(*pair, split, arrays.classes, name)
         form = _wanted(pair[0], size, channels)
         if channels is not None and (depth := _form(pair[0])[0][3]) not in (1, 3):
-            raise InputError(f"{name}: data.channels converts between gray and color, but {split} images have {depth} "
-                             "channels; leave it out")
+            raise InputError(f"{name}: data.channels converts between gray and color, but {split} images have "
+                             f"{counted(depth, 'channel')}; leave it out")
         train = train or form
         if form != train:
             raise InputError(f"{name}: training images are {train} (H, W, C), {split} images are {form}; they must match")
@@ -249,7 +249,7 @@ def check_split(images: np.ndarray | Lazy, targets: np.ndarray, split: str, clas
         raise InputError(f"{name}: {split} images are {shape[2]}x{shape[1]} pixels; "
                          f"expected at least {SMALLEST}x{SMALLEST}")
     if shape[0] != len(targets):
-        raise InputError(f"{name}: {shape[0]} {split} images but {len(targets)} targets")
+        raise InputError(f"{name}: {counted(shape[0], f'{split} image')} but {counted(len(targets), 'target')}")
     if len(targets) and (targets.min() < 0 or targets.max() >= len(classes)):
         raise InputError(f"{name}: {split} targets range from {targets.min()} to {targets.max()}; "
                          f"expected 0 to {len(classes) - 1} for {len(classes)} classes")
