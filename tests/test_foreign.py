@@ -326,6 +326,10 @@ def test_what_labels_real_images_is_inside_the_boundary() -> None:
         found.label(tiny.task(run).random_real(1, ds.RNG(0)))
 
 
+def test_a_plugin_that_goes_by_the_name_of_its_class_is_named_once(run_cli: Call) -> None:
+    see(run_cli("distill", *DM, "plugins=misfits:TermBackward", "--out", "run"), (2, ": plug-in misfits:TermBackward raised RuntimeError"))
+
+
 def test_errors_of_ours_are_not_hidden() -> None:
     assert not is_foreign(ds.DM().__class__)
     with pytest.raises(ZeroDivisionError):

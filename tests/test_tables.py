@@ -169,3 +169,8 @@ def test_of_many_names_the_nearest_five_are_shown() -> None:
 def test_an_empty_option_is_said_as_such(text: str) -> None:
     with input_error(f"expected a name, or name:option=value, got {text!r}"):
         parse_spec(text)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("ipc = 1", encoding="utf-8-sig")
+    assert read_toml(tmp_path / "a.toml") == {"ipc": 1}

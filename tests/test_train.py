@@ -485,6 +485,13 @@ def test_images_are_never_scored_alone_by_statistics_of_a_batch() -> None:
     assert accuracies(network, toy_images(per_class=667)).isfinite().all()  # 2001 images
 
 
+def test_outputs_that_are_not_finite_are_of_any_network() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    nn.init.constant_(network[1].bias, float("inf"))
+    with pytest.raises(RunError, match="the network's outputs are not finite; lower the lr it is trained with"):
+        accuracies(network, toy_images())
+
+
 # --- the last update ----------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datastill.errors import InputError, RunError, Stopped
+from datastill.errors import InputError, RunError, Stopped, one_line
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
@@ -96,7 +96,7 @@ def quickstart(out: Annotated[Path | None, typer.Option(
 
     out = out or root / "quickstart"
     run_folder, page = out / "dm-digits-ipc1", out / "report.html"
-    check_output(page, "a page of datastill", is_page, force=None)
+    check_output(page, "a page of datastill", is_page, else_="move it away, or choose another --out")
     make_folder(Place(out).baselines)
     distill("dm/digits-ipc1", [], run_folder, DATA_ROOT, ROOT, device)
     evaluate(run_folder, ["convnet:width=32", "mlp"], None, data_root=DATA_ROOT, root=out, device=device)
@@ -303,7 +303,7 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     Judges the snapshots of each run (`distill --keep` stores more than the first and the last). For several runs, also gives
     the rank correlation with test accuracy. Choose teachers that took no part in the runs, or they judge their own work.
     """
-    from datastill import artifact, console, sheets
+    from datastill import console, sheets
     from datastill.analysis.judging import check_judges, judge
     from datastill.recipes import read_pools
     from datastill.run import read_run
@@ -319,8 +319,7 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     workspace = Workspace(root, data_root, device)
     rows, last, scores = [], [], []
     for folder in folders:
-        card, run = artifact.read_card(folder), read_run(folder)
-        real = workspace.load_of(card, folder, data_path).train.to(workspace.device)
+        real, run = workspace.load_of(folder, data_path).train.to(workspace.device), read_run(folder)
         task = run.task(real, root=root, data_root=data_root)
         check_judges(judges, task.context)
         judges.prepare(task.context)
@@ -409,8 +408,11 @@ def export(folder: Folder, out: Annotated[Path, typer.Argument(metavar="OUT", he
     """Export a distilled set to an image folder (PNG by class, labels.csv) or to one .npz file."""
     from datastill.artifact import load
     from datastill.export import to_folder, to_npz
+    from datastill.outputs import check_named
     from datastill.tables import counted
-    form = to or ("npz" if out.suffix == ".npz" else "images")
+    form = to or ("npz" if out.suffix.lower() == ".npz" else "images")
+    if not to:
+        check_named(out, "a folder of images or a file.npz", ".npz")
     if form not in ("images", "npz"):
         raise InputError(f"--to: expected images or npz, got {form!r}")
     distilled = load(folder)
@@ -563,5 +565,5 @@ def _see_no_empty(arguments: list[str]) -> None:
 
 
 def _fail(text: str, code: int) -> None:
-    print(f"datastill: {text}", file=sys.stderr)
+    print(f"datastill: {one_line(text)}", file=sys.stderr)
     sys.exit(code)

@@ -19,7 +19,7 @@ from rich.text import Text
 from datastill.data import Images, Splits
 from datastill.description import Description, Family, load
 from datastill.digest import dump, spec
-from datastill.errors import Stopped
+from datastill.errors import Stopped, one_line
 from datastill.progress import Progress
 from datastill.registry import kind, names, preset, presets
 from datastill.scoring import guessing
@@ -78,7 +78,7 @@ class Bar(Progress):
 
 def caution(text: str) -> None:
     """Print a warning on standard error."""
-    err.print(f"[yellow]caution:[/] {escape(text)}", highlight=False, soft_wrap=True)
+    err.print(f"[yellow]caution:[/] {escape(one_line(text))}", highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -57,7 +57,8 @@ def blaming(*parts: tuple[str, type | None]) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        foreign = [f"{what} {name_of(cls)}" for what, cls in parts if cls is not None and is_foreign(cls)]
+        foreign = [what if what.endswith(name_of(cls)) else f"{what} {name_of(cls)}"  # a plug-in's label is its name
+                   for what, cls in parts if cls is not None and is_foreign(cls)]
         if not foreign:
             raise
         raise InputError(f"{' or '.join(foreign)} raised {said(error)}") from error

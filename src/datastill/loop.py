@@ -17,7 +17,7 @@ from datastill.parametrization import Parametrization
 from datastill.previous import Previous
 from datastill.registry import kind
 from datastill.rng import RNG
-from datastill.tables import nearest, shown
+from datastill.tables import counted, nearest, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -305,12 +305,12 @@ def _checked(synthetic: object, method: Method, task: Task, ipc: int) -> Synthet
     if x.shape[1:] != task.real.shape:
         raise InputError(f"{who} returned images of shape {tuple(x.shape[1:])}; the dataset has {task.real.shape}")
     if not (synthetic.stored == ipc * task.classes and _in_class_order(synthetic.labels, task.classes)):
-        raise InputError(f"{who} returned {synthetic.stored} images; expected {ipc} per class, in class order "
+        raise InputError(f"{who} returned {counted(synthetic.stored, 'image')}; expected {ipc} per class, in class order "
                          f"({ipc * task.classes} in total)")
     if len(x) != len(y) or not _in_class_order(y, task.classes):
-        raise InputError(f"parametrization {spec(task.parametrization)} gave {len(x)} images and {len(y)} labels for "
-                         f"{synthetic.stored} stored ones; expected one label per image, in class order, the same number "
-                         "for every class")
+        raise InputError(f"parametrization {spec(task.parametrization)} gave {counted(len(x), 'image')} and "
+                         f"{counted(len(y), 'label')} for {synthetic.stored} stored ones; expected one label per image, "
+                         "in class order, the same number for every class")
     check_optim(method, synthetic)
     return synthetic
 

@@ -13,15 +13,18 @@ from datastill.files import LEFTOVER, real
 from datastill.store import CARD, LOCK
 
 MADE = b"<footer>Created by datastill "  # near the end of every page
+KINDS = {".csv", ".gif", ".gz", ".h5", ".hdf5", ".htm", ".html", ".jpeg", ".jpg", ".json", ".md", ".npy", ".npz", ".parquet",
+         ".pdf", ".pickle", ".pkl", ".png", ".pt", ".pth", ".safetensors", ".svg", ".tar", ".tgz", ".toml", ".txt", ".zip"}
 OWN = {CARD, "run.toml", LOG, STATE, TENSORS, PREVIEW, WHITENING, "snapshots", "scores", "analysis"}  # of a distilled set
 
 
-def check_output(out: Path, what: str, ours: Callable[[Path], bool], force: bool | None = False) -> None:
+def check_output(out: Path, what: str, ours: Callable[[Path], bool], force: bool = False,
+                 else_: str = "choose another name, or replace it with --force") -> None:
     """Check that a file may be written at ``out``, before the work for it. ``what``: what is written, in words.
 
-    A file that is there is replaced only if it is an earlier one of its kind (``ours``), or with ``force`` (None if there is
-    no such option); never one inside the folder of a distilled set, of teachers or of a run, and never what is no regular
-    file. Raises InputError.
+    A file that is there is replaced only if it is an earlier one of its kind (``ours``), or with ``force``; never one inside
+    the folder of a distilled set, of teachers or of a run, and never what is no regular file. else_: what to do then. Raises
+    InputError.
     """
     if out.is_dir():
         raise InputError(f"{out} is a folder, expected the name of a file")
@@ -33,8 +36,14 @@ def check_output(out: Path, what: str, ours: Callable[[Path], bool], force: bool
     if home is not None and ((there and not earlier) or _is_own(out, home)):
         raise InputError(f"{out} belongs to the folder {home}, of which nothing is ever replaced; choose a name outside it")
     if there and not earlier and not force:
-        advice = "move it elsewhere" if force is None else "choose another name, or replace it with --force"
-        raise InputError(f"{out} exists and is not {what}; {advice}")
+        raise InputError(f"{out} exists and is not {what}; {else_}")
+
+
+def check_named(out: Path, what: str, *suffixes: str) -> None:
+    """Check that what is written at ``out`` has not the name of another kind of file. Raises InputError."""
+    if out.suffix.lower() in KINDS - {*suffixes}:
+        raise InputError(f"{out} is named like another kind of file than {what}; choose a name "
+                         f"{'that ends in ' + ' or '.join(suffixes) if suffixes else 'without such an end'}")
 
 
 def check_new_folder(out: Path) -> None:

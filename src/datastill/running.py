@@ -229,7 +229,8 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") 
 
 
 def _short(value: Any) -> str:
-    return "not set" if value is None else json.dumps(value)[:60]
+    text = "not set" if value is None else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _iterate(loop: Loop, log: checkpoint.RunLog, keep: Collection[int], progress: Progress) -> None:
@@ -260,11 +261,12 @@ def _conclude(method: Method, folder: Path, progress: Progress) -> None:
     except InputError as error:
         texts = [str(error)]  # the set is finished, whatever a class of the user's says about it
     start, end = (_snapshot_path(folder, iteration) for iteration in (0, method.iterations))
+    iterations = counted(method.iterations, "iteration")
     if method.iterations and start.exists() and _are_equal(start, end):
         if not any("loss" in line for line in log):
-            raise InputError(f"{kind(method)}.iterate yielded no step in {method.iterations} iterations; expected some")
-        texts = texts or [f"nothing was learned: after {method.iterations} iterations the set is the one it started from; "
-                          f"raise the learning rates of method.optim (images: {method.optim.images.lr:g})"]
+            raise InputError(f"{kind(method)}.iterate yielded no step in {iterations}; expected some")
+        texts = texts or [f"nothing was learned: after {iterations} the set is the one it started from; raise the learning "
+                          f"rates of method.optim (images: {method.optim.images.lr:g})"]
     for text in texts:
         progress.warn(text)
 

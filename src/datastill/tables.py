@@ -142,13 +142,26 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(written[one] for one in few) or 'none'}{more}"
 
 
+def own_file(name: str, noun: str, known: Iterable[str]) -> Path:
+    """The file ``name`` of the user's own, where it is not one of the ``known`` names. Raises InputError."""
+    if Path(name).is_file():
+        return Path(name)
+    if name.endswith(".toml"):
+        raise InputError(f"no file {name}")
+    raise InputError(f"unknown {noun} {name!r}, expected a name or the path of a .toml file{nearest(name, known)}")
+
+
 def counted(count: int, noun: str) -> str:
     """``1 image``, ``2 images``, ``2 classes``."""
     return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def shown(value: Any) -> str:
-    """Any value on one line, for a message: that of a tensor or a module takes pages."""
+    """Any value on one line, for a message: that of a module takes pages, and an array is told by its form."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(shape, tuple) and shape and dtype is not None:
+        of = "" if str(dtype).startswith("torch") else f"{type(value).__name__} "
+        return f"{of}{dtype} of shape {tuple(shape)}"
     try:
         text = " ".join(repr(value).split())
     except Exception:  # of a whole number of thousands of digits, or in a class of the user's
@@ -164,7 +177,7 @@ def today(table: str, key: str) -> str | None:
 def read_text(path: Path) -> str:
     """The text of a TOML file. Raises InputError."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
     except FileNotFoundError:
         raise InputError(f"no file {path}") from None
     except (UnicodeDecodeError, OSError) as error:

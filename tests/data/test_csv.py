@@ -97,7 +97,7 @@ def test_repeated_rows_count_once(table: Csv, tmp_path: Path) -> None:
     (rows(NAMES, LABELS, ["train"] * 8 + [""], header="file,label,split"), "csv", ("row 10", "split ''")),
     (rows(NAMES, LABELS, ["test"] * 9, header="file,label,split"), "csv", ("no rows for training",)),
     (rows(NAMES, ["", *LABELS[1:]]), "csv", ("row 2 has no label",)),
-    ("file,label\nim0.png,ant,1\n", "csv", ("row 2 has 3 values", "2 columns")),
+    ("file,label\nim0.png,ant,1\n", "csv", ("row 2 has 3 values", "2 columns")), ("file,label\nim0.png\n", "csv", ("row 2 has 1 value,", "2 columns")),
     ("", "csv", ("its columns are none",)), ("file,label\n", "csv", ("no rows",)), ('file,label\n"im0.png,ant\n', "csv", ("cannot be read as .csv",)),
     (rows(NAMES, ["ant"] * 9), "csv", ("1 class",)), (rows(["x" * 999, *NAMES[1:]], LABELS), "csv", ("1 of 9 files are missing",)),
     (rows(['"a\nb"', *NAMES[1:]], LABELS), "csv", ("'a\\nb'",)), (rows(NAMES, LABELS), "csv:folder=~nobody-of-this-name", ("9 of 9 files are missing",)),
@@ -130,8 +130,9 @@ def test_a_name_without_suffix_that_two_files_have_is_refused(table: Csv, tmp_pa
 def test_images_of_several_forms_need_size_and_channels(table: Csv, tmp_path: Path) -> None:
     data = table(rows(NAMES, LABELS))
     Image.new("RGB", (9, 7)).save(tmp_path / "im4.png")
-    for options, setting in (({}, "data.channels"), ({"channels": 3}, "data.size")):
-        with input_error("im4.png is 9x7 pixels with 3 channels", "im0.png is 6x6 pixels", setting):
+    for options, says in (({}, "has 3 channels, {} has 1 channel; set data.channels"), ({"size": 8}, "has 3 channels, {} has 1 channel; set data.channels"),
+                          ({"channels": 3}, "is 9x7 pixels, {} is 6x6; set data.size")):
+        with input_error(f"{tmp_path / 'im4.png'} " + says.format(tmp_path / "im0.png")):
             data.model_copy(update=options).load(tmp_path)
     assert data.model_copy(update={"size": 8, "channels": 3}).load(tmp_path).train.shape == (3, 8, 8)
 

@@ -12,10 +12,13 @@ from datastill.progress import of_data
 
 
 def say_classes(name: str, train: Images, test: Images) -> None:
-    """Classes without test images, and names that are easily taken for one another."""
+    """Classes without test images, and names that are easily taken for one another, or that are none."""
     if lacking := [one for one, rows in zip(test.classes, test.of_class, strict=True) if not len(rows)]:
         of_data.warning("%s: no test images of class %s; scores say nothing about it", name, ", ".join(lacking[:5]) + (
             f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""))
+    for one in sorted({"nan", "<NA>"} & {*train.classes}):
+        of_data.warning("%s: a class is called %r, which is how a missing label is written; leave it out with data.classes "
+                        "if it is one", name, one)
     times = Counter(map(_plain, train.classes))
     if alike := [one for one in train.classes if times[_plain(one)] > 1]:
         of_data.warning("%s: the names of these classes hardly differ: %s; merge them if they are the same", name,

@@ -140,9 +140,11 @@ def _splits_in_classes(place: Path, inner: dict[str, list[str]]) -> Layout:
     roles, example = set(next(filter(None, found.values()))), next(name for name in inner if found[name])
     for name, folders in inner.items():
         if TRAIN not in roles or set(found[name]) != roles or len(folders) != len(roles) or files.image_names(place / name):
-            raise InputError(f"{place}: {_shown([example])} contains {_shown(found[example].values())}, which look "
-                             f"like splits, and {_shown([name])} contains {_shown(folders) or 'no folders'}; expected "
-                             "training images and the same splits and nothing else in each, or train/CLASS/ and test/CLASS/")
+            looks = "looks like a split" if len(found[example]) == 1 else "look like splits"
+            other = "" if name == example else f", and {_shown([name])} contains {_shown(folders) or 'no folders'}"
+            raise InputError(f"{place}: {_shown([example])} contains {_shown(found[example].values())}, which {looks}"
+                             f"{other}; expected training images and the same splits and nothing else in each, or "
+                             "train/CLASS/ and test/CLASS/")
     first, *more = (role for role in (TRAIN, TEST, VALIDATION) if role in roles)
     of = [Split(place, {name: place / name / found[name][role] for name in inner}) for role in (first, *more)]
     return Layout(*of)

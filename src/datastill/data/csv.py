@@ -17,6 +17,7 @@ from datastill.data._fit import Fit
 from datastill.data._reader import Limits, Reader
 from datastill.data.source import SPLITS, Arrays, Pair, Source, for_folder, named
 from datastill.errors import InputError
+from datastill.tables import counted
 
 USUAL = {"file": ("file", "filename", "file_name", "filepath", "path", "image", "image_path", "image_id", "img"),
          "label": ("label", "labels", "class", "class_name", "target", "category"), "split": ("split", "subset", "set")}
@@ -76,8 +77,8 @@ class Csv(Source):
         columns, lines = [name.strip() for name in table[0]] if table else [], table[1:]
         for number, line in enumerate(lines, 2):
             if len(line) != len(columns):
-                raise InputError(f"{place}: row {number} has {len(line)} values, the first line names {len(columns)} "
-                                 "columns")
+                raise InputError(f"{place}: row {number} has {counted(len(line), 'value')}, the first line names "
+                                 f"{counted(len(columns), 'column')}")
         found = [self._column(what, columns, lines, place) for what in ("file", "label", "split")]
         if not lines:
             raise InputError(f"{place} has no rows")

@@ -12,12 +12,13 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import numpy as np
 from pydantic import BeforeValidator, Field, field_validator
 
+from datastill.arguments import checked
 from datastill.data._caveats import say_classes, say_repeated
 from datastill.data._fit import Fit, square
 from datastill.data.digits import Digits
 from datastill.data.given import Given
 from datastill.data.images import Images, Lazy, mean_and_std
-from datastill.data.source import Arrays, Pair, Source, check_arrays, check_types, in_bytes
+from datastill.data.source import Arrays, Pair, Source, check_arrays, check_types, in_bytes, read_npy
 from datastill.data.whitening import check_memory, fit_once
 from datastill.description import NOT_DECISIVE, Description
 from datastill.errors import InputError
@@ -25,7 +26,7 @@ from datastill.late import torch
 from datastill.progress import of_data
 from datastill.registry import kind
 from datastill.rng import RNG
-from datastill.tables import nearest
+from datastill.tables import counted, nearest, shown
 
 
 def _separated(value: Any) -> Any:
@@ -95,6 +96,7 @@ class Data(Description):
         """Name of the source; for images passed in from Python, what they were built from."""
         return (isinstance(self.source, Given) and self.source.label) or kind(self.source)
 
+    @checked
     def load(self, root: Path | str) -> Splits:
         """Load the dataset under the data root. Raises InputError if it is missing, damaged or unsuitable."""
         root = Path(root)
@@ -113,7 +115,8 @@ class Data(Description):
         if self.keep is not None:
             train = train.subset(self._read_keep(root / self.keep, len(train)))
             _check_no_class_lost(train, f"data.keep {self.keep}")
-        held, rest = stratified(train.targets.numpy(), self.validation, RNG("data", "validation"), train.classes)
+        held, rest = stratified(train.targets.numpy(), self.validation, RNG("data", "validation"), train.classes,
+                                "data.validation")
         validation = self._validation(apart.validation, train, held)
         train = train.subset(torch.from_numpy(rest)) if len(held) else train
         mean, std = _statistics(arrays, train)  # of the remaining training images only
@@ -191,7 +194,7 @@ class Data(Description):
         if arrays.test is not None:
             test = self._images(arrays, arrays.test)
         else:
-            held, rest = stratified(arrays.train[1], self.test, RNG("data", "test"), arrays.classes)
+            held, rest = stratified(arrays.train[1], self.test, RNG("data", "test"), arrays.classes, "data.test")
             train, test = train.subset(torch.from_numpy(rest)), train.subset(torch.from_numpy(held))
             names = [[names[0][row] for row in rows] for rows in (rest, held)] if names else ()
         if not self.source.download:  # the published sets are what they are
@@ -221,20 +224,28 @@ class Data(Description):
     def _read_keep(self, path: Path, count: int) -> torch.Tensor:
         try:
             with warnings.catch_warnings(action="ignore"):  # an empty file is reported below
-                rows = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, dtype=np.int64, ndmin=1)
-        except (OSError, ValueError, EOFError) as error:
+                rows = read_npy(path) if path.suffix == ".npy" else np.loadtxt(path, dtype=np.int64, ndmin=1)
+        except (OSError, ValueError, InputError) as error:
             raise InputError(f"data.keep: {path} is not a list of indices: {error}") from None
-        good = np.issubdtype(rows.dtype, np.integer) and rows.ndim == 1 and len(rows) > 0
-        if not good or rows.min() < 0 or rows.max() >= count or len(np.unique(rows)) < len(rows):
-            raise InputError(f"data.keep: {path} must contain at least one index, from 0 to {count - 1}, none of them twice")
+        if rows.dtype.kind not in "iu" or rows.ndim != 1 or not len(rows):
+            wrong = shown(rows)
+        elif rows.min() < 0 or rows.max() >= count:
+            wrong = f"{rows.min()} to {rows.max()}"
+        else:
+            values, times = np.unique(rows, return_counts=True)
+            wrong = f"{values[times.argmax()]} twice" if times.max() > 1 else ""
+        if wrong:
+            raise InputError(f"data.keep: {path}: expected at least one index, from 0 to {count - 1}, none of them twice, "
+                             f"got {wrong}")
         return torch.from_numpy(rows.astype(np.int64))
 
 
 def stratified(targets: np.ndarray, share: float, rng: RNG,
-               classes: tuple[str, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
+               classes: tuple[str, ...] = (), setting: str = "share") -> tuple[np.ndarray, np.ndarray]:
     """Split indices into (held out, rest), ascending; ``share`` of each class is held out, at least one if share > 0.
 
-    Raises InputError if that would leave no images of a class (named by ``classes`` if given).
+    Raises InputError if that would leave no images of a class (named by ``classes`` if given; the
+    share by ``setting``).
     """
     held = []
     for label in np.unique(targets) if share else ():
@@ -242,7 +253,8 @@ def stratified(targets: np.ndarray, share: float, rng: RNG,
         count = max(1, round(share * len(rows)))
         if count >= len(rows):
             name = repr(classes[label]) if classes else label
-            raise InputError(f"class {name} has {len(rows)} images, too few to hold out {share:.0%}")
+            raise InputError(f"class {name} has {counted(len(rows), 'image')}, too few to hold some out with "
+                             f"{setting}={share:g}; add images, lower {setting}, or leave the class out")
         held.append(rng(int(label)).numpy().permutation(rows)[:count])
     chosen = np.sort(np.concatenate(held)) if held else np.empty(0, dtype=np.int64)
     return chosen, np.setdiff1d(np.arange(len(targets)), chosen)

@@ -70,14 +70,12 @@ def _listed(split: Split, kind: str, left_out: Counter[str]) -> tuple[list[Path]
         paths += full
         counts.append(len(full))
     if not paths and kind != VALIDATION:
-        raise InputError(f"{split.folder} contains no images (looked for {', '.join(sorted(files.SUFFIXES))}; left out: "
+        raise InputError(f"{split.folder} contains no images (looked for .png, .jpg and others that Pillow opens; left out: "
                          f"{files.kinds(left_out) or 'nothing'})")
     return paths, np.repeat(np.arange(len(counts)), counts)
 
 
 def _count_outside(folders: set[Path], left_out: Counter[str]) -> None:
-    """Count the images that are in no folder of a class, and the links to folders that are gone."""
+    """Count the files that are in no folder of a class, and the links to folders that are gone."""
     for folder in folders:
-        beside: Counter[str] = Counter()
-        left_out["images outside the folders of classes"] += len(files.image_names(folder, beside))
-        left_out["dead links"] += beside["dead links"]
+        left_out["images outside the folders of classes"] += len(files.image_names(folder, left_out))

@@ -18,7 +18,7 @@ from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.files import make_folder, real, write_atomically
 from datastill.nets import Architecture
-from datastill.outputs import check_output, is_page
+from datastill.outputs import check_named, check_output, is_page
 from datastill.registry import kind
 from datastill.report import figures, guided, pictures, reproduce, settings, words
 from datastill.run import Run, label
@@ -61,6 +61,7 @@ def report(folders: Sequence[Path], out: Path, *, scores: Path | None = None, fo
     if out.is_dir():
         raise InputError(f"{out} is a folder, expected the name of an HTML file, such as {out / 'report.html'}")
     check_output(out, "a page of datastill", is_page, force)
+    check_named(out, "a page", ".html", ".htm")
     sections = [collect(Path(folder), f"f{i}", scores) for i, folder in enumerate(folders)]
     if scores is not None and not any(section.sheets for section in sections):
         raise InputError(f"{scores} holds no scores of {', '.join(map(str, folders))}; expected the folder given to "

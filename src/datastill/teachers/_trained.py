@@ -23,6 +23,7 @@ from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.states import read_state
 from datastill.store import CARD, Entry, locked
+from datastill.tables import counted
 from datastill.teachers._lesson import STATE, Lesson, Trainer
 from datastill.teachers._snapshots import SNAPSHOTS, Rows, again, check_rows, flat, read_into
 from datastill.teachers.pool import Context, Pool, Teacher, Trajectory, frozen
@@ -72,7 +73,7 @@ class Trained(Pool):
             raise ValueError(f"snapshots: expected epochs from 0 to {self.epochs}, got {outside[0]}")
         if self.epoch != "last" and self.epoch not in self.kept:
             advice = f"add it to snapshots (stored epochs: {', '.join(map(str, self.kept))})" \
-                if 0 <= self.epoch <= self.epochs else f"teachers are trained for {self.epochs} epochs"
+                if 0 <= self.epoch <= self.epochs else f"teachers are trained for {counted(self.epochs, 'epoch')}"
             raise ValueError(f"epoch {self.epoch} is never stored; {advice}")
         return self
 
@@ -291,7 +292,8 @@ def _apart(images: Images, share: float) -> tuple[Images, Images | None]:
 
 def _rows_apart(images: Images, share: float) -> tuple[Tensor, Tensor]:
     """Indices of the images to measure on and to train on. Raises InputError if no images of a class would remain."""
-    held, rest = stratified(images.targets.cpu().numpy(), share, RNG("teachers", "validation"), images.classes)
+    held, rest = stratified(images.targets.cpu().numpy(), share, RNG("teachers", "validation"), images.classes,
+                            "pool.validation")
     return torch.from_numpy(held), torch.from_numpy(rest)
 
 
