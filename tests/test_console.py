@@ -11,6 +11,7 @@ from rich.console import Console
 from datastill import console
 from datastill.data import Images
 from datastill.errors import Stopped
+from datastill.tables import per_class
 
 
 def test_time_left_is_of_the_piece_of_work_at_hand(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,7 +56,7 @@ def test_a_run_that_goes_on_counts_from_where_it_was(monkeypatch: pytest.MonkeyP
 def test_images_per_class(counts: list[int], text: str) -> None:
     targets = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     images = Images(torch.zeros(len(targets), 1, 4, 4, dtype=torch.uint8), targets, tuple("abcdefg"[:len(counts)]), (0.5,), (0.5,))
-    assert console.per_class(images) == text
+    assert per_class(images.classes, images.counts) == text
 
 
 @pytest.mark.parametrize("width", [40, 50, 80, 120])

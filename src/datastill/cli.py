@@ -149,7 +149,7 @@ def evaluate(folder: Folder,
     Scores are stored in DIR/scores (or --out); a second call runs only what is missing.
     """
     from datastill import console
-    from datastill.artifact import read_card
+    from datastill.artifact import is_selected, read_card
     from datastill.digest import spec
     from datastill.workspace import Workspace
 
@@ -157,7 +157,7 @@ def evaluate(folder: Folder,
         if "," in name.partition(":")[0]:
             raise InputError(f"--network {name}: expected one kind of student; repeat the option: "
                              f"{' '.join(f'--network {one}' for one in name.split(','))}")
-    read_card(folder)  # before torch is imported for the device
+    card = read_card(folder)  # before torch is imported for the device
     workspace = Workspace(root, data_root, device)
     evaluations = workspace.evaluations(folder, network or [], protocol, split=split, seed=seed,  # type: ignore[arg-type]
                                         data_path=data_path)
@@ -165,7 +165,7 @@ def evaluate(folder: Folder,
         with console.progress("score", spec(evaluation.network)) as bar, _Interrupt(bar):
             sheet = workspace.score(folder, evaluation, trials=trials, full=full, snapshots=snapshots, out=out,
                                     progress=bar)
-        console.show_sheet(sheet, auroc)
+        console.show_sheet(sheet, auroc, is_selected(card))
 
 
 @_command()

@@ -16,16 +16,17 @@ from rich.progress import Progress as Display
 from rich.table import Column, Table
 from rich.text import Text
 
-from datastill.data import Images, Splits
+from datastill.core import Protocol
+from datastill.data import Splits
 from datastill.description import Description, Family, load
 from datastill.digest import dump, spec
 from datastill.errors import Stopped
 from datastill.progress import Progress
 from datastill.registry import kind, names, preset, presets
 from datastill.scoring import guessing
-from datastill.sheets import imbalance
+from datastill.sheets import MAY_NOT, imbalance
 from datastill.statistics import statistics
-from datastill.tables import counted, leaves
+from datastill.tables import counted, leaves, per_class
 
 out = Console(soft_wrap=False)
 err = Console(stderr=True)
@@ -120,15 +121,18 @@ def size(count: int) -> str:
     return f"{count / 2**10:.1f} KiB"
 
 
-def show_sheet(sheet: Mapping[str, Any], auroc: bool = False) -> None:
-    """The scores of one sheet as a table, with the paired gain and any flags; ``auroc``: and the area under the curve."""
-    table = Table(title=f"{sheet['network']}, protocol {sheet['protocol']['kind']}, {sheet['split']} split "
+def show_sheet(sheet: Mapping[str, Any], auroc: bool = False, selected: bool = False) -> None:
+    """The scores of one sheet as a table, with the paired gain and any flags; ``auroc``: and the area under the curve;
+    ``selected``: the set is of real images."""
+    protocol: Protocol = load(Protocol, sheet["protocol"])  # type: ignore[type-abstract]
+    table = Table(title=f"{sheet['network']}, protocol {spec(protocol)}, {sheet['split']} split "
                         f"({counted(sheet['images'], 'image')}), ipc {sheet['ipc']}", title_justify="left")
     table.add_column("trained on")
     more = ["AUROC %"] if auroc else []
     for column in ("accuracy %", "std", "balanced %", *more, "trials"):
         table.add_column(column, justify="right")
-    words = {"synthetic": "distilled images", "random": "random real images", "full": "all training images"}
+    words = {"synthetic": "selected real images" if selected else "distilled images", "random": "random real images",
+             "full": "all training images"}
     for subject, word in words.items():
         if found := sheet["summary"].get(subject):
             std = "-" if found["n"] == 1 else f"{100 * found['std']:.1f}"
@@ -145,15 +149,18 @@ def show_sheet(sheet: Mapping[str, Any], auroc: bool = False) -> None:
     if share:
         table.add_row(f"always the largest class ({escape(name)})", f"{100 * share:.1f}", "", chance)
     out.print(table)
-    if gain := sheet["summary"].get("gain"):
-        interval = f", 95 % interval {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}" if "low" in gain else ""
-        out.print(f"gain over random real images, paired: {100 * gain['mean']:+.1f} points{interval}", highlight=False)
+    gain = sheet["summary"].get("gain", {})
+    for what, one in (("", gain), (" in balanced accuracy", gain.get("balanced") if share else None)):
+        if one:
+            interval = f", 95 % interval {100 * one['low']:+.1f} to {100 * one['high']:+.1f}" if "low" in one else ""
+            out.print(f"gain over random real images{what}, paired: {100 * one['mean']:+.1f} points{interval}",
+                      highlight=False)
     if sheet.get("selected"):
         out.print("[dim]The best snapshot was selected on the images it is reported on, as in MTT and later papers: this "
                   "number is too high for what the set is worth.[/]")
     for flag in sheet["flags"]:
         out.print(f"[yellow]Caution: {flag}[/]", highlight=False)
-    if sheet["flags"] and sheet["protocol"]["kind"] == "dc":
+    if any(MAY_NOT in flag for flag in sheet["flags"]) and sheet["protocol"]["kind"] == "dc":
         out.print("[dim]dc uses the same recipe for every network; --protocol tuned has one for each family[/]")
 
 
@@ -181,21 +188,10 @@ def show_tried(tried: Sequence[Any], varied: Sequence[str], network: str, chance
         out.print("[yellow]Caution: no better than guessing under any of these settings[/]", highlight=False)
 
 
-def per_class(images: Images) -> str:
-    """The number of images of each class, in words: of each by name if they are few and differ, else the smallest and the
-    largest."""
-    counts = [len(rows) for rows in images.of_class]
-    if min(counts) == max(counts):
-        return str(counts[0])
-    if len(counts) <= 6:
-        return ", ".join(f"{name}: {count}" for name, count in zip(images.classes, counts, strict=True))
-    return f"{min(counts)} to {max(counts)}"
-
-
 def counts(splits: Splits) -> str:
     """The number of images of each class in every split, in words."""
     named = (("training", splits.train), ("validation", splits.validation), ("testing", splits.test))
-    return "; ".join(f"{per_class(images)} for {name}" for name, images in named if images is not None)
+    return "; ".join(f"{per_class(one.classes, one.counts)} for {name}" for name, one in named if one is not None)
 
 
 def say_rough(distill: float, evaluate: float | None = None) -> None:
