@@ -367,16 +367,17 @@ def show(name: Annotated[str, typer.Argument(
     """Show what a name means: its settings with their defaults, or the recipe's text."""
     from datastill import console
     from datastill.recipes import recipe_names, recipe_path
-    from datastill.registry import names, preset
+    from datastill.registry import names, preset, presets
     from datastill.studies import study_names, study_path
     from datastill.tables import nearest
     families, known = _families(), name.lower()
     texts = [path(name) for path, listed in ((recipe_path, recipe_names()), (study_path, study_names())) if name in listed]
-    members = [preset(family, known) for family in families.values() if ":" not in name and known in names(family)]
+    members = [(*preset(family, known), known if known in presets(family) else "")
+               for family in families.values() if ":" not in name and known in names(family)]
     if ":" in name:
-        members = [(_outside(name), {})]
+        members = [(_outside(name), {}, "")]
     if known in _parts():
-        members = [(_parts()[known], {})]
+        members = [(_parts()[known], {}, "")]
     if name.endswith(".toml"):
         texts = [recipe_path(name)]
     if not members and not texts and _show_list(known):
@@ -386,8 +387,8 @@ def show(name: Annotated[str, typer.Argument(
         hint = nearest(name, listed) if difflib.get_close_matches(name, listed) else \
             "; see datastill list recipes, methods, plugins, data, networks, pools, studies; your own class: module:Class"
         raise InputError(f"unknown name {name!r}{hint}")
-    for member, settings in members:
-        console.show_member(member, settings)
+    for member, settings, called in members:
+        console.show_member(member, settings, called)
     for path in texts:
         _say(path.read_text(encoding="utf-8").rstrip())
 

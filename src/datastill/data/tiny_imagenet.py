@@ -26,8 +26,7 @@ class TinyImageNet(Source):
 
     Reads the original layout in ``<root>/tiny-imagenet-200`` or ``data.path``: wnids.txt, words.txt,
     train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt. The classes are those in wnids.txt that have
-    training images, in that order; a subset of the 200 is accepted with a warning from the logger ``datastill``. Gray
-    images are converted to RGB.
+    training images, in that order; a subset of the 200 is accepted, and said. Gray images are converted to RGB.
     """
 
     download: ClassVar[bool] = True
