@@ -230,8 +230,8 @@ def test_the_sanity_floor() -> None:
 
 @pytest.mark.parametrize(("images", "counts", "largest", "text"), [
     (4, [2, 2], 0.5, "measured on 4 images: known only to about ±50 points"),
-    (200, [190, 10], 0.95, "balanced accuracy rests on a class of 10 images: known only to about ±32 points"),
-    (200, [190, 10, 0], 0.95, "balanced accuracy rests on a class of 10 images: known only to about ±32 points"),
+    (200, [190, 10], 0.95, "the accuracy on a class of 10 images, on which balanced accuracy rests, is known only to about ±32 points"),
+    (200, [190, 10, 0], 0.95, "the accuracy on a class of 10 images, on which balanced accuracy rests, is known only to about ±32 points"),
     (200, [150, 50], 0.75, ""), (100, [10] * 10, 0.1, ""), (200, None, 0.95, "")])
 def test_an_accuracy_that_rests_on_few_images_is_flagged(images: int, counts: list[int] | None, largest: float, text: str) -> None:
     sheet = {"summary": {"synthetic": {"mean": 0.97, "n": 5}}, "chance": 0.5, "images": images, "largest": ["a", largest],

@@ -231,12 +231,12 @@ def flags(sheet: Mapping[str, Any]) -> list[str]:
 
 def _few(sheet: Mapping[str, Any]) -> list[str]:
     """Whether an accuracy rests on so few images that chance alone moves it by many points (two standard errors)."""
-    def rests(count: int) -> str:
-        return f"{counted(count, 'image')}: known only to about ±{100 / math.sqrt(count):.0f} points"
+    def known(count: int) -> str:
+        return f"known only to about ±{100 / math.sqrt(count):.0f} points"
 
     if sheet["images"] < FEW:
-        return [f"measured on {rests(sheet['images'])}"]
+        return [f"measured on {counted(sheet['images'], 'image')}: {known(sheet['images'])}"]
     there = [count for count in sheet.get("counts", ()) if count]
     if imbalance(sheet)[1] and there and (least := min(there)) < FEW_OF_CLASS:
-        return [f"balanced accuracy rests on a class of {rests(least)}"]
+        return [f"the accuracy on a class of {counted(least, 'image')}, on which balanced accuracy rests, is {known(least)}"]
     return []
