@@ -123,7 +123,7 @@ def test_a_list_of_one_may_be_given_as_that_one() -> None:
     ("method.iteration=3", ("unknown key 'method.iteration'", "'iterations'")),
     ("method.optim.image.lr=3", ("unknown key 'method.optim.image'", "'images'")),
     ("plugins.total_variation.wait=1", ("unknown key 'plugins.total_variation.wait'", "'weight'")),
-    ("plugins.total_variatoin.weight=1", ("plugins.total_variatoin", "unknown plugin", "'total_variation'")),
+    ("plugins.total_variatoin.weight=1", ("plugins.total_variatoin", "unknown plug-in", "'total_variation'")),
     ("network=convnett", ("network", "'convnett'", "'convnet'")),
     ("network=convnet:widht=3", ("network.widht", "'width'")),
     ("method=distributoin", ("method", "unknown method 'distributoin'", "'distribution'")),

@@ -105,7 +105,7 @@ def test_recipes_have_changes_of_their_own() -> None:
     ({"axes": {"method.iterations": [2]}, "arms": {"plain": {}, "iterations 2": {}}}, ["two arms are called 'iterations 2'"]),
     ({"changes": {**USUAL, "seed": 3}}, ["changes.seed: a study sets the seed itself"]),
     ({"axes": {"seed": [1, 2]}}, ["axes.seed: a study sets the seed itself"]),
-    ({"changes": {**USUAL, "plugins.nosuch.weight": 3}}, ["changes.plugins.nosuch", "unknown plugin 'nosuch'"]),
+    ({"changes": {**USUAL, "plugins.nosuch.weight": 3}}, ["changes.plugins.nosuch", "unknown plug-in 'nosuch'"]),
     ({"changes": {**USUAL, "plugins.total_variation.wieght": 3}}, ["wieght", "did you mean 'weight'"]),
     ({"figure": "pie"}, ["figure"]),
     ({"color": "red"}, ["unknown key 'color'", "known:"]),

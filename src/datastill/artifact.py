@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -150,7 +150,7 @@ def _bytes(tensors: Mapping[str, Tensor], of: Mapping[str, Any]) -> bytes:
 
 def _checksum(tensors: Mapping[str, Tensor], of: Mapping[str, Any]) -> str:
     """Of names, types, shapes and values, and of what they belong to."""
-    found = hashlib.sha256(json.dumps(of, sort_keys=True).encode())
+    found = sha256(json.dumps(of, sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name].contiguous()
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -173,11 +173,13 @@ def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any], **of:
             name: value.cpu() for name, value in synthetic.whitening.tensors().items()}, {}))
         names.append(WHITENING)
         about = {**about, "whitening": synthetic.whitening.identity}
+    copies = len(tensors["images"]) - len({sha256(one.numpy()).digest() for one in tensors["images"]})
     hard = bool(((tensors["labels"] == 0) | (tensors["labels"] == 1)).all())
     card = {
         "schema": SCHEMA, "kind": KIND, **about,
         "classes": list(synthetic.classes), "mean": list(synthetic.mean), "std": list(synthetic.std),
         "count": len(synthetic), "shape": list(tensors["images"].shape[1:]), "labels": "hard" if hard else "soft",
+        **({"copies": copies} if copies else {}),
         **({} if synthetic.stored == len(synthetic) else {"stored": synthetic.stored}),
         "learning_rate": float(tensors["lr"]) if "lr" in tensors else None,
         "versions": {"datastill": version("datastill"), "torch": torch.__version__, "torchvision": version("torchvision")},
@@ -213,6 +215,12 @@ def _upgraded(card: dict[str, Any]) -> dict[str, Any]:
     """A schema 1 card, upgraded to the current schema."""
     tables: dict[str, Any] = {key: upgraded(card[key]) for key in ("run", "protocol") if key in card}
     return {**card, **tables, "schema": SCHEMA, "learning_rate": card.get("step_size")}
+
+
+def is_selected(card: Mapping[str, Any]) -> bool:
+    """Whether the set with this card is of real images, as they are: nothing was optimized."""
+    method = card["run"]["method"]
+    return "started_from" not in card and method.get("iterations") == 0 and method.get("init") != "noise"
 
 
 def verified(folder: Path) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def evaluate(folder: Folder,
     Scores are stored in DIR/scores (or --out); a second call runs only what is missing.
     """
     from datastill import console
-    from datastill.artifact import read_card
+    from datastill.artifact import is_selected, read_card
     from datastill.digest import spec
     from datastill.workspace import Workspace
 
@@ -164,7 +164,7 @@ def evaluate(folder: Folder,
         if "," in name.partition(":")[0]:
             raise InputError(f"--network {name}: expected one kind of student; repeat the option: "
                              f"{' '.join(f'--network {one}' for one in name.split(','))}")
-    read_card(folder)  # before torch is imported for the device
+    card = read_card(folder)  # before torch is imported for the device
     workspace = Workspace(root, data_root, device)
     evaluations = workspace.evaluations(folder, network or [], protocol, split=split, seed=seed,  # type: ignore[arg-type]
                                         data_path=data_path)
@@ -172,7 +172,7 @@ def evaluate(folder: Folder,
         with console.progress("score", spec(evaluation.network)) as bar, _Interrupt(bar):
             sheet = workspace.score(folder, evaluation, trials=trials, full=full, snapshots=snapshots, out=out,
                                     progress=bar)
-        console.show_sheet(sheet, auroc)
+        console.show_sheet(sheet, auroc, is_selected(card))
 
 
 @_command()
@@ -376,16 +376,17 @@ def show(name: Annotated[str, typer.Argument(
     """Show what a name means: its settings with their defaults, or the recipe's text."""
     from datastill import console
     from datastill.recipes import recipe_names, recipe_path
-    from datastill.registry import names, preset
+    from datastill.registry import names, preset, presets
     from datastill.studies import study_names, study_path
     from datastill.tables import nearest, read_text
     families, known = _families(), name.lower()
     texts = [path(name) for path, listed in ((recipe_path, recipe_names()), (study_path, study_names())) if name in listed]
-    members = [preset(family, known) for family in families.values() if ":" not in name and known in names(family)]
+    members = [(*preset(family, known), known if known in presets(family) else "")
+               for family in families.values() if ":" not in name and known in names(family)]
     if ":" in name:
-        members = [(_outside(name), {})]
+        members = [(_outside(name), {}, "")]
     if known in _parts():
-        members = [(_parts()[known], {})]
+        members = [(_parts()[known], {}, "")]
     if name.endswith(".toml"):
         texts = [recipe_path(name)]
     if not members and not texts and _show_list(known):
@@ -395,8 +396,8 @@ def show(name: Annotated[str, typer.Argument(
         hint = nearest(name, listed) if difflib.get_close_matches(name, listed) else \
             "; see datastill list recipes, methods, plugins, data, networks, pools, studies; your own class: module:Class"
         raise InputError(f"unknown name {name!r}{hint}")
-    for member, settings in members:
-        console.show_member(member, settings)
+    for member, settings, called in members:
+        console.show_member(member, settings, called)
     for path in texts:
         _say(read_text(path).rstrip())
 

@@ -132,14 +132,18 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
             _conclude(run.method, folder, progress)
             artifact.write(folder, loop.result(), {
                 **about, "run": _shown(run), "digest": name, "ipc": len(run.rows),
-                "data": {"name": run.data.name, "fingerprint": task.real.fingerprint},
+                "data": {"name": run.data.name, "fingerprint": task.real.fingerprint,
+                         "images": {"training": task.real.counts}, **task.real.loading},
                 "computed": facts(task.device, run.precision, run.deterministic),
                 **({"prepared": made} if made else {})}, run=name, iteration=loop.iteration)
         except OSError as error:
             raise RunError(f"stopped at iteration {loop.iteration}: cannot write to {folder}: {reason(error)}; the last "
                            "checkpoint is kept; make room and run the same command to continue") from error
         checkpoint.remove(folder)
-        return artifact.load(folder).to(task.device)
+        done = artifact.load(folder)
+        if copies := done.card.get("copies"):
+            progress.warn(f"{copies} of the {len(done)} images of the set repeat another one")
+        return done.to(task.device)
 
 
 def _described(run: Run | Method | str, images: Images, settings: Mapping[str, Any]) -> Run:

@@ -71,8 +71,8 @@ class Evaluation:
     @property
     def largest(self) -> tuple[str, float]:
         """The class most of the images are of, and its share: the accuracy of always answering it."""
-        counts = torch.bincount(self.images.targets.cpu(), minlength=len(self.images.classes))
-        return self.images.classes[int(counts.argmax())], int(counts.max()) / len(self.images)
+        most = max(counts := self.images.counts)
+        return self.images.classes[counts.index(most)], most / len(self.images)
 
     def protocol_for(self, lr: float | None) -> Protocol:
         """The protocol with its settings for this network and for a set with this learned learning rate filled in."""

@@ -6,7 +6,7 @@ import copy
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -154,6 +154,16 @@ def own_file(name: str, noun: str, known: Iterable[str]) -> Path:
 def counted(count: int, noun: str) -> str:
     """``1 image``, ``2 images``, ``2 classes``."""
     return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def per_class(classes: Sequence[str], counts: Sequence[int]) -> str:
+    """The number of images of each class, in words: of each by name if they are few and differ, else the smallest and the
+    largest."""
+    if min(counts) == max(counts):
+        return str(counts[0])
+    if len(counts) <= 6:
+        return ", ".join(f"{name}: {count}" for name, count in zip(classes, counts, strict=True))
+    return f"{min(counts)} to {max(counts)}"
 
 
 def shown(value: Any) -> str:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
 
+from datastill.data._caveats import say
 from datastill.data.images import Lazy
 from datastill.errors import InputError
 from datastill.files import real
 from datastill.late import torch
-from datastill.progress import of_data
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,10 +128,10 @@ def kinds(left_out: Counter[str]) -> str:
 
 
 def say_left_out(place: Path, left_out: Counter[str]) -> None:
-    """Log what is left out of the images at ``place``, if anything is."""
+    """Say what is left out of the images at ``place``, if anything is."""
     if text := kinds(left_out):
         advice = "; to use pictures in a format that Pillow cannot open, convert them, to PNG for example"
-        of_data.warning("%s: left out: %s%s", place, text, advice if UNREAD & set(left_out) else "")
+        say(place, f"left out: {text}{advice if UNREAD & set(left_out) else ''}")
 
 
 def class_folders(train: Path, test: Path | None) -> list[str]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datastill.data import _image_files as files
+from datastill.data._caveats import say
 from datastill.errors import InputError
 from datastill.files import real
-from datastill.progress import of_data
 
 TRAIN, VALIDATION, TEST = "training", "validation", "test"
 WORDS = {**dict.fromkeys(("train", "training", "trainval"), TRAIN), **dict.fromkeys(("test", "testing"), TEST),
@@ -61,8 +61,7 @@ def _say_beside(place: Path) -> None:
         whole = real(place)
         found = split_of(files.folder_names(whole.parent))
         if whole.name in found and (others := [name for name in found if name != whole.name]):
-            of_data.warning("%s: beside it is %s, which is not read; to use both, set data.path to %s", place,
-                            _shown(others), whole.parent)
+            say(place, f"beside it is {_shown(others)}, which is not read; to use both, set data.path to {whole.parent}")
 
 
 def split_of(names: Iterable[str]) -> dict[str, str]:

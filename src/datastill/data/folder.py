@@ -25,7 +25,7 @@ class Folder(Source):
     either, a part of the images is held out for testing (``data.test``).
 
     Classes are the folder names in alphabetical order; links are followed. Every format that Pillow opens as a picture is
-    read, of several frames the first; what is left out is said in a warning of the logger ``datastill``. Images are turned
+    read, of several frames the first; what is left out is said before the work, and on the report page. Images are turned
     upright as their EXIF data say, and what is transparent is shown over white. Images of several sizes need ``data.size``,
     those of more than 8 bits ``data.range``; other files that are neither gray nor RGB, and folders that mix the two, need
     ``data.channels``. Datasets that decode to more than 4 GiB are memory-mapped from a cache folder (``DATASTILL_CACHE``, by

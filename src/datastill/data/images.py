@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -71,6 +71,8 @@ class Images:
     whitening: Whitening | None = None
     whitened: Tensor | None = None  # the whitened images, (N, C, H, W) float, if whitening is used
     origin: Any = None  # the Data that loaded them, or the name of what they were created from
+    loading: Mapping[str, Any] = field(default_factory=dict)  # what the card says of how they were loaded (``Data.load``)
+    groups: Tensor | None = None  # numbers (N,): images of one group (a patient, say) stay on one side of every split
     _known: list[str] = field(default_factory=list, init=False, repr=False)  # the fingerprint; shared with moved copies
 
     def __post_init__(self) -> None:
@@ -141,6 +143,11 @@ class Images:
         order = torch.argsort(self.targets, stable=True)
         return tuple(torch.split(order, torch.bincount(self.targets, minlength=len(self.classes)).tolist()))
 
+    @property
+    def counts(self) -> list[int]:
+        """The number of images of each class."""
+        return [len(rows) for rows in self.of_class]
+
     def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
         """The images at these rows (B,) on the device, normalized, and whitened if whitening is used; the same in every
         epoch."""
@@ -178,7 +185,8 @@ class Images:
         whitened = None if self.whitened is None else self.whitened[indices.to(self.whitened.device)]
         on_disk = self.mapped or isinstance(self.pixels, Lazy)
         return replace(self, pixels=self.pixels if on_disk else self.pixels[indices], targets=self.targets[indices],
-                       rows=self._places(indices) if on_disk else None, whitened=whitened, origin=None)
+                       rows=self._places(indices) if on_disk else None, whitened=whitened, origin=None, loading={},
+                       groups=None if self.groups is None else self.groups[indices])
 
     def to(self, device: torch.device) -> Images:
         """The same split and fingerprint, sampled on another device; pixels move there unless they are on disk."""
@@ -201,7 +209,7 @@ class Images:
     @property
     def fingerprint(self) -> str:
         """12 hex digits that identify the content: pixels (or the identity of a ``Lazy``), targets, class names in order,
-        mean and std, and whitening."""
+        mean and std, whitening, and groups."""
         if not self._known:
             self._known.append(self._hashed())
         _alive[self] = None
@@ -212,6 +220,8 @@ class Images:
         if self.whitening is not None:
             sha.update(self.whitening.identity.encode())
         sha.update(self.targets.cpu().numpy().tobytes())
+        if self.groups is not None:
+            sha.update(self.groups.cpu().numpy().tobytes())  # teachers of these images are split by them
         for rows in torch.arange(len(self)).split(4096):
             sha.update(self.pixels.identity(self._places(rows)) if isinstance(self.pixels, Lazy) else
                        np.ascontiguousarray(self.raw(rows).cpu().numpy()).data)

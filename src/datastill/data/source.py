@@ -35,6 +35,7 @@ class Arrays:
     ``names``: of the training images, then of the test and validation images, to say which one is meant.
     ``mean`` and ``std`` are the values commonly used for the dataset; if None, they are measured on the training images.
     ``scaled``: whether the source has applied ``data.range``.
+    ``groups``: of each training image a number; images of one number stay on one side of every split that is made.
     """
 
     train: Pair
@@ -46,6 +47,7 @@ class Arrays:
     validation: Pair | None = None
     names: Sequence[Sequence[str]] = ()
     scaled: bool = False
+    groups: np.ndarray | None = None
 
     @property
     def splits(self) -> Iterator[tuple[str, Pair]]:

@@ -193,7 +193,7 @@ def pictures(results: Mapping[str, Any]) -> Iterator[Picture]:
             known = _teacher_accuracy(results) if results["figure"] == "epochs" else None
             note = "mean and 95 % interval over seeds"
             note += f"; dashed: {results['against']}" if results["against"] else ""
-            note += "; dotted: teachers' accuracy on held-out images" if known else ""
+            note += "; dotted: teachers' accuracy on held-out training images" if known else ""
             yield Picture(student, note, plots.lines(results, student, f"l{i}", known))
         else:
             yield Picture(student, "mean and 95 % interval over seeds", plots.bars(results, student, f"b{i}"))
