@@ -288,6 +288,12 @@ def test_quickstart_is_the_whole_job(run_cli: Call, tmp_path: Path, monkeypatch:
     assert called == ["dm/digits-ipc1", 2, "report.html"]
 
 
+def test_what_is_said_before_and_during_the_work_is_said_once(run_cli: Call, tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        code, _, err = run_cli("distill", "dm/digits-ipc1", "method.iterations=0", "network=mlp:width=4", "--out", str(tmp_path / place))
+        assert (code, err.count("nothing is learned")) == (0, 1)
+
+
 def test_quickstart_says_before_the_work_where_it_cannot_write(run_cli: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "distill", lambda *a: pytest.fail("it worked"))
     for name in ("report.html", "baselines"):

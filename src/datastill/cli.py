@@ -510,14 +510,17 @@ class _Interrupt:
 
 
 class _Cautions(logging.Handler):
-    """Shows what the library logs as the command line shows its other warnings."""
+    """Shows what the library logs as the command line shows its other warnings, each text only once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         from datastill import console
-        console.caution(record.getMessage())
-
-
-CAUTIONS = _Cautions(logging.WARNING)
+        if (text := record.getMessage()) not in self.said:
+            self.said.add(text)
+            console.caution(text)
 
 
 def _say(text: str) -> None:
@@ -532,7 +535,7 @@ def main() -> None:
     # Set before torch is loaded: a waiting thread of GNU OpenMP spins briefly, then sleeps. On idle cores that costs little.
     # On cores shared with other work, long spinning keeps the working threads from running: ten times slower at worst.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    logging.getLogger("datastill").addHandler(CAUTIONS)
+    logging.getLogger("datastill").addHandler(cautions := _Cautions())
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # so that module:Class is found in the working folder
     try:
@@ -552,7 +555,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _fail("stopped immediately; finished work is kept", 130)
     finally:
-        logging.getLogger("datastill").removeHandler(CAUTIONS)
+        logging.getLogger("datastill").removeHandler(cautions)
 
 
 def _see_no_empty(arguments: list[str]) -> None:

@@ -48,13 +48,6 @@ class Bar(Progress):
         self.began = self.told = self.last = time.monotonic()
         self.first = 0
         self.at = (0, 0)  # last report: done, of
-        self.said: set[str] = set()
-
-    def warn(self, text: str) -> None:
-        """Print a warning, each text only once."""
-        if text not in self.said:
-            self.said.add(text)
-            caution(text)
 
     def tell(self, done: int, of: int, note: str = "") -> None:
         """``done`` of ``of`` steps; ``note`` is shown after it. A different number of steps, or fewer done than before,
