@@ -52,6 +52,7 @@ def test_a_method_has_its_usual_name(method: Any, recipe: str | None, name: str)
 
 @pytest.mark.parametrize(("data", "name"), [
     ({"source": "folder", "path": "/home/me/photos"}, "photos"), ({"source": "npz", "path": "sets/path.npz"}, "path.npz"), ({"source": "folder", "path": "."}, "folder"),
+    ({"source": "folder", "path": "/home/me/parts/train"}, "parts/train"),
     ({"source": "folder", "path": "C:\\me\\photos\\"}, "photos"), ({"source": "cifar10", "path": "elsewhere"}, "cifar10"), ({"source": "digits"}, "digits")])
 def test_data_of_ones_own_have_the_name_of_their_place(data: dict[str, Any], name: str) -> None:
     assert settings.data_name({"run": {"data": data}, "data": {"name": data["source"]}}) == name

@@ -14,6 +14,7 @@ import datastill
 from datastill import artifact, checkpoint
 from datastill import sheets as score_sheets
 from datastill.core import Protocol
+from datastill.data import Data
 from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.files import make_folder, real, write_atomically
@@ -170,8 +171,9 @@ def _used(groups: tuple[settings.Group, ...], card: Mapping[str, Any]) -> tuple[
 def _data(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is known of the data and of how they were split, and what was said of them before the work."""
     data, table = card["data"], card["run"]["data"]
+    described = settings.read(Data, table)
     facts = [("data", f"{settings.data_name(card)} (source {data['name']})"), ("fingerprint", data["fingerprint"])]
-    group = table.get("source", {}).get("group")
+    group = getattr(described and described.source, "group", "")
     for split, counts in data.get("images", {}).items():
         text = per_class(card["classes"], counts)
         if split in data.get("held_out", ()):

@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 import datastill
 from datastill.core import Method
 from datastill.data import Data
+from datastill.data._layout import split_of
 from datastill.description import Description, Family, load
 from datastill.digest import dump
 from datastill.recipes import read_recipe, recipe_names
@@ -46,8 +47,9 @@ def read(cls: type[Description], table: Any) -> Any:
 def data_name(card: Mapping[str, Any]) -> str:
     """What the data of a set are called: by their file or folder if they are one's own, else by their source."""
     data = read(Data, card["run"].get("data"))
-    own = PureWindowsPath(data.path).name if data is not None and data.source.yours and data.path else ""
-    return own if own.strip(".") else name_of(card["data"]["name"])
+    own = PureWindowsPath(data.path).parts[-2:] if data is not None and data.source.yours and data.path else ()
+    named = "/".join(own) if split_of(own[-1:]) else "".join(own[-1:])  # a folder called train says little
+    return named if named.strip(".") else name_of(card["data"]["name"])
 
 
 def method_name(card: Mapping[str, Any]) -> str:
