@@ -123,6 +123,13 @@ BAD = [
     (["distill", "dm/digits-ipc1", "network=vit:depth=100000"], r"network\.depth: .*less than or equal to 100, got 100000"),
     (["distill", "dm/digits-ipc1", "network=vit:depth=100,width=16384"], r"network vit:width=16384,depth=100 needs \d+ GiB for its weights"),
     (["show", "base.toml"], r"no file base\.toml"),
+    (["show", "latin.toml"], r"latin\.toml cannot be read as TOML: .*utf-8"),
+    (["distill", "dm/digits-ipc1", "ipc=" + "9" * 5000], r"ipc: .*integer"),
+    (["distill", "dm/digits-ipc1", "data.keep="], r"data\.keep: data is not a list of indices"),
+    (["distill", "dm/digits-ipc1", "--out", ""], r"the value of --out is empty; give one, or leave it out"),
+    (["distill", "dm/digits-ipc1", "--out="], r"the value of --out is empty"),
+    (["evaluate", "run", "--protocol", ""], r"the value of --protocol is empty"),
+    (["evaluate", ""], r"an argument is empty"),
     (["show", "distribuion"], r"unknown name 'distribuion'; did you mean 'distribution'"),
     (["show", "nomodule:Class"], r"no module 'nomodule'"),
     (["export", "nowhere", "x"], r"nowhere"),
@@ -136,13 +143,14 @@ BAD = [
 
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a[:3]) for a, _ in BAD])
 def test_bad_input_is_one_line_and_exit_code_2(run_cli: Call, tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "latin.toml").write_bytes("name = 'Müller'".encode("latin-1"))
     code, out, err = run_cli(*arguments)
     assert code == 2
     assert out == ""
     assert re.search(message, err), err
     assert err.count("\n") == 1
     assert "Traceback" not in err
-    assert not list(tmp_path.rglob("*.toml"))
+    assert [path.name for path in tmp_path.rglob("*.toml")] == ["latin.toml"]
 
 
 def test_validation_needs_a_validation_split(run_cli: Call) -> None:
@@ -280,6 +288,19 @@ def test_quickstart_is_the_whole_job(run_cli: Call, tmp_path: Path, monkeypatch:
     assert called == ["dm/digits-ipc1", 2, "report.html"]
 
 
+def test_quickstart_says_before_the_work_where_it_cannot_write(run_cli: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "distill", lambda *a: pytest.fail("it worked"))
+    for name in ("report.html", "baselines"):
+        place = tmp_path / name[0] / name
+        place.parent.mkdir()
+        place.write_text("mine")
+        code, _, err = run_cli("quickstart", "--out", str(place.parent))
+        assert (code, err.count("\n")) == (2, 1), err
+        assert str(place) in err
+        assert ("move it elsewhere" if name == "report.html" else "choose another folder (--out, --root)") in err
+        assert place.read_text() == "mine"
+
+
 SMALL_SET = """
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -386,6 +407,7 @@ def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
     (("teach", "supervised", "pool.epochs=3", "pool.epoch=2", "pool.snapshots=[1]", "data.source=digits"), "epoch 2 is never stored; add it to snapshots (stored epochs: 1, 3)"),
     (("teach", "pretrained", "pool.files=missing.pt", "pool.networks=mlp", "data.source=digits"), "no file missing.pt"),
     (("analyse", "sets", "nowhere"), "nowhere"),
+    (("analyse", "sets", "nowhere", "--set", "data.source=mnist"), "--set data.source: expected a setting of the pool, as in pool.count=2"),
     (("study", "ptm-weight"), "unknown study 'ptm-weight', expected a name or the path of a .toml file; did you mean 'ptm-weights'"),
     (("study", "ptm-weights", "--edition", "tiny"), "no edition 'tiny'; known: paper, small"),
     (("distill", "dm/digits-ipc1", "plugins.clom.pool.data.source=mnist"), "dataset MNIST not found"),

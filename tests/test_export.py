@@ -94,6 +94,38 @@ def test_other_numbers_of_channels_are_distilled_scored_and_exported_as_arrays(c
     assert again.shape == (channels, 8, 8)
 
 
+@pytest.mark.parametrize("after", range(12))
+def test_an_export_killed_while_files_are_moved_is_done_again(
+        distilled: ds.artifact.Distilled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    left, replaced = iter(range(after)), Path.replace
+
+    def replace(path: Path, target: Path) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        replaced(path, target)
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(Path, "replace", replace)
+    if after == 11:  # everything is moved
+        monkeypatch.setattr(Path, "rmdir", lambda path: replace(path, path))
+    with pytest.raises(KeyboardInterrupt):
+        to_folder(distilled, out)
+    monkeypatch.undo()
+    if after < 11:
+        assert not (out / "labels.csv").exists()
+    if after:
+        (out / "mine.txt").write_text("mine")
+        with input_error("not empty"):
+            to_folder(distilled, out)
+        (out / "mine.txt").unlink()
+    to_folder(distilled, out)
+    to_folder(distilled, tmp_path / "whole")
+    files = [{str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+             for folder in (out, tmp_path / "whole")]
+    assert files[0] == files[1]
+    assert not list(out.glob(".*"))
+
+
 @pytest.mark.parametrize("after", [0, 1, 13, 20])
 def test_an_interrupted_export_is_done_again(
         distilled: ds.artifact.Distilled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:

@@ -6,12 +6,15 @@ import errno
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from datastill import files
 from datastill.files import make_folder, reason, sha256, write_atomically, write_json
 from kit import input_error
 
@@ -164,3 +167,28 @@ def test_a_full_disk_is_reported_with_the_file(tmp_path: Path, monkeypatch: pyte
         write_atomically(tmp_path / "report.html", b"text")
     assert (caught.value.filename, reason(caught.value)) == (str(tmp_path / "report.html"), "the disk is full")
     assert not list(tmp_path.iterdir())
+
+
+def dead_process() -> int:
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    return int(done.stdout)
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one_that_writes_there(tmp_path: Path) -> None:
+    names = {f".datastill-{dead_process()}@{files._machine()}-x": False, f".datastill-{os.getpid()}@{files._machine()}-x": True,
+             f".datastill-{os.getpid()}@elsewhere-x": True, ".datastill-notes": True}
+    for name in names:
+        (tmp_path / name).write_text("half")
+    make_folder(tmp_path)
+    assert {name: (tmp_path / name).exists() for name in names} == names
+
+
+def test_a_temporary_file_names_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(os, "replace", lambda source, target: seen.append(Path(source).name))
+    write_atomically(tmp_path / "file", b"x")
+    (left,) = seen
+    assert left.startswith(f".datastill-{os.getpid()}@")
+    (tmp_path / left).rename(tmp_path / left.replace(str(os.getpid()), str(dead_process())))
+    files.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -39,9 +39,13 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ({"keep": [-1]}, "keep: expected a whole number, 0 or more, got -1"), ({"keep": [True]}, "keep: expected a whole number"),
     ({"keep": [1000]}, "keep: 1000 is more than the 2 iterations of the run"), ({"keep": [1.5]}, "got 1.5"),
     ({"every": "a"}, "every: expected a number of seconds"), ({"every": -1}, "got -1"), ({"every": float("nan")}, "got nan"),
-    ({"about": 5}, "about: expected a dict"), ({"about": {"x": object()}}, "about: expected a dict of plain values"),
+    ({"about": 5}, "about: expected a dict"), ({"about": {"x": object()}}, "about: expected a dict of finite numbers"),
+    ({"about": {"x": "\ud800"}}, "about: expected a dict of finite numbers, valid text"), ({"about": {"x": [float("nan")]}}, "about: expected a dict of finite"),
+    ({"about": {"run": 7}}, "about: 'run' is an entry of the card's own; choose another name"), ({"about": {"schema": 1}}, "about: 'schema' is"),
+    ({"about": {"protocol": 5}}, "about.protocol: input should be a valid dictionary, got 5"), ({"about": {"recipe": 7}}, "about.recipe: input should be a valid string, got 7"),
+    ({"about": {"published": {"std": 1}}}, "about.published.accuracy is missing"), ({"about": {"protocol": {"kind": "nope"}}}, "about.protocol: unknown protocol 'nope'"),
     ({"progress": print}, "progress: expected an object of a subclass of datastill.Progress"),
-    ({"out": 5}, "out: expected a path, got 5"), ({"out": "a\0b"}, "null character"), ({"root": None}, "root: expected a path, got None"),
+    ({"out": 5}, "out: expected a path, got 5"), ({"out": "a\0b"}, "null character"), ({"out": ""}, "out: expected a path, got ''"), ({"root": None}, "root: expected a path, got None"),
     ({"out": "x" * 400}, "out: 'xxx"), ({"out": "a\ud800"}, "outside Unicode"), ({"every": 10**400}, "every: expected a number of seconds"),
     ({"wait": "x"}, "wait: expected True or False, got 'x'"), ({"keep": [10**30]}, "from 0 to 9223372036854775807, got 1000000"),
     ({"data_root": 3.0}, "data_root: expected a path"), ({"run": None}, "method: expected a table, got None"), ({"images": None}, "map-style dataset"),
@@ -108,6 +112,8 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: ds.find(ds.Method, None), "expected the name of a method, got None"), (lambda: ds.find("Method", "dm"), "expected a family"),
     (lambda: ds.RNG(None), "a stream is named by whole numbers and text, got None"),  # type: ignore[arg-type]
     (lambda: losses.total_variation(torch.zeros(3, 8, 8)), "expected images (B, C, H, W)"),
+    (lambda: ds.load(""), "folder: expected a path, got ''"),
+    (lambda: ds.Run(method="dm", ipc=10**5000), "ipc: expected at most 1000000000, got a value of type int"),  # type: ignore[arg-type]
 ]
 
 
@@ -142,6 +148,10 @@ def test_what_is_plain_enough_works(tmp_path: Path) -> None:
     assert place.distill(run, "folder") == Path("folder")  # type: ignore[arg-type]
     for kinds in (["mlp"], "mlp", ds.find(ds.Architecture, "mlp")):
         assert len(place.evaluations("folder", kinds)) == 1  # type: ignore[arg-type]
+    with input_error("expected a name, or name:option=value, got ''"):
+        place.evaluations("folder", ["mlp"], "")  # type: ignore[arg-type]
+    with input_error("expected a name, or name:option=value, got ''"):
+        ds.score("folder", place.load("digits").test, train=place.load("digits").train, protocol="")  # type: ignore[arg-type]
     assert place.report("folder") == Path("folder/report.html")  # type: ignore[arg-type]
     assert place.load("digits").train.shape == (1, 8, 8)  # type: ignore[arg-type]
 

@@ -95,7 +95,7 @@ def test_files_no_study_wrote_are_kept(tmp_path: Path) -> None:
         folder = tmp_path / name.partition(".")[0]
         folder.mkdir()
         (folder / name).write_text("mine")
-        with input_error(name, "exists and is not a file of a study; move it away, or choose another --root"):
+        with input_error(name, "exists and is not a file of a study; move it elsewhere"):
             check_folder(folder, "which?")
 
 
@@ -127,13 +127,20 @@ def test_suffixes_in_any_case_and_names_with_dots(made: Path, tmp_path: Path, ru
         assert (tmp_path / name).is_file()
 
 
-@pytest.mark.parametrize("name", ["scores/deep", "snapshots", "analysis/x"])
+@pytest.mark.parametrize("name", ["scores", "scores/deep", "snapshots", "analysis/x"])
 def test_nothing_is_computed_inside_a_set(made: Path, name: str, tmp_path: Path) -> None:
     with input_error("which belongs to another set"):
         tiny.distill(tiny.run(ipc=1), made / name)
+    other = made.parent / "other"
+    tiny.distill(tiny.run(ipc=1, seed=1), other)
     for out in (made / name, made):
         with input_error(str(out), "choose another --out"):
-            ds.Workspace(tmp_path, tmp_path).score(made, out=out)
+            ds.Workspace(tmp_path, tmp_path).score(other, out=out)
+
+
+def test_scores_are_put_where_they_are_without_out(made: Path, tmp_path: Path) -> None:
+    ds.Workspace(tmp_path, tmp_path).score(made, trials=1, out=made / "scores")
+    assert list((made / "scores").glob("*.json"))
 
 
 def test_the_command_line_says_so(made: Path, tmp_path: Path, run_cli: Call) -> None:

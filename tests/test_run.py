@@ -281,6 +281,14 @@ def test_run_file_keeps_protocol_and_published_number(tmp_path: Path) -> None:
     assert recipe.published is not None
 
 
+def test_a_run_file_of_another_run_is_refused(tmp_path: Path) -> None:
+    for seed in range(2):
+        tiny.distill(tiny.run(seed=seed), tmp_path / str(seed))
+    (tmp_path / "1" / "run.toml").replace(tmp_path / "0" / "run.toml")
+    with input_error(str(tmp_path / "0" / "run.toml"), "is that of another run than the set beside it", "restore it"):
+        read_run(tmp_path / "0")
+
+
 class Norms(ds.Plugin):
     """The norms of the matched gradients."""
 

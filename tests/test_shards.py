@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,29 @@ def test_merged_is_what_the_parts_hold(parts: list[Path], tmp_path: Path) -> Non
     assert read_run(tmp_path / "whole") == tiny.run(ipc=IPC)
     page = report([tmp_path / "whole"], tmp_path / "page.html").read_text()
     assert f"datastill merge {whole.card['merged'][0]}" in page
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_a_killed_merge_is_done_again(parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    left, replace_ = iter(range(after)), os.replace
+
+    def replaced(*paths: Any) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        replace_(*paths)
+
+    monkeypatch.setattr(os, "replace", replaced)
+    with pytest.raises(KeyboardInterrupt):
+        merge(parts, tmp_path / "whole")
+    monkeypatch.undo()
+    if after == 1:  # another merge does not take the folder over
+        with input_error("not empty"):
+            merge([made(tmp_path / "a", run_of(0, seed=9)), made(tmp_path / "b", run_of(1, seed=9))], tmp_path / "whole")
+    merge(parts, tmp_path / "whole")
+    merge(parts, tmp_path / "again")
+    assert ds.load(tmp_path / "whole").card == ds.load(tmp_path / "again").card
+    with input_error("not empty"):
+        merge(parts, tmp_path / "whole")
 
 
 def test_parts_may_have_found_their_data_in_other_places(parts: list[Path], tmp_path: Path) -> None:

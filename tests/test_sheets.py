@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from datastill import sheets, trials
 from datastill.description import load
 from datastill.errors import InputError
 from datastill.nets.mlp import MLP
+from datastill.progress import Progress
 from datastill.protocols.dc import DC
 from datastill.scoring import Evaluation
 from datastill.store import write_record
+from kit import Told, input_error
 
 PROTOCOL, NETWORK = DC(epochs=6, lr=0.1, augment="none"), MLP(width=8)
 
@@ -119,6 +122,12 @@ def test_sheet_is_json_anyone_can_read(folder: Path, tmp_path: Path) -> None:
         assert load(ds.Protocol, made["protocol"])
 
 
+def test_progress_is_that_of_all_students(folder: Path, tmp_path: Path) -> None:
+    told = Told()
+    sheet(folder, tmp_path, trials=2, protocol=DC(epochs=1, lr=0.021, augment="none"), progress=told)
+    assert told.steps == [(done, 8) for done in range(1, 9)]  # of the set and of random images, 2 students, 2 epochs
+
+
 def test_nothing_ever_measured_is_dropped(folder: Path, tmp_path: Path) -> None:
     protocol = DC(epochs=2, full_epochs=2, lr=0.03, augment="none")
     more = sheet(folder, tmp_path, protocol=protocol, trials=2, full=True)
@@ -126,6 +135,41 @@ def test_nothing_ever_measured_is_dropped(folder: Path, tmp_path: Path) -> None:
     assert less == more
     assert len(less["synthetic"]) == 2
     assert "full" in less
+
+
+def test_two_processes_that_score_one_set_lose_nothing(folder: Path, tmp_path: Path) -> None:
+    mine, other = tmp_path / "run", DC(epochs=1, lr=0.05, augment="none")
+    shutil.copytree(folder, mine, ignore=shutil.ignore_patterns("scores"))
+    path = Path()
+
+    class Meanwhile(Progress):
+        """While this one trains a student, another process scores the same set with more of them, and selects."""
+
+        said = False
+
+        def tell(self, *what: Any) -> None:
+            nonlocal path
+            if not self.said:
+                self.said = True
+                sheet(mine, tmp_path / "baselines", protocol=other, trials=3)
+                (path,) = (mine / "scores").glob("*.json")
+                sheets.put(path, {"selected": {"split": "test", "of": 3, "iteration": 1, "accuracy": [0.5], "means": {1: 0.5}}})
+
+    found = sheet(mine, tmp_path / "baselines", protocol=other, trials=2, progress=Meanwhile())
+    assert {name: len(found[name]) for name in ("synthetic", "random")} == {"synthetic": 3, "random": 3}
+    assert found["summary"]["gain"]["n"] == 3
+    assert sheets.read(path)["selected"]["of"] == 3
+
+
+def test_sheets_of_a_damaged_set_are_not_left_out_without_a_word(folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "run"
+    shutil.copytree(folder, mine)
+    sheet(mine, tmp_path)
+    content = bytearray((mine / "synthetic.safetensors").read_bytes())
+    content[-1] ^= 1
+    (mine / "synthetic.safetensors").write_bytes(content)
+    with input_error("synthetic.safetensors", "damaged"):
+        sheets.read_sheets(mine)
 
 
 def test_sheets_of_another_set_are_left_out(folder: Path, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
         where.parent.mkdir(exist_ok=True)
         where.write_bytes(b"half")
     (tmp_path / "mine").write_bytes(b"whole")
+    (tmp_path / f"{LEFTOVER}folder").mkdir()  # of an export, for example: its own business
     with place(tmp_path).held():
         assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock") == ["mine"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
-import json
 import operator
 import os
 import sys
@@ -15,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from datastill.errors import InputError
 from datastill.progress import Progress
-from datastill.tables import shown
+from datastill.tables import PLAIN, is_plain, shown
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,7 +36,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _path(name: str, value: Any) -> Path:
-    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
+    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes) or not os.fspath(value):
         raise InputError(f"{name}: expected a path, got {shown(value)}")
     try:
         os.lstat(value)  # of nothing that is there, as a rule: tells what can never be a path
@@ -86,12 +85,8 @@ def _seconds(name: str, value: Any) -> float:
 
 
 def _table(name: str, value: Any) -> Mapping[str, Any]:
-    try:
-        if not isinstance(value, Mapping):
-            raise TypeError
-        json.dumps(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{name}: expected a dict of plain values, which a card can record, got {shown(value)}") from None
+    if not isinstance(value, Mapping) or not is_plain(value):
+        raise InputError(f"{name}: expected a dict of {PLAIN}, got {shown(value)}")
     return value
 
 

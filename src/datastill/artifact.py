@@ -9,9 +9,10 @@ import math
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 
 from datastill.arguments import checked
@@ -19,6 +20,7 @@ from datastill.data import Images
 from datastill.data.domain import Domain
 from datastill.data.images import denormalize
 from datastill.data.whitening import from_tensors
+from datastill.description import explain
 from datastill.errors import InputError
 from datastill.files import write_atomically
 from datastill.late import torch
@@ -37,6 +39,70 @@ PARAMETER, PIXELS = "parameters.", "pixels"  # prefix of parameter names; the pa
 SIDE = 2000  # pixels, at most, of a preview
 TENSORS, PREVIEW, WHITENING = "synthetic.safetensors", "preview.png", "whitening.safetensors"
 SEAL = "datastill"  # entry of a safetensors file with its checksum
+
+
+class _Named(BaseModel):
+    kind: str
+
+
+class _Run(BaseModel):
+    method: _Named
+    network: _Named
+    data: dict[str, Any]
+    plugins: dict[str, Any] | list[Any]  # none at all
+    seed: int
+
+
+class _Data(BaseModel):
+    name: str
+    fingerprint: str
+
+
+class _Published(BaseModel):
+    accuracy: float
+
+
+class _Purpose(BaseModel):
+    """The entries that say what a set is meant for; they may be given."""
+
+    protocol: dict[str, Any] = {}
+    recipe: str = ""
+    published: _Published | None = None
+
+
+class _Card(_Purpose):
+    """The entries that readers of a card rely on."""
+
+    run: _Run
+    digest: str
+    ipc: int
+    data: _Data
+    classes: list[str]
+    mean: list[float]
+    std: list[float]
+    count: int
+    shape: tuple[int, int, int]
+    labels: Literal["hard", "soft"]
+    learning_rate: float | None = None
+    step_size: float | None = None  # its name in schema 1
+    files: dict[str, str]
+    versions: dict[str, str]
+    prepared: dict[str, dict[str, Any]] = {}
+    started_from: dict[str, str] = {}
+
+
+OWN = {"schema", "kind", "checksum", "computed", "stored", "whitening", "merged", "code", *_Card.model_fields} \
+    - {*_Purpose.model_fields}  # entries of a card that cannot be given
+
+
+def check_about(about: Mapping[str, Any]) -> None:
+    """Check that a card can take these entries. Raises InputError."""
+    if own := sorted(OWN & {*about}):
+        raise InputError(f"about: {own[0]!r} is an entry of the card's own; choose another name")
+    try:
+        _Purpose.model_validate(about)
+    except ValidationError as error:
+        raise InputError(explain(error, "about")) from None
 
 
 def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
@@ -133,16 +199,27 @@ def read_card(folder: Path) -> dict[str, Any]:
     card = _entry(folder).card()
     if card.get("kind") != KIND:
         raise InputError(f"{folder} holds no distilled set but a {card.get('kind')}; name the folder of a finished run")
-    if card["schema"] not in (1, SCHEMA):
-        raise InputError(f"{folder / CARD} has schema {card['schema']}, this version reads 1 to {SCHEMA}; use the "
-                         "version that wrote it")
+    if card.get("schema") not in (1, SCHEMA):
+        raise InputError(f"{folder / CARD} has schema {card.get('schema')}, this version reads 1 to {SCHEMA}; use the "
+                         "version that wrote it, or restore it from a copy")
+    try:
+        _Card.model_validate(card)
+    except ValidationError as error:
+        raise InputError(f"{folder / CARD} has another form than a card: {explain(error)}; restore it from a copy") from None
     return card if card["schema"] == SCHEMA else _upgraded(card)
 
 
 def _upgraded(card: dict[str, Any]) -> dict[str, Any]:
     """A schema 1 card, upgraded to the current schema."""
     tables: dict[str, Any] = {key: upgraded(card[key]) for key in ("run", "protocol") if key in card}
-    return {**card, **tables, "schema": SCHEMA, "learning_rate": card["step_size"]}
+    return {**card, **tables, "schema": SCHEMA, "learning_rate": card.get("step_size")}
+
+
+def verified(folder: Path) -> dict[str, Any]:
+    """The card, after every file of the artifact was checked against its checksum. Raises InputError for a damaged one."""
+    card = read_card(folder)
+    _entry(folder).verify(card)
+    return card
 
 
 @checked
@@ -154,8 +231,7 @@ def load(folder: Path | str, transform: Callable[[Tensor], Any] | None = None) -
     Raises InputError: not a distilled set, an unfinished one, or a damaged file (the message names it).
     """
     folder = Path(folder)
-    card = read_card(folder)
-    _entry(folder).verify(card)
+    card = verified(folder)
     whitening = from_tensors(read_tensors(folder / WHITENING), card["whitening"]) if WHITENING in card["files"] else None
     from datastill.distilled import Distilled
 

@@ -6,6 +6,7 @@ import difflib
 import functools
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -89,11 +90,17 @@ def quickstart(out: Annotated[Path | None, typer.Option(
 
     Takes about half a minute on two cores; needs no files and no internet connection.
     """
+    from datastill.files import make_folder
+    from datastill.outputs import check_output, is_page
+    from datastill.place import Place
+
     out = out or root / "quickstart"
-    run_folder = out / "dm-digits-ipc1"
+    run_folder, page = out / "dm-digits-ipc1", out / "report.html"
+    check_output(page, "a page of datastill", is_page, force=None)
+    make_folder(Place(out).baselines)
     distill("dm/digits-ipc1", [], run_folder, DATA_ROOT, ROOT, device)
     evaluate(run_folder, ["convnet:width=32", "mlp"], None, data_root=DATA_ROOT, root=out, device=device)
-    report([run_folder], out / "report.html")
+    report([run_folder], page)
     _say("Next: `datastill list recipes`, or your own images: "
          "`datastill distill dm/own-ipc1 data.path=PATH`")
 
@@ -304,8 +311,11 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     from datastill.workspace import Workspace
 
     changed = {one.partition("=")[0].strip() for one in settings or []}
-    usual = [] if pool else [one for one in JUDGES if one.partition("=")[0] not in changed]
-    judges = read_pools(pool or "supervised", [*usual, *(settings or [])])[0][0]
+    if other := [one for one in changed if "pool" not in one.split(".")]:
+        raise InputError(f"--set {min(other)}: expected a setting of the pool, as in pool.count=2; the data are those of "
+                         "the sets")
+    usual = [] if pool is not None else [one for one in JUDGES if one.partition("=")[0] not in changed]
+    judges = read_pools("supervised" if pool is None else pool, [*usual, *(settings or [])])[0][0]
     workspace = Workspace(root, data_root, device)
     rows, last, scores = [], [], []
     for folder in folders:
@@ -368,7 +378,7 @@ def show(name: Annotated[str, typer.Argument(
     from datastill.recipes import recipe_names, recipe_path
     from datastill.registry import names, preset
     from datastill.studies import study_names, study_path
-    from datastill.tables import nearest
+    from datastill.tables import nearest, read_text
     families, known = _families(), name.lower()
     texts = [path(name) for path, listed in ((recipe_path, recipe_names()), (study_path, study_names())) if name in listed]
     members = [preset(family, known) for family in families.values() if ":" not in name and known in names(family)]
@@ -388,7 +398,7 @@ def show(name: Annotated[str, typer.Argument(
     for member, settings in members:
         console.show_member(member, settings)
     for path in texts:
-        _say(path.read_text(encoding="utf-8").rstrip())
+        _say(read_text(path).rstrip())
 
 
 @_command()
@@ -525,6 +535,7 @@ def main() -> None:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # so that module:Class is found in the working folder
     try:
+        _see_no_empty(sys.argv[1:])
         app()
     except InputError as error:
         _fail(str(error), 2)
@@ -541,6 +552,16 @@ def main() -> None:
         _fail("stopped immediately; finished work is kept", 130)
     finally:
         logging.getLogger("datastill").removeHandler(CAUTIONS)
+
+
+def _see_no_empty(arguments: list[str]) -> None:
+    """Reject empty arguments, such as those of a variable that is not set: a path would be that of the working folder, and
+    other values would count as not given."""
+    for before, given in zip(["", *arguments], arguments, strict=False):
+        if not given or re.fullmatch("--[a-z-]+=", given):
+            option = given[:-1] or before
+            what = f"the value of {option}" if option.startswith("--") else "an argument"
+            raise InputError(f"{what} is empty; give one, or leave it out")
 
 
 def _fail(text: str, code: int) -> None:

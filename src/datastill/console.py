@@ -72,7 +72,7 @@ class Bar(Progress):
         if now - self.told >= LINE_EVERY:
             self.told = now
             left = (now - self.began) / max(1, done - self.first) * (of - done)
-            parts = filter(None, (f"{done} of {of}", note, f"about {duration(left)} left"))
+            parts = filter(None, (f"{done} of {of}", note, f"about {duration(left)} left" if left >= 1 else ""))
             print(f"{self.name}: {', '.join(parts)}", file=sys.stderr, flush=True)
 
 

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from datastill.errors import InputError
 from datastill.foreign import guard, is_foreign, name_of, reading
 from datastill.registry import inside, members, preset
-from datastill.tables import NONE, is_unicode, nearest, parse_spec, shown, today
+from datastill.tables import NONE, PLAIN, is_plain, is_unicode, nearest, parse_spec, shown, today
 
 LARGEST = 10**9  # whole number, in a field that sets no limit of its own
 NOT_DECISIVE = "not decisive"  # metadata of a field that does not affect the result (such as a path): left out of the digest
@@ -43,7 +43,7 @@ class _OneLine(_Metaclass):
             raise InputError(_by_name(cls.__name__, list(vars(cls)["__pydantic_fields__"]), arguments))
         if not inspect.isabstract(cls):
             try:
-                return super().__call__(*arguments, **settings)
+                return _complete(super().__call__(*arguments, **settings))
             except ValidationError as error:
                 raise InputError(explain(error)) from None
         return super().__call__(*arguments, **settings)
@@ -84,9 +84,10 @@ class Description(BaseModel, metaclass=_OneLine):
             with reading(chosen):
                 return chosen.model_validate(laid)
         with reading(cls):
-            made = handler(laid)
+            made = _complete(handler(laid))
             if is_foreign(cls):
                 _see_inherited(made)
+                _see_plain(made)
             return made
 
     @classmethod
@@ -229,6 +230,22 @@ def _see_inherited(made: Description) -> None:
                                  f"value {value!r} does not fit there")
 
 
+def _see_plain(made: Description) -> None:
+    """Raises ValueError for a value that run.toml and a card cannot hold."""
+    for name, value in made:
+        if not is_plain(value, Description):
+            raise ValueError(f"{name}: {name_of(type(made))} has {shown(value)}, which run.toml and a card cannot hold; "
+                             f"expected {PLAIN}")
+
+
+def _complete(made: D) -> D:
+    """The description, if its class did not bypass ours when it was created. Raises InputError."""
+    if not hasattr(made, "__pydantic_fields_set__"):
+        raise InputError(f"{name_of(type(made))}.__init__ does not call super().__init__(**settings), so that it has no "
+                         "settings; call it, or leave __init__ out")
+    return made
+
+
 def _see_names_free(cls: type[Family]) -> None:
     """Raises InputError for a field that hides a method or a constant of the families."""
     taken = {name for base in cls.__mro__ if not is_foreign(base) for name in vars(base)
@@ -280,7 +297,7 @@ def _refuse_true_as_number(value: Any, found: Any) -> None:
 def _refuse_huge(found: Any) -> None:
     for one in found if isinstance(found, tuple) else (found,):
         if isinstance(one, int) and abs(one) > LARGEST:
-            raise ValueError(f"expected at most {LARGEST}, got {one}")
+            raise ValueError(f"expected at most {LARGEST}, got {shown(one)}")
 
 
 def load(cls: type[D], given: Any, path: str = "", base: Any = None) -> D:

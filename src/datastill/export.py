@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import re
 import shutil
@@ -21,6 +22,8 @@ from datastill.outputs import check_new_folder, check_output
 if TYPE_CHECKING:
     from datastill.distilled import Distilled
 
+TABLE = "labels.csv"
+
 
 def to_folder(distilled: Distilled, out: Path) -> Path:
     """PNG files ``<class>/<number>.png``, as torchvision's ImageFolder reads them, and labels.csv with every label.
@@ -32,24 +35,46 @@ def to_folder(distilled: Distilled, out: Path) -> Path:
     if distilled.view.shape[3] not in (1, 3):
         raise InputError(f"the set has {distilled.view.shape[3]} channels, which image files do not hold; export it to a "
                          "file.npz")
-    check_new_folder(out)
     names = _folder_names(distilled.classes)
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(["file", *distilled.classes])
-    make_folder(out)
-    aside = out / f"{LEFTOVER}export"  # a kill leaves nothing that looks like an export
-    shutil.rmtree(aside, ignore_errors=True)
-    for number, (view, y) in enumerate(zip(distilled.view.numpy(), distilled.y, strict=True)):
-        name = f"{names[int(y.argmax())]}/{number:05d}.png"
-        (aside / name).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(aside / name, png(Image.fromarray(view.squeeze(2) if view.shape[2] == 1 else view)))
-        rows.writerow([name, *(f"{p:.6g}" for p in y.tolist())])
-    write_atomically(aside / "labels.csv", table.getvalue().encode())
-    for path in sorted(aside.iterdir()):
+    aside = out / f"{LEFTOVER}export-{_identity(distilled)}"  # where files are until all of them are there
+    if not _is_half_moved(out, aside, names):
+        check_new_folder(out)
+        make_folder(out)
+        for left in out.glob(f"{LEFTOVER}export*"):
+            shutil.rmtree(left)
+        _write_files(distilled, aside, names)
+    for path in sorted(aside.iterdir(), key=lambda path: (path.name == TABLE, path.name)):  # the table last
         path.replace(out / path.name)
     aside.rmdir()
     return out
+
+
+def _write_files(distilled: Distilled, folder: Path, names: list[str]) -> None:
+    """The image files, and last the table of labels."""
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(["file", *distilled.classes])
+    for number, (view, y) in enumerate(zip(distilled.view.numpy(), distilled.y, strict=True)):
+        name = f"{names[int(y.argmax())]}/{number:05d}.png"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / name, png(Image.fromarray(view.squeeze(2) if view.shape[2] == 1 else view)))
+        rows.writerow([name, *(f"{p:.6g}" for p in y.tolist())])
+    write_atomically(folder / TABLE, table.getvalue().encode())
+
+
+def _identity(distilled: Distilled) -> str:
+    """What tells the files of one set from those of another."""
+    found = hashlib.sha256(repr(distilled.classes).encode())
+    for part in (distilled.view, distilled.y):
+        found.update(part.contiguous().numpy().tobytes())
+    return found.hexdigest()[:12]
+
+
+def _is_half_moved(out: Path, aside: Path, names: list[str]) -> bool:
+    """Whether a folder is what a killed process left of this very export when all its files were written."""
+    if not aside.is_dir() or not ((aside / TABLE).is_file() or (out / TABLE).is_file()):
+        return False
+    return {path.name for path in out.iterdir()} <= {aside.name, TABLE, *names}
 
 
 def to_npz(distilled: Distilled, out: Path, *, force: bool = False) -> Path:

@@ -7,8 +7,11 @@ import errno
 import hashlib
 import json
 import os
+import platform
+import re
 import tempfile
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,12 @@ from datastill.errors import InputError
 
 IMPOSSIBLE = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # paths that can never be written
 LEFTOVER = ".datastill-"  # prefix of temporary files; a kill leaves them behind
+_OWNER = re.compile(rf"{re.escape(LEFTOVER)}(\d{{1,9}})@(.*)-[^-]*")  # process and machine that write a temporary file
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, also after a crash: temporary, fsync, rename."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=LEFTOVER)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_prefix())
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -34,6 +38,44 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)  # noqa: PTH108
         raise
+
+
+def _prefix() -> str:
+    """How the name of a temporary file of this process begins."""
+    return f"{LEFTOVER}{os.getpid()}@{_machine()}-"
+
+
+def _machine() -> str:
+    return re.sub(r"[^\w.-]", "", platform.node())[:40]
+
+
+def beside(path: Path) -> Path:
+    """A temporary path for what will be renamed to ``path``."""
+    return path.with_name(f"{_prefix()}{path.name.replace('-', '_')}")
+
+
+def sweep(folder: Path, *, held: bool = False) -> None:
+    """Remove the temporary files that killed processes left in a folder. Those of living processes and of other machines
+    stay. ``held``: the folder is this process's alone, so folders in it and files of unknown owners count too."""
+    for path in folder.rglob(f"{LEFTOVER}*") if held else folder.glob(f"{LEFTOVER}*"):
+        owner = _OWNER.fullmatch(path.name)
+        gone = held if owner is None else owner[2] == _machine() and not _alive(int(owner[1]))
+        if gone and path.is_file():
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _alive(process: int) -> bool:
+    """Whether a process of this machine is running."""
+    if os.name == "nt":  # where os.kill ends it
+        return bool(import_module("psutil").pid_exists(process))
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
 
 
 def _umask() -> int:
@@ -69,7 +111,8 @@ def make_folder(folder: Path) -> None:
     """Create a folder and check that files can be written there. Raises InputError with the reason and what to do."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=LEFTOVER) as file:
+        sweep(folder)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=_prefix()) as file:
             file.write(b"datastill")
             file.flush()
             os.fsync(file.fileno())

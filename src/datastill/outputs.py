@@ -10,7 +10,7 @@ from datastill.artifact import PREVIEW, TENSORS, WHITENING
 from datastill.checkpoint import LOG, STATE
 from datastill.errors import InputError
 from datastill.files import LEFTOVER, real
-from datastill.store import CARD
+from datastill.store import CARD, LOCK
 
 MADE = b"<footer>Created by datastill "  # near the end of every page
 KINDS = {".csv", ".gif", ".gz", ".h5", ".hdf5", ".htm", ".html", ".jpeg", ".jpg", ".json", ".md", ".npy", ".npz", ".parquet",
@@ -18,13 +18,12 @@ KINDS = {".csv", ".gif", ".gz", ".h5", ".hdf5", ".htm", ".html", ".jpeg", ".jpg"
 OWN = {CARD, "run.toml", LOG, STATE, TENSORS, PREVIEW, WHITENING, "snapshots", "scores", "analysis"}  # of a distilled set
 
 
-def check_output(out: Path, what: str, ours: Callable[[Path], bool], force: bool = False,
-                 else_: str = "choose another name, or replace it with --force") -> None:
+def check_output(out: Path, what: str, ours: Callable[[Path], bool], force: bool | None = False) -> None:
     """Check that a file may be written at ``out``, before the work for it. ``what``: what is written, in words.
 
-    A file that is there is replaced only if it is an earlier one of its kind (``ours``), or with ``force``; never one inside
-    the folder of a distilled set, of teachers or of a run, and never what is no regular file. else_: what to do then. Raises
-    InputError.
+    A file that is there is replaced only if it is an earlier one of its kind (``ours``), or with ``force`` (None if there is
+    no such option); never one inside the folder of a distilled set, of teachers or of a run, and never what is no regular
+    file. Raises InputError.
     """
     if out.is_dir():
         raise InputError(f"{out} is a folder, expected the name of a file")
@@ -36,7 +35,8 @@ def check_output(out: Path, what: str, ours: Callable[[Path], bool], force: bool
     if home is not None and ((there and not earlier) or _is_own(out, home)):
         raise InputError(f"{out} belongs to the folder {home}, of which nothing is ever replaced; choose a name outside it")
     if there and not earlier and not force:
-        raise InputError(f"{out} exists and is not {what}; {else_}")
+        advice = "move it elsewhere" if force is None else "choose another name, or replace it with --force"
+        raise InputError(f"{out} exists and is not {what}; {advice}")
 
 
 def check_named(out: Path, what: str, *suffixes: str) -> None:
@@ -51,16 +51,18 @@ def check_new_folder(out: Path) -> None:
     written does not count. Raises InputError unless it is new or empty."""
     if os.path.lexists(out) and not out.is_dir():
         raise InputError(f"{out} is not a folder; choose another name")
-    if out.is_dir() and any(not path.name.startswith(LEFTOVER) for path in out.iterdir()):
+    if out.is_dir() and any(not path.name.startswith(LEFTOVER) and path.name != LOCK for path in out.iterdir()):
         raise InputError(f"{out} is not empty; choose another folder")
     if (home := _home(out)) is not None and _is_own(out, home):
         raise InputError(f"{out} belongs to the folder {home}; choose another folder")
 
 
-def check_apart(folder: Path) -> None:
-    """Check that a folder that runs or scores are written to is not a part of another set's folder. Raises InputError."""
+def check_apart(folder: Path, scored: Path | None = None) -> None:
+    """Check that a folder that runs or scores are written to is not a part of another set's folder; scores of the set in
+    ``scored`` may be put beside it. Raises InputError."""
     home = _home(folder)
-    if home is not None and _is_own(folder, home) and _place(folder) != home / "scores":
+    beside = scored is not None and _place(folder) == real(scored) / "scores"
+    if home is not None and _is_own(folder, home) and not beside:
         raise InputError(f"{folder} is inside {home}, which belongs to another set; choose another --out")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from datastill import artifact, checkpoint
 from datastill.arguments import checked
 from datastill.compute import computing, facts
-from datastill.core import Labeler, Method, Task
+from datastill.core import Labeler, Method, Protocol, Task
 from datastill.data import Data, Images
 from datastill.data.given import Given
 from datastill.description import load
@@ -27,7 +27,7 @@ from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.run import BESIDE, PARAMETRIZATION, Run, asked, check_run, label
 from datastill.store import Entry
-from datastill.tables import counted, read_toml, read_versioned
+from datastill.tables import PLAIN, counted, is_plain, read_toml, read_versioned, shown
 
 if TYPE_CHECKING:
     from datastill.distilled import Distilled
@@ -52,11 +52,8 @@ def prepare(run: Run, task: Task) -> dict[str, Any]:
     made = {PARAMETRIZATION: run.parametrization.prepare(task),
             **{name: part.prepare(task) for name, part in asked(run).items()}}
     for name, found in made.items():
-        try:
-            json.dumps(found)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{name}: prepare returned what a card cannot hold ({error}); expected text, numbers, lists "
-                             "and tables") from error
+        if not is_plain(found):
+            raise InputError(f"{name}: prepare returned what a card cannot hold, {shown(found)}; expected {PLAIN}")
     return {name: facts for name, facts in made.items() if facts}
 
 
@@ -102,6 +99,9 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
     Stopped: it was asked to stop.
     """
     progress, images = progress or Progress(), Images.from_dataset(images)
+    artifact.check_about(about or {})
+    if about and "protocol" in about:
+        load(Protocol, about["protocol"], "about.protocol")  # type: ignore[type-abstract]
     run = _described(run, images, settings)
     if beyond := [number for number in keep if number > run.method.iterations]:
         raise InputError(f"keep: {beyond[0]} is more than the {counted(run.method.iterations, 'iteration')} of the run")

@@ -92,7 +92,7 @@ def score(folder: Path | str | Distilled, images: Any, *, train: Any = None,
     card = artifact.read_card(folder)
     real = _training_images(card, train, folder, data_root)
     seen = images_like(images, real)
-    how = load(Protocol, protocol or card.get("protocol", DC()))  # type: ignore[type-abstract]
+    how = load(Protocol, card.get("protocol", DC()) if protocol is None else protocol)  # type: ignore[type-abstract]
     kinds = load_each(Architecture, networks, "networks") or [load(Architecture, card["run"]["network"])]  # type: ignore[type-abstract]
     for kind in kinds:
         check_student(kind, seen)

@@ -16,6 +16,7 @@ from datastill.core import Protocol
 from datastill.data import Batch, Images, Lazy
 from datastill.description import Description, load
 from datastill.errors import InputError
+from datastill.foreign import blaming
 from datastill.late import torch
 from datastill.nets import Architecture, check_network, fresh
 from datastill.nets.convnet import ConvNet
@@ -146,9 +147,10 @@ def student(examples: Any, protocol: Protocol, network: Architecture, images: Im
     rng = RNG(seed)("student", trial)
     began = time.perf_counter()
     net = fresh(network, images.shape, len(images.classes), rng("network"), images.device)
-    protocol.train(net, _frozen(examples), rng("train"), progress)
-    logits = predict(net, images)
-    shares = right_of_class(logits, images)
+    with blaming(("protocol", type(protocol)), ("network", type(network))):  # it may leave a network that no longer works
+        protocol.train(net, _frozen(examples), rng("train"), progress)
+        logits = predict(net, images)
+        shares = right_of_class(logits, images)
     counts = torch.bincount(images.targets.cpu(), minlength=len(images.classes))
     accuracy = float((shares.nan_to_num() * counts).sum() / counts.sum())
     return Score(trial=trial, accuracy=accuracy, seconds=round(time.perf_counter() - began, 2),

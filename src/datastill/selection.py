@@ -11,9 +11,8 @@ from datastill.errors import InputError
 from datastill.files import sha256
 from datastill.progress import Progress
 from datastill.scoring import Evaluation
-from datastill.sheets import SCORES, describe, place_of, read
+from datastill.sheets import SCORES, describe, place_of, put
 from datastill.statistics import average
-from datastill.store import write_record
 from datastill.tables import counted
 from datastill.trials import own_trials
 
@@ -60,5 +59,5 @@ def select(folder: Path, distilled: Distilled, evaluation: Evaluation, *, scores
     means = {iteration: average(accuracies) for iteration, accuracies in found.items()}
     best = max(means, key=lambda iteration: means[iteration])
     selected = {"split": evaluation.split, "of": len(paths), "iteration": best, "accuracy": found[best], "means": means}
-    write_record(own, {**read(own), "selected": selected})
+    put(own, {"selected": selected})
     return selected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from datastill.late import torch
 from datastill.outputs import check_new_folder
 from datastill.run import Run
 from datastill.store import Entry
+from datastill.tables import read_toml
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +40,6 @@ def merge(folders: Sequence[Path | str], out: Path | str) -> SyntheticSet:
     of labels, different learned learning rates, or ``out`` not empty.
     """
     out = Path(out)
-    check_new_folder(out)
     parts = _in_order([(Path(folder), artifact.load(folder)) for folder in folders])
     run = load(Run, parts[0].card["run"]).model_copy(update={"shard": (0, 1)})
     merged = _together([artifact.restored(part.tensors, part.domain, run.parametrization) for part in parts],
@@ -46,12 +47,23 @@ def merge(folders: Sequence[Path | str], out: Path | str) -> SyntheticSet:
     names = [part.card["digest"] for part in parts]
     about = {key: parts[0].card[key] for key in ABOUT if key in parts[0].card}
     name = digest(run, about["data"]["fingerprint"], "merged", *names)
+    if not _is_half_merged(out, name):
+        check_new_folder(out)
     with Entry(out, "merge again").held():
         beside = {key: about[key] for key in ("protocol", "started_from") if key in about}
         write_atomically(out / "run.toml", to_sealed_toml(run, digest=name, **beside).encode())
         artifact.write(out, merged, {**about, "run": {**parts[0].card["run"], "shard": [0, 1]}, "digest": name,
                                      "ipc": run.ipc, "merged": names}, run=name)
     return merged
+
+
+def _is_half_merged(out: Path, name: str) -> bool:
+    """Whether a folder is what a killed process left of this very merge."""
+    if not (out / "run.toml").is_file() or (out / artifact.CARD).exists():
+        return False
+    with suppress(InputError):
+        return read_toml(out / "run.toml").get("digest") == name
+    return False
 
 
 def _in_order(found: Sequence[tuple[Path, Distilled]]) -> list[Distilled]:

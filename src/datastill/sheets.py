@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from datastill.artifact import TENSORS
+from datastill.artifact import TENSORS, verified
 from datastill.core import Protocol
 from datastill.description import Description
 from datastill.digest import digest, dump, spec
@@ -18,7 +18,7 @@ from datastill.files import sha256
 from datastill.nets import Architecture
 from datastill.scoring import Evaluation, Score, Split, guessing, learned_lr
 from datastill.statistics import average, statistics
-from datastill.store import read_record
+from datastill.store import locked, read_record, write_record
 
 if TYPE_CHECKING:
     from datastill.distilled import Distilled
@@ -102,6 +102,23 @@ def read(path: Path) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key != "checksum"}
 
 
+def put(path: Path, found: Mapping[str, Any], *, whole: bool = False) -> dict[str, Any]:
+    """Add to a score file, or create it; ``whole`` adds the summary that makes it a sheet. Returns its content.
+
+    Nothing that another process stored meanwhile is lost: entries that are not in ``found`` stay, and of two lists of
+    trials, which are the same trials, the longer one.
+    """
+    with locked(path.parent, wait=True):
+        there = read(path)
+        content = {**there, **found}
+        content |= {str(name): there[name] for name in SUBJECTS if len(there.get(name, ())) > len(found.get(name, ()))}
+        if whole:
+            content |= {"summary": summary(content)}
+            content |= {"flags": flags(content)}
+        write_record(path, content)
+    return content
+
+
 def _of_schema_1(path: Path) -> dict[str, Any] | None:
     """What an earlier version wrote, which gave score files no checksum; None for any other file."""
     try:
@@ -120,9 +137,11 @@ def read_sheets(folder: Path, scores: Path | None = None) -> list[dict[str, Any]
 
     scores: the folder they are in; by default ``scores`` beside the set.
 
-    Sheets of another set (left from before, or copied there) are left out. Raises InputError for a damaged one.
+    Sheets of another set (left from before, or copied there) are left out. Raises InputError for a damaged one, or if the
+    set is damaged.
     """
-    subject = sha256(folder / TENSORS)
+    card = verified(folder)
+    subject = card["files"][TENSORS]
     found = []
     for path in sorted((scores or folder / SCORES).glob("*.json")):
         sheet = read(path)

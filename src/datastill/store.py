@@ -16,9 +16,10 @@ from typing import Any
 import filelock
 
 from datastill.errors import InputError
-from datastill.files import LEFTOVER, checksum, make_folder, sha256, sync, write_json
+from datastill.files import beside, checksum, make_folder, sha256, sweep, sync, write_json
 
 CARD = "card.json"
+LOCK = ".lock"
 
 
 class Entry:
@@ -41,8 +42,7 @@ class Entry:
         """
         make_folder(self.folder)
         with locked(self.folder, wait):
-            for path in self.folder.rglob(f"{LEFTOVER}*"):
-                path.unlink(missing_ok=True)
+            sweep(self.folder, held=True)
             yield
 
     def finish(self, card: Mapping[str, Any], files: Iterable[str] = ()) -> None:
@@ -82,7 +82,8 @@ def once(path: Path, make: Callable[[Path], None]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(str(path.with_name(f".{path.name}.lock"))):
             if not _whole(path):
-                aside = path.with_name(f"{LEFTOVER}{path.name}")
+                sweep(path.parent)
+                aside = beside(path)
                 try:
                     make(aside)
                     sync(aside)
@@ -143,7 +144,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
 
     Raises InputError if another process holds it and ``wait`` is not set.
     """
-    lock = filelock.FileLock(str(folder / ".lock"), timeout=-1 if wait else 0)
+    lock = filelock.FileLock(str(folder / LOCK), timeout=-1 if wait else 0)
     try:
         lock.acquire()
     except filelock.Timeout:

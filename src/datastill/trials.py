@@ -16,8 +16,7 @@ from datastill.files import make_folder, sha256
 from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.scoring import Evaluation, Score, check_alike, check_held_out, check_student, repeated, student
-from datastill.sheets import SCORES, SUBJECTS, Sheet, Subject, describe, facts, flags, place_of, read, stored, summary
-from datastill.store import write_record
+from datastill.sheets import SCORES, SUBJECTS, Sheet, Subject, describe, facts, place_of, put, read, stored
 
 if TYPE_CHECKING:
     from datastill.distilled import Distilled
@@ -49,19 +48,18 @@ def score(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselin
     soft = labeler is not None and distilled.card["labels"] == "soft"
     labels = {"synthetic": distilled.card["labels"], "random": "soft" if soft else "hard"}
     result: dict[str, Any] = {**facts(sheet), **about, "labels": labels}
+    asked = [subject for subject in SUBJECTS if subject != "full" or full]
     for subject in SUBJECTS:
+        part = progress.part(asked.index(subject), len(asked)) if subject in asked else progress
         own = _of(subject, sheet, labeler if soft else None)
         place = path if subject == "synthetic" else baselines / f"{subject}-{digest(own)}.json"
         count = (1 if full else 0) if subject == "full" else trials
         examples = partial(_examples, subject, own, distilled, evaluation, labeler if soft else None)
-        done = _trials(place, count, _students(subject, examples, own, evaluation, count, progress),
+        done = _trials(place, count, _students(subject, examples, own, evaluation, count, part),
                        {**facts(own), **about}, subject)
-        if done and (subject != "full" or full or "full" in read(path)):
+        if done and (subject != "full" or full or "full" in before):
             result[subject] = [one.model_dump(mode="json") for one in done]
-    result |= {"summary": summary(result), **({"selected": before["selected"]} if "selected" in before else {})}
-    result |= {"flags": flags(result)}
-    write_record(path, result)
-    return result
+    return put(path, result, whole=True)
 
 
 def own_trials(scores: Path, sheet: Sheet, distilled: Distilled, evaluation: Evaluation, trials: int,
@@ -131,10 +129,9 @@ def _random(evaluation: Evaluation, ipc: int, trial: int) -> Batch:
 
 def _trials(path: Path, count: int, run: Callable[[int], Score], header: Mapping[str, Any], subject: Subject) -> list[Score]:
     """All finished trials of the file at ``path``, at least ``count``: each missing one is run and added to it at once."""
-    content = read(path)
-    done = stored(path, content, subject)
-    for trial in range(len(done), count):
-        done.append(run(trial))
-        content = {**content, **header, subject: [one.model_dump(mode="json") for one in done]}
-        write_record(path, content)
+    done = stored(path, read(path), subject)
+    while len(done) < count:
+        done.append(run(len(done)))
+        content = put(path, {**header, subject: [one.model_dump(mode="json") for one in done]})
+        done = stored(path, content, subject)  # another process may have stored more
     return done

@@ -23,7 +23,7 @@ from datastill.plan import plan as try_out
 from datastill.progress import Progress
 from datastill.protocols.dc import DC
 from datastill.recipes import Recipe, read_recipe
-from datastill.run import Run, check_protocol, read_run
+from datastill.run import Run, check_protocol, read_run, run_table
 from datastill.running import distill, labeler, see_apart
 from datastill.scoring import Evaluation, Split, check_student
 from datastill.selection import check_snapshots, select
@@ -105,7 +105,8 @@ class Workspace(Place):
         recipe's protocol. data_path: where its data are now, if they were moved; their fingerprint must be the same.
         Everything is checked before anything is trained; raises InputError."""
         card = load(folder).card
-        how = describe(Protocol, protocol or card.get("protocol", DC()))  # type: ignore[type-abstract]
+        usual = card.get("protocol", DC())
+        how = describe(Protocol, usual if protocol is None else protocol)  # type: ignore[type-abstract]
         students = load_each(Architecture, networks, "networks") or [describe(Architecture, card["run"]["network"])]  # type: ignore[type-abstract]
         splits = self.load_of(folder, data_path)
         train, images = splits.train.to(self.device), images_of(splits, split).to(self.device)
@@ -145,7 +146,7 @@ class Workspace(Place):
             default ``folder/scores``; for sets in a folder that cannot be written to.
         """
         if out is not None:
-            check_apart(out)
+            check_apart(out, folder)
             if any((out / name).exists() for name in (CARD, "run.toml")):
                 raise InputError(f"{out} is the folder of a set; choose another --out for its scores")
         if not isinstance(evaluation, Evaluation | None):
@@ -156,6 +157,7 @@ class Workspace(Place):
             check_snapshots(folder)
         made = labels = None
         if distilled.card["labels"] == "soft":
+            run_table(folder)  # reports damage
             with suppress(InputError):  # its method cannot be imported: a flag reports what random images lack
                 made = read_run(folder)
             if made is not None:

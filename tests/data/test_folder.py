@@ -467,3 +467,22 @@ def test_mean_and_std_are_of_the_training_images_only(tree: Tree, tmp_path: Path
     splits = tree(both(10)).load(tmp_path)
     mean = splits.train.raw(torch.arange(len(splits.train))).double().mean() / 255
     assert splits.train.mean == splits.test.mean == (round(float(mean), 4),)
+
+
+def test_a_split_beside_the_folder_is_named(tree: Tree, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tree({**both(5, "parts/train/"), **both(2, "parts/test/")})
+    whole = tmp_path / "tree" / "parts"
+    Data(source="folder", path=str(whole / "train")).load(tmp_path)
+    assert f"beside it is test, which is not read; to use both, set data.path to {whole}" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "said"), [("Thumbs.db", ""), ("desktop.ini", ""), ("notes.doc", ".doc: 1"),
+                                            ("IMG_1.HEIC", ".heic: 1; to use pictures in a format that Pillow cannot open")])
+def test_what_lies_beside_pictures_is_said_if_it_matters(
+        tree: Tree, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, said: str) -> None:
+    data = tree(both(5))
+    (tmp_path / "tree" / "ant" / name).write_bytes(b"x")
+    data.load(tmp_path)
+    assert ("left out" in caplog.text) == bool(said)
+    assert said in caplog.text
+    assert ("convert them" in caplog.text) == ("heic" in said)

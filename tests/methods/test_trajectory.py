@@ -174,7 +174,7 @@ def test_another_segment_is_drawn_in_the_place_of_one_that_is_not_finite(tmp_pat
     ({"min_start": 5, "max_start": 5}, "max_start 5: expected more than min_start 5"),
     ({"expand": 10, "first_start": 0}, "first_start 0: expected above min_start 0 and at most max_start 2"),
     ({"expand": 10, "first_start": 3}, "first_start 3: expected above"),
-    ({"max_start": 50}, "segments end at epoch 50, experts are trained for 20; raise pool.epochs or lower max_start"),
+    ({"max_start": 50}, "segments end at epoch 50, experts are trained for 20 epochs; raise pool.epochs or lower max_start"),
     ({"expert_epochs": 30}, "segments end at epoch 31, experts are trained for 20"),
     ({"pool": {"kind": "experts", "snapshots": [0, 2, 5]}}, "pool.snapshots: epoch 1 is needed but never stored"),
     ({"batch_syn": 100}, "batch_syn 100 is more than the 20 synthetic images; use 0 for all"),
@@ -217,6 +217,14 @@ def test_random_images_are_labeled_by_the_experts_that_are_there(tmp_path: Path)
     assert other is not None
     assert other.name != found.name
     assert labeler(run(), task) is None
+
+
+def test_a_damaged_run_toml_is_no_reason_to_compare_with_hard_labels(tmp_path: Path) -> None:
+    tiny.distill(run(labels="learned", optim={**LEARN, "labels": {"lr": 1.0}}), tmp_path / "run")
+    path = tmp_path / "run" / "run.toml"
+    path.write_bytes(path.read_bytes().replace(b"seed = 0", b"seed = 1", 1))
+    with input_error("run.toml", "checksum"):
+        ds.Workspace(tmp_path, tmp_path).score(tmp_path / "run", trials=1)
 
 
 def test_memory_by_gradient_grows_with_steps_only_for_the_full_graph() -> None:

@@ -240,6 +240,32 @@ def test_a_damaged_checkpoint(tmp_path: Path) -> None:
     some.prepare(context(tmp_path))
 
 
+@pytest.mark.parametrize("harm", [lambda content: content[:200] + bytes([content[200] ^ 1]) + content[201:],
+                                  lambda content: content[:200], lambda content: None])
+def test_damaged_rows_of_an_unfinished_teacher_are_found_before_it_goes_on(harm: Any, tmp_path: Path) -> None:
+    some = pool()
+    with pytest.raises(Stopped):
+        some.prepare(context(tmp_path, progress=Told(stop_at=1)))
+    path = teacher_folder(tmp_path) / "snapshots.npy"
+    left = harm(path.read_bytes())
+    path.unlink() if left is None else path.write_bytes(left)
+    with input_error("snapshots.npy", "damaged", "--retrain"):
+        some.prepare(context(tmp_path))
+    some.mend(context(tmp_path))
+    some.prepare(context(tmp_path))
+    some.prepare(context(tmp_path / "whole"))
+    assert content(tmp_path / "whole") == {name: found for name, found in content(tmp_path).items() if "whole" not in name}
+
+
+def test_a_checkpoint_left_beside_a_finished_teacher_is_removed(tmp_path: Path) -> None:
+    some = pool()
+    some.prepare(context(tmp_path))
+    left = teacher_folder(tmp_path) / "state.pt"
+    left.write_bytes(b"left by a kill between the card and its removal")
+    some.prepare(context(tmp_path))
+    assert not left.exists()
+
+
 @pytest.mark.parametrize(("options", "parts"), [
     ({"epoch": 7, "epochs": 20}, ["epoch 7", "never stored", "0, 1, 2, 4, 6, 10, 20"]),
     ({"epoch": 21, "epochs": 20}, ["epoch 21", "trained for 20 epochs"]),

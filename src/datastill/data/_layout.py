@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from datastill.data import _image_files as files
 from datastill.errors import InputError
+from datastill.files import real
+from datastill.progress import of_data
 
 TRAIN, VALIDATION, TEST = "training", "validation", "test"
 WORDS = {**dict.fromkeys(("train", "training", "trainval"), TRAIN), **dict.fromkeys(("test", "testing"), TEST),
@@ -48,7 +51,18 @@ def layout(place: Path, nested: bool, left_out: Counter[str]) -> Layout:
         return _splits_in_classes(place, inner)
     train = _split(place, files.class_folders(place, None))
     _check_classes(train, nested)
+    _say_beside(place)
     return Layout(train)
+
+
+def _say_beside(place: Path) -> None:
+    """Say if the folder is one of several splits, of which the others are not read."""
+    with suppress(InputError):
+        whole = real(place)
+        found = split_of(files.folder_names(whole.parent))
+        if whole.name in found and (others := [name for name in found if name != whole.name]):
+            of_data.warning("%s: beside it is %s, which is not read; to use both, set data.path to %s", place,
+                            _shown(others), whole.parent)
 
 
 def split_of(names: Iterable[str]) -> dict[str, str]:

@@ -112,7 +112,7 @@ class Data(Description):
         arrays = check_arrays(in_bytes(arrays, self.name, self.range), self.name, self.size, self.channels)
         apart = self._apart(arrays)
         train, test = self._of_classes(apart.train), self._of_classes(apart.test)
-        if self.keep:
+        if self.keep is not None:
             train = train.subset(self._read_keep(root / self.keep, len(train)))
             _check_no_class_lost(train, f"data.keep {self.keep}")
         held, rest = stratified(train.targets.numpy(), self.validation, RNG("data", "validation"), train.classes,

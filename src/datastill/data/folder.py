@@ -53,7 +53,7 @@ class Folder(Source):
         files.say_left_out(place, left_out)
         reader = Reader(size, channels, fit, limits)
         pairs = [(reader.read(paths), targets) for paths, targets in listed if paths]
-        names = [[str(path.relative_to(place)) for path in paths] for paths, _ in listed]
+        names = [[str(path.relative_to(place)) for path in paths] for paths, _ in listed if paths]
         return Arrays(pairs[0], pairs[1] if len(pairs) > 1 else None, tuple(found.train.classes), mapped=reader.mapped,
                       validation=pairs[2] if len(pairs) > 2 else None, names=names, scaled=limits is not None)
 

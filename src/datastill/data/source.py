@@ -122,7 +122,7 @@ def check_types(arrays: Arrays, name: str) -> Arrays:
     """Return the same arrays if they hold what they promise, whatever source they are from. Raises InputError."""
     if not isinstance(arrays.classes, (tuple, list)) or not all(isinstance(one, str) for one in arrays.classes):
         raise InputError(f"{name}: classes are {arrays.classes!r}; expected a tuple of names")
-    for split, pair in arrays.splits:
+    for split, pair in {"training": arrays.train, **dict(arrays.splits)}.items():
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise InputError(f"{name}: {split} data are {type(pair).__name__}; expected (images, targets)")
         for what, value, kinds in (("images", pair[0], (np.ndarray, Lazy)), ("targets", pair[1], np.ndarray)):
@@ -130,6 +130,9 @@ def check_types(arrays: Arrays, name: str) -> Arrays:
                 raise InputError(f"{name}: {split} {what} are {type(value).__name__}; expected a numpy array")
         if pair[1].ndim != 1 or pair[1].dtype.kind not in "iu":
             raise InputError(f"{name}: {split} targets are {pair[1].dtype} of shape {pair[1].shape}; expected integers (N,)")
+    images = [len(pair[1]) for pair in (arrays.train, arrays.test, arrays.validation) if pair is not None]
+    if arrays.names and (named := [len(one) for one in arrays.names]) != images:
+        raise InputError(f"{name}: names are of {named} images; expected of {images}: training, test and validation images")
     return arrays
 
 

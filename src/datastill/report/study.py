@@ -39,7 +39,7 @@ def check_folder(folder: Path, question: str) -> None:
     if is_results(folder / RESULTS) and (other := json.loads((folder / RESULTS).read_bytes())["question"]) != question:
         raise InputError(f"{folder} has the results of another study of this name, {other!r}; rename one of the two files")
     for name, ours in ((RESULTS, is_results), (TABLE, lambda path: is_results(folder / RESULTS)), (PAGE, is_page)):
-        check_output(folder / name, "a file of a study", ours, else_="move it away, or choose another --root")
+        check_output(folder / name, "a file of a study", ours, force=None)
 
 
 def is_results(path: Path) -> bool:

@@ -16,7 +16,7 @@ from datastill.nets import fresh
 from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.states import read_state, write_state
-from datastill.teachers._snapshots import SNAPSHOTS, SnapshotWriter, flat, write_card
+from datastill.teachers._snapshots import SNAPSHOTS, SnapshotWriter, check_rows, flat, write_card
 
 if TYPE_CHECKING:
     from datastill.teachers._trained import Trained
@@ -112,5 +112,7 @@ class Lesson:
         state = read_state(self.path, next(self.network.parameters()).device, "teacher")
         if not isinstance(state, dict) or state.get("digest") != self.digest:
             raise InputError(f"{self.path} is the checkpoint of another teacher; delete it to train this one from scratch")
+        check_rows(self.folder, {self.pool.kept.index(epoch): found for epoch, found in state["sums"].items()},
+                   len(flat(self.network)))
         self.training.restore(state["training"])
         self.accuracy, self.losses, self.sums = state["accuracy"], state["losses"], dict(state["sums"])

@@ -90,6 +90,28 @@ class Rows:
         return torch.from_numpy(values)
 
 
+def again(folder: Path) -> str:
+    """How to train a teacher again, which is never done automatically."""
+    return f"to train it again, delete {folder} or use datastill teach --retrain"
+
+
+def check_rows(folder: Path, sums: Mapping[int, str], columns: int) -> None:
+    """Check the rows of an unfinished teacher, by number, against their checksums. Raises InputError."""
+    path = folder / SNAPSHOTS
+    try:
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
+            for row, expected in sums.items():
+                file.seek(start + row * 4 * columns)
+                if hashlib.sha256(file.read(4 * columns)).hexdigest() != expected:
+                    raise ValueError(f"row {row} does not match its checksum")
+    except (OSError, ValueError) as error:
+        why = reason(error) if isinstance(error, OSError) else error
+        raise InputError(f"{path} is damaged: {why}; {again(folder)}") from None
+
+
 def read_into(network: nn.Module, folder: Path, epoch: int, again: str) -> dict[str, Any]:
     """Load the weights of an epoch into the network, directly from the memory-mapped file. Returns the card.
 

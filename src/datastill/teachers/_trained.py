@@ -25,7 +25,7 @@ from datastill.states import read_state
 from datastill.store import CARD, Entry, locked
 from datastill.tables import counted
 from datastill.teachers._lesson import STATE, Lesson, Trainer
-from datastill.teachers._snapshots import SNAPSHOTS, Rows, read_into
+from datastill.teachers._snapshots import SNAPSHOTS, Rows, again, check_rows, flat, read_into
 from datastill.teachers.pool import Context, Pool, Teacher, Trajectory, frozen
 from datastill.train import Examples, Training, accuracies, augmented, extrapolated
 
@@ -166,7 +166,8 @@ class Trained(Pool):
                     for epoch in self.kept:
                         read_into(network, folder, epoch, "")
                 elif (folder / STATE).exists():
-                    read_state(folder / STATE, torch.device("cpu"), "teacher")
+                    sums = read_state(folder / STATE, torch.device("cpu"), "teacher")["sums"]
+                    check_rows(folder, {self.kept.index(epoch): found for epoch, found in sums.items()}, len(flat(network)))
             except InputError:
                 with locked(folder):
                     for name in (CARD, SNAPSHOTS, STATE):
@@ -235,6 +236,7 @@ class Trained(Pool):
         """Train one teacher if it does not exist; ``before`` of ``of`` teachers are done."""
         folder = self._folder(context, group, number)
         if (place := Entry(folder, again(folder))).finished:
+            (folder / STATE).unlink(missing_ok=True)  # left by a kill between the card and its removal
             return
         with place.held(wait=True):
             if place.finished:  # another process trained it while this one waited
@@ -242,15 +244,10 @@ class Trained(Pool):
             images = self._images(context).to(context.real.device)
             lesson = Lesson(self._one(group, number), images, *_apart(images, self.validation), folder)
             try:
-                lesson.carry_out(context.progress.part(before, of))
+                lesson.carry_out(context.progress.part(before, of, f"teacher {before + 1} of {of}"))
             except OSError as error:
                 raise RunError(f"stopped: cannot write to {folder}: {reason(error)}; free some space and run the same "
                                "command to continue") from error
-
-
-def again(folder: Path) -> str:
-    """How to train a teacher again, which is never done automatically."""
-    return f"to train it again, delete {folder} or use datastill teach --retrain"
 
 
 @lru_cache(maxsize=4)
