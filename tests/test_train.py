@@ -22,6 +22,7 @@ from datastill.errors import RunError
 from datastill.parametrizations.pixels import Pixels
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
+from datastill.tables import counted
 from datastill.train import Augmented, Examples, Fixed, Sharpness, Training, accuracies, augmented, fit
 from kit import Told, input_error, one_thread, quick, toy_images  # noqa: F401  a fixture
 
@@ -475,7 +476,7 @@ def test_networks_that_can_be_trained_on_one_image_are() -> None:
 def test_single_images_only_are_refused_before_the_first_step(n: int, size: int) -> None:
     network = normalized()
     before = copy.deepcopy(network.state_dict())
-    with input_error("batch normalization needs more than one value", f"{n} images in batches of {size}", "norm=instance"):
+    with input_error("batch normalization needs more than one value", f"{counted(n, 'image')} in batches of {size}", "norm=instance"):
         fit(network, Numbered(n), [0.1], RNG(0), batch_size=size)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 

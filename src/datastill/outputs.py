@@ -40,7 +40,7 @@ def check_output(out: Path, what: str, ours: Callable[[Path], bool], force: bool
 
 
 def check_named(out: Path, what: str, *suffixes: str) -> None:
-    """Check that what is written at ``out`` has not the name of another kind of file. Raises InputError."""
+    """Check that what is written at ``out`` does not have the name of another kind of file. Raises InputError."""
     if out.suffix.lower() in KINDS - {*suffixes}:
         raise InputError(f"{out} is named like another kind of file than {what}; choose a name "
                          f"{'that ends in ' + ' or '.join(suffixes) if suffixes else 'without such an end'}")

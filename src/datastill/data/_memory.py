@@ -160,7 +160,7 @@ def _as_in(classes: tuple[str, ...], known: _Named, labels: np.ndarray, name: st
 def _numbers(labels: np.ndarray, name: str) -> tuple[str, ...]:
     """Labels as names. Raises InputError before it makes more names than there are images."""
     if (highest := int(labels.max(initial=-1))) > max(1, len(labels)):
-        raise InputError(f"{name}: labels go up to {highest} but only {counted(len(labels), 'image')}; expected 0 to K - 1 "
+        raise InputError(f"{name}: labels go up to {highest} for only {counted(len(labels), 'image')}; expected 0 to K - 1 "
                          "for K classes")
     return tuple(map(str, range(highest + 1)))
 
