@@ -105,7 +105,7 @@ def test_repeated_rows_count_once(table: Csv, tmp_path: Path) -> None:
     (rows(NAMES, LABELS), "csv:group=lesion", ("no column 'lesion' for the group", "'file', 'label'")),
     (rows(NAMES, LABELS, ["a"] * 8 + [""], header="file,label,lesion"), "csv:group=lesion", ("row 10 has no lesion", "every row")),
     (rows([*NAMES, "im0.png"], [*LABELS, "ant"], ["a"] * 9 + ["b"], header="file,label,lesion"), "csv:group=lesion", ("'im0.png' occurs with two groups, 'a' and 'b'",)),
-    (rows(NAMES, LABELS, ["a"] * 9, header="file,label,lesion"), "csv:group=lesion", ("class 'ant' has 3 images of 1 group, too few to hold out",)),
+    (rows(NAMES, LABELS, ["a"] * 9, header="file,label,lesion"), "csv:group=lesion", ("class 'ant' has 3 images of 1 group, too few to hold some out",)),
     (rows(NAMES, LABELS), "csv:labl=x", ("labl", "did you mean 'label'")),
 ])
 def test_a_wrong_table_is_explained(table: Csv, tmp_path: Path, text: str, source: str, parts: tuple[str, ...]) -> None:
