@@ -106,7 +106,7 @@ def test_another_finished_folder_is_no_set(tmp_path: Path, schema: int) -> None:
     ("schema", None, "schema"), ("run", None, "run is missing"), ("run", 3, "run: "), ("run.data", 0, "run.data: "), ("files", 0, "files: "),
     ("versions", 0, "versions: "), ("data", 0, "data: "), ("data.fingerprint", None, "data.fingerprint is missing"), ("protocol", 5, "protocol: "),
     ("digest", None, "digest is missing"), ("learning_rate", "fast", "learning_rate: "), ("published", {"std": 1}, "published.accuracy is missing"),
-    ("classes", None, "classes is missing"), ("recipe", 7, "recipe: ")])
+    ("classes", None, "classes is missing"), ("classes", ["a", "b"], "names 2 classes, the labels are of 10"), ("recipe", 7, "recipe: ")])
 def test_a_card_in_another_form_is_named(folder: Path, key: str, value: object, says: str) -> None:
     card = json.loads((folder / "card.json").read_text())
     table, last = (card, key) if "." not in key else (card[key.partition(".")[0]], key.partition(".")[2])

@@ -26,7 +26,7 @@ from datastill.files import write_atomically
 from datastill.late import torch
 from datastill.parametrization import Parametrization
 from datastill.store import CARD, Entry
-from datastill.tables import upgraded
+from datastill.tables import counted, upgraded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -243,7 +243,11 @@ def load(folder: Path | str, transform: Callable[[Tensor], Any] | None = None) -
     whitening = from_tensors(read_tensors(folder / WHITENING), card["whitening"]) if WHITENING in card["files"] else None
     from datastill.distilled import Distilled
 
-    return Distilled(read_tensors(folder / TENSORS), card, whitening, transform, folder)
+    tensors = read_tensors(folder / TENSORS)
+    if tensors["labels"].shape[1] != len(card["classes"]):
+        raise InputError(f"{folder / CARD} names {counted(len(card['classes']), 'class')}, the labels are of "
+                         f"{tensors['labels'].shape[1]}; restore it from a copy")
+    return Distilled(tensors, card, whitening, transform, folder)
 
 
 def snapshots(folder: Path) -> dict[int, Path]:

@@ -76,9 +76,9 @@ class Processes(Executor):
                     future.result()
                     progress.tell(number + 1, len(items))
             except BrokenProcessPool:
-                raise RunError("a process that worked on a part was ended from outside, for example because the memory is full; "
-                               "finished parts are kept. Run the same command to continue, with fewer --jobs if this happens "
-                               "again") from None
+                raise RunError("a process that worked on a part was ended from outside, for example because the memory is "
+                               "full; finished parts are kept. Run the same command to continue, with fewer --jobs if this "
+                               "happens again") from None
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
