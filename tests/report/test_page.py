@@ -334,7 +334,7 @@ def photos(root: Path, classes: dict[str, int], splits: tuple[str, ...]) -> Path
         for seed in range(classes[name]):
             pixels = np.random.default_rng([number, seed]).integers(0, 256, (8, 8), dtype=np.uint8)
             Image.fromarray(pixels).save(root / split / name / f"{seed}.png")
-    (root / splits[0] / next(iter(classes)) / "Thumbs.db").write_bytes(b"x")
+    (root / splits[0] / next(iter(classes)) / "notes.doc").write_bytes(b"x")
     return root
 
 
@@ -347,7 +347,7 @@ def test_the_page_says_what_the_data_are_and_how_they_were_split(tmp_path: Path,
         assert out[0] == run_cli("evaluate", f"{name}-run", "--trials", "2")[0] == 0, out
     _, parts = page(tmp_path / "parts-run", out=tmp_path / "page.html")
     assert "DM on parts, 1 image per class" in parts.text
-    assert "training images per class defect: 5, ok: 30 test images per class defect: 5, ok: 30 caution left out: .db: 1" in parts.text
+    assert "training images per class defect: 5, ok: 30 test images per class defect: 5, ok: 30 caution left out: .doc: 1" in parts.text
     assert "held out by datastill" not in parts.text
     assert "test 0.2" not in parts.text  # a setting that does nothing here
     assert "validation 0" not in parts.text
