@@ -157,8 +157,8 @@ def show_sheet(sheet: Mapping[str, Any], auroc: bool = False, selected: bool = F
     for flag in sheet["flags"]:
         out.print(f"[yellow]Caution: {flag}[/]", highlight=False)
     if any(MAY_NOT in flag for flag in sheet["flags"]) and sheet["protocol"]["kind"] == "dc":
-        out.print("[dim]The protocol dc trains every kind of network with the same settings; --protocol tuned has settings for "
-                  "each kind.[/]")
+        out.print("[dim]The protocol dc trains every kind of network with the same settings; --protocol tuned has settings "
+                  "for each kind.[/]")
 
 
 def show_tried(tried: Sequence[Any], varied: Sequence[str], network: str, chance: float, images: int, what: str) -> None:
