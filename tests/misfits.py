@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import field_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 import datastill as ds
@@ -254,6 +255,95 @@ class FailsLater(Plain):
         return Later(classes)
 
 
+class LosesRows(Plain):
+    """Of more than eight."""
+
+    def build(self, shape: Any, classes: int) -> Any:
+        return returning(lambda logits: logits[:8])(classes)
+
+
+class EverySecond(Plain):
+    def build(self, shape: Any, classes: int) -> Any:
+        return returning(lambda logits: logits[::2])(classes)
+
+
+class LosesFeatures(Plain):
+    def build(self, shape: Any, classes: int) -> Any:
+        class Fewer(Net):
+            def embed(self, x: Tensor) -> Any:
+                return x.flatten(1)[:1]
+        return Fewer(classes)
+
+
+class LosesMaps(Plain):
+    def build(self, shape: Any, classes: int) -> Any:
+        class Fewer(Net):
+            def maps(self, x: Tensor) -> Any:
+                return {"pixels": x[:1]}
+        return Fewer(classes)
+
+
+class Compiled(Plain):
+    def build(self, shape: Any, classes: int) -> Any:
+        return torch.compile(Net(classes))
+
+
+class EvalOfNothing(Plain):
+    def build(self, shape: Any, classes: int) -> Any:
+        class Quiet(Net):
+            def eval(self) -> Any:
+                super().eval()
+        return Quiet(classes)
+
+
+class TrainOfNothing(Plain):
+    def build(self, shape: Any, classes: int) -> Any:
+        class Quiet(Net):
+            def train(self, mode: bool = True) -> Any:
+                super().train(mode)
+        return Quiet(classes)
+
+
+class EmptyParameter(Plain):
+    def build(self, shape: Any, classes: int) -> Any:
+        network = Net(classes)
+        network.extra = nn.Parameter(torch.rand(0))
+        return network
+
+
+class ParametersOfNumbers(Plain):
+    def build(self, shape: Any, classes: int) -> Any:
+        class Numbers(Net):
+            def named_parameters(self, *given: Any, **options: Any) -> Any:
+                return [("weight", 1)]
+        return Numbers(classes)
+
+
+class BuffersFail(Plain):
+    def build(self, shape: Any, classes: int) -> Any:
+        class Failing(Net):
+            def buffers(self, recurse: bool = True) -> Any:
+                raise ValueError("no buffers")
+        return Failing(classes)
+
+
+class ModulesFail(Plain):
+    def build(self, shape: Any, classes: int) -> Any:
+        class Failing(Net):
+            def modules(self) -> Any:
+                yield self
+                raise ValueError("no more modules")
+        return Failing(classes)
+
+
+class NoState(Plain):
+    def build(self, shape: Any, classes: int) -> Any:
+        class Stateless(Net):
+            def state_dict(self, *given: Any, **options: Any) -> Any:
+                return {}
+        return Stateless(classes)
+
+
 class Tuple(Plain):
     def build(self, shape: Any, classes: int) -> Any:
         return returning(lambda logits: (logits, None))(classes)
@@ -360,6 +450,18 @@ class LogsTensors(Odd):
         return ds.Step(batch.x.sum(), batch, nn.Identity(), log={"window": batch.x.sum()})  # type: ignore[dict-item]
 
 
+class LogsANumber(Odd):
+    def step(self, synthetic: Any) -> Any:
+        batch = synthetic.batch()
+        return ds.Step(batch.x.sum(), batch, nn.Identity(), log=5)  # type: ignore[arg-type]
+
+
+class LogsByNumber(Odd):
+    def step(self, synthetic: Any) -> Any:
+        batch = synthetic.batch()
+        return ds.Step(batch.x.sum(), batch, nn.Identity(), log={0: 1.0})  # type: ignore[dict-item]
+
+
 class FailsInTheSecond(tiny.Pull):
     def iterate(self, iteration: int, synthetic: Any, task: Any, rng: Any) -> Any:
         if iteration:
@@ -387,6 +489,20 @@ class StartsFrom64(tiny.Pull):
     def start(self, task: Any, ipc: int, rng: Any) -> Any:
         batch = task.random_real(ipc, rng)
         return task.synthetic(batch._replace(x=batch.x.double()))
+
+
+class StartsElsewhere(tiny.Pull):
+    def start(self, task: Any, ipc: int, rng: Any) -> Any:
+        batch = task.random_real(ipc, rng)
+        return task.synthetic(batch._replace(x=batch.x.to("meta")))
+
+
+class SetOfNumbers(tiny.Pull):
+    numbers: set[int] = Field(default_factory=set)
+
+
+class Dated(tiny.Pull):
+    since: date = date(1979, 5, 27)
 
 
 class CheckFails(tiny.Pull):
@@ -437,6 +553,11 @@ class Validates(tiny.Pull):
 
 class IterationsOfText(tiny.Pull):
     iterations: str = "many"  # type: ignore[assignment]
+
+
+class OwnStart(tiny.Pull):
+    def __init__(self, **settings: Any) -> None:
+        pass
 
 
 class WarmStart(tiny.Pull):
@@ -565,6 +686,21 @@ class VectorCriterion(Trains):
 class NumberCriterion(Trains):
     def criterion(self, logits: Any, y: Any) -> Any:
         return 1.0
+
+
+class Doubles(Trains):
+    def train(self, network: Any, examples: Any, rng: Any, progress: Any = None) -> None:
+        network.double()
+
+
+class MovesAway(Trains):
+    def train(self, network: Any, examples: Any, rng: Any, progress: Any = None) -> None:
+        network.to("meta")
+
+
+class Replaces(Trains):
+    def train(self, network: Any, examples: Any, rng: Any, progress: Any = None) -> None:
+        network.__class__ = nn.Identity
 
 
 class ForNothing(Trains):
@@ -699,6 +835,16 @@ class NamedTargets(Source):
 class Unpaired(Source):
     def read(self, place: Any, size: Any, channels: Any) -> Any:
         return Arrays(X, None, ("a", "b"))  # type: ignore[arg-type]
+
+
+class NoImages(Source):
+    def read(self, place: Any, size: Any, channels: Any) -> Any:
+        return Arrays(None, None, ("a", "b"))  # type: ignore[arg-type]
+
+
+class FewNames(Source):
+    def read(self, place: Any, size: Any, channels: Any) -> Any:
+        return Arrays((X, Y), None, ("a", "b"), names=[["x"]])
 
 
 class NumberedClasses(Source):

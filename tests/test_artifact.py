@@ -19,6 +19,8 @@ from datastill import artifact, store
 from datastill.errors import InputError
 from kit import input_error
 
+ABOUT = {"run": {"method": {"kind": "dm"}, "data": {}, "network": {"kind": "mlp"}, "plugins": {}, "seed": 0}, "digest": "0", "data": {"name": "digits", "fingerprint": "0"}}
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -100,12 +102,28 @@ def test_another_finished_folder_is_no_set(tmp_path: Path, schema: int) -> None:
         ds.load(tmp_path)
 
 
+@pytest.mark.parametrize(("key", "value", "says"), [
+    ("schema", None, "schema"), ("run", None, "run is missing"), ("run", 3, "run: "), ("run.data", 0, "run.data: "), ("files", 0, "files: "),
+    ("versions", 0, "versions: "), ("data", 0, "data: "), ("data.fingerprint", None, "data.fingerprint is missing"), ("protocol", 5, "protocol: "),
+    ("digest", None, "digest is missing"), ("learning_rate", "fast", "learning_rate: "), ("published", {"std": 1}, "published.accuracy is missing"),
+    ("classes", None, "classes is missing"), ("classes", ["a", "b"], "names 2 classes, the labels are of 10"), ("recipe", 7, "recipe: ")])
+def test_a_card_in_another_form_is_named(folder: Path, key: str, value: object, says: str) -> None:
+    card = json.loads((folder / "card.json").read_text())
+    table, last = (card, key) if "." not in key else (card[key.partition(".")[0]], key.partition(".")[2])
+    table[last] = value
+    if value is None:
+        del table[last]
+    store.write_record(folder / "card.json", {name: one for name, one in card.items() if name != "checksum"})
+    with input_error(str(folder / "card.json"), says, "restore it from a copy"):
+        ds.load(folder)
+
+
 def test_soft_labels_and_step_size_come_back(tmp_path: Path) -> None:
     task = tiny.task(tiny.run())
     logits = torch.randn(10, 10, generator=torch.Generator().manual_seed(0))
     start = task.random_real(1, ds.RNG(0))
     synthetic = task.synthetic(start._replace(y=logits), soft=True, lr=0.03)
-    artifact.write(tmp_path, synthetic, {"ipc": 1})
+    artifact.write(tmp_path, synthetic, {"ipc": 1, **ABOUT})
     data = ds.load(tmp_path)
     torch.testing.assert_close(data[3][1], logits[3].softmax(0))
     assert data.card["labels"] == "soft"

@@ -93,7 +93,7 @@ def test_run_file_is_a_recipe(run_cli: Call, tmp_path: Path) -> None:
 
 
 BAD = [
-    (["distill", "dm/cifar10-ipc11"], r"unknown recipe 'dm/cifar10-ipc11'; did you mean 'dm/cifar10-ipc1"),
+    (["distill", "dm/cifar10-ipc11"], r"unknown recipe 'dm/cifar10-ipc11', expected a name or the path of a \.toml file; did you mean 'dm/cifar10-ipc1"),
     (["distill", "none.toml"], r"no file none\.toml"),
     (["distill", "dm/digits-ipc1", "method.iteration=3"], r"unknown key 'method\.iteration'; did you mean 'iterations'"),
     (["distill", "dm/digits-ipc1", "method.iterations=-3"], r"method\.iterations: input should be greater than or equal to 0, got -3"),
@@ -116,13 +116,20 @@ BAD = [
     (["evaluate", "nowhere"], r"nowhere holds no distilled set"),
     (["report", "nowhere"], r"nowhere"),
     (["list", "metods"], r"cannot list 'metods'; did you mean 'methods'"),
-    (["distill", "foo"], r"unknown recipe 'foo'; known: (\S+/\S+, ){5}and \d+ more; or give the path"),
+    (["distill", "foo"], r"unknown recipe 'foo', expected a name or the path of a \.toml file; known: (\S+/\S+, ){5}and \d+ more"),
     (["distill", "dm/digits-ipc1", "--keep", "²"], r"--keep: expected iterations such as 100,1000, got '²'"),
     (["distill", "dm/digits-ipc1", "network=convnet:"], r"network: expected a name, or name:option=value, got 'convnet:'"),
     (["distill", "dm/digits-ipc1", "published.accuracy=3"], r"published: what a paper reports .* cannot be changed"),
     (["distill", "dm/digits-ipc1", "network=vit:depth=100000"], r"network\.depth: .*less than or equal to 100, got 100000"),
     (["distill", "dm/digits-ipc1", "network=vit:depth=100,width=16384"], r"network vit:width=16384,depth=100 needs \d+ GiB for its weights"),
     (["show", "base.toml"], r"no file base\.toml"),
+    (["show", "latin.toml"], r"latin\.toml cannot be read as TOML: .*utf-8"),
+    (["distill", "dm/digits-ipc1", "ipc=" + "9" * 5000], r"ipc: the number is too large"),
+    (["distill", "dm/digits-ipc1", "data.keep="], r"data\.keep: data is not a list of indices"),
+    (["distill", "dm/digits-ipc1", "--out", ""], r"the value of --out is empty; give one, or leave it out"),
+    (["distill", "dm/digits-ipc1", "--out="], r"the value of --out is empty"),
+    (["evaluate", "run", "--protocol", ""], r"the value of --protocol is empty"),
+    (["evaluate", ""], r"an argument is empty"),
     (["show", "distribuion"], r"unknown name 'distribuion'; did you mean 'distribution'"),
     (["show", "nomodule:Class"], r"no module 'nomodule'"),
     (["export", "nowhere", "x"], r"nowhere"),
@@ -134,15 +141,16 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a[:3]) for a, _ in BAD])
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a[:3])[:80] for a, _ in BAD])
 def test_bad_input_is_one_line_and_exit_code_2(run_cli: Call, tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "latin.toml").write_bytes("name = 'Müller'".encode("latin-1"))
     code, out, err = run_cli(*arguments)
     assert code == 2
     assert out == ""
     assert re.search(message, err), err
     assert err.count("\n") == 1
     assert "Traceback" not in err
-    assert not list(tmp_path.rglob("*.toml"))
+    assert [path.name for path in tmp_path.rglob("*.toml")] == ["latin.toml"]
 
 
 def test_validation_needs_a_validation_split(run_cli: Call) -> None:
@@ -280,6 +288,25 @@ def test_quickstart_is_the_whole_job(run_cli: Call, tmp_path: Path, monkeypatch:
     assert called == ["dm/digits-ipc1", 2, "report.html"]
 
 
+def test_what_is_said_before_and_during_the_work_is_said_once(run_cli: Call, tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        code, _, err = run_cli("distill", "dm/digits-ipc1", "method.iterations=0", "network=mlp:width=4", "--out", str(tmp_path / place))
+        assert (code, err.count("nothing is learned")) == (0, 1)
+
+
+def test_quickstart_says_before_the_work_where_it_cannot_write(run_cli: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "distill", lambda *a: pytest.fail("it worked"))
+    for name in ("report.html", "baselines"):
+        place = tmp_path / name[0] / name
+        place.parent.mkdir()
+        place.write_text("mine")
+        code, _, err = run_cli("quickstart", "--out", str(place.parent))
+        assert (code, err.count("\n")) == (2, 1), err
+        assert str(place) in err
+        assert ("move it away, or choose another --out" if name == "report.html" else "choose another folder") in err
+        assert place.read_text() == "mine"
+
+
 SMALL_SET = """
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -313,7 +340,7 @@ def test_python_example_of_the_readme_runs(tmp_path: Path) -> None:
     (tmp_path / "example.py").write_text(block)
     done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"-?\d\.\S+ \(-?\d\.\S+, -?\d\.\S+\)\n", done.stdout)
+    assert re.fullmatch(r"-?\d\.\S+ \(-?\d\.\S+, -?\d\.\S+\) \{.*\}\n", done.stdout)
     assert (tmp_path / "out/dm/card.json").exists()
 
 
@@ -386,7 +413,8 @@ def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
     (("teach", "supervised", "pool.epochs=3", "pool.epoch=2", "pool.snapshots=[1]", "data.source=digits"), "epoch 2 is never stored; add it to snapshots (stored epochs: 1, 3)"),
     (("teach", "pretrained", "pool.files=missing.pt", "pool.networks=mlp", "data.source=digits"), "no file missing.pt"),
     (("analyse", "sets", "nowhere"), "nowhere"),
-    (("study", "ptm-weight"), "unknown study 'ptm-weight'; did you mean 'ptm-weights'"),
+    (("analyse", "sets", "nowhere", "--set", "data.source=mnist"), "--set data.source: expected a setting of the pool, as in pool.count=2"),
+    (("study", "ptm-weight"), "unknown study 'ptm-weight', expected a name or the path of a .toml file; did you mean 'ptm-weights'"),
     (("study", "ptm-weights", "--edition", "tiny"), "no edition 'tiny'; known: paper, small"),
     (("distill", "dm/digits-ipc1", "plugins.clom.pool.data.source=mnist"), "dataset MNIST not found"),
 ])

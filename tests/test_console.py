@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+import re
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ from rich.console import Console
 from datastill import console
 from datastill.data import Images
 from datastill.errors import Stopped
+from datastill.tables import per_class
+from kit import Call
 
 
 def test_time_left_is_of_the_piece_of_work_at_hand(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,12 +32,9 @@ def test_time_left_is_of_the_piece_of_work_at_hand(monkeypatch: pytest.MonkeyPat
     assert lines[-1] == "distill: 30 of 500, about 8 min left"
 
 
-def test_it_stops_when_asked_and_warns_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_stops_when_asked() -> None:
     bar = console.Bar(None, None, "distill")
-    for _ in range(2):
-        bar.part(0, 1).warn("careful")
-        bar.tell(1, 2)
-    assert capsys.readouterr().err == "caution: careful\n"
+    bar.tell(1, 2)
     bar.stop = 143
     with pytest.raises(Stopped) as caught:
         bar.part(0, 1).tell(1, 2)
@@ -55,7 +56,7 @@ def test_a_run_that_goes_on_counts_from_where_it_was(monkeypatch: pytest.MonkeyP
 def test_images_per_class(counts: list[int], text: str) -> None:
     targets = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     images = Images(torch.zeros(len(targets), 1, 4, 4, dtype=torch.uint8), targets, tuple("abcdefg"[:len(counts)]), (0.5,), (0.5,))
-    assert console.per_class(images) == text
+    assert per_class(images.classes, images.counts) == text
 
 
 @pytest.mark.parametrize("width", [40, 50, 80, 120])
@@ -67,3 +68,22 @@ def test_counts_are_seen_on_a_narrow_terminal(width: int, monkeypatch: pytest.Mo
         assert bar.display is not None
         bar.display.refresh()
     assert "1234/20000" in shown.file.getvalue().replace(" ", "")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["mtt", "csv", "data", "tiny:Pull"])
+def test_a_description_is_shown_in_words_that_fit_the_terminal(name: str, run_cli: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Console(width=80, file=io.StringIO())
+    monkeypatch.setattr(console, "out", shown)
+    assert run_cli("show", name)[0] == 0
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    for leaked in ("Union[", "Annotated", "Literal", "FieldInfo", "datastill.", "NoneType", "…", "None", "a generator of", "class of your own"):
+        assert leaked not in text
+    before = text.partition("┏")[0]
+    lines = [line for line in before.splitlines() if line]
+    for line, following in itertools.pairwise(lines):  # no line ends where the next word would fit
+        new = re.match(r"(\S+, )*\S+: ", following) or len(line) + 1 + len(following.split()[0]) > 80
+        assert new or f"{line}\n\n" in before, line
+    if name == "mtt":
+        assert "method mtt (trajectory: default settings)" in text
+        assert "protocol mtt\n" in text
+        assert re.search(r"│ lr +│ learned +│ number or learned +│", text)

@@ -16,8 +16,10 @@ from datastill.methods.distribution import DistributionMatching
 from datastill.methods.trajectory import TrajectoryMatching
 from datastill.nets.convnet import ConvNet
 from datastill.plugins.total_variation import TotalVariation
+from datastill.recipes import Published
 from datastill.registry import find, kind
 from datastill.run import Run, label
+from datastill.study import Study
 from datastill.tables import override
 from described import MEMBERS, RUN, TOGETHER, at, changed, fields, variants
 from kit import input_error
@@ -121,7 +123,7 @@ def test_a_list_of_one_may_be_given_as_that_one() -> None:
     ("method.iteration=3", ("unknown key 'method.iteration'", "'iterations'")),
     ("method.optim.image.lr=3", ("unknown key 'method.optim.image'", "'images'")),
     ("plugins.total_variation.wait=1", ("unknown key 'plugins.total_variation.wait'", "'weight'")),
-    ("plugins.total_variatoin.weight=1", ("plugins.total_variatoin", "unknown plugin", "'total_variation'")),
+    ("plugins.total_variatoin.weight=1", ("plugins.total_variatoin", "unknown plug-in", "'total_variation'")),
     ("network=convnett", ("network", "'convnett'", "'convnet'")),
     ("network=convnet:widht=3", ("network.widht", "'width'")),
     ("method=distributoin", ("method", "unknown method 'distributoin'", "'distribution'")),
@@ -136,7 +138,12 @@ def test_a_list_of_one_may_be_given_as_that_one() -> None:
     ("data.name=cifar10", ("unknown key 'data.name'", "it is now called 'source'")),
     ("method.optim.lr.lr=1", ("unknown key 'method.optim.lr'", "it is now called 'inner_lr'")),
     ("plugins.clom.pool.initialisations=2", ("unknown key 'plugins.clom.pool.initialisations'", "it is now called 'count'")),
-    ("method.optim.lr=1", ("'inner_lr'", "'images.lr'")),
+    ("method.optim.lr=1", ("unknown key 'method.optim.lr'; did you mean 'images.lr'",)),
+    ("shard=[]", ("shard[0] is missing",)),
+    ("plugins.clom.pool.snapshots=1,a", ("plugins.clom.pool.snapshots[1]: input should be a valid integer", "got 'a'")),
+    ("data.test=true", ("data.test: expected a number, got true",)),
+    ("ipc=1e308", ("ipc: the number is too large, got 1e+308",)),
+    ("method.optim.images.lr=1e308", ("less than or equal to 1e+30,",)),
     ("plugins.clom.pool.initializations=2", ("it is now called 'count'",)),
     ("width=3", ("unknown key 'width'", "did you mean 'network.width'")),
     ("iterations=3", ("unknown key 'iterations'", "did you mean 'method.iterations'")),
@@ -205,6 +212,10 @@ def test_old_spelling_is_told_the_new_where_there_is_such_a_field() -> None:
 
     with input_error("unknown key 'optimiser'; it is now called 'optimizer'"):
         load(Own, {"optimiser": "adam"})
+    with input_error("published.accuracy is missing (and 1 more)"):
+        load(Published, {}, "published")
+    with input_error("recipes: dictionary should have at least 1 item, not 0"):
+        load(Study, {"question": "which?", "recipes": {}})
     with input_error("unknown key 'method.optimiser'", "'optim'"):
         load(Run, {"method": {"kind": "dm", "optimiser": "adam"}})
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datastill.errors import Stopped
+from datastill.errors import RunError, Stopped
 from datastill.executors import Executor, InProcess, Processes
 from datastill.progress import log, of_data
 from kit import Told
@@ -51,6 +51,16 @@ def test_results_by_name_in_order(executor: Executor) -> None:
 def test_an_error_ends_it(executor: Executor) -> None:
     with pytest.raises(ValueError, match=r"math domain|nonnegative"):
         executor.map(root, {"a": 1.0, "b": -1.0, "c": 4.0})
+
+
+def be_killed(item: float, device: torch.device) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where the memory is full
+
+
+@pytest.mark.usefixtures("quick_processes")
+def test_a_process_that_was_killed_is_said() -> None:
+    with pytest.raises(RunError, match="a process that worked on a part was ended from outside"):
+        Processes(2, [CPU]).map(be_killed, ITEMS)
 
 
 @pytest.mark.usefixtures("quick_processes")

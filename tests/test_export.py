@@ -72,7 +72,7 @@ def test_npz_of_two_images_a_class_is_a_data_set_again(distilled: ds.artifact.Di
 def test_npz_of_one_image_a_class_needs_test_images_of_your_own(tmp_path: Path) -> None:
     tiny.distill(tiny.run(ipc=1), tmp_path / "run")
     path = to_npz(ds.load(tmp_path / "run"), tmp_path / "set")
-    with input_error("has 1 images, too few"):
+    with input_error("has 1 image, too few"):
         ds.Data(source="npz", path="set.npz").load(tmp_path)
     with np.load(path) as file:
         np.savez(path, **file, x_test=file["x_train"], y_test=file["y_train"])

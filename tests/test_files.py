@@ -122,7 +122,7 @@ def test_make_folder_makes_parents_and_leaves_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["file", "file/inside"])
 def test_make_folder_explains_a_file_in_its_place(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_bytes(b"mine")
-    with input_error(f"cannot write to {tmp_path / place}", "--out"):
+    with input_error(f"cannot write to {tmp_path / place}", "; choose another folder"):
         make_folder(tmp_path / place)
     assert (tmp_path / "file").read_bytes() == b"mine"
 

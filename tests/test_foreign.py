@@ -46,7 +46,7 @@ NETWORKS = {
     "Lazy": (2, "network misfits:Lazy has lazy layers", "build it from the shape"),
     "Hooked": (2, "Net.__call__ raised ValueError: a hook"),
     "ModeFails": (2, "Untrainable.train raised KeyError: 'mode'"),
-    "NotWritten": (2, "misfits:NotWritten: a setting has a value that cannot be written"),
+    "NotWritten": (2, "thing: misfits:NotWritten has <object object", "which run.toml and a card cannot hold; expected finite numbers"),
     "NotAModule": (2, "NotAModule.build returned function; expected nn.Module"),
     "NothingBuilt": (2, "NothingBuilt.build returned NoneType; expected nn.Module"),
     "BuildFails": (2, "BuildFails.build raised KeyError: 'layers' (", "misfits.py, line "),
@@ -54,7 +54,7 @@ NETWORKS = {
     "BuildReadsAFile": (2, "BuildReadsAFile.build raised FileNotFoundError", "/no/such/weights.pt"),
     "WrongArguments": (2, "WrongArguments.build raised TypeError", "3 were given"),
     "OtherSize": (2, "network misfits:OtherSize: Net.forward raised RuntimeError: mat1 and mat2"),
-    "NoFeatures": (2, "network misfits:NoFeatures builds a Sequential without embed(x)"),
+    "NoFeatures": (2, "network misfits:NoFeatures builds a module of class Sequential without embed(x)"),
     "NoParameters": (2, "network misfits:NoParameters has no parameters to train"),
     "Frozen": (2, "network misfits:Frozen has no parameters to train"),
     "OtherClasses": (2, "gives an output of shape (11,) for an image; expected (10,)"),
@@ -62,7 +62,17 @@ NETWORKS = {
     "Text": (2, "Returning.forward returned str; expected logits (B, K), alone, first in a tuple"),
     "EmptyTuple": (2, "returned tuple; expected logits"),
     "Labels": (2, "expected (10,), one floating-point number per class (two images gave torch.int64"),
-    "Mean": (2, "expected (10,), one floating-point number per class"),
+    "Mean": (2, "Returning.forward returned logits of shape (10,) for 2 images; expected one row for each"),
+    "EverySecond": (2, "Returning.forward returned logits of shape (1, 10) for 2 images; expected one row for each"),
+    "LosesFeatures": (2, "Fewer.embed returned features of shape (1, 64) for 2 images; expected one row for each"),
+    "LosesMaps": (2, "Fewer.maps returned pixels of shape (1, 1, 8, 8) for 2 images; expected one row for each"),
+    "Compiled": (2, "network misfits:Compiled builds a module of class OptimizedModule without embed(x)"),
+    "EvalOfNothing": (2, "Quiet.eval returned NoneType; expected the network itself, as in `return self`"),
+    "TrainOfNothing": (2, "Quiet.train returned NoneType; expected the network itself"),
+    "EmptyParameter": (2, "network misfits:EmptyParameter has a parameter without values, extra; leave it out"),
+    "ParametersOfNumbers": (2, "network misfits:ParametersOfNumbers has parameters or buffers that are no tensors"),
+    "BuffersFail": (2, "Failing.buffers raised ValueError: no buffers"),
+    "ModulesFail": (2, "Failing.modules raised ValueError: no more modules"),
     "NotFinite": (2, "outputs that are not finite"),
     "InPlace": (2, "network misfits:InPlace raised RuntimeError", "inplace operation"),
     "MapsOfAList": (2, "Listing.maps returned list; expected a table of feature maps"),
@@ -91,12 +101,18 @@ METHODS = {
     "NaN": (1, "the loss of method is nan"),
     "NoBatch": (2, "whose batch is NoneType; expected synthetic.batch()"),
     "LogsTensors": (2, "whose window is Tensor; expected a number for the log"),
+    "LogsANumber": (2, "yielded a step whose log is 5; expected a table of numbers by name"),
+    "LogsByNumber": (2, "LogsByNumber.iterate yielded a step whose log is {0: 1.0}; expected a table of numbers by name"),
     "FailsInTheSecond": (2, "stopped at iteration 1: misfits:FailsInTheSecond.iterate raised IndexError: list index"),
     "Exits": (2, "Exits.iterate raised SystemExit"),
     "Odd": (2, "Odd.iterate raised NotImplementedError"),
     "StartsFromNothing": (2, "StartsFromNothing.start returned NoneType; expected task.synthetic(images)"),
     "StartsFromNaN": (2, "StartsFromNaN.start returned images", "not finite"),
     "StartsFrom64": (2, "StartsFrom64.start returned images of type torch.float64"),
+    "StartsElsewhere": (2, "StartsElsewhere.start returned images on meta; expected them on cpu"),
+    "SetOfNumbers": (2, "numbers: misfits:SetOfNumbers has set(), which run.toml and a card cannot hold"),
+    "Dated": (2, "since: misfits:Dated has datetime.date(1979, 5, 27), which"),
+    "OwnStart": (2, "misfits:OwnStart.__init__ does not call super().__init__(**settings)"),
     "CheckFails": (2, "CheckFails.check raised AssertionError: seven images, please"),
     "PrepareGivesTensors": (2, "method: prepare returned what a card cannot hold"),
     "PrepareGivesAList": (2, "PrepareGivesAList.prepare returned list; expected Mapping[str, Any]"),
@@ -143,6 +159,9 @@ PROTOCOLS = {
     "TrainFails": (2, "TrainFails.train raised AttributeError: no epochs"),
     "VectorCriterion": (2, "VectorCriterion.criterion returned torch.Size([10]); expected a differentiable scalar tensor"),
     "NumberCriterion": (2, "NumberCriterion.criterion returned float"),
+    "Doubles": (2, "protocol misfits:Doubles raised RuntimeError"),
+    "MovesAway": (2, "protocol misfits:MovesAway raised RuntimeError"),
+    "Replaces": (2, "protocol misfits:Replaces raised RuntimeError"),
     "ForNothing": (2, "ForNothing.for_network returned NoneType; expected Protocol"),
     "ForASetFails": (2, "ForASetFails.for_set raised KeyError: 'rate'"),
     "Trains": (0, ""),
@@ -164,6 +183,8 @@ SOURCES = {
     "Halves": (2, "Halves: training targets are float64 of shape (40,); expected integers (N,)"),
     "NamedTargets": (2, "NamedTargets: test targets are <U"),
     "Unpaired": (2, "Unpaired: training data are ndarray; expected (images, targets)"),
+    "NoImages": (2, "NoImages: training data are NoneType; expected (images, targets)"),
+    "FewNames": (2, "FewNames: names are of [1] images; expected of [40]"),
     "NumberedClasses": (2, "NumberedClasses: classes are (0, 1); expected a tuple of names"),
     "NoClasses": (2, "NoClasses: classes are None; expected a tuple of names"),
     "Abstract": (2, "misfits:Abstract is abstract: it does not define read"),
@@ -198,7 +219,7 @@ def test_a_module_that_cannot_be_imported(run_cli: Call, tmp_path: Path, module:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network(run_cli: Call, tmp_path: Path, name: str) -> None:
     see(run_cli("distill", *DM, f"network=misfits:{name}", "--out", "run"), NETWORKS[name])
-    assert (tmp_path / "run").exists() == (name == "FailsLater")  # known before the work
+    assert (tmp_path / "run").exists() == (name in {"FailsLater", "ModulesFail"})  # known before the work
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -273,6 +294,17 @@ def test_a_copy_of_a_guarded_network_is_guarded() -> None:
             one.embed(torch.zeros(3, 1, 8, 8))  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(("name", "says"), [
+    ("LosesRows", "misfits:LosesRows: Returning.forward returned logits of shape (8, 10) for 10 images; expected one row for each"),
+    ("NoState", "Stateless.load_state_dict raised RuntimeError")])
+def test_a_network_that_fails_with_more_images_or_when_stored(name: str, says: str) -> None:
+    with input_error(says):
+        if name == "LosesRows":
+            ds.evaluate(tiny.splits().train.subset(torch.arange(10)), "dc:epochs=1", tiny.splits().test, network=f"misfits:{name}", trials=1)
+        else:
+            ds.Supervised(networks=[f"misfits:{name}"], count=1, epochs=1).fit(tiny.splits().train)  # type: ignore[arg-type]
+
+
 def test_the_cause_is_kept_and_a_checkpoint_too(tmp_path: Path) -> None:
     run = tiny.run().model_copy(update={"method": misfits.FailsInTheSecond()})
     with pytest.raises(InputError) as caught:
@@ -292,6 +324,10 @@ def test_what_labels_real_images_is_inside_the_boundary() -> None:
     assert found is not None
     with input_error("Labels.labeler: its label raised AttributeError", "no attribute 'labels'", "test_foreign.py, line"):
         found.label(tiny.task(run).random_real(1, ds.RNG(0)))
+
+
+def test_a_plugin_that_goes_by_the_name_of_its_class_is_named_once(run_cli: Call) -> None:
+    see(run_cli("distill", *DM, "plugins=misfits:TermBackward", "--out", "run"), (2, ": plug-in misfits:TermBackward raised RuntimeError"))
 
 
 def test_errors_of_ours_are_not_hidden() -> None:

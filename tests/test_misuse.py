@@ -25,6 +25,10 @@ def distill(**wrong: Any) -> ds.Distilled:
     return ds.distill(**{**given, **wrong})
 
 
+def made() -> Path:
+    return WORKSPACE.distill(tiny.run("coreset", data="digits"), Path("run"))
+
+
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -35,9 +39,15 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ({"keep": [-1]}, "keep: expected a whole number, 0 or more, got -1"), ({"keep": [True]}, "keep: expected a whole number"),
     ({"keep": [1000]}, "keep: 1000 is more than the 2 iterations of the run"), ({"keep": [1.5]}, "got 1.5"),
     ({"every": "a"}, "every: expected a number of seconds"), ({"every": -1}, "got -1"), ({"every": float("nan")}, "got nan"),
-    ({"about": 5}, "about: expected a dict"), ({"about": {"x": object()}}, "about: expected a dict of plain values"),
+    ({"about": 5}, "about: expected a dict"), ({"about": {"x": object()}}, "about: expected a dict of finite numbers"),
+    ({"about": {"x": "\ud800"}}, "about: expected a dict of finite numbers, valid text"), ({"about": {"x": [float("nan")]}}, "about: expected a dict of finite"),
+    ({"about": {"run": 7}}, "about: 'run' is an entry of the card's own; choose another name"), ({"about": {"schema": 1}}, "about: 'schema' is"),
+    ({"about": {"protocol": 5}}, "about.protocol: input should be a valid dictionary, got 5"), ({"about": {"recipe": 7}}, "about.recipe: input should be a valid string, got 7"),
+    ({"about": {"published": {"std": 1}}}, "about.published.accuracy is missing"), ({"about": {"protocol": {"kind": "nope"}}}, "about.protocol: unknown protocol 'nope'"),
     ({"progress": print}, "progress: expected an object of a subclass of datastill.Progress"),
-    ({"out": 5}, "out: expected a path, got 5"), ({"out": "a\0b"}, "null character"), ({"root": None}, "root: expected a path, got None"),
+    ({"out": 5}, "out: expected a path, got 5"), ({"out": "a\0b"}, "null character"), ({"out": ""}, "out: expected a path, got ''"), ({"root": None}, "root: expected a path, got None"),
+    ({"out": "x" * 400}, "out: 'xxx"), ({"out": "a\ud800"}, "outside Unicode"), ({"every": 10**400}, "every: expected a number of seconds"),
+    ({"wait": "x"}, "wait: expected True or False, got 'x'"), ({"keep": [10**30]}, "from 0 to 9223372036854775807, got 1000000"),
     ({"data_root": 3.0}, "data_root: expected a path"), ({"run": None}, "method: expected a table, got None"), ({"images": None}, "map-style dataset"),
 ], ids=lambda value: next(iter(value)) if isinstance(value, dict) else value)
 def test_distill(wrong: dict[str, Any], says: str, tmp_path: Path) -> None:
@@ -56,6 +66,18 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: WORKSPACE.load(None), "expected a table, got None"), (lambda: WORKSPACE.load("digitz"), "did you mean 'digits'"),  # type: ignore[arg-type]
     (lambda: WORKSPACE.distill(ds.DM()), "expected the name of a recipe or a Run"), (lambda: WORKSPACE.plan(5), "expected the name of a recipe"),  # type: ignore[arg-type]
     (lambda: WORKSPACE.foresee("nope"), "expected a Study"), (lambda: WORKSPACE.study("nope", "x"), "expected a Study"),  # type: ignore[arg-type]
+    (lambda: WORKSPACE.plan("dm/digits-ipc1", 5), "progress: expected an object of a subclass"),  # type: ignore[arg-type]
+    (lambda: WORKSPACE.score("run", "mlp"), "evaluation: expected one of Workspace.evaluations, got 'mlp'"),  # type: ignore[arg-type]
+    (lambda: WORKSPACE.report(["a"], "x.html", scores=5), "scores: expected a path, got 5"),  # type: ignore[list-item, arg-type]
+    (lambda: WORKSPACE.report(["a"], "x.html", scores="s"), "a holds no distilled set"),  # type: ignore[list-item, arg-type]
+    (lambda: WORKSPACE.evaluations(made(), 5), "networks: expected a table, got 5; a name such as 'alexnet'"),  # type: ignore[arg-type]
+    (lambda: WORKSPACE.load_of("nowhere"), "nowhere holds no distilled set"),  # type: ignore[arg-type]
+    (lambda: WORKSPACE.tune(5, "mlp", "digits", 1), "protocols: expected a table, got 5; a name such as"),  # type: ignore[arg-type]
+    (lambda: WORKSPACE.task(5), "expected a table, got 5; in Python a dict or Run"), (lambda: WORKSPACE.check(5), "a dict or Run"),  # type: ignore[arg-type]
+    (lambda: WORKSPACE.run_folder(5), "a dict or Run"), (lambda: WORKSPACE.study_folder(5), "name: expected text, got 5"),  # type: ignore[arg-type]
+    (lambda: ds.Data().load(None), "root: expected a path, got None"),  # type: ignore[arg-type]
+    (lambda: ds.score("x", None, full="x"), "full: expected True or False, got 'x'"),  # type: ignore[arg-type]
+    (lambda: ds.score("x", None, trials=10**30), "trials: expected a whole number from 1 to 9223372036854775807, got 1000000"),
     (lambda: ds.Workspace(5), "root: expected a path, got 5"), (lambda: ds.Workspace("a", "b", 5), "--device 5"),  # type: ignore[arg-type]
     (lambda: ds.merge(5, "x"), "folders: expected a list of paths, got 5"), (lambda: ds.merge([5], "x"), "folders: expected a path"),  # type: ignore[arg-type, list-item]
     (lambda: ds.load(None), "folder: expected a path, got None"), (lambda: ds.score(None, None), "folder: expected a path"),  # type: ignore[arg-type]
@@ -77,6 +99,9 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: losses.total_variation(None), "total_variation: expected images (B, C, H, W) in floating point, got None"),
     (lambda: ds.Run(method="dm", network=torch.nn.Linear(2, 2)), "network: expected a table, got Linear(in_features=2, out_features=2, bias=True); a name such as 'alexnet'; in Python a dict or Architecture"),
     (lambda: ds.Run(method="dm", network=[0] * 999), "network: expected a table, got [0, 0, 0,"),
+    (lambda: losses.clom(FLAT, PLAIN, torch.tensor([99])), "losses.clom: IndexError: Target 99 is out of bounds.; given: Flatten(start_dim=1, end_dim=-1), torch.float32 of shape (1, 1, 2, 2), torch.int64 of shape (1,)"),
+    (lambda: losses.mean_feature_distance(EYE, HALF), "losses.mean_feature_distance: RuntimeError: The size of tensor"),
+    (lambda: losses.class_means(HALF, [0, 1, 0, 1]), "losses.class_means: AttributeError"), (lambda: losses.attention(None), "given: None"),  # type: ignore[arg-type]
     (lambda: losses.gradient_distance([EYE], [EYE], "nope"), "metric: expected one of layerwise, mse, cosine, got 'nope'"),  # type: ignore[arg-type]
     (lambda: losses.gradient_distance([EYE], []), "two lists of gradients of the same network"),
     (lambda: losses.gradient_distance([EYE[0]], [EYE[0]]), "layerwise ignores vectors"),
@@ -87,6 +112,8 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: ds.find(ds.Method, None), "expected the name of a method, got None"), (lambda: ds.find("Method", "dm"), "expected a family"),
     (lambda: ds.RNG(None), "a stream is named by whole numbers and text, got None"),  # type: ignore[arg-type]
     (lambda: losses.total_variation(torch.zeros(3, 8, 8)), "expected images (B, C, H, W)"),
+    (lambda: ds.load(""), "folder: expected a path, got ''"),
+    (lambda: ds.Run(method="dm", ipc=10**5000), "ipc: expected at most 1000000000, got a value of type int"),  # type: ignore[arg-type]
 ]
 
 
@@ -114,8 +141,17 @@ def test_what_is_plain_enough_works(tmp_path: Path) -> None:
     assert len({ds.DM(), ds.DM(), ds.DM(iterations=3), ds.Run(method=ds.MTT())}) == 3
     run = tiny.run("coreset", data="digits")
     place = ds.Workspace(str(tmp_path / "root"), ".", "cpu")
+    assert place.run_folder({"method": "dm"}) == place.run_folder(ds.Run(method="dm"))  # type: ignore[arg-type]
+    network = ds.find(ds.Architecture, "convnet")
+    pools = [ds.Supervised(networks=kind) for kind in (network, network(), "convnet", [network])]  # type: ignore[arg-type]
+    assert len(set(pools)) == 1
     assert place.distill(run, "folder") == Path("folder")  # type: ignore[arg-type]
-    assert len(place.evaluations("folder", ["mlp"])) == 1  # type: ignore[arg-type]
+    for kinds in (["mlp"], "mlp", ds.find(ds.Architecture, "mlp")):
+        assert len(place.evaluations("folder", kinds)) == 1  # type: ignore[arg-type]
+    with input_error("expected a name, or name:option=value, got ''"):
+        place.evaluations("folder", ["mlp"], "")  # type: ignore[arg-type]
+    with input_error("expected a name, or name:option=value, got ''"):
+        ds.score("folder", place.load("digits").test, train=place.load("digits").train, protocol="")  # type: ignore[arg-type]
     assert place.report("folder") == Path("folder/report.html")  # type: ignore[arg-type]
     assert place.load("digits").train.shape == (1, 8, 8)  # type: ignore[arg-type]
 

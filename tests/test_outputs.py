@@ -95,7 +95,7 @@ def test_files_no_study_wrote_are_kept(tmp_path: Path) -> None:
         folder = tmp_path / name.partition(".")[0]
         folder.mkdir()
         (folder / name).write_text("mine")
-        with input_error(name, "exists and is not a file of a study"):
+        with input_error(name, "exists and is not a file of a study; move it away, or choose another --root"):
             check_folder(folder, "which?")
 
 
@@ -106,13 +106,41 @@ def test_results_of_another_study_are_kept(tmp_path: Path) -> None:
         check_folder(tmp_path, "which?")
 
 
-@pytest.mark.parametrize("name", ["scores/deep", "snapshots", "analysis/x"])
+@pytest.mark.parametrize("name", ["x.npy", "x.ZIP", "x.html", "x.png", "x.tar.gz"])
+def test_the_name_of_another_kind_of_file_is_refused(made: Path, name: str, tmp_path: Path, run_cli: Call) -> None:
+    calls = [["export", str(made), str(tmp_path / name)]] + [["report", str(made), "--out", str(tmp_path / name)]] * (name != "x.html")
+    for call in calls:
+        code, _, err = run_cli(*call)
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert f"{name} is named like" in err
+    assert not (tmp_path / name).exists()
+
+
+def test_suffixes_in_any_case_and_names_with_dots(made: Path, tmp_path: Path, run_cli: Call) -> None:
+    for name in ("x.NPZ", "images.v2", "images.10"):
+        assert run_cli("export", str(made), str(tmp_path / name))[0] == 0
+    assert (tmp_path / "x.NPZ").is_file()
+    assert (tmp_path / "images.v2" / "labels.csv").exists()
+    assert (tmp_path / "images.10").is_dir()
+    for name in ("page.HTML", "page.htm", "page", "page.v2"):
+        assert run_cli("report", str(made), "--out", str(tmp_path / name))[0] == 0
+        assert (tmp_path / name).is_file()
+
+
+@pytest.mark.parametrize("name", ["scores", "scores/deep", "snapshots", "analysis/x"])
 def test_nothing_is_computed_inside_a_set(made: Path, name: str, tmp_path: Path) -> None:
     with input_error("which belongs to another set"):
         tiny.distill(tiny.run(ipc=1), made / name)
+    other = made.parent / "other"
+    tiny.distill(tiny.run(ipc=1, seed=1), other)
     for out in (made / name, made):
         with input_error(str(out), "choose another --out"):
-            ds.Workspace(tmp_path, tmp_path).score(made, out=out)
+            ds.Workspace(tmp_path, tmp_path).score(other, out=out)
+
+
+def test_scores_are_put_where_they_are_without_out(made: Path, tmp_path: Path) -> None:
+    ds.Workspace(tmp_path, tmp_path).score(made, trials=1, out=made / "scores")
+    assert list((made / "scores").glob("*.json"))
 
 
 def test_the_command_line_says_so(made: Path, tmp_path: Path, run_cli: Call) -> None:

@@ -42,8 +42,19 @@ def test_devices() -> None:
     assert find_device() == Place().device
     with input_error("--device quantum: expected cpu, cuda, cuda:1 or mps"):
         find_device("quantum")
-    with input_error("--device cuda:99: "):
-        find_device("cuda:99")
+    for name in ("cuda:99", "mps"):
+        if name != "mps" or not torch.backends.mps.is_available():
+            with input_error(f"--device {name}: ", "; available here: cpu"):
+                find_device(name)
+
+
+def test_what_torch_says_of_a_device_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise NotImplementedError("Could not run it. " + "This could be because of everything. " * 99)
+
+    monkeypatch.setattr(torch, "zeros", fail)
+    with input_error("--device mps: NotImplementedError: Could not run it; available here: cpu"):
+        find_device("mps")
 
 
 @pytest.mark.parametrize(("asked", "wanted"), [(None, ["cuda:0", "cuda:1"]), ("cuda", ["cuda:0", "cuda:1"]), ("cuda:1", ["cuda:1"]),

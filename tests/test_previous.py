@@ -137,7 +137,7 @@ def test_card_and_run_file(folder: Path, tmp_path: Path) -> None:
     assert read_run(tmp_path / "run") == run
     assert read_recipe(str(tmp_path / "run" / "run.toml")).run == run
     assert commands("run", {**card, "recipe": "dm/digits-ipc1"}, load(ds.Run, card["run"]), [])[0] == \
-        "datastill distill run.toml --out run"
+        "datastill distill run/run.toml --out run"
 
 
 def test_resumed_when_the_folder_has_gone(folder: Path, tmp_path: Path) -> None:

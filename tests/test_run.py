@@ -55,6 +55,9 @@ def test_folder_of_another_run_is_refused_with_the_difference(tmp_path: Path) ->
     tiny.distill(tiny.run(), tmp_path)
     with pytest.raises(InputError, match=r"holds another run \(its method.batch_real is 8, now given: 9\)"):
         tiny.distill(tiny.run(method_options={"batch_real": 9}), tmp_path)
+    (tmp_path / "run.toml").write_text("")
+    with pytest.raises(InputError, match=r"holds another run \(its method is not set, now given: {.*\.\.\.\)"):
+        tiny.distill(tiny.run(), tmp_path)
 
 
 def test_other_data_is_another_run(tmp_path: Path) -> None:
@@ -92,7 +95,7 @@ def test_unwritable_folder_is_refused_before_the_work(number: int, tmp_path: Pat
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(files.os, "fsync", refuse)
-    with pytest.raises(InputError, match=r"cannot write to .*(read-only|full|denied).*--out"):
+    with pytest.raises(InputError, match=r"cannot write to .*(read-only|full|denied).*another folder"):
         tiny.distill(tiny.run(), tmp_path / "run")
 
 
@@ -276,6 +279,14 @@ def test_run_file_keeps_protocol_and_published_number(tmp_path: Path) -> None:
     assert recipe.run == tiny.run()
     assert recipe.protocol == load(ds.Protocol, about["protocol"])
     assert recipe.published is not None
+
+
+def test_a_run_file_of_another_run_is_refused(tmp_path: Path) -> None:
+    for seed in range(2):
+        tiny.distill(tiny.run(seed=seed), tmp_path / str(seed))
+    (tmp_path / "1" / "run.toml").replace(tmp_path / "0" / "run.toml")
+    with input_error(str(tmp_path / "0" / "run.toml"), "is that of another run than the set beside it", "restore it"):
+        read_run(tmp_path / "0")
 
 
 class Norms(ds.Plugin):

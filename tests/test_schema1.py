@@ -70,7 +70,7 @@ def test_it_is_reported_and_exported(folder: Path, run_cli: Call, tmp_path: Path
     code, _, err = run_cli("report", "old")
     assert code == 0, err
     page = (folder / "report.html").read_text()
-    assert "trajectory + total_variation on digits" in page
+    assert "MTT + total_variation on digits" in page
     assert f"{100 * np.mean(scores(folder)):.1f}" in page
     code, _, err = run_cli("export", "old", "set.npz")
     assert code == 0, err

@@ -175,8 +175,10 @@ def test_what_does_not_fit_is_refused(parts: list[Path], tmp_path: Path) -> None
         merge([parts[0], made(tmp_path / "method", run_of(1, method_options={"batch_real": 9}))], out)
     with input_error("is part 1 of 3", "is one of 2"):
         merge([parts[0], made(tmp_path / "three", run_of(1, 3))], out)
-    with input_error("is part 0 of 1"):
-        merge([made(tmp_path / "whole", tiny.run(ipc=IPC))], out)
+    whole = made(tmp_path / "whole", tiny.run(ipc=IPC))
+    for folders in ([whole], [whole, parts[0]], [parts[0], whole]):
+        with input_error("whole is a whole set, not a part of one; expected parts distilled with shard=[0,n]"):
+            merge(folders, out)
     with input_error("no folders of shards given"):
         merge([], out)
     assert not out.exists()

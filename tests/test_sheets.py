@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +23,7 @@ from datastill.progress import Progress
 from datastill.protocols.dc import DC
 from datastill.scoring import Evaluation
 from datastill.store import write_record
-from kit import input_error
+from kit import Call, Told, input_error
 
 PROTOCOL, NETWORK = DC(epochs=6, lr=0.1, augment="none"), MLP(width=8)
 
@@ -112,6 +114,9 @@ def test_gain_is_paired_by_trial() -> None:
     gain = sheets.summary(done)["gain"]
     assert (gain["mean"], gain["n"]) == (pytest.approx(0.1), 2)
     assert gain["std"] == pytest.approx(0.0, abs=1e-12)
+    shares = {"synthetic": [[1.0, 0.5], [1.0, 0.25]], "random": [[0.5, 0.5], [0.5, 0.25]]}
+    both = sheets.summary({s: [{"accuracy": 0.5, "per_class": one} for one in of] for s, of in shares.items()})["gain"]
+    assert (both["mean"], both["balanced"]["mean"], both["balanced"]["n"]) == (0, pytest.approx(0.25), 2)
 
 
 def test_sheet_is_json_anyone_can_read(folder: Path, tmp_path: Path) -> None:
@@ -120,6 +125,12 @@ def test_sheet_is_json_anyone_can_read(folder: Path, tmp_path: Path) -> None:
         made = json.loads(path.read_text())
         assert {"protocol", "network", "split", "seed", "ipc", "data", "chance", "synthetic", "random", "summary"} <= set(made)
         assert load(ds.Protocol, made["protocol"])
+
+
+def test_progress_is_that_of_all_students(folder: Path, tmp_path: Path) -> None:
+    told = Told()
+    sheet(folder, tmp_path, trials=2, protocol=DC(epochs=1, lr=0.021, augment="none"), progress=told)
+    assert told.steps == [(done, 8) for done in range(1, 9)]  # of the set and of random images, 2 students, 2 epochs
 
 
 def test_nothing_ever_measured_is_dropped(folder: Path, tmp_path: Path) -> None:
@@ -216,11 +227,22 @@ def test_the_sanity_floor() -> None:
     assert flagged([0.3, 0.31], [0.4, 0.41]) == ["below random real images"]
     assert flagged([0.3, 0.5], [0.4, 0.45]) == ["below random real images, but the interval includes 0"]
     assert flagged([0.105, 0.1], [0.08, 0.09]) == ["no better than guessing", "random real images no better than guessing: "
-                                                   "this protocol does not train this network"]
+                                                   "this protocol may not train this network"]
     assert flagged([0.11], [0.111])[0] == "no better than guessing"  # a tenth above chance is chance
-    assert flagged([0.12], [0.1])[0].startswith("random real")
+    assert flagged([0.12], [0.1]) == ["random real images no better than guessing"]  # the set shows that the protocol trains it
     assert flagged([0.04], [0.03], chance=0.01) == []
     assert flagged([0.13], [0.2], images=100)[0] == "no better than guessing"  # so few images say little
+
+
+@pytest.mark.parametrize(("images", "counts", "largest", "text"), [
+    (4, [2, 2], 0.5, "measured on 4 images: known only to about ±50 points"),
+    (200, [190, 10], 0.95, "the accuracy on a class of 10 images, on which balanced accuracy rests, is known only to about ±32 points"),
+    (200, [190, 10, 0], 0.95, "the accuracy on a class of 10 images, on which balanced accuracy rests, is known only to about ±32 points"),
+    (200, [150, 50], 0.75, ""), (100, [10] * 10, 0.1, ""), (200, None, 0.95, "")])
+def test_an_accuracy_that_rests_on_few_images_is_flagged(images: int, counts: list[int] | None, largest: float, text: str) -> None:
+    sheet = {"summary": {"synthetic": {"mean": 0.97, "n": 5}}, "chance": 0.5, "images": images, "largest": ["a", largest],
+             **({"counts": counts} if counts else {})}
+    assert [flag for flag in sheets.flags(sheet) if "guessing" not in flag] == ([text] if text else [])
 
 
 def test_flags_stand_in_the_sheet(folder: Path, tmp_path: Path) -> None:
@@ -283,6 +305,25 @@ def test_always_answering_the_largest_class_is_no_achievement(tmp_path: Path) ->
     shares = [one["per_class"] for one in sheet["synthetic"]]
     assert found["balanced"] == pytest.approx(sum(map(sum, shares)) / 4)
     assert 0 <= found["auroc"] <= 1
+    assert sheet["counts"] == [len(rows) for rows in test.of_class]
+
+
+def test_copies_in_a_set_are_said_wherever_it_is_shown(run_cli: Call, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "few.npz", x_train=rng.integers(0, 256, (12, 8, 8), dtype=np.uint8), y_train=np.arange(12) // 6)
+    few = ("data.source=npz", f"data.path={tmp_path / 'few.npz'}", "data.size=8", "data.test=0.4", f"network={tiny.NETWORK}")
+    code, _, err = run_cli("distill", "random/own-ipc10", *few, "with_replacement=true", "--out", "run")
+    assert code == 0
+    assert "caution: 12 of the 20 images of the set repeat another one" in err
+    out = run_cli("evaluate", "run", "--trials", "1", "--protocol", "dc:epochs=1")[1]
+    assert "12 of the set's images repeat another one" in out
+    assert re.search(r"selected real images +\S* +\d", out)
+    assert "protocol dc:epochs=1" in out
+    run_cli("report", "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "12 of the set&#39;s images repeat another one" in page
+    assert "20 of 1 × 8 × 8" in page
+
 
 
 @pytest.mark.parametrize(("mean", "flagged"), [(0.95, True), (0.96, False), (0.7, True)])

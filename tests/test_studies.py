@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from datastill.digest import digest
+from datastill.recipes import recipe_path
 from datastill.studies import load_study, read_study, study_names, study_path
 from datastill.study import cells
 from datastill.tables import read_toml
@@ -72,5 +73,8 @@ def test_by_name_or_path(tmp_path: Path) -> None:
     path.write_text(study_path("ptm-losses").read_text())
     assert load_study(str(path), "small")[1] == "own-small"
     assert read_toml(path)["question"]
-    with input_error("unknown study 'ptm-loses'", "did you mean 'ptm-losses'"):
-        study_path("ptm-loses")
+    for read, name, noun in ((study_path, "ptm-loses", "study"), (recipe_path, "dm/cifar10-ipc11", "recipe")):
+        with input_error(f"unknown {noun} {name!r}, expected a name or the path of a .toml file; did you mean '{name[:-1]}"[:-3]):
+            read(name)
+        with input_error("no file own2.toml"):
+            read("own2.toml")

@@ -105,7 +105,7 @@ def test_recipes_have_changes_of_their_own() -> None:
     ({"axes": {"method.iterations": [2]}, "arms": {"plain": {}, "iterations 2": {}}}, ["two arms are called 'iterations 2'"]),
     ({"changes": {**USUAL, "seed": 3}}, ["changes.seed: a study sets the seed itself"]),
     ({"axes": {"seed": [1, 2]}}, ["axes.seed: a study sets the seed itself"]),
-    ({"changes": {**USUAL, "plugins.nosuch.weight": 3}}, ["changes.plugins.nosuch", "unknown plugin 'nosuch'"]),
+    ({"changes": {**USUAL, "plugins.nosuch.weight": 3}}, ["changes.plugins.nosuch", "unknown plug-in 'nosuch'"]),
     ({"changes": {**USUAL, "plugins.total_variation.wieght": 3}}, ["wieght", "did you mean 'weight'"]),
     ({"figure": "pie"}, ["figure"]),
     ({"color": "red"}, ["unknown key 'color'", "known:"]),
@@ -156,6 +156,14 @@ def test_nothing_is_begun_where_an_arm_does_not_fit(tmp_path: Path) -> None:
 
 
 # --- what comes of it --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["results", "baselines"])
+def test_nothing_is_begun_where_results_cannot_be_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with input_error(f"cannot write to {tmp_path / name}", "choose another folder"):
+        run_study(study(), place(tmp_path), tmp_path / "results")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_results(whole: tuple[Path, dict[str, Any]]) -> None:
@@ -226,7 +234,7 @@ def test_killed_inside_and_carried_on(whole: tuple[Path, dict[str, Any]], tmp_pa
                 break
             time.sleep(0.01)
         assert child.kill() == -signal.SIGKILL
-    assert not (root / "studies").exists()
+    assert not (root / "studies/one/results.json").exists()
     assert Child(command, tmp_path, *line).wait() == 0, (tmp_path / "said").read_text()
     assert json.loads((root / "studies/one/results.json").read_text()) == json.loads(json.dumps(whole[1]))
     mine, theirs = content(root), content(whole[0])

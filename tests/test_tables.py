@@ -16,7 +16,7 @@ from datastill.methods.distribution import DistributionMatching
 from datastill.nets.convnet import ConvNet
 from datastill.plugins.total_variation import TotalVariation
 from datastill.run import Run
-from datastill.tables import nearest, override, parse_spec, parse_value, read_toml, read_versioned, upgraded
+from datastill.tables import nearest, override, parse_spec, parse_value, read_toml, read_versioned, shown, upgraded
 from kit import input_error
 
 
@@ -83,9 +83,9 @@ def test_an_override_of_one_nested_field_keeps_the_defaults_beside_it() -> None:
     assert run.method.optim.images == Group(lr=DistributionMatching().optim.images.lr, momentum=0.9)
 
 
-@pytest.mark.parametrize("assignment", ["ipc", "=3", "a..b=1", ".ipc=1", ""])
+@pytest.mark.parametrize("assignment", ["ipc", "=3", "a..b=1", ".ipc=1", "", ".".join(["a"] * 999) + "=1"])
 def test_a_malformed_override_is_explained(assignment: str) -> None:
-    with input_error("expected key=value", repr(assignment)):
+    with input_error("expected key=value", repr(assignment)[:60]):
         override({}, [assignment])
 
 
@@ -106,6 +106,10 @@ def test_any_toml_table_can_be_overridden() -> None:
     (b"ipc = =", ("cannot be read as TOML", "line 1")),
     (b"\xff\xfe", ("cannot be read as TOML",)),
     (b"schema = 99", ("schema 99", "reads 1")),
+    (b"[method]\nstart = 1979-05-27", ("method.start", "expected finite numbers, valid text, true or false, lists and tables", "got datetime.date(1979, 5, 27)")),
+    (b"a = [1, {b = 12:00:00}]", ("a: ", "datetime.time(12, 0)")),
+    (b"ipc = " + 5000 * b"9", ("cannot be read as TOML", "4300")),
+    (b".".join([b"a"] * 3000) + b" = 1", ("nested more than 50 deep",)),
     (None, ("no file",)),
 ])
 def test_an_unreadable_toml_file_is_named(tmp_path: Path, content: bytes | None, parts: tuple[str, ...]) -> None:
@@ -114,6 +118,11 @@ def test_an_unreadable_toml_file_is_named(tmp_path: Path, content: bytes | None,
         path.write_bytes(content)
     with input_error(str(path), *parts):
         read_toml(path)
+
+
+def test_a_number_too_long_to_read_is_text_and_shown_in_part() -> None:
+    assert parse_value("9" * 5000) == "9" * 5000
+    assert shown(10**5000) == "a value of type int"
 
 
 def test_a_folder_is_no_toml_file(tmp_path: Path) -> None:
@@ -160,3 +169,8 @@ def test_of_many_names_the_nearest_five_are_shown() -> None:
 def test_an_empty_option_is_said_as_such(text: str) -> None:
     with input_error(f"expected a name, or name:option=value, got {text!r}"):
         parse_spec(text)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("ipc = 1", encoding="utf-8-sig")
+    assert read_toml(tmp_path / "a.toml") == {"ipc": 1}

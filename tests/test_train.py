@@ -22,6 +22,7 @@ from datastill.errors import RunError
 from datastill.parametrizations.pixels import Pixels
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
+from datastill.tables import counted
 from datastill.train import Augmented, Examples, Fixed, Sharpness, Training, accuracies, augmented, fit
 from kit import Told, input_error, one_thread, quick, toy_images  # noqa: F401  a fixture
 
@@ -475,7 +476,7 @@ def test_networks_that_can_be_trained_on_one_image_are() -> None:
 def test_single_images_only_are_refused_before_the_first_step(n: int, size: int) -> None:
     network = normalized()
     before = copy.deepcopy(network.state_dict())
-    with input_error("batch normalization needs more than one value", f"{n} images in batches of {size}", "norm=instance"):
+    with input_error("batch normalization needs more than one value", f"{counted(n, 'image')} in batches of {size}", "norm=instance"):
         fit(network, Numbered(n), [0.1], RNG(0), batch_size=size)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
@@ -483,6 +484,13 @@ def test_single_images_only_are_refused_before_the_first_step(n: int, size: int)
 def test_images_are_never_scored_alone_by_statistics_of_a_batch() -> None:
     network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16, track_running_stats=False), nn.Linear(16, 3))
     assert accuracies(network, toy_images(per_class=667)).isfinite().all()  # 2001 images
+
+
+def test_outputs_that_are_not_finite_are_of_any_network() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    nn.init.constant_(network[1].bias, float("inf"))
+    with pytest.raises(RunError, match="the network's outputs are not finite; lower the lr it is trained with"):
+        accuracies(network, toy_images())
 
 
 # --- the last update ----------------------------------------------------------------------------------------------------

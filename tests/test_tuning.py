@@ -8,6 +8,7 @@ import pytest
 
 import tiny
 from datastill import tuning
+from datastill.digest import spec
 from datastill.nets.lenet import LeNet
 from datastill.nets.mlp import MLP
 from datastill.protocols.dc import DC
@@ -48,7 +49,8 @@ def test_the_best_comes_first_and_nothing_is_run_twice(tmp_path: Path, monkeypat
     tried = tune(protocols, NETWORK, tiny.splits(), 2, baselines=tmp_path, trials=2, progress=told)
     assert [one.protocol.lr for one in tried] == [0.2, 0.000001]  # type: ignore[attr-defined]
     assert tried[0].mean > tried[1].mean
-    assert told.steps == [(0, 4), (2, 4)]
+    assert told.steps == [(done, 84) for done in range(1, 85)]  # 2 protocols, 2 students, 21 epochs
+    assert all(spec(protocol) in told.told[42 * number][2] for number, protocol in enumerate(protocols))
     monkeypatch.setattr("datastill.trials.student", None)  # would fail if it were called
     assert tune(protocols, NETWORK, tiny.splits(), 2, baselines=tmp_path, trials=2) == tried
 

@@ -139,3 +139,10 @@ def test_a_set_whose_data_moved_is_scored(tmp_path: Path, run_cli: Call) -> None
     code, _, err = run_cli("evaluate", str(folder), *students, "--data-path", str(tmp_path / "other.npz"))
     assert code == 2
     assert "is not the data" in err
+
+
+def test_data_that_come_with_a_library_have_no_path(tmp_path: Path) -> None:
+    place = ds.Workspace(tmp_path, tmp_path)
+    folder = place.distill(tiny.run("coreset"), tmp_path / "run")
+    with input_error("--data-path: digits comes with a library and has no path; leave it out"):
+        place.load_of(folder, tmp_path)

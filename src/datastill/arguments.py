@@ -1,20 +1,20 @@
-"""What public functions are given from Python: paths, numbers and progress, checked by the parameter's name."""
+"""What public functions are given from Python: paths, numbers, progress and the like, checked by the parameter's name."""
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
-import json
-import math
 import operator
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from datastill.errors import InputError
 from datastill.progress import Progress
-from datastill.tables import shown
+from datastill.tables import PLAIN, is_plain, shown
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,10 +36,15 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _path(name: str, value: Any) -> Path:
-    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
+    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes) or not os.fspath(value):
         raise InputError(f"{name}: expected a path, got {shown(value)}")
-    if "\0" in os.fspath(value):
-        raise InputError(f"{name}: a path cannot hold a null character")
+    try:
+        os.lstat(value)  # of nothing that is there, as a rule: tells what can never be a path
+    except ValueError:
+        raise InputError(f"{name}: {shown(value)} is no path: it has a null character, or one outside Unicode") from None
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise InputError(f"{name}: {shown(value)} is no path: {os.strerror(error.errno).lower()}") from None
     return Path(value)
 
 
@@ -52,7 +57,7 @@ def _paths(name: str, value: Any) -> tuple[Path, ...]:
     if isinstance(value, (str, os.PathLike)):
         return (_path(name, value),)
     if not isinstance(value, Iterable):
-        raise InputError(f"{name}: expected a list of paths, got {value!r}")
+        raise InputError(f"{name}: expected a list of paths, got {shown(value)}")
     return tuple(_path(name, one) for one in value)
 
 
@@ -62,39 +67,49 @@ def _whole(name: str, value: Any, least: int = 0, most: int = 2**63 - 1) -> int:
     except TypeError:
         found = least - 1
     if not least <= found <= most or isinstance(value, bool):
-        raise InputError(f"{name}: expected a whole number, {least} or more, got {value!r}")
+        limits = f" from {least} to {most}" if found > most else f", {least} or more"
+        raise InputError(f"{name}: expected a whole number{limits}, got {shown(value)}")
     return found
 
 
 def _iterations(name: str, value: Any) -> tuple[int, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise InputError(f"{name}: expected a list of iterations, such as [100, 1000], got {value!r}")
+        raise InputError(f"{name}: expected a list of iterations, such as [100, 1000], got {shown(value)}")
     return tuple(_whole(name, one) for one in value)
 
 
 def _seconds(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise InputError(f"{name}: expected a number of seconds, 0 or more, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
+        raise InputError(f"{name}: expected a number of seconds, 0 or more, got {shown(value)}")
     return float(value)
 
 
 def _table(name: str, value: Any) -> Mapping[str, Any]:
-    try:
-        if not isinstance(value, Mapping):
-            raise TypeError
-        json.dumps(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{name}: expected a dict of plain values, which a card can record, got {value!r}") from None
+    if not isinstance(value, Mapping) or not is_plain(value):
+        raise InputError(f"{name}: expected a dict of {PLAIN}, got {shown(value)}")
     return value
 
 
 def _progress(name: str, value: Any) -> Progress:
     if not isinstance(value, Progress):
-        raise InputError(f"{name}: expected an object of a subclass of datastill.Progress, got {value!r}")
+        raise InputError(f"{name}: expected an object of a subclass of datastill.Progress, got {shown(value)}")
+    return value
+
+
+def _truth(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(f"{name}: expected True or False, got {shown(value)}")
+    return value
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{name}: expected text, got {shown(value)}")
     return value
 
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "out": _path, "folder": _set_folder, "root": _path, "data_root": _path, "folders": _paths, "keep": _iterations,
-    "every": _seconds, "about": _table, "progress": _progress, "seed": _whole,
+    "folder": _set_folder, "folders": _paths, "keep": _iterations, "every": _seconds, "about": _table, "progress": _progress,
+    "name": _text, "seed": _whole, **dict.fromkeys(("out", "root", "data_root", "data_path", "scores"), _path),
+    **dict.fromkeys(("full", "snapshots", "wait", "force", "retrain"), _truth),
     **dict.fromkeys(("trials", "jobs", "ipc"), functools.partial(_whole, least=1))}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 
 from datastill.arguments import checked
@@ -19,12 +20,13 @@ from datastill.data import Images
 from datastill.data.domain import Domain
 from datastill.data.images import denormalize
 from datastill.data.whitening import from_tensors
+from datastill.description import explain
 from datastill.errors import InputError
 from datastill.files import write_atomically
 from datastill.late import torch
 from datastill.parametrization import Parametrization
 from datastill.store import CARD, Entry
-from datastill.tables import upgraded
+from datastill.tables import counted, upgraded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +39,70 @@ PARAMETER, PIXELS = "parameters.", "pixels"  # prefix of parameter names; the pa
 SIDE = 2000  # pixels, at most, of a preview
 TENSORS, PREVIEW, WHITENING = "synthetic.safetensors", "preview.png", "whitening.safetensors"
 SEAL = "datastill"  # entry of a safetensors file with its checksum
+
+
+class _Named(BaseModel):
+    kind: str
+
+
+class _Run(BaseModel):
+    method: _Named
+    network: _Named
+    data: dict[str, Any]
+    plugins: dict[str, Any] | list[Any]  # none at all
+    seed: int
+
+
+class _Data(BaseModel):
+    name: str
+    fingerprint: str
+
+
+class _Published(BaseModel):
+    accuracy: float
+
+
+class _Purpose(BaseModel):
+    """The entries that say what a set is meant for; they may be given."""
+
+    protocol: dict[str, Any] = {}
+    recipe: str = ""
+    published: _Published | None = None
+
+
+class _Card(_Purpose):
+    """The entries that readers of a card rely on."""
+
+    run: _Run
+    digest: str
+    ipc: int
+    data: _Data
+    classes: list[str]
+    mean: list[float]
+    std: list[float]
+    count: int
+    shape: tuple[int, int, int]
+    labels: Literal["hard", "soft"]
+    learning_rate: float | None = None
+    step_size: float | None = None  # its name in schema 1
+    files: dict[str, str]
+    versions: dict[str, str]
+    prepared: dict[str, dict[str, Any]] = {}
+    started_from: dict[str, str] = {}
+
+
+OWN = {"schema", "kind", "checksum", "computed", "stored", "whitening", "merged", "code", *_Card.model_fields} \
+    - {*_Purpose.model_fields}  # entries of a card that cannot be given
+
+
+def check_about(about: Mapping[str, Any]) -> None:
+    """Check that a card can take these entries. Raises InputError."""
+    if own := sorted(OWN & {*about}):
+        raise InputError(f"about: {own[0]!r} is an entry of the card's own; choose another name")
+    try:
+        _Purpose.model_validate(about)
+    except ValidationError as error:
+        raise InputError(explain(error, "about")) from None
 
 
 def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
@@ -84,7 +150,7 @@ def _bytes(tensors: Mapping[str, Tensor], of: Mapping[str, Any]) -> bytes:
 
 def _checksum(tensors: Mapping[str, Tensor], of: Mapping[str, Any]) -> str:
     """Of names, types, shapes and values, and of what they belong to."""
-    found = hashlib.sha256(json.dumps(of, sort_keys=True).encode())
+    found = sha256(json.dumps(of, sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name].contiguous()
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -107,11 +173,13 @@ def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any], **of:
             name: value.cpu() for name, value in synthetic.whitening.tensors().items()}, {}))
         names.append(WHITENING)
         about = {**about, "whitening": synthetic.whitening.identity}
+    copies = len(tensors["images"]) - len({sha256(one.numpy()).digest() for one in tensors["images"]})
     hard = bool(((tensors["labels"] == 0) | (tensors["labels"] == 1)).all())
     card = {
         "schema": SCHEMA, "kind": KIND, **about,
         "classes": list(synthetic.classes), "mean": list(synthetic.mean), "std": list(synthetic.std),
         "count": len(synthetic), "shape": list(tensors["images"].shape[1:]), "labels": "hard" if hard else "soft",
+        **({"copies": copies} if copies else {}),
         **({} if synthetic.stored == len(synthetic) else {"stored": synthetic.stored}),
         "learning_rate": float(tensors["lr"]) if "lr" in tensors else None,
         "versions": {"datastill": version("datastill"), "torch": torch.__version__, "torchvision": version("torchvision")},
@@ -133,16 +201,26 @@ def read_card(folder: Path) -> dict[str, Any]:
     card = _entry(folder).card()
     if card.get("kind") != KIND:
         raise InputError(f"{folder} holds no distilled set but a {card.get('kind')}; name the folder of a finished run")
-    if card["schema"] not in (1, SCHEMA):
-        raise InputError(f"{folder / CARD} has schema {card['schema']}, this version reads 1 to {SCHEMA}; use the "
-                         "version that wrote it")
+    if card.get("schema") not in (1, SCHEMA):
+        raise InputError(f"{folder / CARD} has schema {card.get('schema')}, this version reads 1 to {SCHEMA}; use the "
+                         "version that wrote it, or restore it from a copy")
+    try:
+        _Card.model_validate(card)
+    except ValidationError as error:
+        raise InputError(f"{folder / CARD} has another form than a card: {explain(error)}; restore it from a copy") from None
     return card if card["schema"] == SCHEMA else _upgraded(card)
 
 
 def _upgraded(card: dict[str, Any]) -> dict[str, Any]:
     """A schema 1 card, upgraded to the current schema."""
     tables: dict[str, Any] = {key: upgraded(card[key]) for key in ("run", "protocol") if key in card}
-    return {**card, **tables, "schema": SCHEMA, "learning_rate": card["step_size"]}
+    return {**card, **tables, "schema": SCHEMA, "learning_rate": card.get("step_size")}
+
+
+def is_selected(card: Mapping[str, Any]) -> bool:
+    """Whether the set with this card is of real images, as they are: nothing was optimized."""
+    method = card["run"]["method"]
+    return "started_from" not in card and method.get("iterations") == 0 and method.get("init") != "noise"
 
 
 def verified(folder: Path) -> dict[str, Any]:
@@ -165,7 +243,11 @@ def load(folder: Path | str, transform: Callable[[Tensor], Any] | None = None) -
     whitening = from_tensors(read_tensors(folder / WHITENING), card["whitening"]) if WHITENING in card["files"] else None
     from datastill.distilled import Distilled
 
-    return Distilled(read_tensors(folder / TENSORS), card, whitening, transform, folder)
+    tensors = read_tensors(folder / TENSORS)
+    if tensors["labels"].shape[1] != len(card["classes"]):
+        raise InputError(f"{folder / CARD} names {counted(len(card['classes']), 'class')}, the labels are of "
+                         f"{tensors['labels'].shape[1]}; restore it from a copy")
+    return Distilled(tensors, card, whitening, transform, folder)
 
 
 def snapshots(folder: Path) -> dict[int, Path]:

@@ -6,6 +6,7 @@ import difflib
 import functools
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datastill.errors import InputError, RunError, Stopped
+from datastill.errors import InputError, RunError, Stopped, one_line
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
@@ -89,11 +90,17 @@ def quickstart(out: Annotated[Path | None, typer.Option(
 
     Takes about half a minute on two cores; needs no files and no internet connection.
     """
+    from datastill.files import make_folder
+    from datastill.outputs import check_output, is_page
+    from datastill.place import Place
+
     out = out or root / "quickstart"
-    run_folder = out / "dm-digits-ipc1"
+    run_folder, page = out / "dm-digits-ipc1", out / "report.html"
+    check_output(page, "a page of datastill", is_page, else_="move it away, or choose another --out")
+    make_folder(Place(out).baselines)
     distill("dm/digits-ipc1", [], run_folder, DATA_ROOT, ROOT, device)
     evaluate(run_folder, ["convnet:width=32", "mlp"], None, data_root=DATA_ROOT, root=out, device=device)
-    report([run_folder], out / "report.html")
+    report([run_folder], page)
     _say("Next: `datastill list recipes`, or your own images: "
          "`datastill distill dm/own-ipc1 data.path=PATH`")
 
@@ -149,7 +156,7 @@ def evaluate(folder: Folder,
     Scores are stored in DIR/scores (or --out); a second call runs only what is missing.
     """
     from datastill import console
-    from datastill.artifact import read_card
+    from datastill.artifact import is_selected, read_card
     from datastill.digest import spec
     from datastill.workspace import Workspace
 
@@ -157,7 +164,7 @@ def evaluate(folder: Folder,
         if "," in name.partition(":")[0]:
             raise InputError(f"--network {name}: expected one kind of student; repeat the option: "
                              f"{' '.join(f'--network {one}' for one in name.split(','))}")
-    read_card(folder)  # before torch is imported for the device
+    card = read_card(folder)  # before torch is imported for the device
     workspace = Workspace(root, data_root, device)
     evaluations = workspace.evaluations(folder, network or [], protocol, split=split, seed=seed,  # type: ignore[arg-type]
                                         data_path=data_path)
@@ -165,7 +172,7 @@ def evaluate(folder: Folder,
         with console.progress("score", spec(evaluation.network)) as bar, _Interrupt(bar):
             sheet = workspace.score(folder, evaluation, trials=trials, full=full, snapshots=snapshots, out=out,
                                     progress=bar)
-        console.show_sheet(sheet, auroc)
+        console.show_sheet(sheet, auroc, is_selected(card))
 
 
 @_command()
@@ -296,7 +303,7 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     Judges the snapshots of each run (`distill --keep` stores more than the first and the last). For several runs, also gives
     the rank correlation with test accuracy. Choose teachers that took no part in the runs, or they judge their own work.
     """
-    from datastill import artifact, console, sheets
+    from datastill import console, sheets
     from datastill.analysis.judging import check_judges, judge
     from datastill.recipes import read_pools
     from datastill.run import read_run
@@ -304,13 +311,15 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     from datastill.workspace import Workspace
 
     changed = {one.partition("=")[0].strip() for one in settings or []}
-    usual = [] if pool else [one for one in JUDGES if one.partition("=")[0] not in changed]
-    judges = read_pools(pool or "supervised", [*usual, *(settings or [])])[0][0]
+    if other := [one for one in changed if "pool" not in one.split(".")]:
+        raise InputError(f"--set {min(other)}: expected a setting of the pool, as in pool.count=2; the data are those of "
+                         "the sets")
+    usual = [] if pool is not None else [one for one in JUDGES if one.partition("=")[0] not in changed]
+    judges = read_pools("supervised" if pool is None else pool, [*usual, *(settings or [])])[0][0]
     workspace = Workspace(root, data_root, device)
     rows, last, scores = [], [], []
     for folder in folders:
-        card, run = artifact.read_card(folder), read_run(folder)
-        real = workspace.load_of(card, folder, data_path).train.to(workspace.device)
+        real, run = workspace.load_of(folder, data_path).train.to(workspace.device), read_run(folder)
         task = run.task(real, root=root, data_root=data_root)
         check_judges(judges, task.context)
         judges.prepare(task.context)
@@ -367,16 +376,17 @@ def show(name: Annotated[str, typer.Argument(
     """Show what a name means: its settings with their defaults, or the recipe's text."""
     from datastill import console
     from datastill.recipes import recipe_names, recipe_path
-    from datastill.registry import names, preset
+    from datastill.registry import names, preset, presets
     from datastill.studies import study_names, study_path
-    from datastill.tables import nearest
+    from datastill.tables import nearest, read_text
     families, known = _families(), name.lower()
     texts = [path(name) for path, listed in ((recipe_path, recipe_names()), (study_path, study_names())) if name in listed]
-    members = [preset(family, known) for family in families.values() if ":" not in name and known in names(family)]
+    members = [(*preset(family, known), known if known in presets(family) else "")
+               for family in families.values() if ":" not in name and known in names(family)]
     if ":" in name:
-        members = [(_outside(name), {})]
+        members = [(_outside(name), {}, "")]
     if known in _parts():
-        members = [(_parts()[known], {})]
+        members = [(_parts()[known], {}, "")]
     if name.endswith(".toml"):
         texts = [recipe_path(name)]
     if not members and not texts and _show_list(known):
@@ -386,10 +396,10 @@ def show(name: Annotated[str, typer.Argument(
         hint = nearest(name, listed) if difflib.get_close_matches(name, listed) else \
             "; see datastill list recipes, methods, plugins, data, networks, pools, studies; your own class: module:Class"
         raise InputError(f"unknown name {name!r}{hint}")
-    for member, settings in members:
-        console.show_member(member, settings)
+    for member, settings, called in members:
+        console.show_member(member, settings, called)
     for path in texts:
-        _say(path.read_text(encoding="utf-8").rstrip())
+        _say(read_text(path).rstrip())
 
 
 @_command()
@@ -399,8 +409,11 @@ def export(folder: Folder, out: Annotated[Path, typer.Argument(metavar="OUT", he
     """Export a distilled set to an image folder (PNG by class, labels.csv) or to one .npz file."""
     from datastill.artifact import load
     from datastill.export import to_folder, to_npz
+    from datastill.outputs import check_named
     from datastill.tables import counted
-    form = to or ("npz" if out.suffix == ".npz" else "images")
+    form = to or ("npz" if out.suffix.lower() == ".npz" else "images")
+    if not to:
+        check_named(out, "a folder of images or a file.npz", ".npz")
     if form not in ("images", "npz"):
         raise InputError(f"--to: expected images or npz, got {form!r}")
     distilled = load(folder)
@@ -497,14 +510,17 @@ class _Interrupt:
 
 
 class _Cautions(logging.Handler):
-    """Shows what the library logs as the command line shows its other warnings."""
+    """Shows what the library logs as the command line shows its other warnings, each text only once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         from datastill import console
-        console.caution(record.getMessage())
-
-
-CAUTIONS = _Cautions(logging.WARNING)
+        if (text := record.getMessage()) not in self.said:
+            self.said.add(text)
+            console.caution(text)
 
 
 def _say(text: str) -> None:
@@ -519,10 +535,11 @@ def main() -> None:
     # Set before torch is loaded: a waiting thread of GNU OpenMP spins briefly, then sleeps. On idle cores that costs little.
     # On cores shared with other work, long spinning keeps the working threads from running: ten times slower at worst.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    logging.getLogger("datastill").addHandler(CAUTIONS)
+    logging.getLogger("datastill").addHandler(cautions := _Cautions())
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # so that module:Class is found in the working folder
     try:
+        _see_no_empty(sys.argv[1:])
         app()
     except InputError as error:
         _fail(str(error), 2)
@@ -538,9 +555,19 @@ def main() -> None:
     except KeyboardInterrupt:
         _fail("stopped immediately; finished work is kept", 130)
     finally:
-        logging.getLogger("datastill").removeHandler(CAUTIONS)
+        logging.getLogger("datastill").removeHandler(cautions)
+
+
+def _see_no_empty(arguments: list[str]) -> None:
+    """Reject empty arguments, such as those of a variable that is not set: a path would be that of the working folder, and
+    other values would count as not given."""
+    for before, given in zip(["", *arguments], arguments, strict=False):
+        if not given or re.fullmatch("--[a-z-]+=", given):
+            option = given[:-1] or before
+            what = f"the value of {option}" if option.startswith("--") else "an argument"
+            raise InputError(f"{what} is empty; give one, or leave it out")
 
 
 def _fail(text: str, code: int) -> None:
-    print(f"datastill: {text}", file=sys.stderr)
+    print(f"datastill: {one_line(text)}", file=sys.stderr)
     sys.exit(code)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
+import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,16 +19,17 @@ from rich.progress import Progress as Display
 from rich.table import Column, Table
 from rich.text import Text
 
-from datastill.data import Images, Splits
+from datastill.core import Protocol
+from datastill.data import Splits
 from datastill.description import Description, Family, load
 from datastill.digest import dump, spec
-from datastill.errors import Stopped
+from datastill.errors import Stopped, one_line
 from datastill.progress import Progress
-from datastill.registry import kind, names, preset, presets
+from datastill.registry import kind, names, noun, preset, presets
 from datastill.scoring import guessing
-from datastill.sheets import imbalance
+from datastill.sheets import MAY_NOT, imbalance
 from datastill.statistics import statistics
-from datastill.tables import counted, leaves
+from datastill.tables import NONE, counted, leaves, per_class
 
 out = Console(soft_wrap=False)
 err = Console(stderr=True)
@@ -44,13 +48,6 @@ class Bar(Progress):
         self.began = self.told = self.last = time.monotonic()
         self.first = 0
         self.at = (0, 0)  # last report: done, of
-        self.said: set[str] = set()
-
-    def warn(self, text: str) -> None:
-        """Print a warning, each text only once."""
-        if text not in self.said:
-            self.said.add(text)
-            caution(text)
 
     def tell(self, done: int, of: int, note: str = "") -> None:
         """``done`` of ``of`` steps; ``note`` is shown after it. A different number of steps, or fewer done than before,
@@ -72,13 +69,13 @@ class Bar(Progress):
         if now - self.told >= LINE_EVERY:
             self.told = now
             left = (now - self.began) / max(1, done - self.first) * (of - done)
-            parts = filter(None, (f"{done} of {of}", note, f"about {duration(left)} left"))
+            parts = filter(None, (f"{done} of {of}", note, f"about {duration(left)} left" if left >= 1 else ""))
             print(f"{self.name}: {', '.join(parts)}", file=sys.stderr, flush=True)
 
 
 def caution(text: str) -> None:
     """Print a warning on standard error."""
-    err.print(f"[yellow]caution:[/] {escape(text)}", highlight=False, soft_wrap=True)
+    err.print(f"[yellow]caution:[/] {escape(one_line(text))}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -120,15 +117,18 @@ def size(count: int) -> str:
     return f"{count / 2**10:.1f} KiB"
 
 
-def show_sheet(sheet: Mapping[str, Any], auroc: bool = False) -> None:
-    """The scores of one sheet as a table, with the paired gain and any flags; ``auroc``: and the area under the curve."""
-    table = Table(title=f"{sheet['network']}, protocol {sheet['protocol']['kind']}, {sheet['split']} split "
+def show_sheet(sheet: Mapping[str, Any], auroc: bool = False, selected: bool = False) -> None:
+    """The scores of one sheet as a table, with the paired gain and any flags; ``auroc``: and the area under the curve;
+    ``selected``: the set is of real images."""
+    protocol: Protocol = load(Protocol, sheet["protocol"])  # type: ignore[type-abstract]
+    table = Table(title=f"{sheet['network']}, protocol {spec(protocol)}, {sheet['split']} split "
                         f"({counted(sheet['images'], 'image')}), ipc {sheet['ipc']}", title_justify="left")
     table.add_column("trained on")
     more = ["AUROC %"] if auroc else []
     for column in ("accuracy %", "std", "balanced %", *more, "trials"):
         table.add_column(column, justify="right")
-    words = {"synthetic": "distilled images", "random": "random real images", "full": "all training images"}
+    words = {"synthetic": "selected real images" if selected else "distilled images", "random": "random real images",
+             "full": "all training images"}
     for subject, word in words.items():
         if found := sheet["summary"].get(subject):
             std = "-" if found["n"] == 1 else f"{100 * found['std']:.1f}"
@@ -145,16 +145,20 @@ def show_sheet(sheet: Mapping[str, Any], auroc: bool = False) -> None:
     if share:
         table.add_row(f"always the largest class ({escape(name)})", f"{100 * share:.1f}", "", chance)
     out.print(table)
-    if gain := sheet["summary"].get("gain"):
-        interval = f", 95 % interval {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}" if "low" in gain else ""
-        out.print(f"gain over random real images, paired: {100 * gain['mean']:+.1f} points{interval}", highlight=False)
+    gain = sheet["summary"].get("gain", {})
+    for what, one in (("", gain), (" in balanced accuracy", gain.get("balanced") if share else None)):
+        if one:
+            interval = f", 95 % interval {100 * one['low']:+.1f} to {100 * one['high']:+.1f}" if "low" in one else ""
+            out.print(f"gain over random real images{what}, paired: {100 * one['mean']:+.1f} points{interval}",
+                      highlight=False)
     if sheet.get("selected"):
         out.print("[dim]The best snapshot was selected on the images it is reported on, as in MTT and later papers: this "
                   "number is too high for what the set is worth.[/]")
     for flag in sheet["flags"]:
         out.print(f"[yellow]Caution: {flag}[/]", highlight=False)
-    if sheet["flags"] and sheet["protocol"]["kind"] == "dc":
-        out.print("[dim]dc uses the same recipe for every network; --protocol tuned has one for each family[/]")
+    if any(MAY_NOT in flag for flag in sheet["flags"]) and sheet["protocol"]["kind"] == "dc":
+        out.print("[dim]The protocol dc trains every kind of network with the same settings; --protocol tuned has settings "
+                  "for each kind.[/]")
 
 
 def show_tried(tried: Sequence[Any], varied: Sequence[str], network: str, chance: float, images: int, what: str) -> None:
@@ -181,21 +185,10 @@ def show_tried(tried: Sequence[Any], varied: Sequence[str], network: str, chance
         out.print("[yellow]Caution: no better than guessing under any of these settings[/]", highlight=False)
 
 
-def per_class(images: Images) -> str:
-    """The number of images of each class, in words: of each by name if they are few and differ, else the smallest and the
-    largest."""
-    counts = [len(rows) for rows in images.of_class]
-    if min(counts) == max(counts):
-        return str(counts[0])
-    if len(counts) <= 6:
-        return ", ".join(f"{name}: {count}" for name, count in zip(images.classes, counts, strict=True))
-    return f"{min(counts)} to {max(counts)}"
-
-
 def counts(splits: Splits) -> str:
     """The number of images of each class in every split, in words."""
     named = (("training", splits.train), ("validation", splits.validation), ("testing", splits.test))
-    return "; ".join(f"{per_class(images)} for {name}" for name, images in named if images is not None)
+    return "; ".join(f"{per_class(one.classes, one.counts)} for {name}" for name, one in named if one is not None)
 
 
 def say_rough(distill: float, evaluate: float | None = None) -> None:
@@ -335,23 +328,36 @@ def show_family(family: type[Family]) -> None:
     table = Table("name", "what it is")
     for name in names(family):
         member, settings = preset(family, name)
-        what = f"{kind(member)}: {', '.join(f'{k}={v}' for k, v in leaves(settings).items()) or 'default settings'}"
-        table.add_row(name, escape(_first_line(member) if name not in presets(family) else what))
+        table.add_row(name, escape(_stands_for(member, settings) if name in presets(family) else _first_line(member)))
     out.print(table)
 
 
-def show_member(member: type[Description], settings: Mapping[str, Any] | None = None) -> None:
-    """Documentation and settings of a member of a family or of another description; ``settings`` are those of a preset."""
-    import inspect
-    name = kind(member) if issubclass(member, Family) else member.__name__.lower()
+def _stands_for(member: type[Family], settings: Mapping[str, Any]) -> str:
+    """What a name from the literature stands for."""
+    return f"{kind(member)}: {', '.join(f'{k}={_typed(v)}' for k, v in leaves(settings).items()) or 'default settings'}"
+
+
+def show_member(member: type[Description], settings: Mapping[str, Any] | None = None, name: str = "") -> None:
+    """Documentation and settings of a member of a family or of another description; ``name`` and ``settings`` are those of
+    a preset."""
+    title = member.__name__.lower()
+    if issubclass(member, Family):
+        family = next(base for base in member.__mro__ if vars(base).get("home"))
+        title = f"{noun(family)} {name or kind(member)}" + (f" ({_stands_for(member, settings or {})})" if name else "")
+    out.print(f"[bold]{escape(title)}[/]\n", highlight=False)
     inherited = [base for base in member.__mro__[1:] if issubclass(base, Family) and base is not Family
                  and base.model_fields and base.__doc__ != member.__doc__]
-    documents = [inspect.getdoc(cls) or "" for cls in (member, *inherited)]
-    text = "\n\n".join(documents).replace("``", "")
-    out.print(f"[bold]{escape(name)}[/]\n\n{escape(text)}\n", highlight=False)
+    for cls in (member, *inherited):
+        for paragraph in _paragraphs(cls, member.model_fields):
+            lines = [one for one in paragraph if cls is member or one[0]]  # the rest is for those who derive from it
+            for is_setting, line in lines:
+                print(textwrap.fill(line, out.width, subsequent_indent="    " * is_setting, break_on_hyphens=False),
+                      file=out.file)
+            if lines:
+                out.print()
     if not member.model_fields:
         return
-    table = Table("setting", "default", "type")
+    table = Table("setting", *(Column(name, overflow="fold") for name in ("default", "type")))
     for row in _settings(member, load(member, settings) if settings else None):
         table.add_row(*map(escape, row))
     out.print(table)
@@ -366,11 +372,57 @@ def _settings(cls: type[Description], usual: Any = None, prefix: str = "") -> It
         if isinstance(default, Description):
             yield from _settings(type(default), default, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", "required" if field.is_required() else repr(default), _type_name(field.annotation)
+            yield f"{prefix}{key}", "required" if field.is_required() else _typed(default), _type_name(field.annotation)
+
+
+def _paragraphs(cls: type[Description], settings: Collection[str]) -> Iterator[list[tuple[bool, str]]]:
+    """The documentation of a class without its line breaks: the lines of each paragraph, and whether they are about
+    settings."""
+    import inspect
+    for paragraph in (inspect.getdoc(cls) or "").replace("``", "").split("\n\n"):
+        lines: list[tuple[bool, str]] = []
+        for line in paragraph.splitlines():
+            named = re.match(r"(\w+)(, \w+)*: ", line)
+            if is_setting := named is not None and named[1] in settings:
+                lines.append((is_setting, line))
+            elif lines:
+                lines[-1] = lines[-1][0], f"{lines[-1][1]} {line.strip()}"
+            else:
+                lines.append((False, line))
+        yield lines
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed."""
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(_typed, value))}]"
+    if isinstance(value, Family):
+        return spec(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return NONE if value is None else str(value) if value != "" else '""'
+
+
+PLAIN = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): NONE}
 
 
 def _type_name(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+    """A type in words."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_name(inner[0])
+    if origin is Literal:
+        return " or ".join(map(_typed, inner))
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(map(_type_name, inner)))
+    if origin is tuple and ... not in inner:
+        return f"[{', '.join(map(_type_name, inner))}]"
+    if origin in (tuple, dict):
+        return f"list of {_type_name(inner[0])}s" if origin is tuple else f"table of {_type_name(inner[1])}s"
+    known = noun(annotation) if isinstance(annotation, type) and issubclass(annotation, Family) else PLAIN.get(annotation)
+    return known or getattr(annotation, "__name__", str(annotation)).lower()
 
 
 def _first_line(member: type[Family]) -> str:

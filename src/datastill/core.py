@@ -342,7 +342,8 @@ Plugins = Annotated[tuple[Plugin, ...], BeforeValidator(_labeled)]  # a field th
 class Protocol(Family):
     """How students are trained on a set. A new one is a file in ``datastill/protocols``, or a class of your own.
 
-    precision, channels_last: of the training, as ``Training`` has them; for large images on a GPU.
+    precision, channels_last: arithmetic ("float32", "tf32", "bfloat16") and memory layout of the training; the others are
+        faster for large images on a GPU.
     """
 
     home: ClassVar[str] = "datastill.protocols"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -14,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from datastill.errors import InputError
 from datastill.foreign import guard, is_foreign, name_of, reading
 from datastill.registry import inside, members, preset
-from datastill.tables import NONE, is_unicode, nearest, parse_spec, shown, today
+from datastill.tables import NONE, PLAIN, is_plain, is_unicode, nearest, parse_spec, shown, today
 
 LARGEST = 10**9  # whole number, in a field that sets no limit of its own
 NOT_DECISIVE = "not decisive"  # metadata of a field that does not affect the result (such as a path): left out of the digest
@@ -42,7 +43,7 @@ class _OneLine(_Metaclass):
             raise InputError(_by_name(cls.__name__, list(vars(cls)["__pydantic_fields__"]), arguments))
         if not inspect.isabstract(cls):
             try:
-                return super().__call__(*arguments, **settings)
+                return _complete(super().__call__(*arguments, **settings))
             except ValidationError as error:
                 raise InputError(explain(error)) from None
         return super().__call__(*arguments, **settings)
@@ -83,9 +84,10 @@ class Description(BaseModel, metaclass=_OneLine):
             with reading(chosen):
                 return chosen.model_validate(laid)
         with reading(cls):
-            made = handler(laid)
+            made = _complete(handler(laid))
             if is_foreign(cls):
                 _see_inherited(made)
+                _see_plain(made)
             return made
 
     @classmethod
@@ -112,22 +114,30 @@ class Description(BaseModel, metaclass=_OneLine):
         laid = {} if base is None else {key: getattr(base, key) for key in cls.model_fields}
         for key, value in settings.items():
             if key not in cls.model_fields:
-                now = today(cls.__name__.lower(), key)
-                hint = f"; it is now called {now!r}" if now in cls.model_fields else ""
-                if inside := cls._keys_inside(key):
-                    hint += f"; did you mean {' or '.join(map(repr, inside))}?"
-                hint = hint or nearest(key, cls.model_fields)
-                raise PydanticCustomError("unknown_key", "{hint}", {"key": key, "hint": hint})
-            usual = laid[key] if key in laid else cls.model_fields[key].get_default(call_default_factory=True)
+                raise PydanticCustomError("unknown_key", "{hint}", {"key": key, "hint": cls._meant(key, value)})
+            usual = laid[key] if key in laid else cls._usual(key)
             over = isinstance(usual, Description) and isinstance(value, (str, Mapping))
             laid[key] = _Over(usual, value) if over else value
         return laid
 
     @classmethod
+    def _usual(cls, key: str) -> Any:
+        """The default of a field."""
+        return cls.model_fields[key].get_default(call_default_factory=True)
+
+    @classmethod
+    def _meant(cls, key: str, value: Any) -> str:
+        """The end of a message about an unknown key: which one was meant. An old name counts if the value fits the new."""
+        now = today(cls.__name__.lower(), key)
+        if now in cls.model_fields and (isinstance(value, (str, Mapping)) or not isinstance(cls._usual(now), Description)):
+            return f"; it is now called {now!r}"
+        inside = " or ".join(map(repr, cls._keys_inside(key)))
+        return f"; did you mean {inside}?" if inside else nearest(key, cls.model_fields)
+
+    @classmethod
     def _keys_inside(cls, key: str) -> list[str]:
         """Where a setting of this name is, inside the fields."""
-        kinds = {name: (type(field.get_default(call_default_factory=True)), field.annotation)
-                 for name, field in cls.model_fields.items()}
+        kinds = {name: (type(cls._usual(name)), field.annotation) for name, field in cls.model_fields.items()}
         return [f"{name}.{key}" for name, either in kinds.items() if any(
             isinstance(kind, type) and issubclass(kind, Description) and key in kind.model_fields for kind in either)][:3]
 
@@ -142,13 +152,15 @@ class Description(BaseModel, metaclass=_OneLine):
         ways = [None, value] if isinstance(value, str) and value == NONE else [value]
         if isinstance(value, str) and "," in value:
             ways.append(tuple(part.strip() for part in value.split(",")))
-        if isinstance(value, (str, int, float, Mapping)):
+        if isinstance(value, (str, int, float, Mapping, Description, Preset, type)):
             ways.append((value,))
         failures = []
         for way in ways:
             try:
                 found = handler(way)
             except ValidationError as error:
+                if error.errors()[0]["type"].startswith(("less_than", "greater_than")):  # of true, taken as 1
+                    _refuse_true_as_number(way, 1)
                 failures.append((_depth(error), way is value, error))
                 continue
             _refuse_true_as_number(value, found)
@@ -218,6 +230,22 @@ def _see_inherited(made: Description) -> None:
                                  f"value {value!r} does not fit there")
 
 
+def _see_plain(made: Description) -> None:
+    """Raises ValueError for a value that run.toml and a card cannot hold."""
+    for name, value in made:
+        if not is_plain(value, Description):
+            raise ValueError(f"{name}: {name_of(type(made))} has {shown(value)}, which run.toml and a card cannot hold; "
+                             f"expected {PLAIN}")
+
+
+def _complete(made: D) -> D:
+    """The description, if its class did not bypass ours when it was created. Raises InputError."""
+    if not hasattr(made, "__pydantic_fields_set__"):
+        raise InputError(f"{name_of(type(made))}.__init__ does not call super().__init__(**settings), so that it has no "
+                         "settings; call it, or leave __init__ out")
+    return made
+
+
 def _see_names_free(cls: type[Family]) -> None:
     """Raises InputError for a field that hides a method or a constant of the families."""
     taken = {name for base in cls.__mro__ if not is_foreign(base) for name in vars(base)
@@ -269,7 +297,7 @@ def _refuse_true_as_number(value: Any, found: Any) -> None:
 def _refuse_huge(found: Any) -> None:
     for one in found if isinstance(found, tuple) else (found,):
         if isinstance(one, int) and abs(one) > LARGEST:
-            raise ValueError(f"expected at most {LARGEST}, got {one}")
+            raise ValueError(f"expected at most {LARGEST}, got {shown(one)}")
 
 
 def load(cls: type[D], given: Any, path: str = "", base: Any = None) -> D:
@@ -287,11 +315,17 @@ def load(cls: type[D], given: Any, path: str = "", base: Any = None) -> D:
         raise InputError(explain(error, path)) from None
 
 
+def load_each(cls: type[D], given: Any, path: str) -> list[D]:
+    """Descriptions from a list, or one from what stands alone. Raises InputError like ``load``."""
+    return [load(cls, one, path) for one in (given if isinstance(given, (list, tuple)) else [given])]
+
+
 def explain(error: ValidationError, path: str = "") -> str:
     """A pydantic error as one line: where, what was expected, what was given."""
     problems: list[Any] = list(error.errors(include_url=False))
     first = problems[0]
-    alternatives = [one for one in problems if one["loc"][:-1] == first["loc"][:-1] and one["input"] is first["input"]]
+    alternatives = [one for one in problems if one["loc"][:-1] == first["loc"][:-1] and one["input"] is first["input"]
+                    and one["type"] != "missing"]
     if len(first["loc"]) > 1 and len(alternatives) > 1:  # a field that accepts several types
         first = {**first, "loc": first["loc"][:-1], "msg": " or ".join(dict.fromkeys(
             one["msg"][:1].lower() + one["msg"][1:] for one in alternatives))}
@@ -303,15 +337,21 @@ def explain(error: ValidationError, path: str = "") -> str:
         text = f"{where} is missing"
     elif first["type"] == "wrong_kind":
         text = f"{_place(where, ['kind'])}: {first['msg']}"
+    elif first["type"] == "int_parsing_size":
+        text = f"{where}: the number is too large, got {shown(_given(first['input']))}"
     elif first["type"] == "value_error":
         text = f"{where}: {first['ctx']['error']}" if where else str(first["ctx"]["error"])
     else:
-        text = f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}, got {shown(_given(first['input']))}"
+        says = first["msg"].replace(" after validation", "")
+        says = re.sub(r"\d{20,}", lambda digits: f"{float(digits[0]):g}", says)  # 1e+30 is a limit of learning rates
+        text = f"{where}: {says[:1].lower()}{says[1:]}, got {shown(_given(first['input']))}"
     return " ".join(text.split()) + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
 
 
 def _place(path: str, loc: Any) -> str:
     for key in loc:
+        if isinstance(key, str) and key.endswith("]"):  # pydantic's name of an alternative, as in "tuple[int, ...]"
+            continue
         path += f"[{key}]" if isinstance(key, int) and path else f".{key}" if path else str(key)
     return path
 

@@ -13,7 +13,6 @@ from typing import Any
 import tomli_w
 
 from datastill.description import NOT_DECISIVE, Description, Family
-from datastill.errors import InputError
 from datastill.files import checksum
 from datastill.foreign import is_foreign, name_of
 from datastill.registry import kind
@@ -34,7 +33,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Description):
         return dump(value)
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, tuple):
         if value and "label" in getattr(type(value[0]), "model_fields", ()):  # written as a table by label
             return {member.label or kind(member): dump(member) for member in value}
@@ -64,11 +63,7 @@ def spec(member: Family) -> str:
 def digest(description: Description, *more: str) -> str:
     """16 hex digits that identify a result, from the fields that differ from their defaults, class versions, and ``more``
     (such as a fingerprint of the data). Paths and other fields marked NOT_DECISIVE do not count."""
-    try:
-        text = json.dumps([_essence(description), *more], sort_keys=True)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name_of(type(description))}: a setting has a value that cannot be written ({error}); expected "
-                         "numbers, texts, lists and tables") from None
+    text = json.dumps([_essence(description), *more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,11 +1,23 @@
 """Why work ends early: bad input (exit code 2), a run that cannot continue (exit code 1), one that was asked to stop."""
 
 
-class InputError(Exception):
+def one_line(text: str) -> str:
+    """The text on one line; names of files and classes may have line breaks."""
+    return "\\n".join(text.splitlines())
+
+
+class _Told(Exception):
+    """Ends work with one line for the user."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(one_line(text))
+
+
+class InputError(_Told):
     """Bad input. The text is one line: what was given, what was expected, what to do."""
 
 
-class RunError(Exception):
+class RunError(_Told):
     """A run failed; what it finished is kept. The text says where it stopped and what to try."""
 
 

@@ -9,9 +9,11 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import SimpleQueue
 from typing import Any, TypeVar
 
+from datastill.errors import RunError
 from datastill.late import torch
 from datastill.progress import Progress, of_data
 
@@ -73,6 +75,10 @@ class Processes(Executor):
                 for number, future in enumerate(as_completed(futures.values())):
                     future.result()
                     progress.tell(number + 1, len(items))
+            except BrokenProcessPool:
+                raise RunError("a process that worked on a part was ended from outside, for example because the memory is "
+                               "full; finished parts are kept. Run the same command to continue, with fewer --jobs if this "
+                               "happens again") from None
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise

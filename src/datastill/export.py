@@ -88,7 +88,7 @@ def to_npz(distilled: Distilled, out: Path, *, force: bool = False) -> Path:
     """
     if out.name in ("", ".."):
         raise InputError(f"{out} is a folder, expected the name of a file")
-    out = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")
+    out = out if out.suffix.lower() == ".npz" else out.with_name(f"{out.name}.npz")
     check_output(out, "an export of datastill", _is_export, force)
     arrays = {"images": distilled.x.numpy(), "labels": distilled.y.numpy(), "x_train": distilled.view.numpy(),
               "y_train": distilled.y.argmax(1).numpy(), "classes": np.array(distilled.classes),

@@ -117,7 +117,7 @@ def make_folder(folder: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise InputError(f"cannot write to {folder}: {reason(error)}; choose another folder (--out, --root)") from None
+        raise InputError(f"cannot write to {folder}: {reason(error)}; choose another folder") from None
 
 
 def real(path: Path) -> Path:

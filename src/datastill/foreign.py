@@ -57,7 +57,8 @@ def blaming(*parts: tuple[str, type | None]) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        foreign = [f"{what} {name_of(cls)}" for what, cls in parts if cls is not None and is_foreign(cls)]
+        foreign = [what if what.endswith(name_of(cls)) else f"{what} {name_of(cls)}"  # a plug-in's label is its name
+                   for what, cls in parts if cls is not None and is_foreign(cls)]
         if not foreign:
             raise
         raise InputError(f"{' or '.join(foreign)} raised {said(error)}") from error
@@ -95,9 +96,10 @@ def guard(cls: type) -> None:
             setattr(cls, name, _guarded(cls, name, value, kept))
 
 
-def guard_instance(one: Any, who: str, origin: type, checks: Mapping[str, Callable[[Any, str], Any]]) -> None:
+def guard_instance(one: Any, who: str, origin: type, checks: Mapping[str, Callable[..., Any]]) -> None:
     """Put the boundary around methods of an object that a foreign class ``origin`` made; ``who``: its name in messages. Each
-    result is passed through its check, with the method's name. The object gets a subclass of its class: copies work."""
+    result is passed through its check, with the method's name, the object and what the method was given by position. The
+    object gets a subclass of its class: copies work."""
     if "_made_by" in vars(one):
         return
     vars(one)["_made_by"] = (who, package_of(origin))
@@ -109,14 +111,14 @@ def guard_instance(one: Any, who: str, origin: type, checks: Mapping[str, Callab
     one.__class__ = cls._guarded
 
 
-def _on_instance(function: Callable[..., Any], name: str, check: Callable[[Any, str], Any]) -> Callable[..., Any]:
+def _on_instance(function: Callable[..., Any], name: str, check: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def called(self: Any, *arguments: Any, **options: Any) -> Any:
         who, package = vars(self)["_made_by"]
         what = f"{who}: {type(self).__name__}.{name}"
         with calling(what, package):
             found = function(self, *arguments, **options)
-        return check(found, what)
+        return _each(found, what, package) if isinstance(found, Iterator) else check(found, what, self, *arguments)
     return called
 
 

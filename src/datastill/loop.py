@@ -17,7 +17,7 @@ from datastill.parametrization import Parametrization
 from datastill.previous import Previous
 from datastill.registry import kind
 from datastill.rng import RNG
-from datastill.tables import nearest
+from datastill.tables import counted, nearest, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -272,6 +272,8 @@ def _see_step(step: object, who: str) -> None:
     if not isinstance(x, torch.Tensor):
         raise InputError(f"{who} yielded a step whose batch is {type(step.batch).__name__}; expected synthetic.batch()")
     _scalar(step.loss, f"{who} yielded a step whose loss is", x)
+    if not isinstance(step.log, Mapping) or not all(isinstance(name, str) for name in step.log):
+        raise InputError(f"{who} yielded a step whose log is {shown(step.log)}; expected a table of numbers by name")
     for name, value in {**step.log, "value": step.value or 0.0}.items():
         if not isinstance(value, Real):
             raise InputError(f"{who} yielded a step whose {name} is {type(value).__name__}; expected a number for the log, "
@@ -296,17 +298,19 @@ def _checked(synthetic: object, method: Method, task: Task, ipc: int) -> Synthet
     if not isinstance(synthetic, SyntheticSet):
         raise InputError(f"{who} returned {type(synthetic).__name__}; expected task.synthetic(images)")
     x, y = check_codec(synthetic, task.parametrization)
+    if x.device != task.device:
+        raise InputError(f"{who} returned images on {x.device}; expected them on {task.device}")
     if not bool(torch.isfinite(x).all()):
         raise InputError(f"{who} returned images with values that are not finite")
     if x.shape[1:] != task.real.shape:
         raise InputError(f"{who} returned images of shape {tuple(x.shape[1:])}; the dataset has {task.real.shape}")
     if not (synthetic.stored == ipc * task.classes and _in_class_order(synthetic.labels, task.classes)):
-        raise InputError(f"{who} returned {synthetic.stored} images; expected {ipc} per class, in class order "
+        raise InputError(f"{who} returned {counted(synthetic.stored, 'image')}; expected {ipc} per class, in class order "
                          f"({ipc * task.classes} in total)")
     if len(x) != len(y) or not _in_class_order(y, task.classes):
-        raise InputError(f"parametrization {spec(task.parametrization)} gave {len(x)} images and {len(y)} labels for "
-                         f"{synthetic.stored} stored ones; expected one label per image, in class order, the same number "
-                         "for every class")
+        raise InputError(f"parametrization {spec(task.parametrization)} gave {counted(len(x), 'image')} and "
+                         f"{counted(len(y), 'label')} for {synthetic.stored} stored ones; expected one label per image, "
+                         "in class order, the same number for every class")
     check_optim(method, synthetic)
     return synthetic
 

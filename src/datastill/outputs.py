@@ -13,14 +13,18 @@ from datastill.files import LEFTOVER, real
 from datastill.store import CARD, LOCK
 
 MADE = b"<footer>Created by datastill "  # near the end of every page
+KINDS = {".csv", ".gif", ".gz", ".h5", ".hdf5", ".htm", ".html", ".jpeg", ".jpg", ".json", ".md", ".npy", ".npz", ".parquet",
+         ".pdf", ".pickle", ".pkl", ".png", ".pt", ".pth", ".safetensors", ".svg", ".tar", ".tgz", ".toml", ".txt", ".zip"}
 OWN = {CARD, "run.toml", LOG, STATE, TENSORS, PREVIEW, WHITENING, "snapshots", "scores", "analysis"}  # of a distilled set
 
 
-def check_output(out: Path, what: str, ours: Callable[[Path], bool], force: bool = False) -> None:
+def check_output(out: Path, what: str, ours: Callable[[Path], bool], force: bool = False,
+                 else_: str = "choose another name, or replace it with --force") -> None:
     """Check that a file may be written at ``out``, before the work for it. ``what``: what is written, in words.
 
     A file that is there is replaced only if it is an earlier one of its kind (``ours``), or with ``force``; never one inside
-    the folder of a distilled set, of teachers or of a run, and never what is no regular file. Raises InputError.
+    the folder of a distilled set, of teachers or of a run, and never what is no regular file. else_: what to do then. Raises
+    InputError.
     """
     if out.is_dir():
         raise InputError(f"{out} is a folder, expected the name of a file")
@@ -32,7 +36,14 @@ def check_output(out: Path, what: str, ours: Callable[[Path], bool], force: bool
     if home is not None and ((there and not earlier) or _is_own(out, home)):
         raise InputError(f"{out} belongs to the folder {home}, of which nothing is ever replaced; choose a name outside it")
     if there and not earlier and not force:
-        raise InputError(f"{out} exists and is not {what}; choose another name, or replace it with --force")
+        raise InputError(f"{out} exists and is not {what}; {else_}")
+
+
+def check_named(out: Path, what: str, *suffixes: str) -> None:
+    """Check that what is written at ``out`` does not have the name of another kind of file. Raises InputError."""
+    if out.suffix.lower() in KINDS - {*suffixes}:
+        raise InputError(f"{out} is named like another kind of file than {what}; choose a name "
+                         f"{'that ends in ' + ' or '.join(suffixes) if suffixes else 'without such an end'}")
 
 
 def check_new_folder(out: Path) -> None:
@@ -46,10 +57,12 @@ def check_new_folder(out: Path) -> None:
         raise InputError(f"{out} belongs to the folder {home}; choose another folder")
 
 
-def check_apart(folder: Path) -> None:
-    """Check that a folder that runs or scores are written to is not a part of another set's folder. Raises InputError."""
+def check_apart(folder: Path, scored: Path | None = None) -> None:
+    """Check that a folder that runs or scores are written to is not a part of another set's folder; scores of the set in
+    ``scored`` may be put beside it. Raises InputError."""
     home = _home(folder)
-    if home is not None and _is_own(folder, home) and _place(folder) != home / "scores":
+    beside = scored is not None and _place(folder) == real(scored) / "scores"
+    if home is not None and _is_own(folder, home) and not beside:
         raise InputError(f"{folder} is inside {home}, which belongs to another set; choose another --out")
 
 

@@ -13,6 +13,7 @@ from datastill.data import Data, Images, Splits
 from datastill.description import load as describe
 from datastill.errors import InputError
 from datastill.executors import Executor, InProcess, Processes
+from datastill.foreign import said
 from datastill.late import torch
 from datastill.progress import Progress
 from datastill.run import Run, check_run
@@ -74,14 +75,17 @@ class Place:
 
     def task(self, run: Run) -> Task:
         """The task of a run, on the device."""
+        run = describe(Run, run)
         return run.task(self.load(run.data).train.to(self.device), root=self.root, data_root=self.data_root)
 
     def check(self, run: Run) -> Task:
         """Check that a run is possible here. Returns its task; raises InputError."""
+        run = describe(Run, run)
         return check_run(run, self.load(run.data).train.to(self.device), root=self.root, data_root=self.data_root)
 
     def run_folder(self, run: Run) -> Path:
         """The default folder of a run, named after what determines its result."""
+        run = describe(Run, run)
         return self.root / "runs" / run.label(self.load(run.data).train, self.data_root)
 
     @property
@@ -89,6 +93,7 @@ class Place:
         """Where scores of real images are stored."""
         return self.root / "baselines"
 
+    @checked
     def study_folder(self, name: str) -> Path:
         """Where the results and the page of a study are stored."""
         return self.root / "studies" / name
@@ -133,4 +138,6 @@ def find_device(name: str | None = None) -> torch.device:
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        there += ["mps"] * torch.backends.mps.is_available()
+        raise InputError(f"--device {name}: {said(error).partition('. ')[0]}; available here: {', '.join(there)}") from None

@@ -18,7 +18,7 @@ from datastill.errors import InputError
 from datastill.foreign import calling
 from datastill.tables import nearest
 
-NOUNS = {"datastill.nets": "network", "datastill.data": "dataset"}
+NOUNS = {"datastill.nets": "network", "datastill.data": "dataset", "datastill.plugins": "plug-in"}
 
 
 def kind(member: Any) -> str:
@@ -43,7 +43,7 @@ def preset(family: Any, name: str) -> tuple[Any, dict[str, Any]]:
     if not isinstance(family, type) or not hasattr(family, "home"):
         raise InputError(f"expected a family, such as datastill.Method, got {family!r}")
     if not isinstance(name, str):
-        raise InputError(f"expected the name of a {_noun(family)}, got {name!r}")
+        raise InputError(f"expected the name of a {noun(family)}, got {name!r}")
     if ":" in name:
         return _outside(family, name), {}
     if (member := inside(family, name)) is not None:
@@ -53,7 +53,7 @@ def preset(family: Any, name: str) -> tuple[Any, dict[str, Any]]:
     for entry in entry_points(group=family.home, name=name):
         with calling(f"{name}: importing {entry.module}", entry.module.partition(".")[0]):
             return _check_member(family, entry.load(), name), {}
-    raise InputError(f"unknown {_noun(family)} {name!r}{nearest(name, names(family))}")
+    raise InputError(f"unknown {noun(family)} {name!r}{nearest(name, names(family))}")
 
 
 def presets(family: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
@@ -93,7 +93,8 @@ def _files(family: Any) -> list[str]:
     return sorted(module.name for module in found if not module.name.startswith("_"))
 
 
-def _noun(family: Any) -> str:
+def noun(family: Any) -> str:
+    """What a member of the family is called."""
     return NOUNS.get(family.home, family.__name__.lower())
 
 
@@ -107,7 +108,7 @@ def _member_of(family: Any, module: types.ModuleType) -> Any:
 
 def _check_member(family: Any, value: Any, name: str) -> Any:
     if not isinstance(value, type) or not issubclass(value, family):
-        raise InputError(f"{name} is not a {_noun(family)}: expected a subclass of datastill.{family.__name__}")
+        raise InputError(f"{name} is not a {noun(family)}: expected a subclass of datastill.{family.__name__}")
     if inspect.isabstract(value):
         missing = ", ".join(sorted(getattr(value, "__abstractmethods__", ())))
         raise InputError(f"{name} is abstract: it does not define {missing}")

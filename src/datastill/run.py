@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
+from datastill import artifact
 from datastill.compute import Precision
 from datastill.core import Method, Part, Plugin, Plugins, Protocol, Task, check_ipc
 from datastill.data import Data, Images
@@ -186,9 +187,17 @@ def asked(run: Run) -> dict[str, Part]:
     return {"method": run.method, **{label(plugin): plugin for plugin in run.plugins if plugin.weight > 0}}
 
 
+def run_table(folder: Path) -> dict[str, Any]:
+    """The table in a folder's run.toml. Raises InputError: damaged, or that of another run than the set beside it."""
+    table = read_toml(folder / "run.toml")
+    if (folder / artifact.CARD).exists() and table.get("digest") != artifact.read_card(folder)["digest"]:
+        raise InputError(f"{folder / 'run.toml'} is that of another run than the set beside it; restore it from a copy")
+    return table
+
+
 def read_run(folder: Path) -> Run:
     """The run that a folder belongs to. Raises InputError."""
-    table = read_toml(folder / "run.toml")
+    table = run_table(folder)
     try:
         return load(Run, {key: value for key, value in table.items() if key not in ("digest", *BESIDE)})
     except InputError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from datastill import artifact, checkpoint
 from datastill.arguments import checked
 from datastill.compute import computing, facts
-from datastill.core import Labeler, Method, Task
+from datastill.core import Labeler, Method, Protocol, Task
 from datastill.data import Data, Images
 from datastill.data.given import Given
 from datastill.description import load
@@ -27,7 +27,7 @@ from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.run import BESIDE, PARAMETRIZATION, Run, asked, check_run, label
 from datastill.store import Entry
-from datastill.tables import counted, read_toml, read_versioned
+from datastill.tables import PLAIN, counted, is_plain, read_toml, read_versioned, shown
 
 if TYPE_CHECKING:
     from datastill.distilled import Distilled
@@ -52,11 +52,8 @@ def prepare(run: Run, task: Task) -> dict[str, Any]:
     made = {PARAMETRIZATION: run.parametrization.prepare(task),
             **{name: part.prepare(task) for name, part in asked(run).items()}}
     for name, found in made.items():
-        try:
-            json.dumps(found)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{name}: prepare returned what a card cannot hold ({error}); expected text, numbers, lists "
-                             "and tables") from error
+        if not is_plain(found):
+            raise InputError(f"{name}: prepare returned what a card cannot hold, {shown(found)}; expected {PLAIN}")
     return {name: facts for name, facts in made.items() if facts}
 
 
@@ -102,6 +99,9 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
     Stopped: it was asked to stop.
     """
     progress, images = progress or Progress(), Images.from_dataset(images)
+    artifact.check_about(about or {})
+    if about and "protocol" in about:
+        load(Protocol, about["protocol"], "about.protocol")  # type: ignore[type-abstract]
     run = _described(run, images, settings)
     if beyond := [number for number in keep if number > run.method.iterations]:
         raise InputError(f"keep: {beyond[0]} is more than the {counted(run.method.iterations, 'iteration')} of the run")
@@ -132,14 +132,18 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
             _conclude(run.method, folder, progress)
             artifact.write(folder, loop.result(), {
                 **about, "run": _shown(run), "digest": name, "ipc": len(run.rows),
-                "data": {"name": run.data.name, "fingerprint": task.real.fingerprint},
+                "data": {"name": run.data.name, "fingerprint": task.real.fingerprint,
+                         "images": {"training": task.real.counts}, **task.real.loading},
                 "computed": facts(task.device, run.precision, run.deterministic),
                 **({"prepared": made} if made else {})}, run=name, iteration=loop.iteration)
         except OSError as error:
             raise RunError(f"stopped at iteration {loop.iteration}: cannot write to {folder}: {reason(error)}; the last "
                            "checkpoint is kept; make room and run the same command to continue") from error
         checkpoint.remove(folder)
-        return artifact.load(folder).to(task.device)
+        done = artifact.load(folder)
+        if copies := done.card.get("copies"):
+            progress.warn(f"{copies} of the {len(done)} images of the set repeat another one")
+        return done.to(task.device)
 
 
 def _described(run: Run | Method | str, images: Images, settings: Mapping[str, Any]) -> Run:
@@ -229,7 +233,8 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") 
 
 
 def _short(value: Any) -> str:
-    return "not set" if value is None else json.dumps(value)[:60]
+    text = "not set" if value is None else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _iterate(loop: Loop, log: checkpoint.RunLog, keep: Collection[int], progress: Progress) -> None:
@@ -260,11 +265,12 @@ def _conclude(method: Method, folder: Path, progress: Progress) -> None:
     except InputError as error:
         texts = [str(error)]  # the set is finished, whatever a class of the user's says about it
     start, end = (_snapshot_path(folder, iteration) for iteration in (0, method.iterations))
+    iterations = counted(method.iterations, "iteration")
     if method.iterations and start.exists() and _are_equal(start, end):
         if not any("loss" in line for line in log):
-            raise InputError(f"{kind(method)}.iterate yielded no step in {method.iterations} iterations; expected some")
-        texts = texts or [f"nothing was learned: after {method.iterations} iterations the set is the one it started from; "
-                          f"raise the learning rates of method.optim (images: {method.optim.images.lr:g})"]
+            raise InputError(f"{kind(method)}.iterate yielded no step in {iterations}; expected some")
+        texts = texts or [f"nothing was learned: after {iterations} the set is the one it started from; raise the learning "
+                          f"rates of method.optim (images: {method.optim.images.lr:g})"]
     for text in texts:
         progress.warn(text)
 

@@ -13,7 +13,7 @@ from datastill.core import Protocol
 from datastill.data import Data, Images
 from datastill.data.given import Given
 from datastill.data.images import at_hand
-from datastill.description import load
+from datastill.description import load, load_each
 from datastill.errors import InputError
 from datastill.nets import Architecture
 from datastill.progress import Progress
@@ -92,11 +92,8 @@ def score(folder: Path | str | Distilled, images: Any, *, train: Any = None,
     card = artifact.read_card(folder)
     real = _training_images(card, train, folder, data_root)
     seen = images_like(images, real)
-    how = load(Protocol, protocol or card.get("protocol", DC()))  # type: ignore[type-abstract]
-    named: Any = networks if isinstance(networks, (list, tuple)) else [networks]
-    if wrong := [one for one in named if not isinstance(one, (Architecture, str, Mapping))]:
-        raise InputError(f"networks: expected kinds of students, such as ['convnet', 'mlp'], got {wrong[0]!r}")
-    kinds = [load(Architecture, one) for one in named or [card["run"]["network"]]]  # type: ignore[type-abstract]
+    how = load(Protocol, card.get("protocol", DC()) if protocol is None else protocol)  # type: ignore[type-abstract]
+    kinds = load_each(Architecture, networks, "networks") or [load(Architecture, card["run"]["network"])]  # type: ignore[type-abstract]
     for kind in kinds:
         check_student(kind, seen)
     check_held_out(real, seen)

@@ -16,6 +16,7 @@ from datastill.core import Protocol
 from datastill.data import Batch, Images, Lazy
 from datastill.description import Description, load
 from datastill.errors import InputError
+from datastill.foreign import blaming
 from datastill.late import torch
 from datastill.nets import Architecture, check_network, fresh
 from datastill.nets.convnet import ConvNet
@@ -70,8 +71,8 @@ class Evaluation:
     @property
     def largest(self) -> tuple[str, float]:
         """The class most of the images are of, and its share: the accuracy of always answering it."""
-        counts = torch.bincount(self.images.targets.cpu(), minlength=len(self.images.classes))
-        return self.images.classes[int(counts.argmax())], int(counts.max()) / len(self.images)
+        most = max(counts := self.images.counts)
+        return self.images.classes[counts.index(most)], most / len(self.images)
 
     def protocol_for(self, lr: float | None) -> Protocol:
         """The protocol with its settings for this network and for a set with this learned learning rate filled in."""
@@ -146,9 +147,10 @@ def student(examples: Any, protocol: Protocol, network: Architecture, images: Im
     rng = RNG(seed)("student", trial)
     began = time.perf_counter()
     net = fresh(network, images.shape, len(images.classes), rng("network"), images.device)
-    protocol.train(net, _frozen(examples), rng("train"), progress)
-    logits = predict(net, images)
-    shares = right_of_class(logits, images)
+    with blaming(("protocol", type(protocol)), ("network", type(network))):  # it may leave a network that no longer works
+        protocol.train(net, _frozen(examples), rng("train"), progress)
+        logits = predict(net, images)
+        shares = right_of_class(logits, images)
     counts = torch.bincount(images.targets.cpu(), minlength=len(images.classes))
     accuracy = float((shares.nan_to_num() * counts).sum() / counts.sum())
     return Score(trial=trial, accuracy=accuracy, seconds=round(time.perf_counter() - began, 2),

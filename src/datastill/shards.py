@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from datastill.synthetic import SyntheticSet
 
 ABOUT = ("recipe", "protocol", "started_from", "data", "prepared")  # what the merged card takes from those of the parts
+EXPECTED = "expected parts distilled with shard=[0,n], [1,n], ... and the same n above 1"
 
 
 @checked
@@ -77,9 +78,10 @@ def _in_order(found: Sequence[tuple[Path, Distilled]]) -> list[Distilled]:
         for what, theirs in _whole(part).items():
             if theirs != whole[what]:
                 raise InputError(f"{folder} and {first} are not parts of one set: they differ in {what}")
-        if parts != of or of == 1:
-            raise InputError(f"{folder} is part {number} of {parts}, {first} is one of {of}; expected parts distilled "
-                             "with shard=[0,n], [1,n], ... and the same n above 1")
+        if parts == 1:
+            raise InputError(f"{folder} is a whole set, not a part of one; {EXPECTED}")
+        if parts != of:
+            raise InputError(f"{folder} is part {number} of {parts}, {first} is one of {of}; {EXPECTED}")
         if number in places:
             raise InputError(f"{folder} and {places[number]} are both part {number} of {of}; give each part once")
         places[number] = folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +20,7 @@ from datastill.nets import Architecture
 from datastill.scoring import Evaluation, Score, Split, guessing, learned_lr
 from datastill.statistics import average, statistics
 from datastill.store import locked, read_record, write_record
+from datastill.tables import counted
 
 if TYPE_CHECKING:
     from datastill.distilled import Distilled
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 SCORES = "scores"  # in the folder of a set, unless its scores are stored elsewhere
 Subject = Literal["synthetic", "random", "full"]
 SUBJECTS: tuple[Subject, ...] = ("synthetic", "random", "full")
+MAY_NOT = "this protocol may not train this network"
+FEW, FEW_OF_CLASS = 100, 25  # scored images, in all or of a class: two standard errors of an accuracy are 10 and 20 points
 
 
 class Sheet(Description):
@@ -156,24 +160,29 @@ def read_sheets(folder: Path, scores: Path | None = None) -> list[dict[str, Any]
     return sorted(found, key=lambda s: (s["split"], s["network"], json.dumps(s["protocol"])))
 
 
-def summary(sheet: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def summary(sheet: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Mean, sample standard deviation and number of trials of each subject (fractions), its mean balanced accuracy and
     AUROC, and under ``gain`` the difference synthetic - random, paired by trial, with its 95 % confidence interval
-    (Student's t)."""
-    accuracy: dict[str, list[float]] = {s: [one["accuracy"] for one in sheet[s]] for s in SUBJECTS if s in sheet}
-    found = {s: {**statistics(values), **_more(sheet[s])} for s, values in accuracy.items()}
-    pairs = list(zip(accuracy.get("synthetic", []), accuracy.get("random", []), strict=False))
-    if pairs:
-        found["gain"] = statistics([a - b for a, b in pairs])
+    (Student's t); in it under ``balanced`` the same of balanced accuracy."""
+    found: dict[str, dict[str, Any]] = {}
+    for subject in (s for s in SUBJECTS if s in sheet):
+        measured = {what: _measured(sheet[subject], what) for what in ("accuracy", "balanced", "auroc")}
+        found[subject] = statistics(measured.pop("accuracy")) | {
+            what: average(values) for what, values in measured.items() if values}
+    for what in ("accuracy", "balanced"):
+        pairs = zip(*(_measured(sheet.get(subject, ()), what) for subject in ("synthetic", "random")), strict=False)
+        if differences := [a - b for a, b in pairs]:
+            gain = statistics(differences)
+            found["gain"] = gain if what == "accuracy" else {**found["gain"], what: gain}
     return found
 
 
-def _more(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means over trials of what they have besides accuracy."""
+def _measured(trials: Sequence[Mapping[str, Any]], what: str) -> list[float]:
+    """The accuracy, balanced accuracy or AUROC of each trial, where it is known."""
+    if what != "balanced":
+        return [one[what] for one in trials if one.get(what) is not None]
     known = [[v for v in one.get("per_class", ()) if v is not None] for one in trials]
-    measured = {"balanced": [average(one) for one in known if one],
-                "auroc": [one["auroc"] for one in trials if one.get("auroc") is not None]}
-    return {name: average(values) for name, values in measured.items() if values}
+    return [average(one) for one in known if one]
 
 
 def imbalance(sheet: Mapping[str, Any]) -> tuple[str, float]:
@@ -188,7 +197,8 @@ def flags(sheet: Mapping[str, Any]) -> list[str]:
     At chance: the mean is within two standard deviations of what guessing gives on this many images, or less than a tenth
     above chance. No better than always answering the largest class, if the images are of some classes more than of others.
     Below random real images: the mean paired gain is negative. Not held out: more than one in a hundred of the scored images
-    are training images too. (The thresholds are ours.) Compared with random real images under other labels.
+    are training images too. Compared with random real images under other labels. Too few images scored, or of a class where
+    classes differ in size. Images of the set that repeat others. (The thresholds are ours.)
     """
     found, floor = sheet["summary"], guessing(sheet["chance"], sheet["images"])
     flagged = []
@@ -200,7 +210,8 @@ def flags(sheet: Mapping[str, Any]) -> list[str]:
         flagged.append(f"no better than always answering the largest class ({100 * share:.1f} % of the images)" + (
             though if balanced > guessing(sheet["chance"], sheet["images"]) else ""))
     if "random" in found and found["random"]["mean"] <= floor:
-        flagged.append("random real images no better than guessing: this protocol does not train this network")
+        flagged.append("random real images no better than guessing" + (
+            f": {MAY_NOT}" if all(found[name]["mean"] <= floor for name in SUBJECTS if name in found) else ""))
     gain = found.get("gain")
     if gain and gain["mean"] < 0:
         undecided = gain["n"] == 1 or gain["high"] >= 0
@@ -212,4 +223,20 @@ def flags(sheet: Mapping[str, Any]) -> list[str]:
     labels = sheet.get("labels", {})
     if labels.get("synthetic") == "soft" and labels.get("random") == "hard":
         flagged.append("the set has soft labels, random real images have hard ones: the teachers that gave them are missing")
+    flagged += _few(sheet)
+    if copies := sheet.get("copies"):
+        flagged.append(f"{copies} of the set's images {'repeats' if copies == 1 else 'repeat'} another one")
     return flagged
+
+
+def _few(sheet: Mapping[str, Any]) -> list[str]:
+    """Whether an accuracy rests on so few images that chance alone moves it by many points (two standard errors)."""
+    def known(count: int) -> str:
+        return f"known only to about ±{100 / math.sqrt(count):.0f} points"
+
+    if sheet["images"] < FEW:
+        return [f"measured on {counted(sheet['images'], 'image')}: {known(sheet['images'])}"]
+    there = [count for count in sheet.get("counts", ()) if count]
+    if imbalance(sheet)[1] and there and (least := min(there)) < FEW_OF_CLASS:
+        return [f"the accuracy on a class of {counted(least, 'image')}, on which balanced accuracy rests, is {known(least)}"]
+    return []

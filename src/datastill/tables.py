@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import difflib
+import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from datastill.errors import InputError
 from datastill.files import checksum
 
 SCHEMA = 2  # of the TOML form; increased when an old file would be read wrongly
+DEEPEST = 50  # tables and lists inside each other; none of ours is nearly so deep
 MANY = 25  # names, of which an error line shows only some
+PLAIN = "finite numbers, valid text, true or false, lists and tables"  # as an error says what JSON and TOML can hold
 NONE = "none"  # how a table writes None
 RENAMED = {"initialisations": "count", "initializations": "count", "optimiser": "optimizer"}  # since schema 1
 RENAMED_IN = {("data", "name"): "source", ("optim", "lr"): "inner_lr"}  # in this table only
@@ -36,10 +40,27 @@ def parse_spec(text: str) -> dict[str, Any]:
 def parse_value(text: str) -> Any:
     """A TOML value if the text is one, else the text itself."""
     try:
-        table = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+        table = _parsed(f"value = {text}")
+    except ValueError:
         return text
     return table["value"] if len(table) == 1 else text
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """The table that a TOML text holds. Raises ValueError: no TOML, a number of too many digits, too many levels."""
+    try:
+        table = tomllib.loads(text)
+        deep = _depth(table) > DEEPEST
+    except RecursionError:
+        deep = True
+    if deep:
+        raise ValueError(f"it is nested more than {DEEPEST} deep")
+    return table
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
 
 
 def override(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
@@ -52,8 +73,8 @@ def override(table: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any
         if not is_unicode(assignment):
             raise InputError(f"expected key=value in valid Unicode, got {assignment!r}; rename the file or folder")
         path, equals, value = (part.strip() for part in assignment.partition("="))
-        if not equals or not all(path.split(".")):
-            raise InputError(f"expected key=value with dots between keys, got {assignment!r}")
+        if not equals or not all(path.split(".")) or path.count(".") > DEEPEST:
+            raise InputError(f"expected key=value with dots between keys, got {shown(assignment)}")
         if path in seen:
             raise InputError(f"{path} is given twice, as {seen[path]!r} and as {value!r}; give it once")
         seen[path] = value
@@ -66,6 +87,19 @@ def is_unicode(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_plain(value: Any, besides: type[Any] = NoneType) -> bool:
+    """Whether JSON and TOML can hold a value, except for the objects of class ``besides`` in it."""
+    def other(one: Any) -> None:
+        if not isinstance(one, besides):
+            raise TypeError
+
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, default=other).encode()
+    except (TypeError, ValueError, RecursionError):
         return False
     return True
 
@@ -108,20 +142,56 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(written[one] for one in few) or 'none'}{more}"
 
 
+def own_file(name: str, noun: str, known: Iterable[str]) -> Path:
+    """The file ``name`` of the user's own, where it is not one of the ``known`` names. Raises InputError."""
+    if Path(name).is_file():
+        return Path(name)
+    if name.endswith(".toml"):
+        raise InputError(f"no file {name}")
+    raise InputError(f"unknown {noun} {name!r}, expected a name or the path of a .toml file{nearest(name, known)}")
+
+
 def counted(count: int, noun: str) -> str:
     """``1 image``, ``2 images``, ``2 classes``."""
     return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
+def per_class(classes: Sequence[str], counts: Sequence[int]) -> str:
+    """The number of images of each class, in words: of each by name if they are few and differ, else the smallest and the
+    largest."""
+    if min(counts) == max(counts):
+        return str(counts[0])
+    if len(counts) <= 6:
+        return ", ".join(f"{name}: {count}" for name, count in zip(classes, counts, strict=True))
+    return f"{min(counts)} to {max(counts)}"
+
+
 def shown(value: Any) -> str:
-    """Any value on one line, for a message: that of a tensor or a module takes pages."""
-    text = " ".join(repr(value).split())
+    """Any value on one line, for a message: that of a module takes pages, and an array is told by its form."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(shape, tuple) and shape and dtype is not None:
+        of = "" if str(dtype).startswith("torch") else f"{type(value).__name__} "
+        return f"{of}{dtype} of shape {tuple(shape)}"
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # of a whole number of thousands of digits, or in a class of the user's
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def today(table: str, key: str) -> str | None:
     """The current name of a schema 1 key in a table of this name; None if it is not one that was renamed."""
     return RENAMED.get(key) or RENAMED_IN.get((table, key))
+
+
+def read_text(path: Path) -> str:
+    """The text of a TOML file. Raises InputError."""
+    try:
+        return path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
+    except FileNotFoundError:
+        raise InputError(f"no file {path}") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} cannot be read as TOML: {error}") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -132,11 +202,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 def read_versioned(path: Path) -> tuple[dict[str, Any], int]:
     """The same, and the schema it was written in."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no file {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+        table = _parsed(read_text(path))
+    except ValueError as error:
         raise InputError(f"{path} cannot be read as TOML: {error}") from None
+    for key, value in leaves(table).items():
+        if not is_plain(value):
+            raise InputError(f"{path}: {key}: expected {PLAIN}, got {shown(value)}")
     if table.get("checksum", own := checksum(table)) != own:
         raise InputError(f"{path} is damaged or was edited: its checksum does not match; restore it from a copy, or delete "
                          "its line checksum to use it as a recipe of your own")

@@ -21,6 +21,7 @@ from datastill.late import F, nn, no_grad, torch
 from datastill.nets import chunk_size, couples_samples, origin
 from datastill.progress import Progress
 from datastill.rng import RNG
+from datastill.tables import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,9 +63,9 @@ def batches(order: Tensor, size: int, alone: bool) -> list[Tensor]:
     if alone or len(parts[-1]) > 1:
         return parts
     if len(parts) == 1 or size == 1:
-        raise InputError(f"the network's batch normalization needs more than one value per channel, but {len(order)} images "
-                         f"in batches of {size} leave it single images; use more images, a larger batch_size, or a network "
-                         "without batch normalization (norm=instance)")
+        raise InputError(f"the network's batch normalization needs more than one value per channel, but "
+                         f"{counted(len(order), 'image')} in batches of {size} leave it single images; use more images, "
+                         "a larger batch_size, or a network without batch normalization (norm=instance)")
     return [*parts[:-2], torch.cat(parts[-2:])]
 
 
@@ -303,6 +304,6 @@ def predict(network: nn.Module, images: Images) -> Tensor:
         for rows in batches(torch.arange(len(images)), size, not couples_samples(network)):
             logits = network(images.batch(rows).x)
             if not bool(torch.isfinite(logits).all()):
-                raise RunError("training diverged: the student's outputs are not finite; lower the protocol's lr")
+                raise RunError("training diverged: the network's outputs are not finite; lower the lr it is trained with")
             found.append(logits.cpu())
     return torch.cat(found)

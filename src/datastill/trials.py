@@ -44,16 +44,20 @@ def score(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselin
     path = place_of(scores, sheet)
     before = read(path)
     known = before["repeated"] if "repeated" in before else repeated(evaluation.train, evaluation.images)
-    about = {"data": distilled.card["data"], **_measured_on(evaluation), "repeated": known}
+    card = distilled.card
+    data = {key: card["data"][key] for key in ("name", "fingerprint")}
+    about = {"data": data, **_measured_on(evaluation), "repeated": known}
     soft = labeler is not None and distilled.card["labels"] == "soft"
     labels = {"synthetic": distilled.card["labels"], "random": "soft" if soft else "hard"}
-    result: dict[str, Any] = {**facts(sheet), **about, "labels": labels}
+    result: dict[str, Any] = {**facts(sheet), **about, "labels": labels, "copies": card.get("copies", 0)}
+    asked = [subject for subject in SUBJECTS if subject != "full" or full]
     for subject in SUBJECTS:
+        part = progress.part(asked.index(subject), len(asked)) if subject in asked else progress
         own = _of(subject, sheet, labeler if soft else None)
         place = path if subject == "synthetic" else baselines / f"{subject}-{digest(own)}.json"
         count = (1 if full else 0) if subject == "full" else trials
         examples = partial(_examples, subject, own, distilled, evaluation, labeler if soft else None)
-        done = _trials(place, count, _students(subject, examples, own, evaluation, count, progress),
+        done = _trials(place, count, _students(subject, examples, own, evaluation, count, part),
                        {**facts(own), **about}, subject)
         if done and (subject != "full" or full or "full" in before):
             result[subject] = [one.model_dump(mode="json") for one in done]
@@ -94,10 +98,11 @@ def _of(subject: Subject, sheet: Sheet, labeler: Labeler | None) -> Sheet:
 
 
 def _measured_on(evaluation: Evaluation) -> dict[str, Any]:
-    """What a score file records about the images it was measured on, and if students were not trained in the protocol's
-    precision."""
+    """What a score file records about the images it was measured on (``counts``: of each class), and if students were not
+    trained in the protocol's precision."""
     fallen = falls_back(evaluation.images.device, evaluation.protocol.precision)
-    return {"images": len(evaluation.images), "scored": evaluation.images.fingerprint, "chance": evaluation.chance,
+    images = evaluation.images
+    return {"images": len(images), "scored": images.fingerprint, "chance": evaluation.chance, "counts": images.counts,
             "largest": list(evaluation.largest), **({"computed": "float32"} if fallen else {})}
 
 

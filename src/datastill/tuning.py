@@ -62,16 +62,16 @@ def tune(protocols: Sequence[Protocol], network: Architecture, splits: Splits, i
     """Train ``trials`` students under each protocol on ``ipc`` random real images per class; the best comes first.
 
     Measured on the validation images, never on the test images. Every score is stored in ``baselines``, so that a second
-    call runs what is missing; ``progress`` is told of every protocol. Raises InputError if there are no validation images.
+    call runs what is missing. Raises InputError if there are no validation images.
     """
     check_tuning(network, splits, ipc)
     assert splits.validation is not None
     tried = []
     for number, protocol in enumerate(protocols):
-        progress.tell(number * trials, len(protocols) * trials, spec(protocol))
+        part = progress.part(number, len(protocols), spec(protocol))
         evaluation = Evaluation(protocol, network, splits.train, splits.validation, "validation", seed)
         try:
-            scores = random_real(evaluation, ipc, baselines=baselines, trials=trials)
+            scores = random_real(evaluation, ipc, baselines=baselines, trials=trials, progress=part)
             tried.append(Tried(protocol.for_network(network), tuple(score.accuracy for score in scores)))
         except RunError as error:
             tried.append(Tried(protocol.for_network(network), (), str(error).partition(";")[0]))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from datastill.arguments import checked
-from datastill.artifact import CARD, load
+from datastill.artifact import CARD, load, read_card
 from datastill.core import Protocol
 from datastill.data import Data, Splits
 from datastill.data.given import Given
 from datastill.description import load as describe
+from datastill.description import load_each
 from datastill.errors import InputError
 from datastill.nets import Architecture
 from datastill.outputs import check_apart
@@ -22,13 +23,13 @@ from datastill.plan import plan as try_out
 from datastill.progress import Progress
 from datastill.protocols.dc import DC
 from datastill.recipes import Recipe, read_recipe
-from datastill.run import Run, check_protocol, read_run
+from datastill.run import Run, check_protocol, read_run, run_table
 from datastill.running import distill, labeler, see_apart
 from datastill.scoring import Evaluation, Split, check_student
 from datastill.selection import check_snapshots, select
 from datastill.study import Study
 from datastill.study_run import Foreseen, foresee, run_study
-from datastill.tables import counted, read_toml
+from datastill.tables import counted, shown
 from datastill.teachers import Pool, Teachers
 from datastill.trials import score
 from datastill.tuning import Tried, check_tuning, tune
@@ -104,21 +105,26 @@ class Workspace(Place):
         recipe's protocol. data_path: where its data are now, if they were moved; their fingerprint must be the same.
         Everything is checked before anything is trained; raises InputError."""
         card = load(folder).card
-        how = describe(Protocol, protocol or card.get("protocol", DC()))  # type: ignore[type-abstract]
-        students = [describe(Architecture, name) for name in networks or [card["run"]["network"]]]  # type: ignore[type-abstract]
-        splits = self.load_of(card, folder, data_path)
+        usual = card.get("protocol", DC())
+        how = describe(Protocol, usual if protocol is None else protocol)  # type: ignore[type-abstract]
+        students = load_each(Architecture, networks, "networks") or [describe(Architecture, card["run"]["network"])]  # type: ignore[type-abstract]
+        splits = self.load_of(folder, data_path)
         train, images = splits.train.to(self.device), images_of(splits, split).to(self.device)
         for student in students:
             check_student(student, images)
         return [Evaluation(how, student, train, images, split, seed) for student in students]
 
-    def load_of(self, card: Mapping[str, Any], folder: Path, data_path: Path | str | None = None) -> Splits:
-        """The data that the set with this card was distilled from. Raises InputError if they are not there."""
+    @checked
+    def load_of(self, folder: Path, data_path: Path | str | None = None) -> Splits:
+        """The data that the set in this folder was distilled from. Raises InputError if they are not there."""
+        card = read_card(folder)
         data = describe(Data, card["run"]["data"])  # its method is not needed, so it need not be importable here
         if isinstance(data.source, Given):
             raise InputError(f"{folder} was distilled from images passed in from Python ({data.name}); score it there, with "
                              "datastill.score(folder, images, train=...)")
         if data_path is not None:
+            if data.source.bundled:
+                raise InputError(f"--data-path: {data.name} comes with a library and has no path; leave it out")
             data = data.model_copy(update={"path": str(data_path)})
         try:
             splits = self.load(data)
@@ -140,16 +146,18 @@ class Workspace(Place):
             default ``folder/scores``; for sets in a folder that cannot be written to.
         """
         if out is not None:
-            check_apart(out)
+            check_apart(out, folder)
             if any((out / name).exists() for name in (CARD, "run.toml")):
                 raise InputError(f"{out} is the folder of a set; choose another --out for its scores")
+        if not isinstance(evaluation, Evaluation | None):
+            raise InputError(f"evaluation: expected one of Workspace.evaluations, got {shown(evaluation)}")
         evaluation = evaluation or self.evaluations(folder)[0]
         distilled = load(folder).to(self.device)
         if snapshots:
             check_snapshots(folder)
         made = labels = None
         if distilled.card["labels"] == "soft":
-            read_toml(folder / "run.toml")  # damage is reported
+            run_table(folder)  # reports damage
             with suppress(InputError):  # its method cannot be imported: a flag reports what random images lack
                 made = read_run(folder)
             if made is not None:
@@ -160,6 +168,7 @@ class Workspace(Place):
             sheet["selected"] = select(folder, distilled, evaluation, scores=out, trials=trials, progress=progress)
         return sheet
 
+    @checked
     def plan(self, recipe: Recipe | Run | str, progress: Progress = Progress(),
              first: Callable[[Plan], None] = lambda plan: None) -> Plan:
         """What distilling a recipe, and a student on the result, will take; ``first`` is given a rough estimate early.
@@ -168,6 +177,7 @@ class Workspace(Place):
         return try_out(read.run, self.load(read.run.data).train.to(self.device), read.protocol, read.run.network,
                        root=self.root, data_root=self.data_root, progress=progress, first=first)
 
+    @checked
     def tuning_splits(self, data: Data, networks: Sequence[Architecture], ipc: int) -> Splits:
         """The splits on which kinds of students are tuned, a tenth of the training images held out unless the data has
         validation images. Raises InputError if one of them cannot be tuned."""
@@ -177,19 +187,20 @@ class Workspace(Place):
             splits = self.load(data.model_copy(update={"validation": 0.1}))
         assert splits.validation is not None
         splits = splits._replace(train=splits.train.to(self.device), validation=splits.validation.to(self.device))
-        for network in networks:
-            check_tuning(describe(Architecture, network), splits, ipc)  # type: ignore[type-abstract]
+        for network in load_each(Architecture, networks, "networks"):  # type: ignore[type-abstract]
+            check_tuning(network, splits, ipc)
         return splits
 
     @checked
     def tune(self, protocols: Sequence[Protocol], network: Architecture, data: Data, ipc: int, *, trials: int = 3,
              seed: int = 0, progress: Progress = Progress()) -> list[Tried]:
         """Try protocols on random real images, measured on validation images; the best comes first (see ``tuning.tune``)."""
-        protocols = [describe(Protocol, one) for one in protocols]  # type: ignore[type-abstract]
+        protocols = load_each(Protocol, protocols, "protocols")  # type: ignore[type-abstract]
         network = describe(Architecture, network)  # type: ignore[type-abstract]
         return tune(protocols, network, self.tuning_splits(data, [network], ipc), ipc, baselines=self.baselines,
                     trials=trials, seed=seed, progress=progress)
 
+    @checked
     def foresee(self, study: Study, progress: Progress = Progress(),
                 first: Callable[[Foreseen], None] = lambda foreseen: None) -> Foreseen:
         """What is missing of a study and how long that takes; ``first`` is given a rough estimate early. Nothing is
@@ -219,7 +230,7 @@ class Workspace(Place):
 
 def _study(what: Any) -> Study:
     if not isinstance(what, Study):
-        raise InputError(f"expected a Study, as datastill.studies.load_study(name)[0] gives it, got {what!r}")
+        raise InputError(f"expected a Study, as datastill.studies.load_study(name)[0] gives it, got {shown(what)}")
     return what
 
 
@@ -229,5 +240,5 @@ def _recipe(what: Recipe | Run | str) -> Recipe:
         return Recipe(name="", run=what)
     if not isinstance(what, (str, Recipe)):
         raise InputError("expected the name of a recipe or a Run, as in Run(method=DM(), data=Data(source='cifar10')), got "
-                         f"{what!r}")
+                         f"{shown(what)}")
     return read_recipe(what) if isinstance(what, str) else what

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,14 @@ def test_repeated_rows_count_once(table: Csv, tmp_path: Path) -> None:
     (rows(NAMES, LABELS, ["train"] * 8 + [""], header="file,label,split"), "csv", ("row 10", "split ''")),
     (rows(NAMES, LABELS, ["test"] * 9, header="file,label,split"), "csv", ("no rows for training",)),
     (rows(NAMES, ["", *LABELS[1:]]), "csv", ("row 2 has no label",)),
-    ("file,label\nim0.png,ant,1\n", "csv", ("row 2 has 3 values", "2 columns")),
+    ("file,label\nim0.png,ant,1\n", "csv", ("row 2 has 3 values", "2 columns")), ("file,label\nim0.png\n", "csv", ("row 2 has 1 value,", "2 columns")),
     ("", "csv", ("its columns are none",)), ("file,label\n", "csv", ("no rows",)), ('file,label\n"im0.png,ant\n', "csv", ("cannot be read as .csv",)),
     (rows(NAMES, ["ant"] * 9), "csv", ("1 class",)), (rows(["x" * 999, *NAMES[1:]], LABELS), "csv", ("1 of 9 files are missing",)),
     (rows(['"a\nb"', *NAMES[1:]], LABELS), "csv", ("'a\\nb'",)), (rows(NAMES, LABELS), "csv:folder=~nobody-of-this-name", ("9 of 9 files are missing",)),
+    (rows(NAMES, LABELS), "csv:group=lesion", ("no column 'lesion' for the group", "'file', 'label'")),
+    (rows(NAMES, LABELS, ["a"] * 8 + [""], header="file,label,lesion"), "csv:group=lesion", ("row 10 has no lesion", "every row")),
+    (rows([*NAMES, "im0.png"], [*LABELS, "ant"], ["a"] * 9 + ["b"], header="file,label,lesion"), "csv:group=lesion", ("'im0.png' occurs with two groups, 'a' and 'b'",)),
+    (rows(NAMES, LABELS, ["a"] * 9, header="file,label,lesion"), "csv:group=lesion", ("class 'ant' has 3 images of 1 group, too few to hold some out",)),
     (rows(NAMES, LABELS), "csv:labl=x", ("labl", "did you mean 'label'")),
 ])
 def test_a_wrong_table_is_explained(table: Csv, tmp_path: Path, text: str, source: str, parts: tuple[str, ...]) -> None:
@@ -130,8 +135,9 @@ def test_a_name_without_suffix_that_two_files_have_is_refused(table: Csv, tmp_pa
 def test_images_of_several_forms_need_size_and_channels(table: Csv, tmp_path: Path) -> None:
     data = table(rows(NAMES, LABELS))
     Image.new("RGB", (9, 7)).save(tmp_path / "im4.png")
-    for options, setting in (({}, "data.channels"), ({"channels": 3}, "data.size")):
-        with input_error("im4.png is 9x7 pixels with 3 channels", "im0.png is 6x6 pixels", setting):
+    for options, says in (({}, "has 3 channels, {} has 1 channel; set data.channels"), ({"size": 8}, "has 3 channels, {} has 1 channel; set data.channels"),
+                          ({"channels": 3}, "is 9x7 pixels, {} is 6x6; set data.size")):
+        with input_error(f"{tmp_path / 'im4.png'} " + says.format(tmp_path / "im0.png")):
             data.model_copy(update=options).load(tmp_path)
     assert data.model_copy(update={"size": 8, "channels": 3}).load(tmp_path).train.shape == (3, 8, 8)
 
@@ -158,3 +164,20 @@ def test_files_of_more_than_8_bits_need_a_range(table: Csv, tmp_path: Path, form
 
 def test_name_and_digest_are_those_of_the_source(table: Csv) -> None:
     assert table(rows(NAMES, LABELS), "csv:label=diagnosis").name == "csv"
+
+
+def test_images_of_one_group_stay_on_one_side_of_every_split(table: Csv, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lesions = [f"{label}{number // 6}" for number, label in enumerate(LABELS)]  # two images, and one, of each class
+    text = rows(NAMES, LABELS, lesions, header="file,label,lesion_id")
+    lesion_of = {pixels.tobytes(): lesion for pixels, lesion in zip(PIXELS, lesions, strict=True)}
+    for options in ({"test": 0.4}, {"test": 0.1}):
+        train, _, test = table(text, "csv:group=lesion_id", **options).load(tmp_path)
+        sides = [{lesion_of[image.numpy().tobytes()] for image in images.pixels} for images in (train, test)]  # type: ignore[union-attr]
+        assert not sides[0] & sides[1]
+        assert (len(train), len(test)) == (6, 3)
+    assert train.fingerprint != replace(train, groups=None).fingerprint  # which teachers are found by
+    assert not caplog.messages
+    table(rows(NAMES, LABELS, ["train"] * 6 + ["test"] * 3, lesions, header="file,label,split,lesion_id"), "csv:group=lesion_id").load(tmp_path)
+    assert not caplog.messages
+    table(rows(NAMES, LABELS, ["train"] * 3 + ["test"] * 6, lesions, header="file,label,split,lesion_id"), "csv:group=lesion_id").load(tmp_path)
+    assert "3 values of lesion_id in training rows and in others ('ant0')" in caplog.text

@@ -65,6 +65,30 @@ def test_a_stratified_split_is_a_function_of_the_stream() -> None:
     assert not np.array_equal(stratified(labels, 0.3, RNG(1))[0], stratified(labels, 0.3, RNG(2))[0])
 
 
+@quick
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30)), min_size=1, max_size=80), st.floats(0.05, 0.6), st.integers(0, 9))
+def test_no_group_is_on_both_sides_of_a_split(images: list[tuple[int, int]], share: float, seed: int) -> None:
+    labels, groups = (np.array(column) for column in zip(*images, strict=True))
+    try:
+        held, rest = stratified(labels, share, RNG(seed), groups=groups)
+    except InputError:
+        return
+    assert np.array_equal(np.sort(np.concatenate([held, rest])), np.arange(len(labels)))
+    assert not set(groups[held]) & set(groups[rest])
+    assert set(labels[held]) == set(labels[rest]) == set(labels)
+
+
+def test_groups_of_one_image_are_split_as_if_there_were_none() -> None:
+    labels = np.arange(60) % 3
+    for one, other in zip(stratified(labels, 0.3, RNG(1)), stratified(labels, 0.3, RNG(1), groups=np.arange(60)[::-1]), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_class_of_one_group_cannot_be_split() -> None:
+    with input_error("class 'bee' has 3 images of 1 group, too few to hold some out with share=0.5"):
+        stratified(np.array([0, 0, 1, 1, 1]), 0.5, RNG(0), ("ant", "bee"), groups=np.array([0, 1, 2, 2, 2]))
+
+
 def test_nothing_is_held_of_share_zero() -> None:
     held, rest = stratified(np.array([0, 1, 1]), 0.0, RNG(0))
     assert (held.tolist(), rest.tolist()) == ([], [0, 1, 2])
@@ -92,10 +116,11 @@ def test_splits_are_the_same_each_time(npz: Npz, tmp_path: Path) -> None:
     assert rows(data.load(tmp_path)) == rows(data.load(tmp_path))
 
 
-@pytest.mark.parametrize("options", [{"test": 0.9}, {"validation": 0.95}])
+@pytest.mark.parametrize("options", [{"test": 0.9999}, {"validation": 0.9999}])
 def test_a_class_too_small_to_split_is_named(npz: Npz, tmp_path: Path, options: dict[str, Any]) -> None:
     data = npz(options, **numbered(12), classes=np.array(["ant", "bee", "cow"]))
-    with input_error("'ant'", "too few"):
+    (name, share), = options.items()
+    with input_error(f"class 'ant' has {4 if name == 'test' else 3} images, too few to hold some out with data.{name}={share}; add images", "lower"):
         data.load(tmp_path)
 
 
@@ -124,11 +149,12 @@ def test_keep_counts_after_the_test_images_were_kept_apart(npz: Npz, tmp_path: P
     assert rows(npz({"keep": "keep.npy"}, **numbered(30)).load(tmp_path))[0] == everything[:6]
 
 
-@pytest.mark.parametrize("indices", [
-    [], [0, 1, 2, 2], [0, 1, 9], [-1, 0, 1], [[0, 1, 2]], [0.5, 1.0, 2.0], [True] * 9])
-def test_wrong_indices_to_keep_are_refused(npz: Npz, tmp_path: Path, indices: list[Any]) -> None:
+@pytest.mark.parametrize(("indices", "says"), [
+    ([], "float64 of shape (0,)"), ([0, 1, 2, 2], "2 twice"), ([0, 1, 9], "0 to 9"), ([-1, 0, 9], "-1 to 9"), ([[0, 1, 2]], "int64 of shape (1, 3)"),
+    ([0.5, 1.0, 2.0], "float64 of shape (3,)"), ([True] * 9, "bool of shape (9,)"), ([{}], "it holds Python objects")])
+def test_wrong_indices_to_keep_are_refused(npz: Npz, tmp_path: Path, indices: list[Any], says: str) -> None:
     np.save(tmp_path / "keep.npy", np.array(indices))
-    with input_error("data.keep", str(tmp_path / "keep.npy")):
+    with input_error("data.keep", str(tmp_path / "keep.npy"), says):
         npz({"keep": "keep.npy"}, **numbered(9), **TEST).load(tmp_path)
 
 

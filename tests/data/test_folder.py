@@ -15,7 +15,7 @@ from PIL import Image
 from datastill.data import Data, Images, _reader
 from datastill.data._fit import Fit, square
 from datastill.rng import RNG
-from kit import input_error
+from kit import Call, input_error
 
 Tree = Callable[..., Data]
 CLASSES = ("ant", "bee")
@@ -121,14 +121,31 @@ def test_what_is_left_out_is_said_once(tree: Tree, tmp_path: Path, caplog: pytes
     (place / "train" / "cow").symlink_to("nothing")
     (place / "train" / "ant" / "back").symlink_to("..")
     picture().save(place / "stray.png")
+    for name in ("README.txt", "train/labels.json", "test/labels.json"):
+        (place / name).write_bytes(b"x")
     picture().save(place / "train" / "stray.png")
     train, _, test = data.load(tmp_path)
     assert (len(train), len(test)) == (6, 2)
     said = [text for text in caplog.messages if "left out" in text]
     assert len(said) == 1
-    for part in (str(place), ".heic: 3", ".txt: 1", "dead links: 2", "empty files: 1", "links in a circle: 1",
+    for part in (str(place), ".heic: 3", ".txt: 2", ".json: 2", "dead links: 2", "empty files: 1", "links in a circle: 1",
                  "images outside the folders of classes: 2", "convert them"):
         assert part in said[0]
+
+
+def test_names_with_line_breaks_take_one_line(tree: Tree, run_cli: Call, tmp_path: Path) -> None:
+    tree({"a\nb": pictures(3), "a-b": pictures(3), "c\r\u2028": pictures(3), "nan": pictures(3)})
+    with input_error("no class 'cat'", "known: a\\nb, a-b, c\\n\\n, nan"):
+        Data(source="folder", path="tree", classes=("cat", "dog")).load(tmp_path)
+    for command in (["distill", "random/own-ipc1", "data.path=tree", "data.classes=cat,dog"], ["distill", "random/own-ipc1", "data.path=a\nb"], ["report", "a\nb"]):
+        code, _, err = run_cli(*command, *(["--data-root", str(tmp_path)] if command[0] == "distill" else []))
+        assert code == 2
+        assert all(line.startswith(("datastill: ", "caution: ")) for line in err.splitlines()), err
+
+
+def test_a_class_named_like_a_missing_label_is_said(tree: Tree, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tree({"nan": pictures(3), "ant": pictures(3)}).load(tmp_path)
+    assert "a class is called 'nan', which is how a missing label is written; leave it out with data.classes if it is one" in caplog.text
 
 
 def test_a_folder_of_other_formats_says_so(tree: Tree, tmp_path: Path) -> None:
@@ -233,7 +250,7 @@ def test_your_own_images_are_nowhere_but_at_their_path(source: str, path: str | 
 
 
 @pytest.mark.parametrize(("folders", "parts"), [
-    ({"ant": []}, ("tree contains no images", ".png")),
+    ({"ant": []}, ("tree contains no images (looked for .png, .jpg and others that Pillow opens; left out: nothing)",)),
     ({"ant": [picture()], "bee": []}, ("class 'bee' has no training images",)),
     ({"ant": pictures(3)}, ("1 class", "at least two")),
     ({**both(2, "train/"), "test/ant": [picture()]}, ("different classes: bee", "must be the same")),
@@ -300,7 +317,7 @@ def test_an_odd_mode_is_named_with_the_remedy(tree: Tree, tmp_path: Path, mode: 
 @pytest.mark.parametrize(("mode", "other"), [("L", "RGB"), ("RGB", "L")])
 def test_gray_beside_color_is_named_with_the_remedy(tree: Tree, tmp_path: Path, mode: str, other: str) -> None:
     data = tree({"ant": pictures(3, mode=mode), "bee": [*pictures(2, 1, mode=mode), picture(mode=other)]})
-    with input_error(f"{tmp_path / 'tree' / 'bee' / '02.png'} is 6x6 pixels with {3 if other == 'RGB' else 1} channel", "set data.channels to 1 or 3"):
+    with input_error(f"{tmp_path / 'tree' / 'bee' / '02.png'} has {'3 channels' if other == 'RGB' else '1 channel'}, ", "set data.channels to 1 or 3"):
         data.load(tmp_path)
 
 
@@ -450,3 +467,22 @@ def test_mean_and_std_are_of_the_training_images_only(tree: Tree, tmp_path: Path
     splits = tree(both(10)).load(tmp_path)
     mean = splits.train.raw(torch.arange(len(splits.train))).double().mean() / 255
     assert splits.train.mean == splits.test.mean == (round(float(mean), 4),)
+
+
+def test_a_split_beside_the_folder_is_named(tree: Tree, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tree({**both(5, "parts/train/"), **both(2, "parts/test/")})
+    whole = tmp_path / "tree" / "parts"
+    Data(source="folder", path=str(whole / "train")).load(tmp_path)
+    assert f"beside it is test, which is not read; to use both, set data.path to {whole}" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "said"), [("Thumbs.db", ""), ("desktop.ini", ""), ("notes.doc", ".doc: 1"),
+                                            ("IMG_1.HEIC", ".heic: 1; to use pictures in a format that Pillow cannot open")])
+def test_what_lies_beside_pictures_is_said_if_it_matters(
+        tree: Tree, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, said: str) -> None:
+    data = tree(both(5))
+    (tmp_path / "tree" / "ant" / name).write_bytes(b"x")
+    data.load(tmp_path)
+    assert ("left out" in caplog.text) == bool(said)
+    assert said in caplog.text
+    assert ("convert them" in caplog.text) == ("heic" in said)

@@ -123,11 +123,11 @@ def test_folders_inside_classes_may_have_any_names(tmp_path: Path) -> None:
     (["train/2019/cat", "train/2019/dog", "train/2020/cat", "train/2020/dog"], ("2019, 2020", "cat, dog")),
     (["brain/Training/a", "brain/Testing/a"], ("contains only the folder brain", "Testing, Training", "set data.path to", "/brain")),
     (["all/cat", "all/dog"], ("contains only the folder all", "cat, dog", "/all")),
-    (["cat/train", "cat/test", "dog"], ("cat contains test, train", "dog contains no folders", "train/CLASS/")),
+    (["cat/train", "cat/test", "dog"], ("cat contains test, train, which look like splits, and dog contains no folders", "train/CLASS/")),
     (["cat/train", "cat/test", "dog/train"], ("cat contains", "dog contains train")),
     (["cat/train", "cat/test", "dog/train", "dog/test", "dog"], ("dog contains test, train",)),
     (["cat/train", "cat/test", "dog/train", "dog/test", "dog/more"], ("dog contains more, test, train",)),
-    (["cat/test", "dog/test"], ("cat contains test", "expected training images")),
+    (["cat/test", "dog/test"], (": cat contains test, which looks like a split; expected training images",)),
     (["cat", "dog", "dog/Test"], ("dog contains Test", "cat contains no folders")),
 ])
 def test_what_is_not_clear_is_asked(tmp_path: Path, names: list[str], parts: tuple[str, ...]) -> None:

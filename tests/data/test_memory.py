@@ -110,16 +110,19 @@ def broken(*last: Any) -> list[Any]:
     (broken((torch.full((1, 5, 4), -0.5), 0)), ("list[2]", "-0.5 to -0.5", "expected 0 to 1", "normalization")),
     (broken((torch.full((1, 5, 4), 1.5), 0)), ("list[2]", "1.5")),
     (broken((torch.full((1, 5, 4), float("nan")), 0)), ("list[2]", "nan")),
-    (broken(IMAGE), ("list[2] is not a pair",)), (broken((IMAGE, 0, 0)), ("list[2] is not a pair",)), (broken(7), ("list[2] is not a pair",)),
-    (broken((IMAGE, 0.5)), ("list[2] is not a pair of an image and an integer label",)), (broken((IMAGE, "cat")), ("integer label",)),
-    (broken((IMAGE, torch.tensor(1.0))), ("integer label",)), (broken((IMAGE, torch.ones(3))), ("integer label",)),
+    (broken(IMAGE), ("list[2] is not a pair", "got ndarray uint8 of shape (5, 4, 1)")), (broken((IMAGE, 0, 0)), ("list[2] is not a pair", "got (array(")), (broken(7), ("list[2] is not a pair", "got 7")),
+    (broken((IMAGE, 0.5)), ("list[2] is not a pair of an image and an integer label: its label is 0.5",)), (broken((IMAGE, "cat")), ("its label is 'cat'",)),
+    (broken((IMAGE, torch.tensor(1.0))), ("its label is tensor(1.)",)), (broken((IMAGE, torch.ones(3))), ("its label is torch.float32 of shape (3,)", "one-hot", "argmax")),
+    ([(None, 0)] * 3, ("list[0]: expected an image of numbers", "got None")), (broken(([[1, 2], [3]], 0)), ("list[2]: expected an image", "got [[1, 2], [3]]", "ValueError")),
+    (broken((torch.eye(4).to_sparse(), 0)), ("list[2]: expected an image", "TypeError")), (broken((torch.empty(1, 5, 4, device="meta"), 0)), ("list[2]: expected an image", "meta")),
+    (broken((IMAGE > 0, 0)), ("list[2]: expected an image of numbers", "got ndarray bool of shape (5, 4, 1)")), ({}, ("got an empty dict",)),
     (broken((arrays(1, side=(6, 4))[0], 0)), ("list[2] has shape (6, 4, 1)", "list[0] has (5, 4, 1)", "one size")),
     (broken((arrays(1, 3)[0], 0)), ("list[2] has shape (5, 4, 3)",)),
-    ([(IMAGE, 0), (IMAGE, 0)], ("1 class", "at least two")), ([], ("class",)),
+    ([(IMAGE, 0), (IMAGE, 0)], ("1 class", "at least two")), ([], ("0 classes (no training images)",)),
     ([(IMAGE, 0), (IMAGE, 2)], ("class '1' has no",)), ([(IMAGE, 0), (IMAGE, -1), (IMAGE, 1)], ("-1",)),
     ([(IMAGE.astype(np.float32), 0), (IMAGE.astype(np.float32), 1)], ("float32", "uint8")),
     ([(arrays(1, side=(3, 3))[0], 0), (arrays(1, side=(3, 3))[0], 1)], ("3x3", "4x4")),
-    ([(torch.zeros(2, 1, 5, 4), 0), (torch.zeros(2, 1, 5, 4), 1)], ("(2, 2, 1, 5, 4)", "(N, H, W, C)")),
+    ([(torch.zeros(2, 1, 5, 4), 0), (torch.zeros(2, 1, 5, 4), 1)], ("(2, 1, 5, 4)", "tensor (C, H, W)")),
     (iter([(IMAGE, 0)]), ("map-style dataset",)), (7, ("map-style dataset", "int")),
 ])
 def test_what_is_no_dataset_of_images_is_refused(dataset: Any, parts: tuple[str, ...]) -> None:
@@ -128,7 +131,7 @@ def test_what_is_no_dataset_of_images_is_refused(dataset: Any, parts: tuple[str,
 
 
 @pytest.mark.parametrize(("options", "parts"), [
-    ({"mean": [0.5, 0.5], "std": [0.2]}, ("mean", "each of 1 channels", "(0.5, 0.5)")), ({"mean": [0.5], "std": [0.0]}, ("positive std",)),
+    ({"mean": [0.5, 0.5], "std": [0.2]}, ("mean", "each channel (1)", "(0.5, 0.5)")), ({"mean": [0.5], "std": [0.0]}, ("positive std",)),
     ({"classes": ["a", "b"]}, ("2 classes",)), ({"classes": ["a", "a", "b"]}, ("unique",)), ({"like": toy_images(2)}, ("2 classes",)),
 ])
 def test_settings_that_do_not_fit_are_refused(options: dict[str, Any], parts: tuple[str, ...]) -> None:
@@ -221,17 +224,32 @@ class Broken(list[Any]):
 
 
 @pytest.mark.parametrize(("dataset", "parts"), [
-    ("folder", ("'folder'", "Data(source='folder'")), (None, ("NoneType",)), ({"train": (X, Y)}, ("dict", "'train'", "one split")), (Broken([1]), ("Broken[0] failed: KeyError",)),
+    ("folder", ("'folder'", "Data(source='folder'")), (None, ("NoneType",)), ({"train": (X, Y)}, ("dict", "'train'", "one split")), (Broken([1]), ("Broken[0] raised KeyError: 'no\\nrow' (", "test_memory.py, line")),
     (Data(source="digits"), ("Data",)), (torch.utils.data.DataLoader(TensorDataset(X, Y)), ("DataLoader", "pass its dataset")), ((X, Y[:5]), ("(12, 3, 6, 6)", "(5,)")), (X, ("is not a pair",)),
     ((X, torch.eye(3)[Y]), ("integer label",)), ([{"pic": IMAGE, "label": 0}], ("'pic', 'label'", "image, img")), ([{"image": IMAGE, "img": IMAGE, "label": 0}], ("one image",)),
     (broken((IMAGE, 10**12)), ("1000000000000", "0 to K - 1")), (broken((IMAGE, 2**70)), (str(2**70),)), (broken((IMAGE, 20190101)), ("go up to 20190101", "only 3 images")),
-    (broken((IMAGE.astype(np.uint16), 0)), ("uint16", "range=(")), (broken((pil(IMAGE).convert("P"), 0)), ("mode P", "convert")), (broken((pil(IMAGE).convert("RGBA"), 0)), ("mode RGBA",)),
+    (broken((IMAGE.astype(np.uint16), 0)), ("uint16", "state the range of all images, as in range=(low, high)")), (broken((pil(IMAGE).convert("P"), 0)), ("mode P", "convert")), (broken((pil(IMAGE).convert("RGBA"), 0)), ("mode RGBA",)),
     (broken((Image.fromarray(IMAGE[..., 0].astype(np.uint16)), 0)), ("mode I;16",)), ((X.permute(0, 2, 3, 1), Y), ("another order of axes",)), ((X.numpy(), Y.numpy()), ("another order of axes",)),
-    ((X.float() * float("nan"), Y), ("nan or infinite",)),
+    ((X.float() * float("nan"), Y), ("arrays[0]: not finite: 108 of 108 values (nan or infinite)",)), ((torch.full((12, 3, 6, 6), True), Y), ("arrays[0]: expected an image of numbers",)),
 ])
 def test_what_is_unclear_is_refused(dataset: Any, parts: tuple[str, ...]) -> None:
     with input_error(*parts):
         Images.from_dataset(dataset)
+
+
+@pytest.mark.parametrize("where", ["__getitem__", "__len__"])
+def test_a_dataset_that_ends_the_process_is_reported(where: str) -> None:
+    def leave(*arguments: Any) -> Any:
+        raise SystemExit(0)
+
+    ends = type("Ends", (), {"__len__": lambda self: 1, "__getitem__": lambda self, row: (IMAGE, 0), where: leave})
+    with input_error("Ends", "raised SystemExit: 0 (", "test_memory.py, line"):
+        Images.from_dataset(ends())
+
+
+def test_mean_and_std_are_measured_if_they_are_empty() -> None:
+    images = Images(X, Y, ("a", "b", "c"), (), ())
+    assert Images.from_dataset(images).fingerprint == Images.from_dataset((X, Y), classes=["a", "b", "c"]).fingerprint
 
 
 @pytest.mark.parametrize(("options", "parts"), [
@@ -239,7 +257,7 @@ def test_what_is_unclear_is_refused(dataset: Any, parts: tuple[str, ...]) -> Non
     ({"mean": [127.0], "std": [60.0]}, ("from 0 to 1", "127")), ({"mean": [float("nan")], "std": [0.5]}, ("finite",)), ({"mean": [0.5], "std": [-0.5]}, ("positive std",)),
     ({"classes": "abc"}, ("names in order", "'abc'")), ({"classes": [1, 2, 3]}, ("names in order", "[1, 2, 3]")), ({"classes": 3}, ("names in order",)),
     ({"like": pairs()}, ("like", "training Images", "list")), ({"range": (1, 0)}, ("range=(low, high)",)), ({"range": 5}, ("range",)), ({"range": (0, 9)}, ("outside range=[0, 9]",)),
-    ({"like": toy_images(3, shape=(3, 4, 4))}, ("images have 1 channels, the training images 3",)),
+    ({"like": toy_images(3, shape=(3, 4, 4))}, ("images have 1 channel, the training images 3",)),
 ])
 def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], parts: tuple[str, ...]) -> None:
     with input_error(*parts):

@@ -57,6 +57,15 @@ def without(name: str, path: Path) -> None:
     np.savez(path, **rest)
 
 
+def test_a_file_of_another_kind_is_said_without_numpys_advice(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", IMAGES)
+    np.savez(tmp_path / "objects.npz", x_train=np.array([{}, {}], object))
+    (tmp_path / "text.npz").write_text("cat,dog")
+    for name, says in (("one.npy", "it is no zip archive; numpy.savez writes one"), ("text.npz", "it is no zip archive; numpy.savez writes one"), ("objects.npz", "it holds Python objects")):
+        with pytest.raises(InputError, match=f"^(?!.*pickle).*{name}.*{says}"):
+            Data(source="npz", path=name).load(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["x_train", "y_train"])
 def test_a_missing_array_is_named(npz: Npz, tmp_path: Path, name: str) -> None:
     data = npz(extra=LABELS)
@@ -68,8 +77,8 @@ def test_a_missing_array_is_named(npz: Npz, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(("arrays", "parts"), [
     ({"x_test": IMAGES}, ("only one of x_test and y_test",)),
     ({"x_train": IMAGES / 255, "y_train": LABELS}, ("training images are float64", "uint8", "data.range=[0.0,1.0]")),
-    ({"x_train": IMAGES, "y_train": LABELS / 2}, ("y_train is float64", "integers")),
-    ({"x_train": IMAGES, "y_train": LABELS > 0}, ("y_train is bool",)),
+    ({"x_train": IMAGES, "y_train": LABELS / 2}, ("y_train: expected integers", "float64")),
+    ({"x_train": IMAGES, "y_train": LABELS > 0}, ("y_train: expected integers or names (N,), got ndarray bool of shape (9,)",)),
     ({"x_train": IMAGES, "y_train": np.eye(3, dtype=int)[LABELS]}, ("y_train", "(9, 3)")),
     ({"x_train": IMAGES, "y_train": LABELS[:5]}, ("9 training images but 5 targets",)),
     ({"x_train": IMAGES, "y_train": LABELS + 1}, ("class '0' has no training images",)),
@@ -248,10 +257,19 @@ def test_a_stated_range_is_mapped_linearly(tmp_path: Path, dtype: type, low: flo
 
 def test_values_outside_the_range_are_counted_and_refused(tmp_path: Path) -> None:
     images = IMAGES.astype(np.float32)
-    images[0, 0, :3] = -1, 300, np.nan
+    images[0, 0, :2] = -1, 300
     for split, arrays in (("training", {"x_train": images, "y_train": LABELS}), ("test", {"x_train": IMAGES, "y_train": LABELS, "x_test": images, "y_test": LABELS})):
-        with input_error(f"{split} images: 3 of 270 values are outside data.range=[0, 255]", "-1 to 300", "1 are not finite"):
+        with input_error(f"{split} images: 2 of 270 values outside data.range=[0, 255]", "-1 to 300"):
             written(tmp_path, arrays, range=[0, 255]).load(tmp_path)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_said_before_a_range_is_proposed(tmp_path: Path, odd: float) -> None:
+    images = IMAGES.astype(np.float32)
+    images[0, 0, 0] = odd
+    for options in ({}, {"range": [0, 255]}):
+        with input_error("training images: not finite: 1 of 270 values (nan or infinite); replace them"):
+            written(tmp_path, {"x_train": images, "y_train": LABELS}, **options).load(tmp_path)
 
 
 @pytest.mark.parametrize("images", [np.float32(1), IMAGES > 9, IMAGES * 1j, np.array(["a"] * 9)])

@@ -174,7 +174,7 @@ def test_another_segment_is_drawn_in_the_place_of_one_that_is_not_finite(tmp_pat
     ({"min_start": 5, "max_start": 5}, "max_start 5: expected more than min_start 5"),
     ({"expand": 10, "first_start": 0}, "first_start 0: expected above min_start 0 and at most max_start 2"),
     ({"expand": 10, "first_start": 3}, "first_start 3: expected above"),
-    ({"max_start": 50}, "segments end at epoch 50, experts are trained for 20; raise pool.epochs or lower max_start"),
+    ({"max_start": 50}, "segments end at epoch 50, experts are trained for 20 epochs; raise pool.epochs or lower max_start"),
     ({"expert_epochs": 30}, "segments end at epoch 31, experts are trained for 20"),
     ({"pool": {"kind": "experts", "snapshots": [0, 2, 5]}}, "pool.snapshots: epoch 1 is needed but never stored"),
     ({"batch_syn": 100}, "batch_syn 100 is more than the 20 synthetic images; use 0 for all"),

@@ -8,8 +8,10 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import datastill as ds
 from datastill import trials
@@ -24,7 +26,7 @@ from datastill.report.page import collect
 from datastill.rng import RNG
 from datastill.scoring import Evaluation
 from datastill.store import write_record
-from kit import input_error
+from kit import Call, input_error
 
 CLASSES = ("<b>x</b>", "two", "three")
 PROTOCOL = DC(augment="none", epochs=2)
@@ -158,12 +160,12 @@ def test_text_from_outside_is_escaped(made: Path, tmp_path: Path) -> None:
 def test_shows_what_was_run_and_how_to_reproduce_it(made: Path, tmp_path: Path) -> None:
     _, checked = page(made / "with tv", out=tmp_path / "page.html")
     card = ds.load(made / "with tv").card
-    assert "distribution + total_variation on digits, 2 images per class" in checked.text
+    assert "DM + total_variation on digits, 2 images per class" in checked.text
     assert "iterations 3 default 20000" in checked.text
     assert "weight 0.5 default 1" in checked.text
     assert card["digest"] in checked.text
     assert card["data"]["fingerprint"] in checked.text
-    assert "datastill distill run.toml --out 'with tv'" in checked.text
+    assert "datastill distill 'with tv/run.toml' --out 'with tv'" in checked.text
     assert ("datastill evaluate 'with tv' --network convnet:width=4,depth=1 --protocol dc:epochs=2,augment=none "
             "--trials 2 --seed 4 --full") in checked.text
     assert "gradient shares at iteration 1: method" in checked.text.lower()
@@ -190,10 +192,11 @@ def test_several_runs_and_students_make_a_matrix(made: Path, folder: Path, tmp_p
     sheet = trials.score(folder, ds.load(folder), Evaluation(PROTOCOL, mlp, images(0), images(1)), trials=2,
                          baselines=tmp_path / "baselines")
     text, checked = page(folder, made / "chosen", out=tmp_path / "page.html")
-    assert "Other architectures: dc, test split" in checked.text
+    assert "By kind of student: dc:epochs=2,augment=none, test split of digits" in checked.text
+    assert "chance is 33.3 %" in checked.text
     assert text.count(">distilled with<") == 1
     assert words.row(sheet).synthetic in checked.text
-    assert "Other architectures" not in page(folder, out=tmp_path / "one.html")[1].text
+    assert "By kind of student" not in page(folder, out=tmp_path / "one.html")[1].text
 
 
 def test_works_without_scores_log_and_snapshots(folder: Path, tmp_path: Path) -> None:
@@ -322,3 +325,51 @@ def test_on_a_narrow_screen_every_score_has_its_heading(folder: Path, tmp_path: 
     table = text[text.index('<table class="scores">'):text.index("</table>")]
     assert table.count("<td") == table.count("data-label=") > 6
     assert re.search(r"@media screen and \(max-width: 44rem\) \{[^@]*\.scores td::before \{ content: attr\(data-label\)", text)
+
+
+def photos(root: Path, classes: dict[str, int], splits: tuple[str, ...]) -> Path:
+    """A folder of noise, with a file that is left out."""
+    for number, (split, name) in enumerate((split, name) for split in splits for name in classes):
+        (root / split / name).mkdir(parents=True)
+        for seed in range(classes[name]):
+            pixels = np.random.default_rng([number, seed]).integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / split / name / f"{seed}.png")
+    (root / splits[0] / next(iter(classes)) / "notes.doc").write_bytes(b"x")
+    return root
+
+
+def test_the_page_says_what_the_data_are_and_how_they_were_split(tmp_path: Path, run_cli: Call) -> None:
+    photos(tmp_path / "parts", {"ok": 30, "defect": 5}, ("train", "test"))
+    photos(tmp_path / "pets", {"cat": 5, "dog": 5}, ("",))
+    small = ("network=convnet:width=4,depth=1", "method.iterations=2", "data.size=8", "protocol.epochs=1")
+    for name in ("parts", "pets"):
+        out = run_cli("distill", "dm/own-ipc1", f"data.path={tmp_path / name}", *small, "--out", f"{name}-run")
+        assert out[0] == run_cli("evaluate", f"{name}-run", "--trials", "2")[0] == 0, out
+    _, parts = page(tmp_path / "parts-run", out=tmp_path / "page.html")
+    assert "DM on parts, 1 image per class" in parts.text
+    assert "training images per class defect: 5, ok: 30 test images per class defect: 5, ok: 30 caution left out: .doc: 1" in parts.text
+    assert "held out by datastill" not in parts.text
+    assert "test 0.2" not in parts.text  # a setting that does nothing here
+    assert "validation 0" not in parts.text
+    assert "with random real images" in parts.text
+    assert re.search(r"defect \d+.\d % \(\d+.\d %\), 5 images", parts.text)
+    _, pets = page(tmp_path / "pets-run", out=tmp_path / "page.html")
+    assert "test images per class 1; held out by datastill at random, 20.0 % of each class" in pets.text
+    assert "test 0.2" in pets.text
+    source, both = page(tmp_path / "parts-run", tmp_path / "pets-run", out=tmp_path / "page.html")
+    assert "differ in their data" in both.text
+    for text in (">parts<", ">pets<", "largest class 85.7", "measured on 2 images"):
+        assert text in source
+    assert str(tmp_path) not in source
+
+
+def test_what_the_page_tells_of_a_guided_run(tmp_path: Path, run_cli: Call) -> None:
+    guided = [f"plugins.clom.{one}" for one in ("pool.networks=mlp:width=4", "pool.count=1", "pool.epochs=1", "weight=1")]
+    run_cli("distill", "dm/digits-ipc1", "network=convnet:width=4,depth=1", "method.iterations=2", *guided, "--out", "out/guided")
+    found = collect(tmp_path / "out" / "guided", "f0")
+    distill = shlex.split(found.commands[0])[1:]
+    assert distill[:2] == ["distill", "out/guided/run.toml"]
+    assert run_cli(*distill)[0] == 0
+    assert "without the time of loading and of training or reading teachers" in dict(found.facts)["distilled in"]
+    _, checked = page(tmp_path / "out" / "guided", out=tmp_path / "page.html")
+    assert "accuracy on heldouttraining images, %" in checked.text.replace("-", "")

@@ -40,7 +40,7 @@ def test_no_command_shows_a_path() -> None:
     local = read_recipe(RECIPE, ["data.path=/home/me/x"]).run
     assert reproduce.changes(RECIPE, local) is None
     lines = reproduce.commands("my run", {"recipe": RECIPE}, local, [])
-    assert lines == ["datastill distill run.toml --out 'my run'", "datastill evaluate 'my run'"]
+    assert lines == ["datastill distill 'my run/run.toml' --out 'my run'", "datastill evaluate 'my run'"]
     assert reproduce.commands("r", {"recipe": RECIPE}, run, [])[0] == f"datastill distill {RECIPE} --out r"
 
 

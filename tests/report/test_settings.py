@@ -1,9 +1,12 @@
 """Settings: what differs from its default is marked, local paths are not shown."""
 
+from typing import Any
+
 import pytest
 
-from datastill.core import Protocol
+from datastill.core import Method, Protocol
 from datastill.description import load
+from datastill.digest import dump
 from datastill.report import settings
 from datastill.report.settings import Setting
 from datastill.run import Run
@@ -34,6 +37,25 @@ def test_short_form_is_read_back(text: str) -> None:
     protocol = load(Protocol, text)  # type: ignore[type-abstract]
     assert settings.short(protocol) == text
     assert load(Protocol, settings.short(protocol)) == protocol  # type: ignore[type-abstract]
+
+
+@pytest.mark.parametrize(("method", "recipe", "name"), [
+    ("dm", None, "DM"), ({"kind": "distribution", "iterations": 3, "optim": {"images": {"lr": 3.0}}}, None, "DM"), ("dc", None, "DC"), ("dsa", None, "DSA"),
+    ({"kind": "dsa", "augment": "color_crop"}, None, "gradient"), ({"kind": "dsa", "augment": "color_crop_cutout_scale_rotate"}, "dsa/mnist-ipc1", "DSA"),
+    ({"kind": "dsac", "augment": "color_crop_cutout_scale_rotate"}, "dsa/mnist-ipc1", "gradient"), ("random", None, "random"),
+    ("herding", "random/mnist-ipc1", "herding"), ("k_center", None, "k-center"), ("tesla", None, "TESLA"), ("datadam", None, "DataDAM"), ("tiny:Pull", None, "Pull"),
+    ({"kind": "nowhere:Mine"}, None, "Mine")])
+def test_a_method_has_its_usual_name(method: Any, recipe: str | None, name: str) -> None:
+    table = method if isinstance(method, dict) and method["kind"] == "nowhere:Mine" else dump(load(Method, method))  # type: ignore[type-abstract]
+    assert settings.method_name({"run": {"method": table}, **({"recipe": recipe} if recipe else {})}) == name
+
+
+@pytest.mark.parametrize(("data", "name"), [
+    ({"source": "folder", "path": "/home/me/photos"}, "photos"), ({"source": "npz", "path": "sets/path.npz"}, "path.npz"), ({"source": "folder", "path": "."}, "folder"),
+    ({"source": "folder", "path": "/home/me/parts/train"}, "parts/train"),
+    ({"source": "folder", "path": "C:\\me\\photos\\"}, "photos"), ({"source": "cifar10", "path": "elsewhere"}, "cifar10"), ({"source": "digits"}, "digits")])
+def test_data_of_ones_own_have_the_name_of_their_place(data: dict[str, Any], name: str) -> None:
+    assert settings.data_name({"run": {"data": data}, "data": {"name": data["source"]}}) == name
 
 
 def test_unknown_class_keeps_its_name() -> None:

@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+import datastill as ds
+from datastill.description import load
+from datastill.digest import dump
 from datastill.report import words
 from datastill.statistics import statistics
 
@@ -60,11 +63,41 @@ def test_breakable_escapes() -> None:
 
 
 def test_matrices_are_of_one_protocol_and_split_and_at_least_two_students() -> None:
-    runs = [("a", "convnet", [sheet([0.5, 0.6], [0.3, 0.4]), sheet([0.1, 0.1], [0.3, 0.4], network="vgg11")]),
-            ("b", "mlp", [sheet([0.7, 0.6], [0.3, 0.4], network="vgg11"), sheet([0.5], [0.3], split="validation")])]
+    runs = [scored("a", "convnet", sheet([0.5, 0.6], [0.3, 0.4]), sheet([0.1, 0.1], [0.3, 0.4], network="vgg11")),
+            scored("b", "mlp", sheet([0.7, 0.6], [0.3, 0.4], network="vgg11"), sheet([0.5], [0.3], split="validation"))]
     (found,) = words.matrices(runs)
-    assert (found.protocol, found.split, found.networks) == ("dc", "test", ["mlp", "vgg11"])
+    assert (found.protocol, found.split, found.data, found.networks) == ("dc", "test", "photos", ["mlp", "vgg11"])
     assert [(name, made_with, [cell and cell.synthetic for cell in cells]) for name, made_with, cells in found.rows] == [
         ("a", "convnet", ["55.0 ± 7.1", "10.0 ± 0.0"]), ("b", "mlp", [None, "65.0 ± 7.1"])]
     assert found.rows[0][2][1].warn  # type: ignore[union-attr]
-    assert words.matrices([("a", "mlp", [])]) == []
+    assert words.matrices([scored("a", "mlp")]) == []
+
+
+def scored(name: str, made_with: str, *sheets: dict[str, Any], lr: float | None = None) -> words.Scored:
+    return words.Scored(name, made_with, "photos", lr, sheets)
+
+
+def test_a_matrix_is_of_one_protocol_with_its_settings_and_of_one_set_of_data() -> None:
+    def of(fingerprint: str, protocol: str) -> list[dict[str, Any]]:
+        described: Any = load(ds.Protocol, protocol)  # type: ignore[type-abstract]
+        return [sheet([0.5], [0.3], network=network, data={"fingerprint": fingerprint},
+                      protocol=dump(described.for_network(load(ds.Architecture, network)).for_set(0.02)))  # type: ignore[type-abstract]
+                for network in ("mlp", "vgg11")]
+
+    found = words.matrices([scored("a", "mlp", *of("x", "dc"), *of("x", "dc:epochs=2"), *of("x", "tuned:epochs=5"), *of("x", "mtt"), lr=0.02),
+                            scored("b", "mlp", *of("x", "dc"), *of("x", "mtt"), lr=0.02), scored("c", "mlp", *of("y", "dc"))])
+    shown = {(one.protocol, tuple(name for name, *_ in one.rows)) for one in found}
+    assert shown == {("dc", ("a", "b")), ("dc:epochs=2", ("a",)), ("tuned:epochs=5", ("a",)), ("mtt", ("a", "b")), ("dc", ("c",))}
+
+
+def test_where_classes_differ_in_size_balanced_accuracy_stands_beside_accuracy() -> None:
+    one = sheet([0.95, 0.95], [0.9, 0.91], chance=0.5, largest=["ok", 0.95])
+    for subject, balanced in (("synthetic", 0.8), ("random", 0.6)):
+        one["summary"][subject]["balanced"] = balanced
+    one["summary"]["gain"]["balanced"] = statistics([0.15, 0.25])
+    row = words.row(one)
+    assert (row.balanced, row.random_balanced, row.gain_balanced) == ("80.0", "60.0", "+20.0 (−43.5 to 83.5)")
+    text = words.headline(one, 20).replace(words.NBSP, " ")
+    assert "Balanced accuracy, the mean over classes, is 80.0 %, with random real images 60.0 %." in text
+    assert text.endswith("2 trials; in balanced accuracy +20.0 points, 95 % interval −43.5 to 83.5.")
+    assert words.row({**one, "largest": ["ok", 0.5]}).gain_balanced == ""

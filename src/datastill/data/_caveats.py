@@ -1,25 +1,50 @@
-"""What is said about the images of a dataset before any work, in warnings of the logger ``datastill``."""
+"""What is said about the images of a dataset before any work: in warnings of the logger ``datastill``, and on the card."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from datastill.data.images import Images, Lazy
 from datastill.progress import of_data
 
+_said: ContextVar[list[str] | None] = ContextVar("_said", default=None)
+
+
+def say(of: object, text: str) -> None:
+    """Warn about a dataset; ``of``, which may be a path, is not kept by ``listening``."""
+    of_data.warning("%s: %s", of, text)
+    if (said := _said.get()) is not None:
+        said.append(text)
+
+
+@contextmanager
+def listening() -> Iterator[list[str]]:
+    """What is said meanwhile. Not a handler of the logger, which is silenced in processes of ``--jobs``."""
+    said = list[str]()
+    token = _said.set(said)
+    try:
+        yield said
+    finally:
+        _said.reset(token)
+
 
 def say_classes(name: str, train: Images, test: Images) -> None:
-    """Classes without test images, and names that are easily taken for one another."""
+    """Classes without test images, and names that are easily taken for one another, or that are none."""
     if lacking := [one for one, rows in zip(test.classes, test.of_class, strict=True) if not len(rows)]:
-        of_data.warning("%s: no test images of class %s; scores say nothing about it", name, ", ".join(lacking[:5]) + (
-            f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""))
+        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        say(name, f"no test images of class {', '.join(lacking[:5])}{more}; scores say nothing about it")
+    for one in sorted({"nan", "<NA>"} & {*train.classes}):
+        say(name, f"a class is called {one!r}, which is how a missing label is written; leave it out with data.classes if "
+                  "it is one")
     times = Counter(map(_plain, train.classes))
     if alike := [one for one in train.classes if times[_plain(one)] > 1]:
-        of_data.warning("%s: the names of these classes hardly differ: %s; merge them if they are the same", name,
-                    ", ".join(map(repr, alike[:6])))
+        shown = ", ".join(map(repr, alike[:6]))
+        say(name, f"the names of these classes hardly differ: {shown}; merge them if they are the same")
 
 
 def _plain(name: str) -> str:
@@ -41,6 +66,6 @@ def say_repeated(name: str, train: Images, others: Mapping[str, Images], names: 
             row for row, key in enumerate(images.hashes) if key in first]
     for number, (text, rows) in enumerate(found.items()):
         if rows:
-            shown = [names[number][row] if names else f"number {row}" for row in rows[:3]]
-            of_data.warning("%s: %s: %d (%s); remove them from one of the two", name, text, len(rows),
-                            ", ".join(shown).encode(errors="backslashreplace").decode())
+            listed = ", ".join(names[number][row] if names else f"number {row}" for row in rows[:3])
+            shown = listed.encode(errors="backslashreplace").decode()
+            say(name, f"{text}: {len(rows)} ({shown}); remove them from one of the two")

@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
 
+from datastill.data._caveats import say
 from datastill.data.images import Lazy
 from datastill.errors import InputError
 from datastill.files import real
 from datastill.late import torch
-from datastill.progress import of_data
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 NO_PICTURES = {"BUFR", "CUR", "EPS", "GRIB", "HDF5", "ICNS", "ICO", "IPTC", "MPEG", "PSD", "WMF"}  # icons, documents, stubs
 SUFFIXES = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN.keys() - NO_PICTURES}
+UNREAD = {".heic", ".heif", ".svg", ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".eps", ".psd", ".jxl",
+          ".pdf", ".dcm", ".nii"}  # pictures all the same
 PLAIN = {"L": 1, "RGB": 3}  # modes used as they are
 CONVERTIBLE = {"1", "P", "LA", "PA", "RGBA", "CMYK", "YCbCr"}  # modes with an unambiguous conversion to 8-bit gray or RGB
 
@@ -114,8 +116,8 @@ def _is(kind: Callable[[], bool]) -> bool:
 
 
 def _hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, or one that macOS adds to archives."""
-    return name.startswith((".", "__MACOSX"))
+    """Whether a file or folder is hidden, or one that macOS adds to archives, or Windows to folders of pictures."""
+    return name.startswith((".", "__MACOSX")) or name.lower() in ("thumbs.db", "ehthumbs.db", "desktop.ini")
 
 
 def kinds(left_out: Counter[str]) -> str:
@@ -126,11 +128,10 @@ def kinds(left_out: Counter[str]) -> str:
 
 
 def say_left_out(place: Path, left_out: Counter[str]) -> None:
-    """Log what is left out of the images at ``place``, if anything is."""
+    """Say what is left out of the images at ``place``, if anything is."""
     if text := kinds(left_out):
-        formats = any(kind.startswith(".") for kind in left_out)
-        of_data.warning("%s: left out: %s%s", place, text,
-                    "; to use pictures in a format that Pillow cannot open, convert them, to PNG for example" * formats)
+        advice = "; to use pictures in a format that Pillow cannot open, convert them, to PNG for example"
+        say(place, f"left out: {text}{advice if UNREAD & set(left_out) else ''}")
 
 
 def class_folders(train: Path, test: Path | None) -> list[str]:
@@ -170,7 +171,8 @@ def decode(path: Path, change: Callable[[Image.Image], Image.Image]) -> np.ndarr
     except InputError:
         raise
     except Exception as error:  # Pillow's many formats raise many kinds for damaged files
-        raise InputError(f"{path} cannot be read as an image: {str(error) or type(error).__name__}") from None
+        raise InputError(f"{path} cannot be read as an image: {str(error) or type(error).__name__}; replace it, or take it "
+                         "out of the folder") from None
     return array[..., None] if array.ndim == 2 else array
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from datastill.data import _image_files as files
+from datastill.data._caveats import say
 from datastill.errors import InputError
+from datastill.files import real
 
 TRAIN, VALIDATION, TEST = "training", "validation", "test"
 WORDS = {**dict.fromkeys(("train", "training", "trainval"), TRAIN), **dict.fromkeys(("test", "testing"), TEST),
@@ -48,7 +51,17 @@ def layout(place: Path, nested: bool, left_out: Counter[str]) -> Layout:
         return _splits_in_classes(place, inner)
     train = _split(place, files.class_folders(place, None))
     _check_classes(train, nested)
+    _say_beside(place)
     return Layout(train)
+
+
+def _say_beside(place: Path) -> None:
+    """Say if the folder is one of several splits, of which the others are not read."""
+    with suppress(InputError):
+        whole = real(place)
+        found = split_of(files.folder_names(whole.parent))
+        if whole.name in found and (others := [name for name in found if name != whole.name]):
+            say(place, f"beside it is {_shown(others)}, which is not read; to use both, set data.path to {whole.parent}")
 
 
 def split_of(names: Iterable[str]) -> dict[str, str]:
@@ -126,9 +139,11 @@ def _splits_in_classes(place: Path, inner: dict[str, list[str]]) -> Layout:
     roles, example = set(next(filter(None, found.values()))), next(name for name in inner if found[name])
     for name, folders in inner.items():
         if TRAIN not in roles or set(found[name]) != roles or len(folders) != len(roles) or files.image_names(place / name):
-            raise InputError(f"{place}: {_shown([example])} contains {_shown(found[example].values())}, which look "
-                             f"like splits, and {_shown([name])} contains {_shown(folders) or 'no folders'}; expected "
-                             "training images and the same splits and nothing else in each, or train/CLASS/ and test/CLASS/")
+            looks = "looks like a split" if len(found[example]) == 1 else "look like splits"
+            other = "" if name == example else f", and {_shown([name])} contains {_shown(folders) or 'no folders'}"
+            raise InputError(f"{place}: {_shown([example])} contains {_shown(found[example].values())}, which {looks}"
+                             f"{other}; expected training images and the same splits and nothing else in each, or "
+                             "train/CLASS/ and test/CLASS/")
     first, *more = (role for role in (TRAIN, TEST, VALIDATION) if role in roles)
     of = [Split(place, {name: place / name / found[name][role] for name in inner}) for role in (first, *more)]
     return Layout(*of)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from datastill.data.images import Images, class_names, mean_and_std, numbers
-from datastill.data.source import Arrays, check_arrays, check_split, extremes, scale, usable
+from datastill.data.images import Images, class_names, measured, numbers
+from datastill.data.source import Arrays, check_arrays, check_finite, check_split, extremes, scale
 from datastill.errors import InputError
+from datastill.foreign import calling, package_of, said
 from datastill.late import torch
+from datastill.tables import counted, shown
 
 KEYS = ({"image", "img", "pixel_values"}, {"label", "labels", "target", "fine_label"})  # of Hugging Face's datasets
 EXPECTED = ("expected a map-style dataset of (image, label), such as a TensorDataset or one of torchvision's, or (images, "
@@ -45,7 +46,7 @@ def read(dataset: Any, classes: Any, mean: Any, std: Any, like: Any, limits: Any
             raise InputError(f"{wanted}, got {limits}")
     name = "arrays" if _are_arrays(dataset) else type(dataset).__name__
     item, count = _items(dataset)
-    pixels, labels = _read_all(item, count, name, limits)
+    pixels, labels = _read_all(item, count, name, limits, package_of(type(dataset)))
     known = _known(dataset) if not given else _Named((), False)
     if like is not None:
         labels = _as_in(like.classes, known, labels, name) if known.names else labels
@@ -61,13 +62,10 @@ def read(dataset: Any, classes: Any, mean: Any, std: Any, like: Any, limits: Any
     else:  # images to score on may lack a class
         check_split(stacked, labels, "test", names, name)
     if mean and len(mean) != stacked.shape[3] and like is not None:
-        raise InputError(f"{name}: images have {stacked.shape[3]} channels, the training images {len(mean)}")
+        raise InputError(f"{name}: images have {counted(stacked.shape[3], 'channel')}, the training images {len(mean)}")
     stored = torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
     images = Images(stored, torch.from_numpy(labels), names, mean, std, origin=name)
-    if mean:
-        return images
-    mean, std = mean_and_std(images)
-    return replace(images, mean=mean, std=std)
+    return images if mean else measured(images)
 
 
 def _items(dataset: Any) -> tuple[Callable[[int], Any], int]:
@@ -80,17 +78,15 @@ def _items(dataset: Any) -> tuple[Callable[[int], Any], int]:
         raise InputError(f"from_dataset: got {name}, several splits; pass one of them, as in splits.train or splits.test")
     if isinstance(dataset, Mapping):
         raise InputError(f"from_dataset: got {name} with {', '.join(map(repr, list(dataset)[:5]))}; pass one split or "
-                         "(images, labels)")
+                         "(images, labels)" if dataset else f"from_dataset: {EXPECTED}, got an empty {name}")
     if _are_arrays(dataset):
         return _zipped(*dataset)
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         hint = "; pass its dataset" if hasattr(dataset, "dataset") else \
             "; these are read already, change them with dataclasses.replace" if isinstance(dataset, Images) else ""
         raise InputError(f"from_dataset: {EXPECTED}, got {name}{hint}")
-    try:
+    with calling(f"from_dataset: {EXPECTED}; {name}.__len__", package_of(type(dataset))):
         return dataset.__getitem__, len(dataset)
-    except Exception as error:  # the dataset is the user's
-        raise InputError(f"from_dataset: {EXPECTED}; {name} has no length: {_line(error)}") from None
 
 
 def _are_arrays(dataset: Any) -> bool:
@@ -107,15 +103,13 @@ def _zipped(images: Any, labels: Any) -> tuple[Callable[[int], Any], int]:
 
 
 def _read_all(item: Callable[[int], Any], count: int, name: str,
-              limits: Limits | None) -> tuple[list[np.ndarray], np.ndarray]:
-    """The images (H, W, C) uint8 of one size, and their labels (N,)."""
+              limits: Limits | None, package: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """The images (H, W, C) uint8 of one size, and their labels (N,). package: that of the dataset's class."""
     pixels: list[np.ndarray] = []
     labels = np.zeros(count, dtype=np.int64)
     for row in range(count):
-        try:
+        with calling(f"{name}[{row}]", package):
             found = item(row)
-        except Exception as error:  # the dataset is the user's
-            raise InputError(f"{name}[{row}] failed: {_line(error)}") from None
         image, label = _pair(found, f"{name}[{row}]", limits)
         if not 0 <= label < 2**31:
             raise InputError(f"{name}[{row}] has the label {label}; expected 0 to K - 1 for K classes")
@@ -125,10 +119,6 @@ def _read_all(item: Callable[[int], Any], count: int, name: str,
         pixels.append(image)
         labels[row] = label
     return pixels, labels
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _known(dataset: Any) -> _Named:
@@ -150,7 +140,7 @@ def _known(dataset: Any) -> _Named:
 def _of(known: _Named, labels: np.ndarray, name: str) -> tuple[str, ...]:
     """The names of the classes that occur, in order. Raises InputError."""
     if len(labels) and labels.max() >= len(known.names):
-        raise InputError(f"{name}: labels go up to {labels.max()}, but it names only {len(known.names)} classes")
+        raise InputError(f"{name}: labels go up to {labels.max()}, but it names only {counted(len(known.names), 'class')}")
     return tuple(known.names[label] for label in np.unique(labels))
 
 
@@ -170,19 +160,23 @@ def _as_in(classes: tuple[str, ...], known: _Named, labels: np.ndarray, name: st
 def _numbers(labels: np.ndarray, name: str) -> tuple[str, ...]:
     """Labels as names. Raises InputError before it makes more names than there are images."""
     if (highest := int(labels.max(initial=-1))) > max(1, len(labels)):
-        raise InputError(f"{name}: labels go up to {highest} but there are only {len(labels)} images; expected 0 to K - 1 "
+        raise InputError(f"{name}: labels go up to {highest} for only {counted(len(labels), 'image')}; expected 0 to K - 1 "
                          "for K classes")
     return tuple(map(str, range(highest + 1)))
 
 
 def _pair(item: Any, what: str, limits: Limits | None) -> tuple[np.ndarray, int]:
     """One item as (H, W, C) uint8 and an integer label."""
+    wanted = f"{what} is not a pair of an image and an integer label"
     try:
         image, label = _values(item, what) if isinstance(item, Mapping) else item
-        label = operator.index(label.item() if hasattr(label, "item") else label)
+    except (TypeError, ValueError):
+        raise InputError(f"{wanted}: got {shown(item)}") from None
+    try:
+        return _image(image, what, limits), operator.index(label.item() if hasattr(label, "item") else label)
     except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor with several elements
-        raise InputError(f"{what} is not a pair of an image and an integer label") from None
-    return _image(image, what, limits), label
+        several = "; several numbers that are one-hot become one by argmax" if np.ndim(label) else ""
+        raise InputError(f"{wanted}: its label is {shown(label)}{several}") from None
 
 
 def _values(item: Mapping[str, Any], what: str) -> Sequence[Any]:
@@ -199,20 +193,32 @@ def _image(image: Any, what: str, limits: Limits | None) -> np.ndarray:
     if isinstance(image, Image.Image) and image.mode not in ("L", "RGB", *(("I;16", "I", "F") if limits else ())):
         raise InputError(f"{what} is a picture of mode {image.mode}; expected 8-bit gray (L) or RGB: convert it in the "
                          "dataset's transform, as in image.convert('RGB')")
+    wanted = f"{what}: expected an image of numbers, an array (H, W) or (H, W, C) or a tensor (C, H, W), got {shown(image)}"
+    try:
+        array = _array(image)
+    except Exception as error:  # the image is the user's
+        raise InputError(f"{wanted}: {said(error)}") from None
+    if array.ndim != 3 or array.dtype.kind not in "iuf":
+        raise InputError(wanted)
+    if limits is not None:
+        return scale(array, limits, what, "range")
+    if array.dtype == np.uint8:
+        return array
+    check_finite(array, what)
+    low, high = extremes(array)
+    if array.dtype.kind != "f" or low < 0 or high > 1:
+        raise InputError(f"{what}: {array.dtype} pixels range from {low:.3g} to {high:.3g}; expected 0 to 1 (or uint8): "
+                         "remove normalization from the dataset's transform, or state the range of all images, as in "
+                         "range=(low, high)")
+    return scale(array, (0.0, 1.0), what, "range")
+
+
+def _array(image: Any) -> np.ndarray:
+    """An image as an array (H, W, C)."""
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu()
         image = image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
         if image.dim() in (2, 3):
             image = (image[None] if image.dim() == 2 else image).permute(1, 2, 0)
     array = np.asarray(image)
-    array = array[..., None] if array.ndim == 2 else array
-    if limits is not None:
-        return scale(array, limits, what, "range")
-    if array.dtype == np.uint8 or array.dtype.kind not in "iuf":
-        return array  # checked later
-    low, high = extremes(array)
-    if array.dtype.kind != "f" or low < 0 or high > 1 or not np.isfinite(array).all():
-        odd = "" if np.isfinite(array).all() else ", and some are nan or infinite"
-        raise InputError(f"{what}: {array.dtype} pixels range from {low:.3g} to {high:.3g}{odd}; expected 0 to 1 (or "
-                         f"uint8): remove normalization from the dataset's transform, or state range={usable(low, high)}")
-    return scale(array, (0.0, 1.0), what, "range")
+    return array[..., None] if array.ndim == 2 else array

@@ -12,9 +12,10 @@ from PIL import Image
 
 from datastill.data import _image_files as files
 from datastill.data._fit import Fit, square
-from datastill.data.source import extremes, scale
+from datastill.data.source import check_finite, extremes, read_npy, scale
 from datastill.errors import InputError
 from datastill.store import once
+from datastill.tables import counted
 
 MEMORY_LIMIT = 4 * 2**30  # bytes of decoded images; a larger split is decoded once into a file and memory-mapped
 DEEP = {"I;16", "I;16L", "I;16B", "I", "F"}  # modes of more than 8 bits, which data.range maps
@@ -65,10 +66,14 @@ class Reader:
         assert self.first is not None
         (kind, array), (other, wanted, first) = self._decode(path), self.first
         if kind != wanted:
-            raise InputError(f"{path} is {kind}, {other.name} is {wanted}; expected one kind of number in all images")
+            raise InputError(f"{path} is {kind}, {other} is {wanted}; expected one kind of number in all images")
+        (height, width, depth), (rows, columns, usual) = array.shape, first.shape
+        if depth != usual:
+            raise InputError(f"{path} has {counted(depth, 'channel')}, {other} has {counted(usual, 'channel')}; set "
+                             "data.channels to 1 or 3 to convert all of them")
         if array.shape != first.shape:
-            setting = "size to resize" if array.shape[2] == first.shape[2] else "channels to 1 or 3 to convert"
-            raise InputError(f"{path} is {_shown(array)}, {other.name} is {_shown(first)}; set data.{setting} all of them")
+            raise InputError(f"{path} is {width}x{height} pixels, {other} is {columns}x{rows}; set data.size to resize "
+                             "all of them")
         return array
 
     def _decode(self, path: Path) -> tuple[np.dtype, np.ndarray]:
@@ -79,6 +84,7 @@ class Reader:
         if self.limits is not None:
             array = scale(array, self.limits, str(path), "data.range")
         elif kind != np.uint8:
+            check_finite(array, str(path))
             return kind, np.array(extremes(array), kind).reshape(1, 2, 1)
         return kind, self._resized(array, path)
 
@@ -106,15 +112,7 @@ class Reader:
 
 def _numbers(path: Path) -> np.ndarray:
     """The array (H, W, C) in a .npy file. Raises InputError."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except Exception as error:  # damaged files raise many kinds
-        raise InputError(f"{path} cannot be read as .npy: {error}") from None
-    if not isinstance(array, np.ndarray) or array.ndim not in (2, 3) or array.dtype.kind not in "iuf" or not array.size:
+    array = read_npy(path)
+    if array.ndim not in (2, 3) or array.dtype.kind not in "iuf" or not array.size:
         raise InputError(f"{path} is no array of numbers (H, W) or (H, W, C)")
     return array[..., None] if array.ndim == 2 else array
-
-
-def _shown(array: np.ndarray) -> str:
-    height, width, channels = array.shape
-    return f"{width}x{height} pixels with {channels} channel{'s' * (channels > 1)}"

@@ -13,16 +13,18 @@ from typing import ClassVar
 import numpy as np
 
 from datastill.data import _image_files as files
+from datastill.data._caveats import say
 from datastill.data._fit import Fit
 from datastill.data._reader import Limits, Reader
 from datastill.data.source import SPLITS, Arrays, Pair, Source, for_folder, named
 from datastill.errors import InputError
+from datastill.tables import counted
 
 USUAL = {"file": ("file", "filename", "file_name", "filepath", "path", "image", "image_path", "image_id", "img"),
          "label": ("label", "labels", "class", "class_name", "target", "category"), "split": ("split", "subset", "set")}
 SEPARATORS = ",;\t"
 
-Row = tuple[str, str, str]  # file, label, split
+Row = tuple[str, str, str, str]  # file, label, split, group
 
 
 class Csv(Source):
@@ -37,6 +39,8 @@ class Csv(Source):
     file, label, split: the columns, by default those with a usual name (file, filename, path, image, image_id, ...; label,
     class, target, category; split). folder: the folder that file names are relative to, itself relative to that of the .csv
     file, the default. A name without suffix is that of the one image file with that name.
+    group: a column that says what belongs together, such as a patient or a lesion: images of equal value stay on one side of
+        every split that is made (``data.test``, ``data.validation``, and that of teachers trained here).
     """
 
     fits: ClassVar[bool] = True
@@ -46,6 +50,7 @@ class Csv(Source):
     label: str = ""
     split: str = ""
     folder: str = ""
+    group: str = ""
 
     def read(self, place: Path, size: int | None, channels: int | None, fit: Fit = "crop",
              limits: Limits | None = None) -> Arrays:
@@ -61,10 +66,19 @@ class Csv(Source):
                 pairs[split] = reader.read([paths[row] for row in chosen]), np.array([row[1] for row in chosen])
         if "training" not in pairs:
             raise InputError(f"{place} has no rows for training")
-        return replace(named(pairs, (), str(place)), mapped=reader.mapped, scaled=limits is not None)
+        groups = self._groups(rows, place) if self.group else None
+        return replace(named(pairs, (), str(place)), mapped=reader.mapped, scaled=limits is not None, groups=groups)
+
+    def _groups(self, rows: list[Row], place: Path) -> np.ndarray:
+        """The number of the group of each training image. A split that the table makes may divide groups; that is said."""
+        apart = {row[3] for row in rows if row[2] != "training"} & {row[3] for row in rows if row[2] == "training"}
+        if apart:
+            say(place, f"{counted(len(apart), 'value')} of {self.group} in training rows and in others ({min(apart)!r}), so "
+                       "that scores may be too high; correct the column of splits")
+        return np.unique([row[3] for row in rows if row[2] == "training"], return_inverse=True)[1].astype(np.int64)
 
     def _rows(self, place: Path) -> list[Row]:
-        """File, label and split of every row. Raises InputError."""
+        """File, label, split and group of every row. Raises InputError."""
         try:
             with place.open(encoding="utf-8-sig", newline="") as stream:
                 header = stream.readline()
@@ -76,22 +90,25 @@ class Csv(Source):
         columns, lines = [name.strip() for name in table[0]] if table else [], table[1:]
         for number, line in enumerate(lines, 2):
             if len(line) != len(columns):
-                raise InputError(f"{place}: row {number} has {len(line)} values, the first line names {len(columns)} "
-                                 "columns")
-        found = [self._column(what, columns, lines, place) for what in ("file", "label", "split")]
+                raise InputError(f"{place}: row {number} has {counted(len(line), 'value')}, the first line names "
+                                 f"{counted(len(columns), 'column')}")
+        found = [self._column(what, columns, lines, place) for what in ("file", "label", "split", "group")]
         if not lines:
             raise InputError(f"{place} has no rows")
-        rows = [_row([line[at].strip() if at is not None else "train" for at in found], f"{place}: row {number}")
-                for number, line in enumerate(lines, 2)]
+        usual = ("", "", "train", "")  # without such a column
+        rows = [_row([else_ if at is None else line[at].strip() for at, else_ in zip(found, usual, strict=True)],
+                     f"{place}: row {number}") for number, line in enumerate(lines, 2)]
+        if self.group and (lacking := [number for number, row in enumerate(rows, 2) if not row[3]]):
+            raise InputError(f"{place}: row {lacking[0]} has no {self.group}; expected one in every row, or leave out group")
         _check_single({row[1] for row in rows}, place)
         return rows
 
     def _column(self, what: str, columns: list[str], lines: list[list[str]], place: Path) -> int | None:
         """The number of a column: the one that was asked for, else one with a usual name. Raises InputError."""
         wanted, shown = getattr(self, what), ", ".join(map(repr, columns[:30])) or "none"
-        names = [wanted] if wanted else USUAL[what]
+        names = [wanted] if wanted else USUAL.get(what, ())
         found = [at for at, name in enumerate(columns) if (name if wanted else name.lower().replace(" ", "_")) in names]
-        if len(found) == 1 or (not found and what == "split" and not wanted):
+        if len(found) == 1 or (not found and what in ("split", "group") and not wanted):
             return found[0] if found else None
         if what == "label" and not found and not wanted and _are_one_hot(lines, len(columns)):
             raise InputError(f"{place} has a column per class (one-hot or multi-label: {shown}); expected one column with "
@@ -103,14 +120,14 @@ class Csv(Source):
 
 
 def _row(values: list[str], where: str) -> Row:
-    """File, label and split of a row. Raises InputError."""
-    file, label, word = values
+    """File, label, split and group of a row. Raises InputError."""
+    file, label, word, group = values
     if not file or not label:
         raise InputError(f"{where} has no {'label' if file else 'file'}; expected both in every row")
     split = next((split for split, words in SPLITS.items() if word.lower() in words), None)
     if split is None:
         raise InputError(f"{where} has the split {word!r}; expected train, val or test")
-    return file, label, split
+    return file, label, split, group
 
 
 def _check_single(labels: set[str], place: Path) -> None:
@@ -127,12 +144,13 @@ def _are_one_hot(lines: list[list[str]], columns: int) -> bool:
 
 
 def _distinct(rows: list[Row], place: Path) -> list[Row]:
-    """The rows, repeated ones once. Raises InputError for a file with two labels or in two splits."""
+    """The rows, repeated ones once. Raises InputError for a file with two labels, splits or groups."""
     first: dict[str, Row] = {}
     for row in rows:
-        if first.setdefault(row[0], row) != row:
-            what, (one, other) = ("labels", (first[row[0]][1], row[1])) if first[row[0]][1] != row[1] else (
-                "splits", (first[row[0]][2], row[2]))
+        before = first.setdefault(row[0], row)
+        for what, one, other in zip(("labels", "splits", "groups"), before[1:], row[1:], strict=True):
+            if one == other:
+                continue
             raise InputError(f"{place}: {row[0]!r} occurs with two {what}, {one!r} and {other!r}; expected one")
     return list(first.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from math import isfinite
@@ -12,20 +13,20 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import numpy as np
 from pydantic import BeforeValidator, Field, field_validator
 
-from datastill.data._caveats import say_classes, say_repeated
+from datastill.arguments import checked
+from datastill.data._caveats import listening, say, say_classes, say_repeated
 from datastill.data._fit import Fit, square
 from datastill.data.digits import Digits
 from datastill.data.given import Given
 from datastill.data.images import Images, Lazy, mean_and_std
-from datastill.data.source import Arrays, Pair, Source, check_arrays, check_types, in_bytes
+from datastill.data.source import Arrays, Pair, Source, check_arrays, check_types, in_bytes, read_npy
 from datastill.data.whitening import check_memory, fit_once
 from datastill.description import NOT_DECISIVE, Description
 from datastill.errors import InputError
 from datastill.late import torch
-from datastill.progress import of_data
 from datastill.registry import kind
 from datastill.rng import RNG
-from datastill.tables import nearest
+from datastill.tables import counted, nearest, shown
 
 
 def _separated(value: Any) -> Any:
@@ -95,9 +96,13 @@ class Data(Description):
         """Name of the source; for images passed in from Python, what they were built from."""
         return (isinstance(self.source, Given) and self.source.label) or kind(self.source)
 
+    @checked
     def load(self, root: Path | str) -> Splits:
         """Load the dataset under the data root. Raises InputError if it is missing, damaged or unsuitable."""
-        root = Path(root)
+        with listening() as said:
+            return self._load(Path(root), said)
+
+    def _load(self, root: Path, said: list[str]) -> Splits:
         if not (self.path or "").strip() and (self.source.yours or self.path is not None):
             raise InputError(f"data.path is {'missing' if self.path is None else 'empty'}; give the folder or file of your "
                              "images, as in data.path=photos")
@@ -110,27 +115,32 @@ class Data(Description):
         arrays = check_arrays(in_bytes(arrays, self.name, self.range), self.name, self.size, self.channels)
         apart = self._apart(arrays)
         train, test = self._of_classes(apart.train), self._of_classes(apart.test)
-        if self.keep:
+        if self.keep is not None:
             train = train.subset(self._read_keep(root / self.keep, len(train)))
             _check_no_class_lost(train, f"data.keep {self.keep}")
-        held, rest = stratified(train.targets.numpy(), self.validation, RNG("data", "validation"), train.classes)
+        held, rest = hold_out(train, self.validation, RNG("data", "validation"), "data.validation")
         validation = self._validation(apart.validation, train, held)
-        train = train.subset(torch.from_numpy(rest)) if len(held) else train
+        train = train.subset(rest) if len(held) else train
         mean, std = _statistics(arrays, train)  # of the remaining training images only
         if validation is not None:
             validation = replace(validation, mean=mean, std=std)
-        splits = Splits(replace(train, mean=mean, std=std, origin=self), validation, replace(test, mean=mean, std=std))
-        say_classes(self.name, splits.train, splits.test)
+        say_classes(self.name, train, test)
+        named = (("training", train), ("validation", validation), ("test", test))
+        made = (("test", arrays.test is None), ("validation", len(held) > 0))
+        loading = {"images": {name: images.counts for name, images in named if images is not None},
+                   "held_out": [name for name, by_us in made if by_us], "said": said}
+        train = replace(train, mean=mean, std=std, origin=self, loading=loading)
+        splits = Splits(train, validation, replace(test, mean=mean, std=std))
         return self._whiten(splits, root) if self.zca else splits
 
-    def _validation(self, own: Images | None, train: Images, held: np.ndarray) -> Images | None:
+    def _validation(self, own: Images | None, train: Images, held: torch.Tensor) -> Images | None:
         """The training images that are held out; without any, the source's own validation images."""
         if not len(held):
             return None if own is None else self._of_classes(own)
         if own is not None:
-            of_data.warning("%s: its own %d validation images are left out, since data.validation=%g holds out training "
-                            "images", self.name, len(own), self.validation)
-        return train.subset(torch.from_numpy(held))
+            say(self.name, f"its own {counted(len(own), 'validation image')} are left out, since data.validation="
+                           f"{self.validation:g} holds out training images")
+        return train.subset(held)
 
     def _of_classes(self, images: Images) -> Images:
         """The images of the requested classes; labels follow the requested order."""
@@ -187,12 +197,13 @@ class Data(Description):
     def _apart(self, arrays: Arrays) -> Splits:
         """The splits of the source; if it has no test split, a part of the training images is held out."""
         train, names = self._images(arrays, arrays.train), arrays.names
+        train = train if arrays.groups is None else replace(train, groups=torch.from_numpy(arrays.groups))
         validation = None if arrays.validation is None else self._images(arrays, arrays.validation)
         if arrays.test is not None:
             test = self._images(arrays, arrays.test)
         else:
-            held, rest = stratified(arrays.train[1], self.test, RNG("data", "test"), arrays.classes)
-            train, test = train.subset(torch.from_numpy(rest)), train.subset(torch.from_numpy(held))
+            held, rest = hold_out(train, self.test, RNG("data", "test"), "data.test")
+            train, test = train.subset(rest), train.subset(held)
             names = [[names[0][row] for row in rows] for rows in (rest, held)] if names else ()
         if not self.source.download:  # the published sets are what they are
             others = {"test": test} if validation is None else {"test": test, "validation": validation}
@@ -221,31 +232,64 @@ class Data(Description):
     def _read_keep(self, path: Path, count: int) -> torch.Tensor:
         try:
             with warnings.catch_warnings(action="ignore"):  # an empty file is reported below
-                rows = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, dtype=np.int64, ndmin=1)
-        except (OSError, ValueError, EOFError) as error:
+                rows = read_npy(path) if path.suffix == ".npy" else np.loadtxt(path, dtype=np.int64, ndmin=1)
+        except (OSError, ValueError, InputError) as error:
             raise InputError(f"data.keep: {path} is not a list of indices: {error}") from None
-        good = np.issubdtype(rows.dtype, np.integer) and rows.ndim == 1 and len(rows) > 0
-        if not good or rows.min() < 0 or rows.max() >= count or len(np.unique(rows)) < len(rows):
-            raise InputError(f"data.keep: {path} must contain at least one index, from 0 to {count - 1}, none of them twice")
+        if rows.dtype.kind not in "iu" or rows.ndim != 1 or not len(rows):
+            wrong = shown(rows)
+        elif rows.min() < 0 or rows.max() >= count:
+            wrong = f"{rows.min()} to {rows.max()}"
+        else:
+            values, times = np.unique(rows, return_counts=True)
+            wrong = f"{values[times.argmax()]} twice" if times.max() > 1 else ""
+        if wrong:
+            raise InputError(f"data.keep: {path}: expected at least one index, from 0 to {count - 1}, none of them twice, "
+                             f"got {wrong}")
         return torch.from_numpy(rows.astype(np.int64))
 
 
-def stratified(targets: np.ndarray, share: float, rng: RNG,
-               classes: tuple[str, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """Split indices into (held out, rest), ascending; ``share`` of each class is held out, at least one if share > 0.
+def hold_out(images: Images, share: float, rng: RNG, setting: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices of the images of a split (held out, rest), as ``stratified`` gives them. Raises InputError."""
+    groups = None if images.groups is None else images.groups.cpu().numpy()
+    held, rest = stratified(images.targets.cpu().numpy(), share, rng, images.classes, setting, groups)
+    return torch.from_numpy(held), torch.from_numpy(rest)
 
-    Raises InputError if that would leave no images of a class (named by ``classes`` if given).
+
+def stratified(targets: np.ndarray, share: float, rng: RNG, classes: tuple[str, ...] = (), setting: str = "share",
+               groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Split indices into (held out, rest), ascending; ``share`` of each class is held out, at least one if share > 0. With
+    ``groups`` (N,), whole groups are, of as many images or somewhat fewer.
+
+    Raises InputError if that would leave no images of a class (named by ``classes`` if given; the
+    share by ``setting``).
     """
-    held = []
-    for label in np.unique(targets) if share else ():
-        rows = np.flatnonzero(targets == label)
-        count = max(1, round(share * len(rows)))
-        if count >= len(rows):
+    held = np.zeros(len(targets), dtype=bool)
+    labels = np.unique(targets) if share else ()
+    of_class = {label: np.flatnonzero(targets == label) for label in labels}
+    for label, rows in of_class.items():
+        order, count = rng(int(label)).numpy().permutation(rows), max(1, round(share * len(rows)))
+        held[order[:count] if groups is None else _whole_groups(order, count, groups, held)] = True
+    for label, rows in of_class.items():
+        if held[rows].all():
             name = repr(classes[label]) if classes else label
-            raise InputError(f"class {name} has {len(rows)} images, too few to hold out {share:.0%}")
-        held.append(rng(int(label)).numpy().permutation(rows)[:count])
-    chosen = np.sort(np.concatenate(held)) if held else np.empty(0, dtype=np.int64)
-    return chosen, np.setdiff1d(np.arange(len(targets)), chosen)
+            few = "" if groups is None else f" of {counted(len(np.unique(groups[rows])), 'group')}"
+            raise InputError(f"class {name} has {counted(len(rows), 'image')}{few}, too few to hold some out with "
+                             f"{setting}={share:g}; add images, lower {setting}, or leave the class out")
+    return np.flatnonzero(held), np.flatnonzero(~held)
+
+
+def _whole_groups(order: np.ndarray, count: int, groups: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Which images are of groups that are held out for a class, so that at most ``count`` of its images are; of a single
+    group, the smallest, if none is that small. order: the images of the class in random order; held: which already are."""
+    sizes = Counter(groups[order[~held[order]]].tolist())  # in random order
+    left, chosen = count - int(held[order].sum()), list[int]()
+    for group, size in sizes.items():
+        if size <= left:
+            chosen.append(group)
+            left -= size
+    if not chosen and not held[order].any():
+        chosen = [min(sizes, key=lambda group: sizes[group])]
+    return np.isin(groups, chosen)
 
 
 def _check_no_class_lost(images: Images, what: str) -> None:

@@ -25,7 +25,7 @@ class Folder(Source):
     either, a part of the images is held out for testing (``data.test``).
 
     Classes are the folder names in alphabetical order; links are followed. Every format that Pillow opens as a picture is
-    read, of several frames the first; what is left out is said in a warning of the logger ``datastill``. Images are turned
+    read, of several frames the first; what is left out is said before the work, and on the report page. Images are turned
     upright as their EXIF data say, and what is transparent is shown over white. Images of several sizes need ``data.size``,
     those of more than 8 bits ``data.range``; other files that are neither gray nor RGB, and folders that mix the two, need
     ``data.channels``. Datasets that decode to more than 4 GiB are memory-mapped from a cache folder (``DATASTILL_CACHE``, by
@@ -53,7 +53,7 @@ class Folder(Source):
         files.say_left_out(place, left_out)
         reader = Reader(size, channels, fit, limits)
         pairs = [(reader.read(paths), targets) for paths, targets in listed if paths]
-        names = [[str(path.relative_to(place)) for path in paths] for paths, _ in listed]
+        names = [[str(path.relative_to(place)) for path in paths] for paths, _ in listed if paths]
         return Arrays(pairs[0], pairs[1] if len(pairs) > 1 else None, tuple(found.train.classes), mapped=reader.mapped,
                       validation=pairs[2] if len(pairs) > 2 else None, names=names, scaled=limits is not None)
 
@@ -70,14 +70,12 @@ def _listed(split: Split, kind: str, left_out: Counter[str]) -> tuple[list[Path]
         paths += full
         counts.append(len(full))
     if not paths and kind != VALIDATION:
-        raise InputError(f"{split.folder} contains no images (looked for {', '.join(sorted(files.SUFFIXES))}; left out: "
+        raise InputError(f"{split.folder} contains no images (looked for .png, .jpg and others that Pillow opens; left out: "
                          f"{files.kinds(left_out) or 'nothing'})")
     return paths, np.repeat(np.arange(len(counts)), counts)
 
 
 def _count_outside(folders: set[Path], left_out: Counter[str]) -> None:
-    """Count the images that are in no folder of a class, and the links to folders that are gone."""
+    """Count the files that are in no folder of a class, and the links to folders that are gone."""
     for folder in folders:
-        beside: Counter[str] = Counter()
-        left_out["images outside the folders of classes"] += len(files.image_names(folder, beside))
-        left_out["dead links"] += beside["dead links"]
+        left_out["images outside the folders of classes"] += len(files.image_names(folder, left_out))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +18,7 @@ from datastill.data.whitening import Whitening
 from datastill.errors import InputError
 from datastill.late import torch
 from datastill.rng import RNG
+from datastill.tables import counted, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,14 +71,16 @@ class Images:
     whitening: Whitening | None = None
     whitened: Tensor | None = None  # the whitened images, (N, C, H, W) float, if whitening is used
     origin: Any = None  # the Data that loaded them, or the name of what they were created from
+    loading: Mapping[str, Any] = field(default_factory=dict)  # what the card says of how they were loaded (``Data.load``)
+    groups: Tensor | None = None  # numbers (N,): images of one group (a patient, say) stay on one side of every split
     _known: list[str] = field(default_factory=list, init=False, repr=False)  # the fingerprint; shared with moved copies
 
     def __post_init__(self) -> None:
         if not isinstance(self.pixels, Lazy) and not (
                 isinstance(self.pixels, torch.Tensor) and self.pixels.dtype == torch.uint8 and self.pixels.dim() == 4):
-            raise InputError(f"Images: expected pixels (N, C, H, W) uint8, got {_shown(self.pixels)}")
+            raise InputError(f"Images: expected pixels (N, C, H, W) uint8, got {shown(self.pixels)}")
         if not (isinstance(self.targets, torch.Tensor) and self.targets.dtype == torch.int64 and self.targets.dim() == 1):
-            raise InputError(f"Images: expected targets (N,) int64, got {_shown(self.targets)}")
+            raise InputError(f"Images: expected targets (N,) int64, got {shown(self.targets)}")
         object.__setattr__(self, "classes", class_names(self.classes))
         for what in ("mean", "std"):
             object.__setattr__(self, what, numbers(getattr(self, what), f"Images: expected {what} per channel"))
@@ -87,23 +90,24 @@ class Images:
         """Raises InputError if the parts do not fit together."""
         count, depth = self.pixels.shape[0] if self.rows is None else len(self.rows), self.pixels.shape[1]
         if count not in (1, len(self.targets)):  # one may stand in for images that are never looked at
-            raise InputError(f"Images: {count} images but {len(self.targets)} targets")
+            raise InputError(f"Images: {counted(count, 'image')} but {counted(len(self.targets), 'target')}")
         if len(self.targets) and not self.targets.is_meta:
             low, high = (int(end) for end in torch.aminmax(self.targets))
             if low < 0 or high >= len(self.classes):
                 raise InputError(f"Images: targets range from {low} to {high}; expected 0 to {len(self.classes) - 1} for "
-                                 f"{len(self.classes)} classes")
+                                 f"{counted(len(self.classes), 'class')}")
         if (self.mean or self.std) and not (len(self.mean) == len(self.std) == depth and all(
                 0 <= m <= 1 and 0 < s <= 1 for m, s in zip(self.mean, self.std, strict=True))):
-            raise InputError(f"Images: expected a mean and a positive std for each of {depth} channels, of pixels from 0 to "
-                             f"1, got mean {self.mean} and std {self.std}")
+            raise InputError(f"Images: expected a mean and a positive std for each channel ({depth}), of pixels from 0 "
+                             f"to 1, got mean {self.mean} and std {self.std}")
 
     @classmethod
     def from_dataset(cls, dataset: Any, *, classes: Sequence[str] | None = None, mean: Sequence[float] | None = None,
                      std: Sequence[float] | None = None, like: Images | None = None,
                      range: tuple[float, float] | None = None) -> Images:
         """Read any map-style dataset of (image, label) into memory, for example one of torchvision's, a TensorDataset or one
-        of Hugging Face's; or (images, labels), two arrays or two tensors. ``Images`` are returned as they are.
+        of Hugging Face's; or (images, labels), two arrays or two tensors. ``Images`` are returned as they are,
+        with mean and std measured if they have none.
 
         An image is a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W), uint8 or float in [0, 1] (as from
         ``ToTensor``; normalized images are rejected because this library normalizes them itself). Labels are integers.
@@ -120,7 +124,7 @@ class Images:
         (3, 8, 8)
         """
         if isinstance(dataset, Images) and all(one is None for one in (classes, mean, std, like, range)):
-            return dataset
+            return dataset if dataset.mean else measured(dataset)
         from datastill.data._memory import read
         return read(dataset, classes, mean, std, like, range)
 
@@ -138,6 +142,11 @@ class Images:
         """Indices of each class, ascending."""
         order = torch.argsort(self.targets, stable=True)
         return tuple(torch.split(order, torch.bincount(self.targets, minlength=len(self.classes)).tolist()))
+
+    @property
+    def counts(self) -> list[int]:
+        """The number of images of each class."""
+        return [len(rows) for rows in self.of_class]
 
     def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
         """The images at these rows (B,) on the device, normalized, and whitened if whitening is used; the same in every
@@ -176,7 +185,8 @@ class Images:
         whitened = None if self.whitened is None else self.whitened[indices.to(self.whitened.device)]
         on_disk = self.mapped or isinstance(self.pixels, Lazy)
         return replace(self, pixels=self.pixels if on_disk else self.pixels[indices], targets=self.targets[indices],
-                       rows=self._places(indices) if on_disk else None, whitened=whitened, origin=None)
+                       rows=self._places(indices) if on_disk else None, whitened=whitened, origin=None, loading={},
+                       groups=None if self.groups is None else self.groups[indices])
 
     def to(self, device: torch.device) -> Images:
         """The same split and fingerprint, sampled on another device; pixels move there unless they are on disk."""
@@ -199,7 +209,7 @@ class Images:
     @property
     def fingerprint(self) -> str:
         """12 hex digits that identify the content: pixels (or the identity of a ``Lazy``), targets, class names in order,
-        mean and std, and whitening."""
+        mean and std, whitening, and groups."""
         if not self._known:
             self._known.append(self._hashed())
         _alive[self] = None
@@ -210,6 +220,8 @@ class Images:
         if self.whitening is not None:
             sha.update(self.whitening.identity.encode())
         sha.update(self.targets.cpu().numpy().tobytes())
+        if self.groups is not None:
+            sha.update(self.groups.cpu().numpy().tobytes())  # teachers of these images are split by them
         for rows in torch.arange(len(self)).split(4096):
             sha.update(self.pixels.identity(self._places(rows)) if isinstance(self.pixels, Lazy) else
                        np.ascontiguousarray(self.raw(rows).cpu().numpy()).data)
@@ -221,7 +233,8 @@ def class_names(classes: Any) -> tuple[str, ...]:
     if not isinstance(classes, (list, tuple)) or not all(isinstance(name, str) for name in classes):
         raise InputError(f"classes: expected their names in order, such as ('cat', 'dog'), got {str(classes)[:60]!r}")
     if len(classes) < 2:
-        raise InputError(f"classes: {len(classes)} class {tuple(classes)}; a classification dataset needs at least two")
+        raise InputError(f"classes: {counted(len(classes), 'class')} {tuple(classes)}; a classification dataset needs at "
+                         "least two")
     if len(set(classes)) < len(classes):
         twice = next(name for number, name in enumerate(classes) if name in classes[:number])
         raise InputError(f"classes: names are not unique: {twice!r} occurs twice")
@@ -237,11 +250,6 @@ def numbers(values: Any, expected: str) -> tuple[float, ...]:
     if isinstance(values, str) or not all(map(math.isfinite, found)):
         raise InputError(f"{expected}, finite numbers in a tuple, got {' '.join(str(values).split())[:60]!r}")
     return found
-
-
-def _shown(value: Any) -> str:
-    """A wrong value, in words."""
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
 _alive: WeakKeyDictionary[Images, None] = WeakKeyDictionary()  # those whose fingerprint was computed
@@ -264,6 +272,12 @@ def mean_and_std(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean = total(lambda x: x)
     std = total(lambda x: (x - mean.view(1, -1, 1, 1)).square()).sqrt().clamp_min(1e-3)  # not 0 for flat images
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
+
+
+def measured(images: Images) -> Images:
+    """The images with mean and std as measured on them."""
+    mean, std = mean_and_std(images)
+    return replace(images, mean=mean, std=std)
 
 
 def _plain(x: Tensor) -> Tensor:

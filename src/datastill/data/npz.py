@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from datastill.data.source import SPLITS, Arrays, Pair, Source, for_folder, named, of_splits
+from datastill.data.source import SPLITS, Arrays, Pair, Source, for_folder, named, of_splits, unreadable
 from datastill.errors import InputError
+from datastill.tables import shown
 
 LAYOUT = ("x_train (N, H, W) or (N, H, W, C) uint8, y_train (N,) integers or names; optionally x_val, y_val, x_test, "
           "y_test and classes")
@@ -30,13 +32,15 @@ class Npz(Source):
     def read(self, place: Path, size: int | None, channels: int | None) -> Arrays:
         if not place.is_file():
             raise InputError(f"dataset npz: no file {place}; set data.path to an .npz file with {LAYOUT}{for_folder(place)}")
+        if not zipfile.is_zipfile(place):
+            raise InputError(f"{place} cannot be read as .npz: it is no zip archive; numpy.savez writes one, with {LAYOUT}")
         try:
             with np.load(place, allow_pickle=False) as file:
                 table = {name: file[name] for name in file.files}
             if strange := [name for name, value in table.items() if not isinstance(value, np.ndarray)]:
                 raise ValueError(f"{strange[0]} in it is not an array of numpy")
         except Exception as error:  # damaged files raise many kinds: zlib.error, BadZipFile, NotImplementedError, ...
-            raise InputError(f"{place} cannot be read as .npz: {error}") from None
+            raise unreadable(place, ".npz", error) from None
         names = {role: _one_of(table, *role, place) for role in (
             (split, what) for split in SPLITS for what in ("x", "y"))}
         for what in ("x", "y"):
@@ -81,7 +85,7 @@ def _labels(labels: np.ndarray, name: str, place: Path) -> np.ndarray:
     if labels.ndim == 1 and labels.dtype.kind in "iuSU":
         return _text(labels) if labels.dtype.kind in "SU" else labels
     several = "; several labels per image (multi-label) are not supported, one-hot rows become numbers by argmax(1)"
-    raise InputError(f"{place}: {name} is {labels.dtype} of shape {labels.shape}; expected integers or names (N,)"
+    raise InputError(f"{place}: {name}: expected integers or names (N,), got {shown(labels)}"
                      f"{several if labels.ndim == 2 else ''}")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from datastill.data.images import Lazy
 from datastill.description import Family
 from datastill.errors import InputError
-from datastill.tables import is_unicode
+from datastill.tables import counted, is_unicode, shown
 
 SMALLEST = 4  # pixels per side
 SPLITS = {"training": ("train", "training"), "validation": ("val", "valid", "validation", "dev"),
@@ -35,6 +35,7 @@ class Arrays:
     ``names``: of the training images, then of the test and validation images, to say which one is meant.
     ``mean`` and ``std`` are the values commonly used for the dataset; if None, they are measured on the training images.
     ``scaled``: whether the source has applied ``data.range``.
+    ``groups``: of each training image a number; images of one number stay on one side of every split that is made.
     """
 
     train: Pair
@@ -46,6 +47,7 @@ class Arrays:
     validation: Pair | None = None
     names: Sequence[Sequence[str]] = ()
     scaled: bool = False
+    groups: np.ndarray | None = None
 
     @property
     def splits(self) -> Iterator[tuple[str, Pair]]:
@@ -82,6 +84,21 @@ def _natural(name: str) -> list[tuple[int, float, str]]:
             for part in re.split(r"(\d+)", name) if part]
 
 
+def unreadable(place: Path, form: str, error: Exception) -> InputError:
+    """The error about a file that cannot be read. What numpy says about pickled objects is advice not to be followed."""
+    why = "it holds Python objects, not numbers or text" if "pickle" in str(error) else error
+    return InputError(f"{place} cannot be read as {form}: {why}")
+
+
+def read_npy(place: Path) -> np.ndarray:
+    """The array in a .npy file. Raises InputError."""
+    try:
+        with place.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:  # damaged files raise many kinds
+        raise unreadable(place, ".npy", error) from None
+
+
 def for_folder(place: Path) -> str:
     """The end of an error about a file that is a folder."""
     return "; for a folder of images, set data.source=folder" if place.is_dir() else ""
@@ -107,7 +124,7 @@ def check_types(arrays: Arrays, name: str) -> Arrays:
     """Return the same arrays if they hold what they promise, whatever source they are from. Raises InputError."""
     if not isinstance(arrays.classes, (tuple, list)) or not all(isinstance(one, str) for one in arrays.classes):
         raise InputError(f"{name}: classes are {arrays.classes!r}; expected a tuple of names")
-    for split, pair in arrays.splits:
+    for split, pair in {"training": arrays.train, **dict(arrays.splits)}.items():
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise InputError(f"{name}: {split} data are {type(pair).__name__}; expected (images, targets)")
         for what, value, kinds in (("images", pair[0], (np.ndarray, Lazy)), ("targets", pair[1], np.ndarray)):
@@ -115,6 +132,9 @@ def check_types(arrays: Arrays, name: str) -> Arrays:
                 raise InputError(f"{name}: {split} {what} are {type(value).__name__}; expected a numpy array")
         if pair[1].ndim != 1 or pair[1].dtype.kind not in "iu":
             raise InputError(f"{name}: {split} targets are {pair[1].dtype} of shape {pair[1].shape}; expected integers (N,)")
+    images = [len(pair[1]) for pair in (arrays.train, arrays.test, arrays.validation) if pair is not None]
+    if arrays.names and (named := [len(one) for one in arrays.names]) != images:
+        raise InputError(f"{name}: names are of {named} images; expected of {images}: training, test and validation images")
     return arrays
 
 
@@ -127,8 +147,8 @@ def check_arrays(arrays: Arrays, name: str, size: int | None = None, channels: i
         if not class_name.strip() or not is_unicode(class_name):
             raise InputError(f"{name}: class {label} is named {class_name!r}; expected a non-empty name of valid Unicode")
     if len(arrays.classes) < 2:
-        raise InputError(f"{name}: {len(arrays.classes)} class ({_occurring(arrays.train[1], arrays.classes)}); a "
-                         "classification dataset needs at least two")
+        raise InputError(f"{name}: {counted(len(arrays.classes), 'class')} ({_occurring(arrays.train[1], arrays.classes)}); "
+                         "a classification dataset needs at least two")
     times = Counter(unicodedata.normalize("NFC", one).strip() for one in arrays.classes)
     if len(times) < len(arrays.classes):
         raise InputError(f"{name}: class names are not unique: {', '.join(one for one in times if times[one] > 1)}; names "
@@ -138,8 +158,8 @@ def check_arrays(arrays: Arrays, name: str, size: int | None = None, channels: i
         check_split(*pair, split, arrays.classes, name)
         form = _wanted(pair[0], size, channels)
         if channels is not None and (depth := _form(pair[0])[0][3]) not in (1, 3):
-            raise InputError(f"{name}: data.channels converts between gray and color, but {split} images have {depth} "
-                             "channels; leave it out")
+            raise InputError(f"{name}: data.channels converts between gray and color, but {split} images have "
+                             f"{counted(depth, 'channel')}; leave it out")
         train = train or form
         if form != train:
             raise InputError(f"{name}: training images are {train} (H, W, C), {split} images are {form}; they must match")
@@ -155,6 +175,8 @@ def in_bytes(arrays: Arrays, name: str, limits: tuple[float, float] | None) -> A
     depths = {split: _form(pair[0])[1] for split, pair in arrays.splits}
     deep = [split for split, depth in depths.items() if depth != np.uint8 and depth.kind in "iuf"]
     if limits is None and deep:
+        for split, pair in arrays.splits:
+            check_finite(np.asarray(pair[0]), f"{name}: {split} images")
         ends = [end for _, pair in arrays.splits for end in extremes(np.asarray(pair[0]))]
         low, high = usable(min(ends), max(ends))
         raise InputError(f"{name}: {deep[0]} images are {depths[deep[0]]} with values from {min(ends)} to {max(ends)}; "
@@ -170,10 +192,15 @@ def in_bytes(arrays: Arrays, name: str, limits: tuple[float, float] | None) -> A
                    mapped=False)
 
 
+def check_finite(images: np.ndarray, what: str) -> None:
+    """Check that all values are finite numbers; no range can map others. Raises InputError."""
+    if images.dtype.kind == "f" and (odd := images.size - np.count_nonzero(np.isfinite(images))):
+        raise InputError(f"{what}: not finite: {odd} of {images.size} values (nan or infinite); replace them, such as by 0")
+
+
 def extremes(images: np.ndarray) -> tuple[float, float]:
-    """The lowest and the highest finite number, (0, 0) if there are none."""
-    finite = images[np.isfinite(images)]
-    return (finite.min().item(), finite.max().item()) if finite.size else (0, 0)
+    """The lowest and the highest number, (0, 0) if there are none."""
+    return (images.min().item(), images.max().item()) if images.size else (0, 0)
 
 
 def usable(low: float, high: float) -> tuple[float, float]:
@@ -185,15 +212,15 @@ def scale(images: np.ndarray, limits: tuple[float, float], what: str, setting: s
     """Numbers from the lower to the upper limit as uint8, 0 to 255. Raises InputError for values outside and NaN."""
     low, high = limits
     if images.dtype.kind not in "iuf" or not images.ndim:
-        raise InputError(f"{what} are {images.dtype} of shape {images.shape}; expected an array of numbers")
+        raise InputError(f"{what}: expected an array of numbers, got {shown(images)}")
+    check_finite(images, what)
     if images.dtype == np.uint8 and high > 255:  # Pillow reads color images of 16 bits so
         raise InputError(f"{what}: read in 8 bits, 0 to 255, but {setting} ends at {high:.9g}; leave it out")
     outside = int(images.size - np.count_nonzero((images >= low) & (images <= high)))
     if outside:
         least, most = extremes(images)
-        odd = int(images.size - np.count_nonzero(np.isfinite(images)))
-        raise InputError(f"{what}: {outside} of {images.size} values are outside {setting}=[{low:.9g}, {high:.9g}]: they "
-                         f"range from {least:.9g} to {most:.9g}" + (f", and {odd} are not finite" if odd else ""))
+        raise InputError(f"{what}: {outside} of {images.size} values outside {setting}=[{low:.9g}, {high:.9g}]; all range "
+                         f"from {least:.9g} to {most:.9g}")
     exact: Any = np.float32 if images.dtype in (np.float16, np.float32) else np.float64
     result = np.empty(images.shape, np.uint8)
     for start in range(0, len(images), 1024):  # a part at a time: floats take several times the memory
@@ -227,7 +254,7 @@ def check_split(images: np.ndarray | Lazy, targets: np.ndarray, split: str, clas
         raise InputError(f"{name}: {split} images are {shape[2]}x{shape[1]} pixels; "
                          f"expected at least {SMALLEST}x{SMALLEST}")
     if shape[0] != len(targets):
-        raise InputError(f"{name}: {shape[0]} {split} images but {len(targets)} targets")
+        raise InputError(f"{name}: {counted(shape[0], f'{split} image')} but {counted(len(targets), 'target')}")
     if len(targets) and (targets.min() < 0 or targets.max() >= len(classes)):
         raise InputError(f"{name}: {split} targets range from {targets.min()} to {targets.max()}; "
                          f"expected 0 to {len(classes) - 1} for {len(classes)} classes")

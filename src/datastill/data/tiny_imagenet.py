@@ -10,10 +10,10 @@ from typing import ClassVar
 import numpy as np
 
 from datastill.data import _image_files as files
+from datastill.data._caveats import say
 from datastill.data._torchvision import attempt, made
 from datastill.data.source import Arrays, Source
 from datastill.errors import InputError
-from datastill.progress import of_data
 
 FOLDER = "tiny-imagenet-200"
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -26,8 +26,7 @@ class TinyImageNet(Source):
 
     Reads the original layout in ``<root>/tiny-imagenet-200`` or ``data.path``: wnids.txt, words.txt,
     train/<wnid>/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt. The classes are those in wnids.txt that have
-    training images, in that order; a subset of the 200 is accepted with a warning from the logger ``datastill``. Gray
-    images are converted to RGB.
+    training images, in that order; a subset of the 200 is accepted, and said. Gray images are converted to RGB.
     """
 
     download: ClassVar[bool] = True
@@ -49,8 +48,8 @@ class TinyImageNet(Source):
         labels = np.repeat(np.arange(len(present)), [len(train[wnid]) for wnid in present])
         test, test_labels, left_out = _validation(folder / "val", present)
         if left_out or len(present) < len(wnids):
-            of_data.warning("tiny_imagenet: found %d of %d classes; %d validation images are left out because their class "
-                            "or file is missing", len(present), len(wnids), left_out)
+            say("tiny_imagenet", f"found {len(present)} of {len(wnids)} classes; {left_out} validation images are left out "
+                                 "because their class or file is missing")
         names = _class_names(folder / "words.txt", wnids)
         return Arrays((_read([path for wnid in present for path in train[wnid]]), labels), (_read(test), test_labels),
                       tuple(names[wnid] for wnid in present), self.mean, self.std)

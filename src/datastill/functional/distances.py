@@ -33,14 +33,13 @@ def class_means(features: Tensor, y: Tensor) -> Tensor:
 def check_images(x: Tensor, what: str) -> None:
     """Check that x are images (B, C, H, W) in floating point. Raises InputError that begins with ``what``."""
     if not isinstance(x, torch.Tensor) or x.dim() != 4 or not len(x) or not x.is_floating_point():
-        raise InputError(f"{what}: expected images (B, C, H, W) in floating point, got " + (
-            f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else shown(x)))
+        raise InputError(f"{what}: expected images (B, C, H, W) in floating point, got {shown(x)}")
 
 
 def check_probabilities(y: Tensor, count: int) -> None:
     """Check that labels are probabilities (``count``, K). Raises InputError."""
     if y.dim() != 2 or len(y) != count or not y.is_floating_point():
-        raise InputError(f"labels: expected probabilities ({count}, K), got {y.dtype} of shape {tuple(y.shape)}; class "
+        raise InputError(f"labels: expected probabilities ({count}, K), got {shown(y)}; class "
                          "numbers become such with torch.nn.functional.one_hot(y, K).float()")
 
 

@@ -31,8 +31,7 @@ def clom(teacher: Any, x: Tensor, y: Tensor) -> Tensor:
     if y.dim() == 2:
         check_probabilities(y, len(x))
     elif y.dim() != 1 or len(y) != len(x) or y.is_floating_point():
-        raise InputError(f"clom: expected class numbers ({len(x)},) or probabilities ({len(x)}, K), got {y.dtype} of shape "
-                         f"{tuple(y.shape)}")
+        raise InputError(f"clom: expected class numbers ({len(x)},) or probabilities ({len(x)}, K), got {shown(y)}")
     return sum_over(lambda part, rows: F.cross_entropy(logits(part), y[rows], reduction="sum") / len(x),
                     x, _chunk(teacher, x))
 

@@ -12,6 +12,7 @@ from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.nets import Architecture, couples_samples
 from datastill.rng import RNG
+from datastill.tables import counted
 from datastill.teachers import Pool
 from datastill.teachers._trained import Trained
 from datastill.teachers.experts import Experts
@@ -44,11 +45,12 @@ class Segments(Method):
                              "which the window grows")
         if self.expand and not self.min_start < self.first_start <= self.max_start:
             raise ValueError(f"first_start {self.first_start}: expected above min_start {self.min_start} and at most "
-                             f"max_start {self.max_start}, to which the window grows in {self.expand} iterations")
+                             f"max_start {self.max_start}, to which the window grows in {counted(self.expand, 'iteration')}")
         last = self.max_start - 1 + self.expert_epochs
         if (epochs := getattr(self.pool, "epochs", last)) < last:
             raise ValueError(f"max_start {self.max_start} and expert_epochs {self.expert_epochs}: segments end at epoch "
-                             f"{last}, experts are trained for {epochs}; raise pool.epochs or lower max_start")
+                             f"{last}, experts are trained for {counted(epochs, 'epoch')}; raise pool.epochs or lower "
+                             "max_start")
         if (stored := getattr(self.pool, "snapshots", "every")) and stored != "every" and (
                 lacking := sorted(set(self._epochs()) - set(stored) - {epochs})):
             raise ValueError(f"pool.snapshots: epoch {lacking[0]} is needed but never stored; leave snapshots out")

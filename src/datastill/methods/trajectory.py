@@ -22,6 +22,7 @@ from datastill.methods._segments import Segments
 from datastill.methods._unroll_memory import unroll_memory
 from datastill.nets import as_function, chunk_size
 from datastill.rng import RNG
+from datastill.tables import counted
 from datastill.teachers import Teachers
 
 if TYPE_CHECKING:
@@ -154,9 +155,9 @@ class TrajectoryMatching(Segments):
                       chunk_size(net, batch.x), lambda number: rng("inside", number).as_global(task.device))
         assert synthetic.lr is not None
         if not bool((way := (start - target).square().sum()) > 0):
-            raise RunError(f"iteration {iteration}: the expert's weights do not change in the {self.expert_epochs} epochs "
-                           f"after epoch {epoch}, so there is nothing to match. Raise method.pool.lr, or lower "
-                           "method.max_start")
+            raise RunError(f"iteration {iteration}: the expert's weights do not change in the "
+                           f"{counted(self.expert_epochs, 'epoch')} after epoch {epoch}, so there is nothing to match. "
+                           "Raise method.pool.lr, or lower method.max_start")
         found = unroll(inner, start, batch.x, y, synthetic.lr, self.gradient, every=self.keep_every, offload=self.offload)
         loss = (found.last - target).square().sum() / way
         _assign(net, start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
@@ -48,19 +48,23 @@ def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, devi
     with rng.as_global():
         network = architecture.build(shape, classes)
     for need in ("embed", "maps"):
-        if not hasattr(network, need):
-            raise InputError(f"network {spec(architecture)} builds a {type(network).__name__} without {need}(x); "
-                             "return a datastill.Network, or a module that defines it")
+        if not hasattr(type(network), need):
+            raise InputError(f"network {spec(architecture)} builds a module of class {type(network).__name__} without "
+                             f"{need}(x); return a datastill.Network, or one whose class defines it")
     if is_foreign(type(architecture)):
-        if any(torch.nn.parameter.is_lazy(one) for one in (*network.parameters(), *network.buffers())):
+        guard_network(network, f"network {spec(architecture)}", type(architecture))
+        tensors = [*network.parameters(), *network.buffers()]
+        if not all(isinstance(one, torch.Tensor) for one in tensors):
+            raise InputError(f"network {spec(architecture)} has parameters or buffers that are no tensors; leave these "
+                             "methods of nn.Module as they are")
+        if any(torch.nn.parameter.is_lazy(one) for one in tensors):
             raise InputError(f"network {spec(architecture)} has lazy layers, whose sizes are not known before they see "
                              "images; build it from the shape and classes it is given")
-        guard_network(network, f"network {spec(architecture)}", type(architecture))
     vars(network)["_origin"] = (type(architecture), digest(architecture), shape, classes)  # key for ``chunk_size``
     return network if device.type == "cpu" else _moved(network, device)
 
 
-def _logits(found: Any, what: str) -> Tensor:
+def _logits(found: Any, what: str, network: nn.Module, *given: Any) -> Tensor:
     """The logits in what a network returns."""
     if isinstance(found, Mapping):
         logits = found.get("logits")
@@ -71,26 +75,51 @@ def _logits(found: Any, what: str) -> Tensor:
     if not isinstance(logits, torch.Tensor):
         raise InputError(f"{what} returned {type(found).__name__}; expected logits (B, K), alone, first in a tuple, or as "
                          "`logits`")
-    return logits
+    return _one_row_each(logits, "logits", what, given)
 
 
-def _features(found: Any, what: str) -> Tensor:
+def _one_row_each(found: Tensor, name: str, what: str, given: Sequence[Any]) -> Tensor:
+    x = given[0] if given else None
+    if isinstance(x, torch.Tensor) and found.shape[:1] != x.shape[:1]:
+        raise InputError(f"{what} returned {name} of shape {tuple(found.shape)} for {len(x)} images; expected one row for "
+                         "each")
+    return found
+
+
+def _features(found: Any, what: str, network: nn.Module, *given: Any) -> Tensor:
     if not isinstance(found, torch.Tensor) or found.dim() != 2:
         got = f"shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
         raise InputError(f"{what} returned {got}; expected features (B, D)")
-    return found
+    return _one_row_each(found, "features", what, given)
 
 
-def _maps(found: Any, what: str) -> Mapping[str, Tensor]:
+def _maps(found: Any, what: str, network: nn.Module, *given: Any) -> Mapping[str, Tensor]:
     if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise InputError(f"{what} returned {type(found).__name__}; expected a table of feature maps, name -> (B, C, H, W)")
-    return found
+    return {name: _one_row_each(value, str(name), what, given) for name, value in found.items()}
+
+
+def _itself(found: Any, what: str, network: nn.Module, *given: Any) -> nn.Module:
+    if found is not network:
+        raise InputError(f"{what} returned {type(found).__name__}; expected the network itself, as in `return self`")
+    return network
+
+
+def _several(found: Any, what: str, *_: Any) -> Iterator[Any]:
+    if not isinstance(found, Iterable):
+        raise InputError(f"{what} returned {type(found).__name__}; expected what nn.Module gives")
+    return iter(found)
 
 
 def guard_network(network: nn.Module, who: str, cls: type) -> None:
-    """Put the boundary around the passes of a network that a foreign class ``cls`` made; ``who``: its name in messages."""
-    plain = dict.fromkeys(("__call__", "train", "eval", "walk"), lambda found, what: found)
-    guard_instance(network, who, cls, {"forward": _logits, "embed": _features, "maps": _maps, **plain})
+    """Put the boundary around a network that a foreign class ``cls`` made: its passes, and what it may override of
+    nn.Module; ``who``: its name in messages."""
+    guard_instance(network, who, cls, {
+        "forward": _logits, "embed": _features, "maps": _maps,
+        **dict.fromkeys(("train", "eval", "requires_grad_"), _itself),
+        **dict.fromkeys(("parameters", "named_parameters", "buffers", "named_buffers"), _several),
+        **dict.fromkeys(("modules", "named_modules"), _several),
+        **dict.fromkeys(("__call__", "walk", "state_dict", "load_state_dict"), lambda found, *_: found)})
 
 
 def check_network(architecture: Architecture, shape: Shape, classes: int, device: torch.device) -> None:
@@ -101,10 +130,12 @@ def check_network(architecture: Architecture, shape: Shape, classes: int, device
     network = fresh(architecture, shape, classes, rng, device)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise InputError(f"{who} has no parameters to train")
+    if classes and (empty := [name for name, parameter in network.named_parameters() if not parameter.numel()]):
+        raise InputError(f"{who} has a parameter without values, {empty[0]}; leave it out")
     x = rng("images").normal(2, *shape).to(device)
     with rng("inside").as_global(device), blaming(("network", type(architecture))):
         for training in (False, True):
-            logits = network.train(training)(x)
+            logits = (network.train() if training else network.eval())(x)
             if logits.shape != (2, classes) or not logits.is_floating_point():
                 raise InputError(f"{who} gives an output of shape {tuple(logits.shape[1:])} for an image; expected "
                                  f"({classes},), one floating-point number per class (two images gave {logits.dtype} of "

@@ -18,7 +18,7 @@ from datastill.nets.convnet import ConvNet
 from datastill.protocols.dc import DC
 from datastill.registry import kind, names
 from datastill.run import Run
-from datastill.tables import changed, nearest, override, parse_spec, read_toml
+from datastill.tables import changed, nearest, override, own_file, parse_spec, read_toml
 from datastill.teachers import Pool
 
 OWN = "/own-"  # in the names of the recipes for data of one's own
@@ -66,11 +66,7 @@ def recipe_path(name: str) -> Path:
     inside = _root() / f"{name}.toml"
     if name.count("/") == 1 and ".." not in name and inside.is_file():
         return inside
-    if Path(name).is_file():
-        return Path(name)
-    if name.endswith(".toml"):
-        raise InputError(f"no file {name}")
-    raise InputError(f"unknown recipe {name!r}{nearest(name, recipe_names())}; or give the path of a .toml file")
+    return own_file(name, "recipe", recipe_names())
 
 
 def read_recipe(name: str, assignments: Iterable[str] = (), changes: Mapping[str, Any] | None = None) -> Recipe:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from datastill.report import words
+from datastill.report import settings, words
 from datastill.statistics import statistics
 
 Card = Mapping[str, Any]
@@ -37,7 +37,7 @@ def gains(runs: Sequence[tuple[Card, Sequence[Mapping[str, Any]]]]) -> list[Gain
         base, seed = _base(card), card["run"]["seed"]
         if not card["run"]["plugins"] or (base, seed) not in plain:
             continue
-        names[base] = f"{card['run']['method']['kind']}, {card['data']['name']}, ipc {card['ipc']}"
+        names[base] = f"{settings.method_name(card)}, {settings.data_name(card)}, ipc {card['ipc']}"
         for sheet in sheets:
             other = next((s for s in plain[base, seed] if _how(s) == _how(sheet)), None)
             if other is not None:

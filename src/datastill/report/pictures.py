@@ -11,7 +11,7 @@ from PIL import Image
 
 from datastill.artifact import png, read_snapshot, shown
 from datastill.late import torch
-from datastill.report.words import percent
+from datastill.report.words import images, percent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,11 +25,12 @@ Shares = Sequence[float | None]  # accuracy of each class, a fraction
 
 
 class ClassRow(NamedTuple):
-    """One class: its name, accuracies as text, images before and after as data URIs."""
+    """One class: its name, accuracies as text and the images they were measured on, images before and after as data URIs."""
 
     name: str
     accuracy: str
     random: str
+    scored: str
     before: list[str]
     after: list[str]
 
@@ -52,12 +53,12 @@ def read_start(folder: Path, card: Mapping[str, Any]) -> dict[str, Tensor] | Non
 
 
 def pictures(distilled: Distilled, start: dict[str, Tensor] | None,
-             right: Shares = (), random: Shares = ()) -> Pictures:
-    """Images by class next to those of the start, with the accuracy of each class if it was measured."""
+             right: Shares = (), random: Shares = (), counts: Sequence[int] = ()) -> Pictures:
+    """Images by class next to those of the start, with the accuracy of each class if it was measured, on ``counts``."""
     after, target = distilled.view, distilled.y.argmax(1)
     before, first = (None, target) if start is None else (start["view"], start["labels"].argmax(1))
     unchanged = before is not None and before.shape == after.shape and torch.equal(before, after)
-    rows = [ClassRow(name, _share(right, c), _share(random, c),
+    rows = [ClassRow(name, _share(right, c), _share(random, c), images(counts[c]) if c < len(counts) else "",
                      [] if before is None or unchanged else _of_class(before, first, c), _of_class(after, target, c))
             for c, name in enumerate(distilled.classes[:CLASSES])]
     height, width = after.shape[1:3]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def commands(name: str, card: Mapping[str, Any], run: Run | None, sheets: Sequence[Mapping[str, Any]]) -> list[str]:
     """Command lines: distill (the recipe with its changes, or run.toml) or merge, then evaluate for each sheet."""
-    source = ["run.toml"]
+    source = [f"{name}/run.toml"]
     if run is not None and "started_from" not in card and card.get("recipe") in recipe_names():
         changed = changes(card["recipe"], run)
         source = source if changed is None else [card["recipe"], *changed]

@@ -8,8 +8,14 @@ from typing import Any, NamedTuple
 
 from pydantic_core import PydanticUndefined
 
+import datastill
+from datastill.core import Method
+from datastill.data import Data
+from datastill.data._layout import split_of
 from datastill.description import Description, Family, load
-from datastill.registry import kind
+from datastill.digest import dump
+from datastill.recipes import read_recipe, recipe_names
+from datastill.registry import kind, presets
 from datastill.tables import leaves
 
 NOT_SET = "not set"
@@ -38,15 +44,42 @@ def read(cls: type[Description], table: Any) -> Any:
         return None
 
 
-def options(description: Description) -> list[str]:
-    """``option=value`` for every option that differs from its default, including nested ones."""
-    return [f"{row.name}={row.value}" for row in differences(description)
+def data_name(card: Mapping[str, Any]) -> str:
+    """What the data of a set are called: by their file or folder if they are one's own, else by their source."""
+    data = read(Data, card["run"].get("data"))
+    own = PureWindowsPath(data.path).parts[-2:] if data is not None and data.source.yours and data.path else ()
+    named = "/".join(own) if split_of(own[-1:]) else "".join(own[-1:])  # a folder called train says little
+    return named if named.strip(".") else name_of(card["data"]["name"])
+
+
+def method_name(card: Mapping[str, Any]) -> str:
+    """What the method of a set is called in the literature, such as DM, if its settings are those that tell it apart from
+    others of its kind; else its kind. A recipe's own settings are those of the method it is named after."""
+    method: Method | None = read(Method, card["run"]["method"])
+    known = {name: settings for name, (cls, settings) in presets(Method).items() if cls is type(method)}
+    named: list[tuple[str, Any]] = [(name, read(Method, name)) for name in known]
+    telling = sorted({key for settings in known.values() for key in leaves(settings)})
+    if (recipe := card.get("recipe")) in recipe_names() and (name := recipe.partition("/")[0]) in known:
+        named.append((name, read_recipe(recipe).run.method))
+
+    def told(one: Method) -> list[Any]:
+        table = leaves(dump(one))
+        return [table.get(key) for key in telling]
+
+    found = next((name for name, one in named if method is not None and told(one) == told(method)), None)
+    written = {name.lower(): name for name in datastill.__all__}
+    return name_of(card["run"]["method"]["kind"]) if found is None else written.get(found, found.replace("_", "-"))
+
+
+def options(description: Description, usual: Any = PydanticUndefined) -> list[str]:
+    """``option=value`` for every option that differs from ``usual`` or its default, including nested ones."""
+    return [f"{row.name}={row.value}" for row in differences(description, usual)
             if row.default is not None and row.name != "label"]
 
 
-def short(description: Family) -> str:
-    """``name:option=value,option=value``, as typed on the command line."""
-    shown = options(description)
+def short(description: Family, usual: Any = PydanticUndefined) -> str:
+    """``name:option=value,option=value``, as typed on the command line; without what is as in ``usual`` or the default."""
+    shown = options(description, usual)
     if (bare := description.bare) and not any(option.startswith(f"{bare}=") for option in shown):
         shown.insert(0, f"{bare}={getattr(description, bare)}")
     return ":".join(filter(None, (kind(description), ",".join(shown))))

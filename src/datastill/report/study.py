@@ -39,7 +39,7 @@ def check_folder(folder: Path, question: str) -> None:
     if is_results(folder / RESULTS) and (other := json.loads((folder / RESULTS).read_bytes())["question"]) != question:
         raise InputError(f"{folder} has the results of another study of this name, {other!r}; rename one of the two files")
     for name, ours in ((RESULTS, is_results), (TABLE, lambda path: is_results(folder / RESULTS)), (PAGE, is_page)):
-        check_output(folder / name, "a file of a study", ours)
+        check_output(folder / name, "a file of a study", ours, else_="move it away, or choose another --root")
 
 
 def is_results(path: Path) -> bool:
@@ -193,7 +193,7 @@ def pictures(results: Mapping[str, Any]) -> Iterator[Picture]:
             known = _teacher_accuracy(results) if results["figure"] == "epochs" else None
             note = "mean and 95 % interval over seeds"
             note += f"; dashed: {results['against']}" if results["against"] else ""
-            note += "; dotted: teachers' accuracy on held-out images" if known else ""
+            note += "; dotted: teachers' accuracy on held-out training images" if known else ""
             yield Picture(student, note, plots.lines(results, student, f"l{i}", known))
         else:
             yield Picture(student, "mean and 95 % interval over seeds", plots.bars(results, student, f"b{i}"))

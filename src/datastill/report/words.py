@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 from markupsafe import Markup, escape
 
 from datastill.core import Protocol
-from datastill.report.settings import short_table
+from datastill.errors import InputError
+from datastill.nets import Architecture
+from datastill.report.settings import read, short, short_table
 from datastill.sheets import flags, imbalance
 from datastill.statistics import statistics
 
@@ -36,6 +38,8 @@ class Row(NamedTuple):
     verdict: str
     warn: bool
     balanced: str
+    random_balanced: str
+    gain_balanced: str
     auroc: str
     largest: str
 
@@ -103,6 +107,7 @@ def row(sheet: Sheet) -> Row:
     """A sheet as cells."""
     found = sheet["summary"]
     gain, count = found.get("gain"), found["synthetic"]["n"]
+    largest, balanced = imbalance(sheet)[1], (gain or {}).get("balanced")
     verdict_, warn = verdict(sheet)
     return Row(
         network=sheet["network"], protocol=short_table(Protocol, sheet["protocol"]), split=sheet["split"],
@@ -111,7 +116,25 @@ def row(sheet: Sheet) -> Row:
         gain=points(gain["mean"]) if gain else "", interval=interval(gain) if gain else "", trials=count,
         chance=number(100 * sheet["chance"]), verdict=verdict_, warn=warn,
         balanced=_share(found["synthetic"].get("balanced")), auroc=_share(found["synthetic"].get("auroc")),
-        largest=_share(imbalance(sheet)[1] or None))
+        random_balanced=_share(found.get("random", {}).get("balanced")), largest=_share(largest or None),
+        gain_balanced=_gain(balanced) if largest and balanced else "")
+
+
+def _gain(found: Mapping[str, float]) -> str:
+    return points(found["mean"]) + (f" ({interval(found)})" if found["n"] > 1 else "")
+
+
+def asked(sheet: Sheet, lr: float | None = None) -> str:
+    """The protocol of a sheet as it was asked for: without what it filled in for the network, or for the set, whose learned
+    learning rate is ``lr``."""
+    protocol, network = read(Protocol, sheet["protocol"]), read(Architecture, sheet["network"])
+    if protocol is None or network is None:
+        return short_table(Protocol, sheet["protocol"])
+    try:
+        usual = type(protocol)().for_network(network)
+        return short(protocol, usual if lr is None else usual.for_set(lr))
+    except InputError:  # one of your own, that cannot be without settings
+        return short(protocol)
 
 
 def _share(value: float | None) -> str:
@@ -149,22 +172,38 @@ class Matrix(NamedTuple):
 
     protocol: str
     split: str
+    data: str
+    chance: str
     networks: list[str]
     rows: list[tuple[str, str, list[Row | None]]]
 
 
-def matrices(runs: Sequence[tuple[str, str, Sequence[Sheet]]]) -> list[Matrix]:
-    """Cross-architecture tables of several runs (name, network distilled with, sheets): one for each kind of protocol and
-    split with at least two kinds of students. A protocol's settings may differ between students."""
+class Scored(NamedTuple):
+    """A run in the tables of several: its name, the network and the data it was distilled with, the learning rate it
+    learned, its sheets."""
+
+    name: str
+    made_with: str
+    data: str
+    lr: float | None
+    sheets: Sequence[Sheet]
+
+
+def matrices(runs: Sequence[Scored]) -> list[Matrix]:
+    """Tables of several runs by kinds of students, if there are at least two: one for each protocol with its settings, split
+    and data. What a protocol fills in for a network or a set may differ in a table."""
+    by_how: dict[tuple[str, str, str, str], dict[int, dict[str, Row]]] = {}
+    for number, run in enumerate(runs):
+        for sheet in reversed(run.sheets):
+            how = (asked(sheet, run.lr), sheet["split"], run.data, sheet.get("data", {}).get("fingerprint", ""))
+            by_how.setdefault(how, {}).setdefault(number, {})[sheet["network"]] = row(sheet)
     found = []
-    for key in dict.fromkeys((s["protocol"]["kind"], s["split"]) for *_, sheets in runs for s in sheets):
-        of_run = [(name, made_with, {s["network"]: row(s) for s in reversed(sheets)
-                                     if (s["protocol"]["kind"], s["split"]) == key}) for name, made_with, sheets in runs]
-        networks = list(dict.fromkeys(s["network"] for *_, sheets in runs for s in sheets
-                                      if (s["protocol"]["kind"], s["split"]) == key))
+    for (protocol, split, data, _), rows in by_how.items():
+        there = {network: one for of in rows.values() for network, one in of.items()}
+        networks = [one for one in dict.fromkeys(s["network"] for run in runs for s in run.sheets) if one in there]
         if len(networks) > 1:
-            found.append(Matrix(*key, networks, [(name, made_with, [rows.get(n) for n in networks])
-                                                 for name, made_with, rows in of_run if rows]))
+            found.append(Matrix(protocol, split, data, there[networks[0]].chance, networks, [
+                (runs[number].name, runs[number].made_with, [of.get(n) for n in networks]) for number, of in rows.items()]))
     return found
 
 
@@ -185,11 +224,18 @@ def headline(sheet: Sheet, count: int) -> str:
     always = f", always answering the largest class ({name}) gives {percent(share)}" if share else ""
     text += f"; chance is {percent(sheet['chance'])}{always}."
     if share:
-        text += f" Balanced accuracy is {percent(found['synthetic']['balanced'])}."
+        random = found.get("random", {}).get("balanced")
+        text += f" Balanced accuracy, the mean over classes, is {percent(found['synthetic']['balanced'])}"
+        text += "." if random is None else f", with random real images {percent(random)}."
     if (gain := found.get("gain")) is not None:
-        middle = f"95{NBSP}% interval {interval(gain)}, " if gain["n"] > 1 else ""
-        text += f" Paired gain {points(gain['mean'])} points, {middle}{trials(gain['n'])}."
+        text += f" Paired gain {_with_interval(gain)}, {trials(gain['n'])}"
+        text += f"; in balanced accuracy {_with_interval(gain['balanced'])}." if share and "balanced" in gain else "."
     return text
+
+
+def _with_interval(gain: Mapping[str, float]) -> str:
+    middle = f", 95{NBSP}% interval {interval(gain)}" if gain["n"] > 1 else ""
+    return f"{points(gain['mean'])} points{middle}"
 
 
 def _with_std(found: Mapping[str, float]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from datastill.description import load
 from datastill.errors import InputError
 from datastill.study import Study
-from datastill.tables import leaves, nearest, read_toml
+from datastill.tables import leaves, own_file, read_toml
 
 LAID_OVER = ("changes", "along")  # tables of a study that an edition adds to; it replaces all else it names
 
@@ -24,9 +24,7 @@ def study_path(name: str) -> Path:
     """The file of a study by name, or the file ``name`` itself. Raises InputError with the nearest names."""
     if name in study_names():
         return _root() / f"{name}.toml"
-    if Path(name).is_file():
-        return Path(name)
-    raise InputError(f"unknown study {name!r}{nearest(name, study_names())}; or give the path of a .toml file")
+    return own_file(name, "study", study_names())
 
 
 def load_study(name: str, edition: str = "") -> tuple[Study, str]:

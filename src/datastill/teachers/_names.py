@@ -11,6 +11,7 @@ from functools import cache
 from importlib import resources
 
 from datastill.errors import InputError
+from datastill.tables import counted
 
 WNID = re.compile(r"n\d{8}")  # the number of a WordNet noun, which names the classes of ImageNet
 
@@ -46,7 +47,7 @@ def _output(name: str, outputs: dict[str, set[int]], known: Sequence[str]) -> in
             raise InputError(f"class {name!r} may be several outputs: {', '.join(known[one] for one in sorted(there))}")
     near = difflib.get_close_matches(name, known, n=3)
     hint = f" (near: {', '.join(near)})" if near else ""
-    raise InputError(f"class {name!r} is not among the {len(known)} classes it knows{hint}")
+    raise InputError(f"class {name!r} is not among the {counted(len(known), 'class')} it knows{hint}")
 
 
 def _keys(name: str, wnid: str = "") -> list[str]:

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datastill.data import Data, Images, stratified
+from datastill.data import Data, Images, hold_out
 from datastill.data.domain import Domain, domain_of
 from datastill.digest import spec
 from datastill.errors import InputError, RunError
@@ -23,15 +23,14 @@ from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.states import read_state
 from datastill.store import CARD, Entry, locked
+from datastill.tables import counted
 from datastill.teachers._lesson import STATE, Lesson, Trainer
 from datastill.teachers._snapshots import SNAPSHOTS, Rows, again, check_rows, flat, read_into
 from datastill.teachers.pool import Context, Pool, Teacher, Trajectory, frozen
 from datastill.train import Examples, Training, accuracies, augmented, extrapolated
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 GRID = (0, 1, 2, 4, 6, 10, 20, 50, 100, 150)  # epochs stored by default
+SPLIT = RNG("teachers", "validation")  # the stream that draws which images a teacher is measured on
 
 
 class Trained(Pool):
@@ -72,7 +71,7 @@ class Trained(Pool):
             raise ValueError(f"snapshots: expected epochs from 0 to {self.epochs}, got {outside[0]}")
         if self.epoch != "last" and self.epoch not in self.kept:
             advice = f"add it to snapshots (stored epochs: {', '.join(map(str, self.kept))})" \
-                if 0 <= self.epoch <= self.epochs else f"teachers are trained for {self.epochs} epochs"
+                if 0 <= self.epoch <= self.epochs else f"teachers are trained for {counted(self.epochs, 'epoch')}"
             raise ValueError(f"epoch {self.epoch} is never stored; {advice}")
         return self
 
@@ -126,7 +125,7 @@ class Trained(Pool):
 
     def check(self, context: Context, asked: Collection[str] = ()) -> None:
         super().check(context, asked)
-        _rows_apart(self._images(context), self.validation)
+        hold_out(self._images(context), self.validation, SPLIT, "pool.validation")
         for member in self.members():
             if (folder := self._folder(context, *member)) and (folder / CARD).exists():
                 self._card(folder)
@@ -243,7 +242,7 @@ class Trained(Pool):
             images = self._images(context).to(context.real.device)
             lesson = Lesson(self._one(group, number), images, *_apart(images, self.validation), folder)
             try:
-                lesson.carry_out(context.progress.part(before, of))
+                lesson.carry_out(context.progress.part(before, of, f"teacher {before + 1} of {of}"))
             except OSError as error:
                 raise RunError(f"stopped: cannot write to {folder}: {reason(error)}; free some space and run the same "
                                "command to continue") from error
@@ -285,13 +284,5 @@ def _apart(images: Images, share: float) -> tuple[Images, Images | None]:
     """(images to train on, images to measure on)."""
     if not share:
         return images, None
-    held, rest = _rows_apart(images, share)
+    held, rest = hold_out(images, share, SPLIT, "pool.validation")
     return images.subset(rest), images.subset(held)
-
-
-def _rows_apart(images: Images, share: float) -> tuple[Tensor, Tensor]:
-    """Indices of the images to measure on and to train on. Raises InputError if no images of a class would remain."""
-    held, rest = stratified(images.targets.cpu().numpy(), share, RNG("teachers", "validation"), images.classes)
-    return torch.from_numpy(held), torch.from_numpy(rest)
-
-
