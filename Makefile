@@ -10,7 +10,8 @@ help:
 	@echo "make quickstart   install, distill handwritten digits; then open the report it prints"
 	@echo "make test         install, run the tests"
 	@echo "make check        ruff, mypy, direction of imports"
-	@echo "make bench        time this library against a plain implementation, and check plans against runs (an hour)"
+	@echo "make bench        time this library against a plain implementation, and check plans against runs (an hour);"
+	@echo "                  with PEERS=FOLDER also the authors' own scripts (see benchmarks/authors.py)"
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit('datastill needs Python 3.11 or newer; try: make PYTHON=python3.12' if sys.version_info < (3, 11) else 0)"
@@ -35,6 +36,7 @@ bench: $(READY)
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/guidance.py
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/foresight.py
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/trajectory.py
+	$(if $(PEERS),$(BIN)/python benchmarks/authors.py $(PEERS))
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

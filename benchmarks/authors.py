@@ -4,9 +4,9 @@ usage: python benchmarks/authors.py PEERS [--data DATA] [--cases dm,dsa,...] [--
 
 PEERS: a folder with checkouts of the scripts (below); DATA: the folder of torchvision's CIFAR-10. MTT's and TESLA's need
 kornia and tqdm. Each measurement is a process of its own; one of theirs and one of ours make a pair, in changing order. The
-ratio is the median over pairs, with their range. Settings are the published ones (CIFAR-10, ipc 10, 256 real images of each
-class, DSA augmentation) but for fewer steps: an iteration of DSA has 2 outer steps and 5 inner epochs, one of MTT and TESLA as
-many steps of 50 images as the case says; an evaluation is 20 epochs and the whole test set.
+ratio is the median over pairs, with their range. Settings are the published ones (CIFAR-10, ipc 10, 256 real images a
+class, DSA augmentation) but for fewer steps: an iteration of DSA has 2 outer steps and 5 inner epochs, one of MTT and TESLA
+as many steps of 50 images as the case says; an evaluation is 20 epochs and the whole test set.
 
 "loss" is the mean matching loss of the timed iterations, whose draws differ; "rise" how far the memory of the process rose.
 """
@@ -47,14 +47,14 @@ def ours(case: str, width: int, count: int, data: str) -> dict[str, Any]:
     name, _, steps = case.partition("-")
     changes = {"dsa": [f"method.outer={OUTER}", f"method.inner={INNER}"]}.get(name, [])
     if name in ("mtt", "tesla"):
-        changes = ["data.zca=false", "method.pool.initialisations=1", "method.pool.epochs=4", "method.max_start=2",
+        changes = ["data.zca=false", "method.pool.count=1", "method.pool.epochs=4", "method.max_start=2",
                    "method.expert_epochs=2", f"method.steps={steps}", f"method.batch_syn={BATCH}", "method.lr_net=0.01"]
     recipe = f"{'dm' if name == 'evaluation' else name}/cifar10-ipc10"
     run = read_recipe(recipe, [f"network=convnet:width={width}", *changes]).run
     images = run.data.load(Path(data))
     task = run.task(images.train)
     if name in ("mtt", "tesla"):
-        task = replace(task, rehearsal=True)  # stand-ins for experts
+        task = replace(task, dry_run=True)  # stand-ins for experts
     run.method.prepare(task)
     loop = None if name == "evaluation" else Loop(run.method, {}, task, RNG(0), run.ipc)
     few = images.train.batch(torch.arange(IMAGES)).x

@@ -80,7 +80,7 @@ class Memory:
 
     def rise(self) -> float:
         """Peak since the start."""
-        return self._status("VmHWM") - self.before if self.before else 0.0
+        return max(0.0, self._status("VmHWM") - self.before) if self.before else 0.0
 
     @staticmethod
     def _status(key: str) -> float:
