@@ -112,7 +112,6 @@ class Lesson:
         state = read_state(self.path, next(self.network.parameters()).device, "teacher")
         if not isinstance(state, dict) or state.get("digest") != self.digest:
             raise InputError(f"{self.path} is the checkpoint of another teacher; delete it to train this one from scratch")
-        check_rows(self.folder, {self.pool.kept.index(epoch): found for epoch, found in state["sums"].items()},
-                   len(flat(self.network)))
+        check_rows(self.folder, self.network, self.pool.kept, state["sums"])
         self.training.restore(state["training"])
         self.accuracy, self.losses, self.sums = state["accuracy"], state["losses"], dict(state["sums"])

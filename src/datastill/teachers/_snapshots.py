@@ -95,18 +95,19 @@ def again(folder: Path) -> str:
     return f"to train it again, delete {folder} or use datastill teach --retrain"
 
 
-def check_rows(folder: Path, sums: Mapping[int, str], columns: int) -> None:
-    """Check the rows of an unfinished teacher, by number, against their checksums. Raises InputError."""
-    path = folder / SNAPSHOTS
+def check_rows(folder: Path, network: nn.Module, kept: Sequence[int], sums: Mapping[int, str]) -> None:
+    """Check the rows of an unfinished teacher, of which the epochs ``kept`` will be stored, against the checksums of the
+    epochs written so far. Raises InputError."""
+    path, columns = folder / SNAPSHOTS, len(flat(network))
     try:
         with path.open("rb") as file:
             np.lib.format.read_magic(file)
             np.lib.format.read_array_header_1_0(file)
             start = file.tell()
-            for row, expected in sums.items():
-                file.seek(start + row * 4 * columns)
+            for epoch, expected in sums.items():
+                file.seek(start + kept.index(epoch) * 4 * columns)
                 if hashlib.sha256(file.read(4 * columns)).hexdigest() != expected:
-                    raise ValueError(f"row {row} does not match its checksum")
+                    raise ValueError(f"epoch {epoch} does not match its checksum")
     except (OSError, ValueError) as error:
         why = reason(error) if isinstance(error, OSError) else error
         raise InputError(f"{path} is damaged: {why}; {again(folder)}") from None

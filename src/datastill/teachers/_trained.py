@@ -25,7 +25,7 @@ from datastill.states import read_state
 from datastill.store import CARD, Entry, locked
 from datastill.tables import counted
 from datastill.teachers._lesson import STATE, Lesson, Trainer
-from datastill.teachers._snapshots import SNAPSHOTS, Rows, again, check_rows, flat, read_into
+from datastill.teachers._snapshots import SNAPSHOTS, Rows, again, check_rows, read_into
 from datastill.teachers.pool import Context, Pool, Teacher, Trajectory, frozen
 from datastill.train import Examples, Training, accuracies, augmented, extrapolated
 
@@ -164,8 +164,8 @@ class Trained(Pool):
                     for epoch in self.kept:
                         read_into(network, folder, epoch, "")
                 elif (folder / STATE).exists():
-                    sums = read_state(folder / STATE, torch.device("cpu"), "teacher")["sums"]
-                    check_rows(folder, {self.kept.index(epoch): found for epoch, found in sums.items()}, len(flat(network)))
+                    state = read_state(folder / STATE, torch.device("cpu"), "teacher")
+                    check_rows(folder, network, self.kept, state["sums"])
             except InputError:
                 with locked(folder):
                     for name in (CARD, SNAPSHOTS, STATE):
