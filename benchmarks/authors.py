@@ -39,6 +39,7 @@ def ours(case: str, width: int, count: int, data: str) -> dict[str, Any]:
     import torch
 
     import datastill as ds
+    from datastill.compute import computing
     from datastill.data import Batch
     from datastill.loop import Loop
     from datastill.recipes import read_recipe
@@ -61,13 +62,14 @@ def ours(case: str, width: int, count: int, data: str) -> dict[str, Any]:
     synthetic = task.synthetic(Batch(few, torch.eye(10)[torch.arange(IMAGES) // (IMAGES // 10)]))
     seconds, losses, memory = [], [], Memory()
     memory.start()
-    for _ in range(count + 1):
-        began = time.perf_counter()
-        if loop is None:
-            ds.evaluate(synthetic, f"dc:epochs={EPOCHS - 1}", images.test, network=f"convnet:width={width}", trials=1)
-        else:
-            losses.append(loop.advance()["method"])
-        seconds.append(time.perf_counter() - began)
+    with computing(task.device):
+        for _ in range(count + 1):
+            began = time.perf_counter()
+            if loop is None:
+                ds.evaluate(synthetic, f"dc:epochs={EPOCHS - 1}", images.test, network=f"convnet:width={width}", trials=1)
+            else:
+                losses.append(loop.advance()["method"])
+            seconds.append(time.perf_counter() - began)
     return {"seconds": seconds[1:], "losses": losses[1:], "rise": memory.rise()}
 
 

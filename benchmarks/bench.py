@@ -1,12 +1,12 @@
 """This library beside the plain loops of ``plain.py`` and the floor, on CIFAR-10 shape.
 
-usage: python benchmarks/bench.py [--widths 32,128] [--rounds 5] [--cases dm,dm-bf16,dc,dsa,evaluation] [--real 128]
+usage: python benchmarks/bench.py [--widths 32,128] [--rounds 3] [--cases dm,dm-bf16,dc,dsa,evaluation] [--real 128]
 
 Random pixels (the time does not depend on them). Results are compared before anything is timed (column "differ": the
-largest relative difference of losses and gradients, or of accuracies). The two are timed in turn, so that a machine whose
-speed drifts slows both: the ratio is the median of the pairs, with their range. The floor is what the convolutions alone
-need at the speed measured for the middle one, in float32. "peak" is how far the memory of a fresh process rises. Nothing is
-compiled, so no time is hidden.
+largest relative difference of losses and gradients, or of accuracies). Ours, the plain loops, and ours with the C library's
+allocator as it is (``memory.keep_freed``) are timed in turn, each in a process of its own: ratios are medians over rounds,
+with their range. The floor is what the convolutions alone need at the speed measured for the middle one, in float32. "peak"
+is how far the memory of the process rises. Nothing is compiled, so no time is hidden.
 
 dm-bf16 is DM with ``precision = "bfloat16"`` beside the plain loop in float32. A DC or DSA iteration has 2 outer steps and 5
 inner epochs here; an evaluation has 5 students of 20 epochs, each scored on 640 images.
@@ -15,6 +15,7 @@ inner epochs here; an evaluation has 5 students of 20 epochs, each scored on 640
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import statistics
 import subprocess
@@ -28,8 +29,10 @@ import torch
 from torch import Tensor, nn
 
 import plain
+from authors import processor
 from datastill.core import Task
 from datastill.data import Batch, Images
+from datastill.memory import ALLOCATOR, keep_freed
 from datastill.methods.distribution import DistributionMatching
 from datastill.methods.gradient import GradientMatching
 from datastill.nets.convnet import ConvNet
@@ -39,6 +42,7 @@ from datastill.scoring import evaluate
 
 CLASSES, SIDE, OUTER, INNER, EPOCHS, TRIALS, SCORED = 10, 32, 2, 5, 20, 5, 640
 CASES = ("dm", "dm-bf16", "dc", "dsa", "evaluation")
+SIDES = ("ours", "plain", "system")  # "system": ours, with the allocator as it is
 Work = Callable[[], tuple[Tensor, ...]]
 
 
@@ -110,58 +114,69 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def rise(name: str, width: int, real: int, ipc: int, side: int) -> float:
-    """MiB by which the memory of this process rises while one side works twice."""
-    work = cases(make_task(width, real), real, ipc)[name][side]
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    before = pages * resource.getpagesize() / 2**20
+def side(name: str, width: int, options: argparse.Namespace) -> tuple[float, float]:
+    """Seconds of one side of a case, after a warm-up; MiB by which the memory of this process rises (0 where there is no
+    /proc)."""
+    keep_freed()  # as every command does, unless the environment forbids it
+    work = cases(make_task(width, options.real), options.real, options.ipc)[name][options.side == "plain"]
+    pages = Path("/proc/self/statm")
+    before = int(pages.read_text(encoding="ascii").split()[1]) * resource.getpagesize() / 2**20 if pages.exists() else 0.0
     work()
-    work()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before
+    seconds = timed(work)
+    rise = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before if before else 0.0
+    return seconds, rise
 
 
-def rises(name: str, width: int, options: argparse.Namespace) -> list[str]:
-    """``rise`` of ours and of the plain side, each in a process of its own; nothing where the system has no /proc."""
-    if not Path("/proc/self/statm").exists():
-        return ["", ""]
+def measure(which: str, name: str, width: int, options: argparse.Namespace) -> tuple[float, float]:
+    """``side`` in a process of its own, because the allocator is set for a whole process."""
     command = [sys.executable, __file__, "--widths", str(width), "--cases", name, "--real", str(options.real),
-               "--ipc", str(options.ipc), "--side"]
-    return [subprocess.run([*command, str(side)], capture_output=True, text=True, check=True).stdout.strip()
-            for side in (0, 1)]
+               "--ipc", str(options.ipc), "--side", which]
+    theirs = {} if which == "ours" else {ALLOCATOR: "system"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | theirs)
+    seconds, rise = map(float, done.stdout.split())
+    return seconds, rise
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("widths", "32,128"), ("cases", ",".join(CASES))):
         parser.add_argument(f"--{name}", default=default)
-    for name, number in (("ipc", 10), ("real", 128), ("rounds", 5)):
+    for name, number in (("ipc", 10), ("real", 128), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=number)
-    parser.add_argument("--side", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := [name for name in options.cases.split(",") if name not in CASES]:
         parser.error(f"unknown case {unknown[0]!r}; expected some of {', '.join(CASES)}")
     if options.side is not None:
-        print(f"{rise(options.cases, int(options.widths), options.real, options.ipc, options.side):.0f}")
+        print(*side(options.cases, int(options.widths), options))
         return
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.real} real and {options.ipc} synthetic "
-          f"images a class, {options.rounds} rounds\n")
-    print("| case | width | differ | ours, s | plain, s | plain / ours (range) | floor, s | ours / floor | ours, peak MiB | "
-          "plain, peak MiB |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print(f"{processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {options.real} real and "
+          f"{options.ipc} synthetic images a class, {options.rounds} rounds\n")
+    print("| case | width | differ | ours, s | plain, s | plain / ours (range) | system's allocator / ours (range) | "
+          "floor, s | ours / floor | ours, MiB | plain, MiB |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    keep_freed()
     for width in map(int, options.widths.split(",")):
         task = make_task(width, options.real)
         flop = 2.0 * 9 * (3 * width * 32**2 + width * width * 16**2 + width * width * 8**2)
         for name, (ours, theirs, forwards) in cases(task, options.real, options.ipc).items():
-            if name not in options.cases.split(","):
-                continue
-            difference = differ(ours(), theirs())
-            pairs = [(timed(ours), timed(theirs)) for _ in range(options.rounds)]
-            mine, other = (statistics.median(column) for column in zip(*pairs, strict=True))
-            ratios = sorted(b / a for a, b in pairs)
-            least = flop * forwards / peak(width)
-            memory = " | ".join(rises(name, width, options))
-            print(f"| {name} | {width} | {difference:.0e} | {mine:.3f} | {other:.3f} | {statistics.median(ratios):.2f} "
-                  f"({ratios[0]:.2f} to {ratios[-1]:.2f}) | {least:.3f} | {mine / least:.1f} | {memory} |", flush=True)
+            if name in options.cases.split(","):
+                print(row(name, width, differ(ours(), theirs()), flop * forwards / peak(width), options), flush=True)
+
+
+def row(name: str, width: int, difference: float, least: float, options: argparse.Namespace) -> str:
+    """One line of the table."""
+    rounds = [{which: measure(which, name, width, options) for which in SIDES} for _ in range(options.rounds)]
+    seconds, memory = ({which: statistics.median(one[which][part] for one in rounds) for which in SIDES}
+                       for part in (0, 1))
+
+    def ratio(which: str) -> str:
+        found = sorted(one[which][0] / one["ours"][0] for one in rounds)
+        return f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})"
+
+    ours = seconds["ours"]
+    return (f"| {name} | {width} | {difference:.0e} | {ours:.3f} | {seconds['plain']:.3f} | {ratio('plain')} | "
+            f"{ratio('system')} | {least:.3f} | {ours / least:.1f} | {memory['ours']:.0f} | {memory['plain']:.0f} |")
 
 
 if __name__ == "__main__":

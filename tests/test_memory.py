@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -52,3 +54,36 @@ def test_the_gpu_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 5)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1, 11))
     assert (memory.peak(torch.device("cuda")), memory.total(torch.device("cuda"))) == (5, 11)
+
+
+FAULTS = """
+import resource, torch
+from datastill.compute import computing
+with computing(torch.device("cpu")):
+    for _ in range(20):
+        torch.ones(10 * 2**20)  # 40 MiB: above what glibc ever keeps by itself
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(10 * 2**20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is another")
+def test_freed_memory_is_kept_and_not_got_again_page_by_page() -> None:
+    def faults(**environment: str) -> int:
+        there = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "DATASTILL_ALLOCATOR"))}
+        return int(subprocess.run([sys.executable, "-c", FAULTS], env={**there, **environment}, capture_output=True,
+                                  text=True, check=True).stdout)
+
+    assert faults() < 1000  # of 20 blocks of 10240 pages
+    assert faults(DATASTILL_ALLOCATOR="system") > 20_000
+    assert faults(MALLOC_MMAP_THRESHOLD_="131072") > 20_000  # a setting of the user's
+
+
+@pytest.mark.parametrize("libc", ["", "musl"])
+def test_other_c_libraries_are_left_alone(libc: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(memory.platform, "libc_ver", lambda: (libc, ""))
+    assert not memory.keep_freed.__wrapped__()

@@ -1,6 +1,7 @@
 """How numbers are computed on a device: precision, TF32, deterministic kernels, transfers; and what a card records about it.
 
-On a CPU none of these settings changes a bit. Elsewhere ``computing`` sets them for a piece of work and restores them.
+On a CPU none of these settings changes a bit, and freed memory is kept for the next pass. Elsewhere ``computing`` sets them
+for a piece of work and restores them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from datastill import memory
 from datastill.errors import RunError
 from datastill.late import torch
 from datastill.progress import log
@@ -32,6 +34,7 @@ def computing(device: torch.device, precision: Precision = "float32", determinis
     Raises RunError for an operation that has no deterministic kernel.
     """
     if device.type == "cpu":
+        memory.keep_freed()
         yield
         return
     places = _tf32()

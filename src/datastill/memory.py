@@ -1,11 +1,14 @@
-"""How much memory there is, and how much of it an autograd graph holds."""
+"""How much memory there is, how much of it an autograd graph holds, and what becomes of memory that is freed."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,10 @@ if TYPE_CHECKING:
     import torch
 
 SHARE = 0.7  # of a device's memory that one piece of work may use
+ALLOCATOR = "DATASTILL_ALLOCATOR"  # environment variable; "system" leaves the allocator of the C library as it is
+# Options of mallopt(3), in bytes: free memory at the end of the heap is returned from 2 GiB on, the heap grows by 64 MiB,
+# and only blocks from 1 GiB on are mapped one by one.
+OPTIONS = {-1: 2**31 - 1, -2: 2**26, -3: 2**30}
 
 
 def total(device: torch.device | None = None) -> int:
@@ -61,3 +68,20 @@ def held_by_graph(make: Callable[[], Any]) -> int:
         alive = make()  # so that no address is reused
     del alive
     return sum(held.values())
+
+
+@cache
+def keep_freed() -> bool:
+    """Have the C library keep memory that is freed, for the rest of this process, and use it again. Returns whether it does.
+
+    By default glibc returns blocks of a few MiB to the system when they are freed, and gets the next ones page by page,
+    filled with zeros. Passes through networks allocate such blocks all the time: they took 1.4 to 3 times as long
+    (``benchmarks/bench.py``). Other C libraries, and settings of the user's (``MALLOC_...``), are left alone.
+    """
+    theirs = [name for name in os.environ if name.startswith("MALLOC_")]
+    if os.environ.get(ALLOCATOR) == "system" or theirs or "malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        return False
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return all(mallopt(option, value) for option, value in OPTIONS.items())
