@@ -56,7 +56,8 @@ def test_the_gradient_is_exact(steps: int, loss: str) -> None:
     assert_same(gradients(at, inner(steps), "exact", loss), gradients(at, inner(steps), "full", loss), 1e-10)
 
 
-@pytest.mark.parametrize("options", [{"every": 3}, {"every": 100}, {"offload": True}, {"every": 4, "offload": True}])
+@pytest.mark.parametrize("options", [{"every": 3}, {"every": 100}, {"offload": True}, {"every": 4, "offload": True}, {"graphs": 4},
+                                     {"graphs": 100}, {"graphs": 4, "every": 3}, {"graphs": 1, "every": 100, "offload": True}])
 @pytest.mark.parametrize("chunk", [0, 2])
 def test_so_it_is_whatever_is_kept_and_in_chunks(options: dict[str, Any], chunk: int) -> None:
     at = given()
@@ -64,6 +65,23 @@ def test_so_it_is_whatever_is_kept_and_in_chunks(options: dict[str, Any], chunk:
     assert_same(gradients(at, inner(10, chunk), "exact", "both", **options), wanted, 1e-10)
     assert_same(gradients(at, inner(10, chunk, augmented=False), "exact", "both", **options),
                 gradients(at, inner(10, augmented=False), "full", "both"), 1e-10)
+
+
+@pytest.mark.parametrize("graphs", [1, 5, 9])
+@pytest.mark.parametrize("how", ["exact", "tesla"])
+def test_kept_graphs_change_only_rounding(how: str, graphs: int) -> None:
+    """torch differentiates a normalization by other code when that will be differentiated again."""
+    at = given()
+    assert_same(gradients(at, inner(9, 2), how, "both", graphs=graphs), gradients(at, inner(9, 2), how, "both"), 1e-12)
+
+
+def test_a_second_pass_backwards_recomputes_what_the_first_has_freed() -> None:
+    """The loop measures a gradient's norm before it asks for the gradient."""
+    at = given()
+    found = unroll(inner(6), at["start"], at["x"], at["y"].softmax(1), at["lr"], graphs=3)
+    loss = found.last.square().sum() + found.norms.sum()
+    first = torch.autograd.grad(loss, list(at.values()), retain_graph=True)
+    assert_same(list(torch.autograd.grad(loss, list(at.values()))), list(first), 1e-12)
 
 
 def test_values_are_those_of_plain_sgd() -> None:
@@ -90,8 +108,8 @@ def test_tesla_is_exact_for_one_step_and_biased_for_many() -> None:
 
 
 def test_only_one_step_has_a_graph_at_a_time() -> None:
-    """The graph's tensors that live at once do not grow with the steps."""
-    def most(steps: int) -> int:
+    """The graph's tensors that live at once do not grow with the steps; those that are kept do with their number."""
+    def most(steps: int, graphs: int = 0) -> int:
         alive, peak = [0], [0]
 
         class Counted:
@@ -105,10 +123,12 @@ def test_only_one_step_has_a_graph_at_a_time() -> None:
 
         at = given()
         with torch.autograd.graph.saved_tensors_hooks(Counted, lambda held: held.tensor):
-            gradients(at, inner(steps), "exact", "weights")
+            gradients(at, inner(steps), "exact", "weights", graphs=graphs)
         return peak[0] - steps  # one weight vector a step
 
     assert abs(most(20) - most(5)) <= 2
+    assert abs(most(20, 3) - most(5, 3)) <= 2
+    assert most(5) + 20 < most(5, 2) < most(5, 3) < most(5, 5)
 
 
 def test_images_that_are_in_no_batch_have_no_gradient() -> None:

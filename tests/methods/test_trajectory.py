@@ -232,13 +232,30 @@ def test_memory_by_gradient_grows_with_steps_only_for_the_full_graph() -> None:
         of = run(**options)
         return dict(of.method.memory(tiny.task(of), of.ipc))
 
-    few, many = needs(steps=5), needs(steps=50)
+    few, many = needs(steps=20), needs(steps=50)
     weights = 4 * sum(p.numel() for p in tiny.task(run()).fresh(ds.RNG(0)).parameters())
-    assert many["gradient=exact"] - few["gradient=exact"] == 45 * weights
-    assert many["gradient=full"] / few["gradient=full"] == pytest.approx(52 / 7, rel=1e-6)
-    assert few["gradient=full"] > few["gradient=exact"]
+    assert many["gradient=exact"] - few["gradient=exact"] == 30 * weights
+    assert many["gradient=full"] / few["gradient=full"] == pytest.approx(52 / 22, rel=1e-6)
+    assert few["gradient=exact"] < few["gradient=full"] / 2
     assert needs(steps=50, keep_every=10)["gradient=exact"] < many["gradient=exact"]
-    assert needs(steps=5, batch_syn=5)["gradient=full"] < few["gradient=full"]
+    assert needs(steps=20, batch_syn=5)["gradient=full"] < few["gradient=full"]
+    graphs = [needs(steps=20, keep_graphs=number)["gradient=exact"] for number in (0, 4, 20, 100)]
+    assert graphs[0] < graphs[1] == few["gradient=exact"] < graphs[2] == graphs[3]
+    assert needs(steps=6)["gradient=exact"] == needs(steps=6, keep_graphs=2)["gradient=exact"]
+
+
+def test_no_graph_is_kept_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = run(steps=20)
+    none = run(steps=20, keep_graphs=0).method.memory(tiny.task(of), of.ipc)
+    monkeypatch.setattr("datastill.memory.total", lambda device=None: 10**6)
+    assert of.method.memory(tiny.task(of), of.ipc) == none
+
+
+def test_kept_graphs_change_only_rounding(tmp_path: Path) -> None:
+    sets = [tiny.distill(run(steps=7, keep_graphs=number), tmp_path / str(number)).batch().x for number in (0, 3, 7)]
+    assert run(keep_graphs=3).digest(tiny.splits().train) == run().digest(tiny.splits().train)
+    for one in sets[1:]:
+        torch.testing.assert_close(one, sets[0], rtol=1e-3, atol=1e-4)
 
 
 def test_a_full_graph_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The exact gradient through steps of SGD, computed backwards step by step with the graph of one step at a time."""
+"""The exact gradient through steps of SGD, computed backwards step by step with the graphs of one step or a few."""
 
 from __future__ import annotations
 
@@ -8,22 +8,28 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from datastill.functional.inner import Inner, norm
+from datastill.functional.inner import Graph, Inner, norm
 
 
 class Unroll(torch.autograd.Function):
     """Backward goes through the steps in reverse. Let g be a step's gradient, l the cotangent of the weights after it and n
     that of |g|. The step adds the derivatives of (-lr l + n g/|g|) . g, with the vector in parentheses held constant, to the
-    cotangents of the images, the labels and the weights before it, and -l . g to that of lr."""
+    cotangents of the images, the labels and the weights before it, and -l . g to that of lr. Graphs that were kept are freed
+    as they are used."""
 
     @staticmethod
     def forward(ctx: Any, start: Tensor, x: Tensor, y: Tensor, lr: Tensor, inner: Inner, exact: bool, every: int,
-                offload: bool) -> tuple[Tensor, Tensor]:
+                offload: bool, graphs: int) -> tuple[Tensor, Tensor]:
         weights, kept, norms = start.detach(), [], []
+        ctx.graphs = dict[int, Graph]()  # of the last steps: they are freed first
         for number, rows in enumerate(inner.batches):
             if number % every == 0:
                 kept.append(weights.cpu() if offload else weights)
-            gradient = inner.gradient(weights, x[rows], y[rows], number)
+            if number >= len(inner.batches) - graphs:
+                ctx.graphs[number] = inner.graph(weights, x[rows], y[rows], number, keep=True)
+                gradient = ctx.graphs[number].gradient()
+            else:
+                gradient = inner.gradient(weights, x[rows], y[rows], number)
             norms.append(norm(gradient))
             weights = weights - lr * gradient
         ctx.inner, ctx.exact, ctx.every = inner, exact, every
@@ -39,24 +45,28 @@ class Unroll(torch.autograd.Function):
         to_x, to_y, to_lr, cotangent = torch.zeros_like(x), torch.zeros_like(y), torch.zeros_like(lr), at_last.clone()
         for segment in reversed(range(len(kept))):
             numbers = range(segment * every, min((segment + 1) * every, len(inner.batches)))
-            trail = _again(inner, kept[segment].to(x.device), x, y, lr, numbers)
+            lacking = [number for number in numbers if number not in ctx.graphs]
+            trail = _again(inner, kept[segment].to(x.device), x, y, lr, lacking)
             for number in reversed(numbers):
-                weights, rows = trail.pop(), inner.batches[number]
-                images, labels, along = x[rows], y[rows], -lr * cotangent
+                rows, graph = inner.batches[number], ctx.graphs.pop(number, None)
+                weights = trail.pop() if graph is None else None
+                along = -lr * cotangent
                 if asked[number]:
-                    gradient = inner.gradient(weights, images, labels, number)
+                    gradient = inner.gradient(weights, x[rows], y[rows], number) if graph is None else graph.gradient()
                     along = along + at_norms[number] * gradient / norm(gradient)
+                if graph is None:  # not kept, or freed by an earlier pass backwards
+                    graph = inner.graph(weights, x[rows], y[rows], number)
                 through = exact and (number > 0 or ctx.needs_input_grad[0])
-                dx, dy, product, back = inner.pull(weights, images, labels, number, along, cotangent, through)
+                dx, dy, product, back = graph.pull(along, cotangent, through)
                 to_x.index_add_(0, rows, dx)  # torch uses a deterministic version if that is requested
                 to_y.index_add_(0, rows, dy)
                 to_lr -= product
                 if back is not None:
                     cotangent = cotangent + back
-        return cotangent, to_x, to_y, to_lr, None, None, None, None
+        return cotangent, to_x, to_y, to_lr, None, None, None, None, None
 
 
-def _again(inner: Inner, weights: Tensor, x: Tensor, y: Tensor, lr: Tensor, numbers: range) -> list[Tensor]:
+def _again(inner: Inner, weights: Tensor, x: Tensor, y: Tensor, lr: Tensor, numbers: list[int]) -> list[Tensor]:
     """Recompute the weights before each of these steps; ``weights`` are those before the first."""
     trail = [weights]
     for number in numbers[:-1]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Predict = Callable[[Tensor, Tensor], Tensor]  # (weights (P,), images (B, C, H, W)) -> logits (B, K)
+    Part = tuple[tuple[Tensor, Tensor, Tensor], Tensor]
     Augment = Callable[[Tensor, int], Tensor]  # (images of a batch, step number) -> images; deterministic in the number
 
 
@@ -50,29 +51,60 @@ class Inner:
                 total += torch.autograd.grad(loss, leaf)[0]
         return total
 
-    def pull(self, weights: Tensor, x: Tensor, y: Tensor, number: int, along: Tensor, beside: Tensor,
-             through: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Derivatives of ``along . gradient`` with respect to x and y; ``beside . gradient``; and, if ``through``, the
-        derivative with respect to the weights. Holds the graph of one chunk at a time."""
+    def graph(self, weights: Tensor, x: Tensor, y: Tensor, number: int, keep: bool = False) -> Graph:
+        """A step to be differentiated again. Its parts are computed when ``pull`` asks for them, one at a time, or now, if
+        ``keep``."""
         with torch.enable_grad():
             pixels = x.detach().requires_grad_()
             seen = self.augmented(pixels, number)
-        product, at_seen, at_labels = weights.new_zeros(()), [], []
-        at_weights = torch.zeros_like(weights) if through else None
+        parts = self._graphs(weights.detach(), seen.detach(), y.detach(), number)
+        return Graph(pixels, seen, list(parts) if keep else parts)
+
+    def _graphs(self, weights: Tensor, seen: Tensor, y: Tensor, number: int) -> Iterator[Part]:
         with self.drawing(number):
-            for images, labels in self.parts(seen.detach(), y.detach()):
+            for images, labels in self.parts(seen, y):
                 with torch.enable_grad():
-                    leaves = (images.requires_grad_(), labels.requires_grad_(), weights.detach().requires_grad_())
-                    loss = F.cross_entropy(self.predict(leaves[2], leaves[0]), leaves[1], reduction="sum") / len(x)
+                    leaves = (images.detach().requires_grad_(), labels.detach().requires_grad_(),
+                              weights.detach().requires_grad_())
+                    loss = F.cross_entropy(self.predict(leaves[2], leaves[0]), leaves[1], reduction="sum") / len(seen)
                     (gradient,) = torch.autograd.grad(loss, leaves[2], create_graph=True)
-                    product_along, wanted = (along * gradient).sum(), leaves if through else leaves[:2]
-                    found = torch.autograd.grad(product_along, wanted, allow_unused=True)
-                product += (beside * gradient.detach()).sum()
-                at_seen.append(found[0])
-                at_labels.append(torch.zeros_like(labels) if found[1] is None else found[1])
-                if at_weights is not None and found[2] is not None:
-                    at_weights += found[2]
-        at_pixels = torch.cat(at_seen) if self.augment is None else torch.autograd.grad(seen, pixels, torch.cat(at_seen))[0]
+                yield leaves, gradient
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The graph of one step: images before (a leaf) and after augmentation, and by chunk its leaves (images, labels,
+    weights) and the gradient with respect to the last."""
+
+    pixels: Tensor
+    seen: Tensor
+    parts: Iterable[Part]
+
+    def gradient(self) -> Tensor:
+        """Of a kept graph: as ``Inner.gradient``."""
+        total = None
+        for _, gradient in self.parts:
+            total = torch.zeros_like(gradient) if total is None else total
+            total += gradient.detach()
+        assert total is not None
+        return total
+
+    def pull(self, along: Tensor, beside: Tensor, through: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Derivatives of ``along . gradient`` with respect to images and labels; ``beside . gradient``; and, if ``through``,
+        the derivative with respect to the weights. Frees the graph."""
+        product, at_seen, at_labels = along.new_zeros(()), [], []
+        at_weights = torch.zeros_like(along) if through else None
+        for leaves, gradient in self.parts:
+            with torch.enable_grad():
+                product_along, wanted = (along * gradient).sum(), leaves if through else leaves[:2]
+                found = torch.autograd.grad(product_along, wanted, allow_unused=True)
+            product += (beside * gradient.detach()).sum()
+            at_seen.append(found[0])
+            at_labels.append(torch.zeros_like(leaves[1]) if found[1] is None else found[1])
+            if at_weights is not None and found[2] is not None:
+                at_weights += found[2]
+        together = torch.cat(at_seen)
+        at_pixels = together if self.seen is self.pixels else torch.autograd.grad(self.seen, self.pixels, together)[0]
         return at_pixels, torch.cat(at_labels), product, at_weights
 
 

@@ -1,4 +1,4 @@
-"""Training on synthetic images as a function of them: N steps of SGD, differentiable with the memory of one step."""
+"""Training on synthetic images as a function of them: N steps of SGD, differentiable with the memory of one or a few."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ class Unrolled(NamedTuple):
 
 
 def unroll(inner: Inner, start: Tensor, x: Tensor, y: Tensor, lr: Tensor, how: How = "exact", *, every: int = 1,
-           offload: bool = False) -> Unrolled:
+           offload: bool = False, graphs: int = 0) -> Unrolled:
     """SGD from ``start`` (P,) on batches of images x (M, C, H, W) with labels y (M, K; probabilities), learning rate ``lr``
     (scalar), as a function differentiable once in all four, norms included.
 
     "exact": the full gradient, computed backwards step by step with one step's graph at a time. Only the weights of every
     ``every``-th step are stored (in host memory if ``offload``); the steps in between are recomputed.
+    The graphs of the last ``graphs`` steps are kept instead of recomputed: each step of the others takes a third longer.
     "full": torch's own graph of all steps, for reference; memory grows with every step.
     "tesla": the estimate of Cui et al. 2023 (ICML), in which the weights of a step do not depend on earlier ones: biased,
     and slightly faster.
@@ -35,7 +36,7 @@ def unroll(inner: Inner, start: Tensor, x: Tensor, y: Tensor, lr: Tensor, how: H
         return _full(inner, start, x, y, lr)
     from datastill.functional._unrolled import Unroll
 
-    return Unrolled(*Unroll.apply(start, x, y, lr, inner, how == "exact", every, offload))
+    return Unrolled(*Unroll.apply(start, x, y, lr, inner, how == "exact", every, offload, graphs))
 
 
 def _full(inner: Inner, weights: Tensor, x: Tensor, y: Tensor, lr: Tensor) -> Unrolled:

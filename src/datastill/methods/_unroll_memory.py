@@ -2,40 +2,71 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datastill import memory
 from datastill.core import Task
+from datastill.functional.augment import augment_images
 from datastill.functional.inner import Inner
 from datastill.late import torch
-from datastill.nets import as_function, chunk_size
+from datastill.nets import Architecture, as_function, chunk_size
+from datastill.nets.network import Shape
 from datastill.rng import RNG
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Steps whose graphs are kept: at most a third of them, so that the peak stays below half that of the full graph; at most
+# four, so that it does not grow with the steps; at most as many as fit in this share of the memory.
+THIRD, MOST, BUDGET = 1 / 3, 4, 1 / 8
 
-def unroll_memory(task: Task, augment: Any, images: int, steps: int, kept: int) -> dict[str, int]:
-    """Estimated peak in bytes, by ``gradient``, of ``steps`` inner steps on ``images`` images each, plus ``kept`` weight
-    vectors.
 
-    Peaks are about three times what the graph of a step, or of one of its chunks, holds; on a CPU the allocator keeps two
-    fifths more (measured: benchmarks/trajectory.py).
-    """
-    net = task.fresh(RNG("memory"))
-    start, predict = as_function(net)
-    few, more = (_held(predict, start, task, augment, count) for count in (2, 4))
+class Held(NamedTuple):
+    """Bytes: held by the graph of one chunk of images and of a whole step, of one weight vector."""
+
+    chunk: int
+    step: int
+    weights: int
+
+    def peaks(self, steps: int, kept: int, graphs: int) -> dict[str, int]:
+        """Estimated peaks of ``steps`` inner steps by ``gradient``, with ``kept`` weight vectors and the graphs of
+        ``graphs`` steps.
+
+        The peak is about three times what the graph of a chunk holds, and two steps more than the full graph has; the
+        allocator takes a tenth more (measured: benchmarks/trajectory.py).
+        """
+        one = int(1.1 * 3 * self.chunk) + kept * self.weights
+        return {"gradient=exact": one + int(1.1 * graphs * self.step), "gradient=tesla": one + int(1.1 * graphs * self.step),
+                "gradient=full": int(1.2 * (steps + 2) * self.step)}
+
+    def graphs(self, steps: int, device: torch.device) -> int:
+        """How many steps keep their graphs by default."""
+        return min(round(THIRD * steps), MOST, int(BUDGET * memory.total(device) / (1.1 * self.step)))
+
+
+def unroll_memory(task: Task, strategy: str, images: int) -> Held:
+    """What inner steps on ``images`` images hold, measured on a few."""
+    held = _measured(task.network, task.real.shape, task.classes, strategy, task.device)
+    chunk = chunk_size(task.fresh(RNG("memory")), torch.empty(images, *task.real.shape, device=task.device))
+    return Held(held.step + chunk * held.chunk, held.step + images * held.chunk, held.weights)
+
+
+@cache
+def _measured(network: Architecture, shape: Shape, classes: int, strategy: str, device: torch.device) -> Held:
+    """Of one image (``chunk``), and whatever their number (``step``)."""
+    from datastill.nets import fresh
+
+    start, predict = as_function(fresh(network, shape, classes, RNG("memory"), device))
+    few, more = (_held(predict, start, shape, classes, strategy, count) for count in (2, 4))
     each = (more - few) // 2
-    fixed, slack = max(0, few - 2 * each), 1.4 if task.device.type == "cpu" else 1.1
-    chunk = chunk_size(net, task.real.batch(torch.tensor([0])).x.expand(images, -1, -1, -1))
-    one = int(slack * 3 * (fixed + chunk * each)) + kept * 4 * len(start)
-    full = int(slack * (steps + 2) * (fixed + images * each))
-    return {"gradient=exact": one, "gradient=tesla": one, "gradient=full": full}
+    return Held(each, max(0, few - 2 * each), start.nbytes)
 
 
-def _held(predict: Any, start: Tensor, task: Task, augment: Any, count: int) -> int:
+def _held(predict: Any, start: Tensor, shape: Shape, classes: int, strategy: str, count: int) -> int:
     """Bytes held by the graph of one inner step on ``count`` images."""
-    x, y = task.real.batch(torch.arange(count))
-    inner = Inner(predict, [torch.arange(count)], augment)
-    x, weights = x.clone().requires_grad_(), start.clone().requires_grad_()
+    x = RNG("memory")("images").normal(count, *shape).to(start.device).requires_grad_()
+    y = torch.full((count, classes), 1 / classes, device=start.device)
+    augment = None if strategy == "none" else lambda x, number: augment_images(x, RNG("memory")(number), strategy)
+    inner, weights = Inner(predict, [torch.arange(count)], augment), start.clone().requires_grad_()
     return memory.held_by_graph(lambda: torch.autograd.grad(inner.loss(weights, x, y, 0), weights, create_graph=True))

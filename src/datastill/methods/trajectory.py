@@ -19,7 +19,7 @@ from datastill.functional.unroll import How, unroll
 from datastill.late import nn, torch
 from datastill.methods._opinions import logits, opinion, recognized
 from datastill.methods._segments import Segments
-from datastill.methods._unroll_memory import unroll_memory
+from datastill.methods._unroll_memory import Held, unroll_memory
 from datastill.nets import as_function, chunk_size
 from datastill.rng import RNG
 from datastill.tables import counted
@@ -46,6 +46,8 @@ class TrajectoryMatching(Segments):
         if ``optim.labels`` has a learning rate; "teacher": the target weights' predictions, updated each step (TESLA).
     gradient: "exact", with the memory of one step; "tesla", the estimate, biased; "full", torch's own graph.
     threshold: iterations whose matching loss is above it change nothing (DATM; none: no threshold).
+    keep_graphs: inner steps whose graphs are kept; the others are recomputed, which takes a third longer. None: a third of
+        the steps, up to four, or as many as fit in an eighth of the memory.
     keep_every, offload: store the weights of every second, third, ... inner step and recompute the others; store them in
         host memory.
     redraws: how often a segment whose inner training diverges is drawn again before the run stops.
@@ -66,6 +68,7 @@ class TrajectoryMatching(Segments):
     labels: Literal["hard", "learned", "teacher"] = "hard"
     gradient: How = "exact"
     threshold: float | None = Field(default=None, gt=0.0)
+    keep_graphs: Annotated[int | None, NOT_DECISIVE] = Field(default=None, ge=0)
     keep_every: Annotated[int, NOT_DECISIVE] = Field(default=1, ge=1)
     offload: Annotated[bool, NOT_DECISIVE] = False
     redraws: Annotated[int, NOT_DECISIVE] = Field(default=5, ge=0, le=1000)
@@ -90,8 +93,12 @@ class TrajectoryMatching(Segments):
 
     def memory(self, task: Task, ipc: int) -> Mapping[str, int]:
         kept = 0 if self.offload and task.device.type != "cpu" else -(-self.steps // self.keep_every)
-        inner = self._augmented(RNG("memory"))
-        return unroll_memory(task, inner, self.batch_syn or task.decoded(ipc), self.steps, kept + self.keep_every)
+        held = unroll_memory(task, self.augment, self.batch_syn or task.decoded(ipc))
+        return held.peaks(self.steps, kept + self.keep_every, self._graphs(task, held))
+
+    def _graphs(self, task: Task, held: Held) -> int:
+        """How many steps keep their graphs."""
+        return held.graphs(self.steps, task.device) if self.keep_graphs is None else min(self.keep_graphs, self.steps)
 
     def rehearsal(self, task: Task, ipc: int) -> tuple[Method, Images, float]:
         steps, images = min(self.steps, 2), self.batch_syn or task.decoded(ipc)
@@ -158,7 +165,9 @@ class TrajectoryMatching(Segments):
             raise RunError(f"iteration {iteration}: the expert's weights do not change in the "
                            f"{counted(self.expert_epochs, 'epoch')} after epoch {epoch}, so there is nothing to match. "
                            "Raise method.pool.lr, or lower method.max_start")
-        found = unroll(inner, start, batch.x, y, synthetic.lr, self.gradient, every=self.keep_every, offload=self.offload)
+        graphs = self._graphs(task, unroll_memory(task, self.augment, max(map(len, inner.batches))))
+        found = unroll(inner, start, batch.x, y, synthetic.lr, self.gradient, every=self.keep_every, offload=self.offload,
+                       graphs=graphs)
         loss = (found.last - target).square().sum() / way
         _assign(net, start)
         value = float(loss.detach())
