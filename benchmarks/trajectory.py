@@ -37,7 +37,7 @@ def case(how: str, steps: int, width: int, count: int) -> dict[str, Any]:
     y = torch.eye(10)[torch.arange(count) % 10]
     lr = torch.tensor(0.01, requires_grad=True)
     target = start + 0.01 * RNG("target").normal(len(start))
-    inner = Inner(predict, [torch.arange(count)] * steps, chunk=chunk_size(net, x))
+    inner = Inner(predict, [torch.arange(count)] * steps, chunk=chunk_size(net, x, twice=True))
     torch.autograd.grad(inner.loss(start.clone().requires_grad_(), x[:8], y[:8], 0), x)  # what is allocated once
     before, began = _memory(), time.perf_counter()
     found = unroll(inner, start, x, y, lr, how)  # type: ignore[arg-type]

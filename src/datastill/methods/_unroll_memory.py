@@ -48,7 +48,8 @@ class Held(NamedTuple):
 def unroll_memory(task: Task, strategy: str, images: int) -> Held:
     """What inner steps on ``images`` images hold, measured on a few."""
     held = _measured(task.network, task.real.shape, task.classes, strategy, task.device)
-    chunk = chunk_size(task.fresh(RNG("memory")), torch.empty(images, *task.real.shape, device=task.device))
+    chunk = chunk_size(task.fresh(RNG("memory")), torch.empty(images, *task.real.shape, device=task.device),
+                       twice=True)
     return Held(held.step + chunk * held.chunk, held.step + images * held.chunk, held.weights)
 
 

@@ -159,7 +159,7 @@ class TrajectoryMatching(Segments):
         y = self._labels(net, target, batch)
         _, predict = as_function(net)
         inner = Inner(predict, self._batches(len(batch.x), rng("order"), task.device), self._augmented(rng("augment")),
-                      chunk_size(net, batch.x), lambda number: rng("inside", number).as_global(task.device))
+                      chunk_size(net, batch.x, twice=True), lambda number: rng("inside", number).as_global(task.device))
         assert synthetic.lr is not None
         if not bool((way := (start - target).square().sum()) > 0):
             raise RunError(f"iteration {iteration}: the expert's weights do not change in the "

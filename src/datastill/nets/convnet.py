@@ -38,6 +38,7 @@ class ConvNet(Architecture):
     pooling: Pooling = "avg"
 
     def build(self, shape: Shape, classes: int) -> Network:
+        from datastill.nets._blocks import Blocks
         from datastill.nets._network import Network
         from datastill.nets._pool import AveragePool
 
@@ -59,7 +60,7 @@ class ConvNet(Architecture):
                 if not height * width:
                     raise does_not_fit("convnet", shape, f"nothing is left after block {block}; use {_shallower(block)}")
         taps = {name.replace("act", "block"): name for name in layers if name.startswith("act")}
-        return Network(nn.Sequential(layers), nn.Linear(channels * height * width, classes), taps)
+        return Network(Blocks(layers), nn.Linear(channels * height * width, classes), taps)
 
 
 def _shallower(block: int) -> str:

@@ -200,20 +200,24 @@ def couples_samples(network: nn.Module) -> bool:
                for m in network.modules())
 
 
-BLOCK, DEVICE_MEMORY = 8 * 2**20, 2**30  # bytes for the largest feature map of a forward pass: on a CPU, elsewhere
+# Bytes for the largest feature map of a pass: on a CPU, there if memory matters more, elsewhere.
+BLOCK, SMALL_BLOCK, DEVICE_MEMORY = 32 * 2**20, 8 * 2**20, 2**30
 
 
-def chunk_size(network: nn.Module, x: Tensor) -> int:
-    """How many images of the size of ``x`` (B, C, H, W) to pass through a network at once for speed; at most B.
+def chunk_size(network: nn.Module, x: Tensor, twice: bool = False) -> int:
+    """How many images of the size of ``x`` (B, C, H, W) to pass through a network at once; at most B. B if the images are
+    coupled.
 
-    On a CPU, chunks are small enough that the largest feature map is a small block of memory. glibc returns blocks of 32 MiB
-    and more to the system after each use and gets them back page by page, which took more than half the time of a full pass
-    (``benchmarks/bench.py``; with that switched off, chunks of any size are as fast). B if the images are coupled.
+    On a CPU the largest feature map then is a block of at most 32 MiB: smaller chunks are a tenth slower, larger ones are
+    not faster and need more memory. 8 MiB for graphs that are differentiated ``twice``, which hold three times as much, and
+    where the C library does not keep freed memory (``memory.keep_freed``): large blocks would be got page by page each time.
     """
     if couples_samples(network) or not hasattr(network, "maps"):
         return len(x)
-    largest = 4 * _largest_map(network, x)
-    return min(len(x), max(8, (BLOCK if x.device.type == "cpu" else DEVICE_MEMORY) // largest))
+    block = DEVICE_MEMORY
+    if x.device.type == "cpu":
+        block = SMALL_BLOCK if twice or not memory.keep_freed() else BLOCK
+    return min(len(x), max(8, block // (4 * _largest_map(network, x))))
 
 
 _LARGEST: dict[Any, int] = {}  # by the arguments of ``fresh`` and the shape of an image
