@@ -74,6 +74,8 @@ DataRoot = Annotated[Path, typer.Option(
 Root = Annotated[Path, typer.Option(
     envvar="DATASTILL_ROOT", help="Folder for results: runs/, baselines/, teachers/, studies/.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best available.")]
+Portable = Annotated[bool, typer.Option(
+    "--portable", help="Measure nothing about this machine: every pass in its usual form.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")]
 DataPath = Annotated[Path | None, typer.Option(
     help="Where the data of the set are now, if they were moved: their data.path. The fingerprint must be the same.")]
@@ -108,7 +110,7 @@ def quickstart(out: Annotated[Path | None, typer.Option(
 @_command()
 def distill(recipe: RecipeName, changes: Changes = None,
             out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: ROOT/runs/NAME-DIGEST.")] = None,
-            data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None,
+            data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None, portable: Portable = False,
             every: Annotated[float, typer.Option(min=0.0, help="Seconds between checkpoints.")] = 30.0,
             keep: Annotated[str, typer.Option(help="Iterations to store snapshots of: 100,1000.")] = "") -> None:
     """Distill a dataset. The same command resumes an interrupted run and leaves a finished one alone.
@@ -120,7 +122,7 @@ def distill(recipe: RecipeName, changes: Changes = None,
     from datastill.workspace import Workspace
 
     read, snapshots = read_recipe(recipe, changes or []), _whole_numbers(keep)
-    workspace = Workspace(root, data_root, device)
+    workspace = Workspace(root, data_root, device, portable=portable)
     folder = workspace.check_recipe(read, out, snapshots)
     finished = (folder / "card.json").exists()
     if not finished:
@@ -150,7 +152,7 @@ def evaluate(folder: Folder,
              data_path: DataPath = None,
              out: Annotated[Path | None, typer.Option(
                  help="Folder for the scores, if that of the set cannot be written to. Default: DIR/scores.")] = None,
-             data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+             data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None, portable: Portable = False) -> None:
     """Score a distilled set: fresh students, last weights, the whole split, compared with random real images and chance.
 
     Scores are stored in DIR/scores (or --out); a second call runs only what is missing.
@@ -165,7 +167,7 @@ def evaluate(folder: Folder,
             raise InputError(f"--network {name}: expected one kind of student; repeat the option: "
                              f"{' '.join(f'--network {one}' for one in name.split(','))}")
     card = read_card(folder)  # before torch is imported for the device
-    workspace = Workspace(root, data_root, device)
+    workspace = Workspace(root, data_root, device, portable=portable)
     evaluations = workspace.evaluations(folder, network or [], protocol, split=split, seed=seed,  # type: ignore[arg-type]
                                         data_path=data_path)
     for evaluation in evaluations:
@@ -189,15 +191,33 @@ def report(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help=
 
 @_command()
 def plan(recipe: RecipeName, changes: Changes = None, trials: Annotated[int, typer.Option(min=1)] = 5,
-         data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+         data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None, portable: Portable = False) -> None:
     """Show what a run will do and what it will take, estimated from a few iterations; nothing is written."""
     from datastill import console
     from datastill.recipes import read_recipe
     from datastill.workspace import Workspace
-    read, workspace = read_recipe(recipe, changes or []), Workspace(root, data_root, device)
+    read, workspace = read_recipe(recipe, changes or []), Workspace(root, data_root, device, portable=portable)
     with console.progress("plan", recipe) as bar:
         found = workspace.plan(read, bar, lambda rough: console.say_rough(rough.distill, 2 * trials * rough.student))
     console.show_plan(read, workspace.load(read.run.data), found, trials, str(workspace.device))
+
+
+@_command(name="tune-speed")
+def tune_speed(recipe: RecipeName, changes: Changes = None, root: Root = ROOT, data_root: DataRoot = DATA_ROOT,
+               device: Device = None) -> None:
+    """Measure which form of each pass through the network is fastest on this machine: how many images at once, which code,
+    which memory layout, compiled or not.
+
+    Long runs do this by themselves, once; what is found is kept in ROOT/speed for all later work.
+    """
+    from datastill import console
+    from datastill.nets.choices import SPEED
+    from datastill.recipes import read_recipe
+    from datastill.workspace import Workspace
+    read, workspace = read_recipe(recipe, changes or []), Workspace(root, data_root, device)
+    with console.progress("tune-speed", recipe) as bar:
+        found = workspace.tune_speed(read, bar)
+    console.show_speed(found, root / SPEED)
 
 
 @_command()
@@ -209,7 +229,7 @@ def tune(recipe: RecipeName, changes: Changes = None,
                          "lr=0.003,0.01,0.03. May be repeated; all combinations are tried.")] = None,
          trials: Annotated[int, typer.Option(min=1, help="Students per combination.")] = 3,
          seed: Annotated[int, typer.Option(min=0)] = 0,
-         data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+         data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None, portable: Portable = False) -> None:
     """Find out how to train a kind of student on few images, using random real images of a recipe's data and ipc.
 
     Measured on validation images (a tenth of the training images, or what data.validation says), never on the test set.
@@ -227,7 +247,7 @@ def tune(recipe: RecipeName, changes: Changes = None,
     run = read_recipe(recipe, changes or []).run
     protocols = grid(describe(Protocol, protocol), vary or [])  # type: ignore[type-abstract]
     students = [describe(Architecture, name) for name in network or [spec(run.network)]]  # type: ignore[type-abstract]
-    workspace = Workspace(root, data_root, device)
+    workspace = Workspace(root, data_root, device, portable=portable)
     splits = workspace.tuning_splits(run.data, students, run.ipc)
     assert splits.validation is not None
     for student in students:
@@ -247,7 +267,7 @@ def teach(pool: Annotated[str, typer.Argument(
           jobs: Annotated[int, typer.Option(
               min=1, help="Teachers to train in parallel, each with its share of the cores.")] = 1,
           retrain: Annotated[bool, typer.Option("--retrain", help="Train damaged teachers again.")] = False,
-          data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+          data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None, portable: Portable = False) -> None:
     """Train the teachers of a pool ahead of time; the same command resumes after an interruption.
 
     Example: `datastill teach supervised 'pool.networks=["convnet:width=32"]' pool.epochs=10 data.source=cifar10`
@@ -257,7 +277,7 @@ def teach(pool: Annotated[str, typer.Argument(
     from datastill.workspace import Workspace
 
     pools, data, run = read_pools(pool, changes or [])
-    workspace = Workspace(root, data_root, device)
+    workspace = Workspace(root, data_root, device, portable=portable)
     if run is not None and not retrain:
         workspace.check(run)
     for one in pools:
@@ -337,7 +357,7 @@ def study(name: Annotated[str, typer.Argument(metavar="STUDY", help="A study (`d
           edition: Annotated[str, typer.Option(help="For example small or paper. Default: no edition.")] = "",
           jobs: Annotated[int, typer.Option(min=1, help="Runs in parallel, each with its share of the cores.")] = 1,
           plan: Annotated[bool, typer.Option("--plan", help="Only show what would run and how long it would take.")] = False,
-          data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+          data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None, portable: Portable = False) -> None:
     """Answer a question with paired comparisons: run the missing teachers, runs and students, then make tables and figures.
 
     The same command resumes after an interruption; runs are shared by all studies under the same root.
@@ -347,7 +367,7 @@ def study(name: Annotated[str, typer.Argument(metavar="STUDY", help="A study (`d
     from datastill.workspace import Workspace
 
     read, title = load_study(name, edition)
-    workspace = Workspace(root, data_root, device)
+    workspace = Workspace(root, data_root, device, portable=portable)
     if plan:
         with console.progress("plan", title) as bar:
             foreseen = workspace.foresee(read, bar, lambda rough: console.say_rough(rough.runs_and_students))

@@ -219,6 +219,7 @@ def show_plan(recipe: Any, splits: Any, plan: Any, trials: int, device: str) -> 
         ("peak memory", f"{'more than ' if plan.rough else ''}{size(plan.memory)}"),
         *([("by setting", ", ".join(f"{setting} {size(needed)}{'' if needed <= plan.limit else ' (does not fit here)'}"
                                   for setting, needed in plan.settings.items()))] if plan.settings else []),
+        *([("passes", "; ".join(f"{name}: {form}" for name, form in plan.speed.items()))] if plan.speed else []),
         ("folder", run.label(splits.train)),
     ]
     table = Table(show_header=False, box=None)
@@ -428,3 +429,18 @@ def _type_name(annotation: Any) -> str:
 def _first_line(member: type[Family]) -> str:
     import inspect
     return (inspect.getdoc(member) or "").split("\n\n")[0].replace("\n", " ").replace("``", "")
+
+
+def show_speed(found: Mapping[str, Any], folder: Any) -> None:
+    """What ``tune-speed`` measured: milliseconds of an image by form, the chosen one marked."""
+    for name, timed in found.items():
+        out.print(f"[bold]{escape(name)}[/]", highlight=False, soft_wrap=True)
+        table = Table(box=None)
+        for column in ("form", "ms an image", ""):
+            table.add_column(column, justify="right" if column.startswith("ms") else "left")
+        for form, seconds in sorted(timed.seconds.items(), key=lambda pair: pair[1]):
+            table.add_row(form, f"{1000 * seconds:.4g}", "chosen" if form == str(timed.form) else "")
+        if not timed.seconds:
+            table.add_row(str(timed.form), "", "usual: this machine is too busy to tell")
+        out.print(table)
+    out.print(f"Kept in {folder}", highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from datastill.errors import InputError
 from datastill.executors import Executor, InProcess, Processes
 from datastill.foreign import said
 from datastill.late import torch
+from datastill.nets import choosing
+from datastill.nets.choices import SPEED, Choices
 from datastill.progress import Progress
 from datastill.run import Run, check_run
 from datastill.teachers import Context, Pool
@@ -26,17 +29,18 @@ class Place:
     """A folder for results (runs, baselines, teachers, studies), one for datasets, and a device.
 
     device: cpu, cuda, cuda:1, mps; by default the best available. It is looked up on first use; raises InputError if there
-    is no such device. A process that receives a place creates its own once and keeps it.
+    is no such device. portable: measure nothing about this machine, always use the usual forms of passes
+    (``nets.choices``). A process that receives a place creates its own once and keeps it.
     """
 
     @checked
     def __init__(self, root: Path | str = "outputs", data_root: Path | str = "data",
-                 device: torch.device | str | None = None) -> None:
-        self.root, self.data_root, self.asked = Path(root), Path(data_root), device
+                 device: torch.device | str | None = None, *, portable: bool = False) -> None:
+        self.root, self.data_root, self.asked, self.portable = Path(root), Path(data_root), device, portable
         self._loaded: dict[Data, Splits] = {}
 
     def __reduce__(self) -> tuple[Callable[..., Place], tuple[Any, ...]]:
-        return _again, (self.root, self.data_root, self.asked)
+        return _again, (self.root, self.data_root, self.asked, self.portable)
 
     @cached_property
     def device(self) -> torch.device:
@@ -52,9 +56,13 @@ class Place:
 
     def on(self, device: torch.device) -> Place:
         """The same place with another device."""
-        other = Place(self.root, self.data_root, device)
+        other = Place(self.root, self.data_root, device, portable=self.portable)
         other._loaded = self._loaded
         return other
+
+    def choosing(self, keep: bool = True) -> AbstractContextManager[Choices]:
+        """A context in which long work measures, once, which form of its passes is fastest on this machine."""
+        return choosing(self.root / SPEED, portable=self.portable, keep=keep)
 
     def executor(self, jobs: int = 1) -> Executor:
         """What runs independent pieces of work here, ``jobs`` at a time."""
@@ -106,17 +114,19 @@ class Place:
                      for number in range(pool.size)}
             missing = {name: one for name, one in alone.items() if one.missing(context)}
             executor.map(partial(_prepare, self, data), missing, progress)
-        pool.prepare(context)
+        with self.choosing():
+            pool.prepare(context)
 
 
 @lru_cache(maxsize=2)
-def _again(root: Path, data_root: Path, asked: torch.device | str | None) -> Place:
+def _again(root: Path, data_root: Path, asked: torch.device | str | None, portable: bool) -> Place:
     """A place that was sent to this process; cached, so that data is loaded once for all work."""
-    return Place(root, data_root, asked)
+    return Place(root, data_root, asked, portable=portable)
 
 
 def _prepare(place: Place, data: Data, pool: Pool, device: torch.device) -> None:
-    pool.prepare(place.on(device).context(data))
+    with place.choosing():
+        pool.prepare(place.on(device).context(data))
 
 
 def images_of(splits: Splits, split: str) -> Images:

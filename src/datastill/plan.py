@@ -15,7 +15,8 @@ from datastill.data import Images
 from datastill.errors import Stopped
 from datastill.late import torch
 from datastill.loop import MEASURE, Loop
-from datastill.nets import Architecture, fresh
+from datastill.nets import Architecture, choosing, fresh
+from datastill.nets.choices import SPEED
 from datastill.previous import Previous
 from datastill.progress import Progress
 from datastill.rng import RNG
@@ -31,7 +32,8 @@ AFFORDABLE = 20.0  # maximum seconds of an iteration that is tried as a whole
 class Plan:
     """Estimated costs. Seconds for one iteration, for the whole distillation and for one student; peak memory and size of
     the finished set in bytes. On a GPU ``memory`` is the GPU's, else that of the whole process. ``rough``: extrapolated from
-    a small part of an iteration, which needs less memory than a whole one."""
+    a small part of an iteration, which needs less memory than a whole one. ``speed``: forms of passes that are not the usual
+    ones (``nets.choices``)."""
 
     iterations: int
     per_iteration: float
@@ -43,6 +45,7 @@ class Plan:
     settings: Mapping[str, int] = field(default_factory=dict)  # bytes that settings of the method need beyond the rest
     limit: int = 0  # bytes that they may use on this device
     rough: bool = False
+    speed: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Silent(Progress):
@@ -67,12 +70,19 @@ class _Clock(_Silent):
 
 def plan(run: Run, images: Images, protocol: Protocol, network: Architecture, *, root: Path | str = "outputs",
          data_root: Path | str = "data", progress: Progress = Progress(),
-         first: Callable[[Plan], None] = lambda plan: None) -> Plan:
+         first: Callable[[Plan], None] = lambda plan: None, portable: bool = False) -> Plan:
     """Start a run on these training images, try a part of an iteration and some epochs of a student, and extrapolate; then
     from whole iterations, unless a single one would take too long. Raises InputError as distill does.
 
-    first: is given the rough estimate, which does not count teachers, as soon as there is one.
+    first: is given the rough estimate, which does not count teachers, as soon as there is one. portable: as in ``distill``.
     """
+    with choosing(Path(root) / SPEED, repeats=run.method.iterations, portable=portable, keep=False) as choices:
+        found = _plan(run, images, protocol, network, root, data_root, progress, first)
+    return replace(found, speed=choices.facts.get("speed", {}))
+
+
+def _plan(run: Run, images: Images, protocol: Protocol, network: Architecture, root: Path | str, data_root: Path | str,
+          progress: Progress, first: Callable[[Plan], None]) -> Plan:
     progress.tell(0, 4, "checking")
     task = check_run(run, images, root=root, data_root=data_root)
     check_protocol(run, protocol)

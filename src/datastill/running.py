@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from datastill.files import real, reason, write_atomically
 from datastill.foreign import calling, is_foreign, package_of
 from datastill.late import torch
 from datastill.loop import Loop
+from datastill.nets import choosing
+from datastill.nets.choices import RECORD, SPEED
 from datastill.outputs import check_apart
 from datastill.previous import Previous, origin, read_previous
 from datastill.progress import Progress
@@ -76,7 +79,7 @@ def read_start(run: Run, task: Task) -> Previous | None:
 def distill(run: Run | Method | str, images: Any, out: Path | str | None = None, *, root: Path | str = "outputs",
             data_root: Path | str = "data", every: float = 30.0, keep: Collection[int] = (),
             about: Mapping[str, Any] | None = None, progress: Progress | None = None, wait: bool = False,
-            **settings: Any) -> Distilled:
+            portable: bool = False, **settings: Any) -> Distilled:
     """Distill these training images, on their device, into the folder ``out``: run.toml, log.jsonl, snapshots/, and
     finally the artifact (see artifact.py). Returns the distilled set.
 
@@ -93,6 +96,8 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
     progress: receives the progress of the preparation and of each iteration, and warnings; if it raises Stopped, a
         checkpoint is saved first. Without one, warnings are logged and nothing else.
     wait: wait for another process that is using the folder, instead of raising.
+    portable: measure nothing about this machine. Otherwise a long run measures once which form of its passes is fastest
+        (``nets.choices``), records it in speed.json, and keeps to it when it is continued; only rounding depends on it.
 
     Raises InputError before the work starts: a run that does not fit the data, a folder of another run, in use or not
     writable, a damaged file in it. RunError: a loss that is not finite, a full disk; the last good checkpoint is kept.
@@ -113,13 +118,15 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
     code = foreign_code(run)
     about = {**(about or {}), **_started_from(run, folder), **({"code": code} if code else {})}
     previous = None if _is_under_way(folder) else read_start(run, task)
-    with Entry(folder, "run it again").held(wait), computing(task.device, run.precision, run.deterministic):
+    with Entry(folder, "run it again").held(wait), computing(task.device, run.precision, run.deterministic), \
+            ExitStack() as stack:
         name = run.digest(task.real, task.data_root, about.get("started_from"))
         _claim(folder, run, name, about, progress)
         if (folder / artifact.CARD).exists():
             checkpoint.remove(folder)
             return artifact.load(folder).to(task.device)
         (folder / "snapshots").mkdir(exist_ok=True)
+        choices = stack.enter_context(choosing(Path(root) / SPEED, folder / RECORD, run.method.iterations, portable))
         try:
             made = prepare(run, task)
             loop = begin(run, task, previous)
@@ -134,7 +141,7 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
                 **about, "run": _shown(run), "digest": name, "ipc": len(run.rows),
                 "data": {"name": run.data.name, "fingerprint": task.real.fingerprint,
                          "images": {"training": task.real.counts}, **task.real.loading},
-                "computed": facts(task.device, run.precision, run.deterministic),
+                "computed": {**facts(task.device, run.precision, run.deterministic), **choices.facts},
                 **({"prepared": made} if made else {})}, run=name, iteration=loop.iteration)
         except OSError as error:
             raise RunError(f"stopped at iteration {loop.iteration}: cannot write to {folder}: {reason(error)}; the last "

@@ -18,7 +18,7 @@ from datastill.functional.augment import augment_images
 from datastill.functional.augment_dc import augment_dc, is_dc
 from datastill.functional.sam import gap_direction, perturbation
 from datastill.late import F, nn, no_grad, torch
-from datastill.nets import chunk_size, couples_samples, origin
+from datastill.nets import Passes, couples_samples, origin, passes
 from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.tables import counted
@@ -160,7 +160,8 @@ class Training:
         self._new_optimizer = partial(_optimizer, optimizer, network, momentum=momentum, decay=weight_decay)
         self.updates = self._new_optimizer(rates[0] if rates else 0.0)
         self.epoch = 0  # epochs done
-        self._size, self._alone = 0, single_fits(network, examples, batch_size)
+        self._alone = single_fits(network, examples, batch_size)
+        self._how: Passes | None = None  # chosen when the first batch is seen
 
     def advance(self) -> float:
         """One more epoch. Returns the mean loss over its batches; raises RunError when it is not finite."""
@@ -188,7 +189,6 @@ class Training:
         for number, rows in enumerate(batches(order, self.batch_size, self._alone)):
             x, y = self.examples.batch(rows, epoch, self.rng("augment", epoch, number))
             self.updates.zero_grad(set_to_none=True)
-            self._size = (self._size or chunk_size(self.network, x)) if self._alone else len(x)
             losses.append(self._accumulate(x, y))
             if self.sharpness is not None:
                 self._flatten(x, y, self.sharpness)
@@ -198,7 +198,8 @@ class Training:
     def _accumulate(self, x: Tensor, y: Tensor) -> Tensor:
         """Add the gradient of the mean loss to the parameters, some images at a time. Returns the loss."""
         total = x.new_zeros(())
-        for images, labels in zip(x.split(self._size), y.split(self._size), strict=True):
+        size = self._passes(x).form.chunk if self._alone else len(x)
+        for images, labels in zip(x.split(size), y.split(size), strict=True):
             loss = self.criterion(self._predict(images), labels)
             if not isinstance(loss, torch.Tensor) or loss.dim() or not loss.requires_grad:
                 raise InputError(f"{getattr(self.criterion, '__qualname__', 'the criterion')} returned "
@@ -208,11 +209,20 @@ class Training:
             total += loss.detach()
         return total
 
+    def _passes(self, x: Tensor) -> Passes:
+        """How batches pass through the network: as the first one did."""
+        if self._how is None:
+            with autocast(x.device, self.precision):
+                number = len(self.rates) * -(-len(self.examples) // self.batch_size)
+                self._how = passes(self.network, x, "weights", number)
+        return self._how
+
     def _predict(self, x: Tensor) -> Tensor:
         """Logits in the type of x."""
+        how = self._passes(x)
+        seen = x.contiguous(memory_format=torch.channels_last) if self.channels_last else how.laid_out(x)
         with autocast(x.device, self.precision):
-            seen = x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
-            return self.network(seen).to(x.dtype)
+            return how.logits(seen).to(x.dtype)
 
     def _flatten(self, x: Tensor, y: Tensor, sharpness: Sharpness) -> None:
         """Replace the gradient by GSAM's direction: a second pass at perturbed weights."""
@@ -300,9 +310,9 @@ def predict(network: nn.Module, images: Images) -> Tensor:
     found = []
     one = images.batch(torch.zeros(1, dtype=torch.long)).x
     with computing(images.device):
-        size = chunk_size(network, one.expand(1000, -1, -1, -1))
-        for rows in batches(torch.arange(len(images)), size, not couples_samples(network)):
-            logits = network(images.batch(rows).x)
+        how = passes(network, one.expand(min(1000, len(images)), -1, -1, -1), "features", -(-len(images) // 1000))
+        for rows in batches(torch.arange(len(images)), how.form.chunk, not couples_samples(network)):
+            logits = how.logits(how.laid_out(images.batch(rows).x))
             if not bool(torch.isfinite(logits).all()):
                 raise RunError("training diverged: the network's outputs are not finite; lower the lr it is trained with")
             found.append(logits.cpu())

@@ -16,6 +16,7 @@ from datastill.description import load as describe
 from datastill.description import load_each
 from datastill.errors import InputError
 from datastill.nets import Architecture
+from datastill.nets.choices import SPEED
 from datastill.outputs import check_apart
 from datastill.place import Place, images_of
 from datastill.plan import Plan
@@ -27,6 +28,7 @@ from datastill.run import Run, check_protocol, read_run, run_table
 from datastill.running import distill, labeler, see_apart
 from datastill.scoring import Evaluation, Split, check_student
 from datastill.selection import check_snapshots, select
+from datastill.speed import Timed, tune_speed
 from datastill.study import Study
 from datastill.study_run import Foreseen, foresee, run_study
 from datastill.tables import counted, shown
@@ -48,8 +50,9 @@ class Workspace(Place):
     ['gain', 'random', 'synthetic']
     """
 
-    def __init__(self, root: Path | str = "outputs", data_root: Path | str = "data", device: Any = None) -> None:
-        super().__init__(root, data_root, device)
+    def __init__(self, root: Path | str = "outputs", data_root: Path | str = "data", device: Any = None, *,
+                 portable: bool = False) -> None:
+        super().__init__(root, data_root, device, portable=portable)
         self.device  # noqa: B018 - fails at once if there is none
 
     @checked
@@ -81,7 +84,8 @@ class Workspace(Place):
         read = _recipe(recipe)
         folder = self._folder(read, folder, keep)
         distill(read.run, self.load(read.run.data).train.to(self.device), folder, root=self.root, data_root=self.data_root,
-                every=every, keep=keep, about=None if isinstance(recipe, Run) else read.about(), progress=progress)
+                every=every, keep=keep, about=None if isinstance(recipe, Run) else read.about(), progress=progress,
+                portable=self.portable)
         return folder
 
     @checked
@@ -162,10 +166,11 @@ class Workspace(Place):
                 made = read_run(folder)
             if made is not None:
                 labels = labeler(made, made.task(evaluation.train, root=self.root, data_root=self.data_root))
-        sheet = score(folder, distilled, evaluation, baselines=self.baselines, scores=out, trials=trials, full=full,
-                      labeler=labels, progress=progress)
-        if snapshots:
-            sheet["selected"] = select(folder, distilled, evaluation, scores=out, trials=trials, progress=progress)
+        with self.choosing():
+            sheet = score(folder, distilled, evaluation, baselines=self.baselines, scores=out, trials=trials, full=full,
+                          labeler=labels, progress=progress)
+            if snapshots:
+                sheet["selected"] = select(folder, distilled, evaluation, scores=out, trials=trials, progress=progress)
         return sheet
 
     @checked
@@ -175,7 +180,15 @@ class Workspace(Place):
         Nothing is written; raises InputError."""
         read = _recipe(recipe)
         return try_out(read.run, self.load(read.run.data).train.to(self.device), read.protocol, read.run.network,
-                       root=self.root, data_root=self.data_root, progress=progress, first=first)
+                       root=self.root, data_root=self.data_root, progress=progress, first=first, portable=self.portable)
+
+    @checked
+    def tune_speed(self, recipe: Recipe | Run | str, progress: Progress = Progress()) -> dict[str, Timed]:
+        """Measure which form of each kind of pass is fastest here for a recipe's network, images and batch, and keep it for
+        all later work under this root. Returns what was found by kind of pass. Raises InputError."""
+        read = _recipe(recipe)
+        check_protocol(read.run, read.protocol)
+        return tune_speed(read.run, self.check(read.run), read.protocol, read.run.network, self.root / SPEED, progress)
 
     @checked
     def tuning_splits(self, data: Data, networks: Sequence[Architecture], ipc: int) -> Splits:
@@ -197,8 +210,9 @@ class Workspace(Place):
         """Try protocols on random real images, measured on validation images; the best comes first (see ``tuning.tune``)."""
         protocols = load_each(Protocol, protocols, "protocols")  # type: ignore[type-abstract]
         network = describe(Architecture, network)  # type: ignore[type-abstract]
-        return tune(protocols, network, self.tuning_splits(data, [network], ipc), ipc, baselines=self.baselines,
-                    trials=trials, seed=seed, progress=progress)
+        with self.choosing():
+            return tune(protocols, network, self.tuning_splits(data, [network], ipc), ipc, baselines=self.baselines,
+                        trials=trials, seed=seed, progress=progress)
 
     @checked
     def foresee(self, study: Study, progress: Progress = Progress(),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -35,13 +38,26 @@ def normalized_pool(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) 
     return F.avg_pool2d(F.relu(F.group_norm(x, x.shape[1], weight, bias, eps)), 2)
 
 
+_torch: ContextVar[bool] = ContextVar("torch", default=False)
+
+
+@contextmanager
+def using_torch() -> Iterator[None]:
+    """Inside, only torch's own operations are used."""
+    token = _torch.set(True)
+    try:
+        yield
+    finally:
+        _torch.reset(token)
+
+
 def fuses(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     """Whether the fused kernels can take these: plain contiguous float32 tensors on the CPU, outside of autocast, compiling
     and ``torch.func``."""
-    return (x.device.type == "cpu" and x.dtype == weight.dtype == bias.dtype == torch.float32
-            and type(x) is torch.Tensor and x.dim() == 4 and x.is_contiguous() and min(x.shape) > 0
-            and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
-            and not _is_transformed(x, weight, bias) and has_kernels())
+    return (not torch.compiler.is_compiling() and x.device.type == "cpu" and type(x) is torch.Tensor
+            and x.dtype == weight.dtype == bias.dtype == torch.float32 and x.dim() == 4 and x.is_contiguous()
+            and min(x.shape) > 0 and not torch.is_autocast_enabled("cpu") and not _is_transformed(x, weight, bias)
+            and not _torch.get() and has_kernels())
 
 
 def _is_transformed(*tensors: Tensor) -> bool:

@@ -8,7 +8,7 @@ from datastill.core import Task, filled
 from datastill.data import Batch
 from datastill.functional.labels import mean_of_right
 from datastill.late import nn, no_grad, torch
-from datastill.nets import chunk_size
+from datastill.nets import passes
 from datastill.rng import RNG
 from datastill.teachers import Pool
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def logits(net: nn.Module, x: Tensor) -> Tensor:
     """Logits (B, K) of a network, in chunks of a suitable size."""
-    return torch.cat([net(part) for part in x.split(chunk_size(net, x))])
+    how = passes(net, x, "features")
+    return torch.cat([how.logits(part) for (part,) in how.split(x)])
 
 
 @no_grad

@@ -13,7 +13,7 @@ from datastill.errors import InputError
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import attention, class_means, mean_feature_distance
 from datastill.late import nn, torch
-from datastill.nets import chunk_size, look
+from datastill.nets import passes
 from datastill.rng import RNG
 
 if TYPE_CHECKING:
@@ -67,8 +67,10 @@ class AttentionMatching(Method):
 def _means(task: Task, net: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
     """Class means (K, D) of the attention of every map but the last, followed by those of the features."""
     seen = []
-    for part in x.split(chunk_size(net, x)):
+    with task.autocast():
+        how = passes(net, x, "pixels" if x.requires_grad and torch.is_grad_enabled() else "features")
+    for (part,) in how.split(x):
         with task.autocast():
-            features, maps = look(net, part)
+            features, maps = how.look(part)
         seen.append([*(attention(value.to(x.dtype)) for value in list(maps.values())[:-1]), features.to(x.dtype)])
     return [class_means(torch.cat(values), y) for values in zip(*seen, strict=True)]

@@ -13,7 +13,7 @@ from datastill.data import Batch, Images
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import GradientMetric, gradient_distance, gradient_norm
 from datastill.late import F, nn, torch
-from datastill.nets import chunk_size, couples_samples
+from datastill.nets import couples_samples, passes
 from datastill.rng import RNG
 from datastill.train import Fixed, augmented, fit
 
@@ -96,7 +96,7 @@ class GradientMatching(Method):
         distances, norms = [], []
         for theirs, mine in zip(real, fake, strict=True):
             wanted = _real_gradient(net, parameters, theirs)
-            found = torch.autograd.grad(F.cross_entropy(net(mine.x), mine.y), parameters, create_graph=True)
+            found = torch.autograd.grad(F.cross_entropy(_whole(net, mine.x), mine.y), parameters, create_graph=True)
             distances.append(gradient_distance(found, wanted, self.metric))
             norms.append(gradient_norm(found))
         return Step(torch.stack(distances).sum(), batch, net, gradient_norms=torch.stack(norms))
@@ -106,7 +106,7 @@ class GradientMatching(Method):
         gradients = [_real_gradient(net, parameters, theirs) for theirs in real]
         wanted = [torch.stack(layer).mean(0) for layer in zip(*gradients, strict=True)]
         x, y = torch.cat([mine.x for mine in fake]), torch.cat([mine.y for mine in fake])
-        found = torch.autograd.grad(F.cross_entropy(net(x), y), parameters, create_graph=True)
+        found = torch.autograd.grad(F.cross_entropy(_whole(net, x), y), parameters, create_graph=True)
         distance = gradient_distance(found, wanted, self.metric)
         return Step(distance, batch, net, gradient_norms=gradient_norm(found)[None])
 
@@ -123,12 +123,18 @@ class GradientMatching(Method):
         fit(net, examples, [self.lr_net] * epochs, rng, batch_size=self.batch_train, momentum=0.0, weight_decay=0.0)
 
 
+def _whole(net: nn.Module, x: Tensor) -> Tensor:
+    """Logits of all images in one pass, whose gradient will be differentiated."""
+    how = passes(net, x, "second")
+    return how.logits(how.laid_out(x))
+
+
 def _real_gradient(net: nn.Module, parameters: list[nn.Parameter], batch: Batch) -> list[Tensor]:
     """Gradient of the mean cross-entropy with respect to the parameters, summed over chunks of images."""
-    chunk = chunk_size(net, batch.x)
+    how = passes(net, batch.x, "weights")
     total: list[Tensor] = []
-    for x, y in zip(batch.x.split(chunk), batch.y.split(chunk), strict=True):
-        loss = F.cross_entropy(net(x), y, reduction="sum") / len(batch.x)
+    for x, y in how.split(batch.x, batch.y):
+        loss = F.cross_entropy(how.logits(x), y, reduction="sum") / len(batch.x)
         part = torch.autograd.grad(loss, parameters)
         total = [a + b for a, b in zip(total, part, strict=True)] if total else list(part)
     return total

@@ -20,7 +20,7 @@ from datastill.late import nn, torch
 from datastill.methods._opinions import logits, opinion, recognized
 from datastill.methods._segments import Segments
 from datastill.methods._unroll_memory import Held, unroll_memory
-from datastill.nets import as_function, chunk_size
+from datastill.nets import as_function, passes
 from datastill.rng import RNG
 from datastill.tables import counted
 from datastill.teachers import Teachers
@@ -158,8 +158,10 @@ class TrajectoryMatching(Segments):
         batch = synthetic.batch()
         y = self._labels(net, target, batch)
         _, predict = as_function(net)
-        inner = Inner(predict, self._batches(len(batch.x), rng("order"), task.device), self._augmented(rng("augment")),
-                      chunk_size(net, batch.x, twice=True), lambda number: rng("inside", number).as_global(task.device))
+        batches = self._batches(len(batch.x), rng("order"), task.device)
+        how = passes(net, batch.x[:max(map(len, batches))], "second", self.steps)
+        inner = Inner(lambda weights, x: how.run(predict, weights, x), batches, self._augmented(rng("augment")),
+                      how.form.chunk, lambda number: rng("inside", number).as_global(task.device))
         assert synthetic.lr is not None
         if not bool((way := (start - target).square().sum()) > 0):
             raise RunError(f"iteration {iteration}: the expert's weights do not change in the "

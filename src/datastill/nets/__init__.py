@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from datastill.nets.choices import choosing
+from datastill.nets.forms import Passes, forcing, passes
 from datastill.nets.network import (
     Architecture,
     as_function,
@@ -17,8 +19,8 @@ from datastill.nets.network import (
 if TYPE_CHECKING:
     from datastill.nets._network import Network
 
-__all__ = ["Architecture", "Network", "as_function", "check_network", "chunk_size", "couples_samples", "fresh",
-           "guard_network", "look", "origin"]
+__all__ = ["Architecture", "Network", "Passes", "as_function", "check_network", "choosing", "chunk_size", "couples_samples",
+           "forcing", "fresh", "guard_network", "look", "origin", "passes"]
 
 
 def __getattr__(name: str) -> Any:

@@ -60,7 +60,8 @@ def fresh(architecture: Architecture, shape: Shape, classes: int, rng: RNG, devi
         if any(torch.nn.parameter.is_lazy(one) for one in tensors):
             raise InputError(f"network {spec(architecture)} has lazy layers, whose sizes are not known before they see "
                              "images; build it from the shape and classes it is given")
-    vars(network)["_origin"] = (type(architecture), digest(architecture), shape, classes)  # key for ``chunk_size``
+    # What it was made from, for ``chunk_size`` and ``choices.py``.
+    vars(network)["_origin"] = (type(architecture), digest(architecture), shape, classes, spec(architecture))
     return network if device.type == "cpu" else _moved(network, device)
 
 

@@ -189,7 +189,8 @@ def _facts(card: dict[str, Any], log: Sequence[dict[str, Any]]) -> list[tuple[st
     facts = [("images", f"{card['count']} of {shape} (channels × height × width), {card['labels']} labels{copies}"),
              ("normalization", f"mean {settings.text(card['mean'])}; std {settings.text(card['std'])}"),
              ("run digest", card["digest"]),
-             ("versions", ", ".join(f"{name} {version}" for name, version in card["versions"].items()))]
+             ("versions", ", ".join(f"{name} {version}" for name, version in card["versions"].items())),
+             *((f"passes, {name}", form) for name, form in card.get("computed", {}).get("speed", {}).items())]
     if card.get("learning_rate") is not None:
         facts.insert(1, ("learned learning rate", f"{card['learning_rate']:.4g}"))
     if "started_from" in card:
