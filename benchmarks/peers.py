@@ -16,7 +16,7 @@ import random
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,8 @@ def narrow(networks: Any, width: int, tick: Callable[[], None] = lambda: None) -
     return get_network
 
 
-def condensation(case: str, width: int, watch: Watch, data: str) -> None:
-    """``main_DM.py`` or, for DSA, ``main.py`` of VICO-UoE/DatasetCondensation."""
+def condensation(case: str, width: int, watch: Watch, data: str, more: Sequence[str] = ()) -> None:
+    """``main_DM.py`` or, for DSA, ``main.py`` of VICO-UoE/DatasetCondensation, with further options."""
     import importlib
 
     import networks  # type: ignore[import-not-found]
@@ -110,7 +110,7 @@ def condensation(case: str, width: int, watch: Watch, data: str) -> None:
     if case == "dsa":
         script.get_loops = lambda ipc: (OUTER, INNER)
         options += ["--method", "DSA", "--init", "real", "--dsa_strategy", STRATEGY]
-    sys.argv = [script.__name__, *options]
+    sys.argv = [script.__name__, *options, *more]
     script.main()
 
 
