@@ -8,7 +8,8 @@ ratio is the median over pairs, with their range. Settings are the published one
 class, DSA augmentation) but for fewer steps: an iteration of DSA has 2 outer steps and 5 inner epochs, one of MTT and TESLA
 as many steps of 50 images as the case says; an evaluation is 20 epochs and the whole test set.
 
-"loss" is the mean matching loss of the timed iterations, whose draws differ; "rise" how far the memory of the process rose.
+"floor" is what the convolutions alone need here (floor.py). "loss" is the mean matching loss of the timed iterations, whose
+draws differ; "rise" how far the memory of the process rose.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ SCRIPTS = {"DatasetCondensation": ("VICO-UoE/DatasetCondensation", "main_DM.py",
            "mtt-distillation": ("GeorgeCazenavette/mtt-distillation", "distill.py", "cccd3a6"),
            "tesla": ("justincui03/tesla", "distill.py", "488842e")}
 CASES = {"dm": "DatasetCondensation", "dsa": "DatasetCondensation", "evaluation": "DatasetCondensation",
-         "mtt-10": "mtt-distillation", "tesla-10": "tesla"}
-COUNT = {"dm": 4, "dsa": 2, "evaluation": 2, "mtt-10": 3, "tesla-10": 3}  # iterations of a measurement
+         "mtt-10": "mtt-distillation", "mtt-50": "mtt-distillation", "tesla-10": "tesla"}
+COUNT = {"dm": 4, "dsa": 2, "evaluation": 2, "mtt-10": 3, "mtt-50": 1, "tesla-10": 3}  # iterations of a measurement
+REAL, SYNTHETIC, TEST = 2560, 100, 10_000  # images
 
 
 def ours(case: str, width: int, count: int, data: str) -> dict[str, Any]:
@@ -86,6 +88,17 @@ def measure(side: str, case: str, width: int, options: argparse.Namespace) -> di
     return found
 
 
+def least(case: str, width: int) -> float:
+    """Seconds of an iteration that the convolutions alone need."""
+    from floor import floor
+    from peers import BATCH, EPOCHS, INNER, OUTER
+    steps = int(case.partition("-")[2] or 0)
+    work = {"dm": {"features": REAL, "pixels": SYNTHETIC},
+            "dsa": {"weights": OUTER * REAL + (OUTER - 1) * INNER * SYNTHETIC, "second": OUTER * SYNTHETIC},
+            "evaluation": {"weights": EPOCHS * SYNTHETIC, "features": TEST}}.get(case, {"unroll": steps * BATCH})
+    return sum(floor(width)[kind] * images for kind, images in work.items())
+
+
 def processor() -> str:
     """Name of the processor and its instructions, as far as they matter here."""
     name, flags = platform.processor() or platform.machine(), set[str]()
@@ -125,8 +138,9 @@ def row(case: str, width: int, options: argparse.Namespace) -> str:
                         CASES[case] == "DatasetCondensation" and case != "evaluation" else "-"
                         for column in zip(*pairs, strict=True))
     rise = " / ".join(f"{statistics.median(one['rise'] for one in column):.0f}" for column in zip(*pairs, strict=True))
+    floor = least(case, width)
     return (f"| {case} | {width} | {theirs} | {mine} | **{statistics.median(ratios):.2f}** ({ratios[0]:.2f} to "
-            f"{ratios[-1]:.2f}) | {losses} | {rise} |")
+            f"{ratios[-1]:.2f}) | {floor:.3g} | {statistics.median(columns[1]) / floor:.2f} | {losses} | {rise} |")
 
 
 def main() -> None:
@@ -145,8 +159,8 @@ def main() -> None:
     check(options, parser)
     import torch
     print(f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {options.pairs} pairs\n\n"
-          "| case | width | theirs, s | ours, s | theirs / ours (range) | loss, theirs / ours | rise, MiB, theirs / ours |\n"
-          "|---|---|---|---|---|---|---|")
+          "| case | width | theirs, s | ours, s | theirs / ours (range) | floor, s | ours / floor | loss, theirs / ours | "
+          "rise, MiB, theirs / ours |\n|---|---|---|---|---|---|---|---|---|")
     for width in map(int, options.widths.split(",")):
         for case in options.cases.split(","):
             print(row(case, width, options), flush=True)

@@ -5,8 +5,8 @@ usage: python benchmarks/bench.py [--widths 32,128] [--rounds 3] [--cases dm,dm-
 Random pixels (the time does not depend on them). Results are compared before anything is timed (column "differ": the
 largest relative difference of losses and gradients, or of accuracies). Ours, the plain loops, and ours with the C library's
 allocator as it is (``memory.keep_freed``) are timed in turn, each in a process of its own: ratios are medians over rounds,
-with their range. The floor is what the convolutions alone need at the speed measured for the middle one, in float32. "peak"
-is how far the memory of the process rises. Nothing is compiled, so no time is hidden.
+with their range. The floor is what the convolutions alone need (``floor.py``), in float32. "MiB" is how far the memory of
+the process rises. Nothing is compiled, so no time is hidden.
 
 dm-bf16 is DM with ``precision = "bfloat16"`` beside the plain loop in float32. A DC or DSA iteration has 2 outer steps and 5
 inner epochs here; an evaluation has 5 students of 20 epochs, each scored on 640 images.
@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import plain
 from authors import processor
@@ -39,6 +39,7 @@ from datastill.nets.convnet import ConvNet
 from datastill.protocols.dc import DC
 from datastill.rng import RNG
 from datastill.scoring import evaluate
+from floor import floor
 
 CLASSES, SIDE, OUTER, INNER, EPOCHS, TRIALS, SCORED = 10, 32, 2, 5, 20, 5, 640
 CASES = ("dm", "dm-bf16", "dc", "dsa", "evaluation")
@@ -54,8 +55,8 @@ def make_task(width: int, real: int) -> Task:
     return Task(images, ConvNet(width=width))
 
 
-def cases(task: Task, real: int, ipc: int) -> dict[str, tuple[Work, Work, float]]:
-    """(ours, plain, forward-equivalents of an image) of each case."""
+def cases(task: Task, real: int, ipc: int) -> dict[str, tuple[Work, Work, dict[str, int]]]:
+    """(ours, plain, images by kind of pass) of each case."""
     rng = RNG(1)
     synthetic = task.synthetic(task.random_real(ipc, RNG(2)))
     pixels = synthetic.images["pixels"].requires_grad_()
@@ -83,29 +84,21 @@ def cases(task: Task, real: int, ipc: int) -> dict[str, tuple[Work, Work, float]
         scores = evaluate(synthetic, protocol, scored, network=task.network, trials=TRIALS)
         return (torch.tensor([one.accuracy for one in scores]),)
 
-    # a forward costs 1, forward and backward 3, a backward through a gradient about 9
-    step = OUTER * (3 * CLASSES * real + 9 * count) + (OUTER - 1) * INNER * 3 * count
+    matching = {"features": CLASSES * real, "pixels": count}
+    step = {"weights": OUTER * CLASSES * real + (OUTER - 1) * INNER * count, "second": OUTER * count}
     return {
-        "dm": (lambda: dm(task), lambda: plain.dm(task, pixels, real, rng), CLASSES * real + 3 * count),
-        "dm-bf16": (lambda: dm(replace(task, precision="bfloat16")), lambda: plain.dm(task, pixels, real, rng),
-                    CLASSES * real + 3 * count),
+        "dm": (lambda: dm(task), lambda: plain.dm(task, pixels, real, rng), matching),
+        "dm-bf16": (lambda: dm(replace(task, precision="bfloat16")), lambda: plain.dm(task, pixels, real, rng), matching),
         "dc": (lambda: gradient("none"), lambda: plain.dc(task, pixels, real, OUTER, INNER, rng), step),
         "dsa": (lambda: gradient("dsa"), lambda: plain.dc(task, pixels, real, OUTER, INNER, rng, "dsa"), step),
         "evaluation": (evaluation, lambda: (plain.evaluation(task, batch, scored, protocol.schedule()[0], TRIALS),),
-                       TRIALS * (EPOCHS * 3 * count + SCORED)),
+                       {"weights": TRIALS * EPOCHS * count, "features": TRIALS * SCORED}),
     }
 
 
 def differ(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> float:
     """Largest difference relative to the largest value."""
     return max(float((x - y).abs().max() / y.abs().max()) for x, y in zip(a, b, strict=True))
-
-
-def peak(width: int) -> float:
-    """FLOP/s of the middle convolution."""
-    conv, x = nn.Conv2d(width, width, 3, padding=1), torch.randn(256, width, 16, 16)
-    with torch.no_grad():
-        return 2.0 * 9 * width * width * 16**2 * 256 / min(timed(lambda: conv(x)) for _ in range(10))
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -158,10 +151,10 @@ def main() -> None:
     keep_freed()
     for width in map(int, options.widths.split(",")):
         task = make_task(width, options.real)
-        flop = 2.0 * 9 * (3 * width * 32**2 + width * width * 16**2 + width * width * 8**2)
-        for name, (ours, theirs, forwards) in cases(task, options.real, options.ipc).items():
+        for name, (ours, theirs, work) in cases(task, options.real, options.ipc).items():
             if name in options.cases.split(","):
-                print(row(name, width, differ(ours(), theirs()), flop * forwards / peak(width), options), flush=True)
+                least = sum(floor(width)[kind] * images for kind, images in work.items())
+                print(row(name, width, differ(ours(), theirs()), least, options), flush=True)
 
 
 def row(name: str, width: int, difference: float, least: float, options: argparse.Namespace) -> str:
