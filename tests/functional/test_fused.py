@@ -33,9 +33,11 @@ def given(shape: tuple[int, ...], seed: int = 0) -> tuple[list[Tensor], Tensor, 
     return inputs, gradient, [rng("v", number).normal(*one.shape) for number, one in enumerate(inputs)]
 
 
-def derivatives(operation: Any, shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
-    """The value, and derivatives of first, second and third order."""
+def derivatives(operation: Any, shape: tuple[int, ...], dtype: torch.dtype, last: bool = False) -> list[Tensor]:
+    """The value, and derivatives of first, second and third order. last: of maps with channels last."""
     inputs, gradient, along = given(shape)
+    if last:
+        inputs[0] = inputs[0].contiguous(memory_format=torch.channels_last)
     leaves = [one.to(dtype).requires_grad_() for one in inputs]
     at = gradient.to(dtype).requires_grad_()
     out = operation(*leaves)
@@ -46,24 +48,38 @@ def derivatives(operation: Any, shape: tuple[int, ...], dtype: torch.dtype) -> l
     return [out, *first, *second, *third, *torch.autograd.grad(again, [at, *leaves[:2]], [one.to(dtype) for one in along])]
 
 
+@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_values_and_derivatives_are_as_close_to_the_truth_as_torchs(shape: tuple[int, ...]) -> None:
+def test_values_and_derivatives_are_as_close_to_the_truth_as_torchs(shape: tuple[int, ...], last: bool) -> None:
     assert has_kernels()
     truth = derivatives(three, shape, torch.float64)
-    for mine, theirs, right in zip(derivatives(normalized_pool, shape, torch.float32), derivatives(three, shape, torch.float32), truth, strict=True):
+    found = derivatives(normalized_pool, shape, torch.float32, last)
+    for mine, theirs, right in zip(found, derivatives(three, shape, torch.float32, last), truth, strict=True):
         largest = float(right.detach().abs().max())
         allowed = max(3 * float((theirs - right).detach().abs().max()), 2e-6 * largest)
         assert float((mine - right).detach().abs().max()) <= allowed
 
 
+def test_the_layout_is_kept() -> None:
+    (x, weight, bias), _, _ = given((2, 3, 8, 8))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        leaf = x.contiguous(memory_format=layout).requires_grad_()
+        assert fuses(leaf.detach(), weight, bias)
+        found = normalized_pool(leaf, weight, bias)
+        (gradient,) = torch.autograd.grad(found.square().sum(), leaf)
+        assert found.is_contiguous(memory_format=layout)
+        assert gradient.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_threads_change_no_bit(threads: int) -> None:
+def test_threads_change_no_bit(threads: int, last: bool) -> None:
     shape = (9, 20, 32, 32)  # enough to be shared
     assert torch.Size(shape).numel() > 2**17
-    before, one = torch.get_num_threads(), derivatives(normalized_pool, shape, torch.float32)
+    before, one = torch.get_num_threads(), derivatives(normalized_pool, shape, torch.float32, last)
     try:
         torch.set_num_threads(threads)
-        assert all(torch.equal(a, b) for a, b in zip(derivatives(normalized_pool, shape, torch.float32), one, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(derivatives(normalized_pool, shape, torch.float32, last), one, strict=True))
     finally:
         torch.set_num_threads(before)
 
@@ -73,9 +89,10 @@ def test_what_is_not_finite_stays_so() -> None:
     (x, weight, bias), _, _ = given((2, 3, 8, 8))
     for bad in (float("nan"), float("inf")):
         x[1, 2, 3, 4] = bad
-        found = normalized_pool(x, weight, bias)
-        assert not torch.isfinite(found[1, 2]).any()
-        assert torch.isfinite(found[0]).all()
+        for layout in (torch.contiguous_format, torch.channels_last):
+            found = normalized_pool(x.contiguous(memory_format=layout), weight, bias)
+            assert not torch.isfinite(found[1, 2]).any()
+            assert torch.isfinite(found[0]).all()
 
 
 def test_a_frozen_network_gives_gradients_to_the_images_only() -> None:
@@ -89,7 +106,7 @@ def test_everything_else_is_left_to_torch() -> None:
     (x, weight, bias), _, _ = given((2, 3, 8, 8))
     assert fuses(x, weight, bias)
     others = [(x.double(), weight.double(), bias.double()), (x.double(), weight, bias), (x.to("meta"), weight.to("meta"), bias.to("meta")),
-              (x.contiguous(memory_format=torch.channels_last), weight, bias), (x[:, :, ::2], weight, bias), (x[:0], weight, bias)]
+              (x[:, :, ::2], weight, bias), (x[:0], weight, bias)]
     assert not any(fuses(*some) for some in others)
     with torch.autocast("cpu", torch.bfloat16):
         assert not fuses(x, weight, bias)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datastill.functional import _kernels
+from datastill.functional import _kernels, _kernels_last
 
 SHARED = 2**17  # values from which on threads share the work: 0.1 ms
 
@@ -22,15 +22,17 @@ def plainly(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 class Fused(torch.autograd.Function):
-    """Of x (B, C, H, W), weight and bias (C,), all contiguous float32 on the CPU: (B, C, H // 2, W // 2)."""
+    """Of x (B, C, H, W), contiguous or with channels last, and weight and bias (C,), all float32 on the CPU:
+    (B, C, H // 2, W // 2) in the layout of x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         images, channels, height, width = x.shape
-        out = x.new_empty(images, channels, height // 2, width // 2)
-        means, scales = x.new_empty(images * channels), x.new_empty(images * channels)
-        _over_planes(_kernels.forward, x, _planes(x), _array(weight), _array(bias), eps, _planes(out), _array(means),
-                     _array(scales))
+        maps = _Maps(x)
+        out = maps.empty(height // 2, width // 2)
+        means, scales = x.new_empty(images, channels), x.new_empty(images, channels)
+        maps.call("forward", maps.view(x), _array(weight), _array(bias), eps, maps.view(out), maps.each(means),
+                  maps.each(scales))
         ctx.save_for_backward(x, weight, bias, means, scales)
         ctx.eps = eps
         return out
@@ -52,11 +54,10 @@ class _Back(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor, bias: Tensor, means: Tensor, scales: Tensor,
                 eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        gradient = gradient.contiguous()
-        images, channels = x.shape[:2]
-        to_x, to_weight, to_bias = torch.empty_like(x), x.new_empty(images, channels), x.new_empty(images, channels)
-        _over_planes(_kernels.backward, x, _planes(gradient), _planes(x), _array(weight), _array(bias), _array(means),
-                     _array(scales), _planes(to_x), _array(to_weight), _array(to_bias))
+        maps, each = _Maps(x), x.shape[:2]
+        to_x, to_weight, to_bias = maps.empty(*x.shape[2:]), x.new_empty(each), x.new_empty(each)
+        maps.call("backward", maps.view(maps.laid_out(gradient)), maps.view(x), _array(weight), _array(bias),
+                  maps.each(means), maps.each(scales), maps.view(to_x), maps.each(to_weight), maps.each(to_bias))
         ctx.save_for_backward(gradient, x, weight, bias, means, scales)
         ctx.eps = eps
         return to_x, to_weight.sum(0), to_bias.sum(0)
@@ -66,12 +67,11 @@ class _Back(torch.autograd.Function):
         gradient, x, weight, bias, means, scales = ctx.saved_tensors
         if torch.is_grad_enabled():  # a third derivative will be asked for
             return *_third(ctx, gradient, x, weight, bias, (v, p, q)), None, None, None
-        images, channels = x.shape[:2]
-        v, p, q = (one.contiguous() for one in (v, p, q))
-        to_gradient, to_x, to_weight = torch.empty_like(gradient), torch.empty_like(x), x.new_empty(images, channels)
-        _over_planes(_kernels.twice, x, _planes(gradient), _planes(x), _array(weight), _array(bias), _array(means),
-                     _array(scales), _planes(v), _array(p), _array(q), _planes(to_gradient), _planes(to_x),
-                     _array(to_weight))
+        maps = _Maps(x)
+        to_gradient, to_x, to_weight = maps.empty(*gradient.shape[2:]), maps.empty(*x.shape[2:]), x.new_empty(x.shape[:2])
+        maps.call("twice", maps.view(maps.laid_out(gradient)), maps.view(x), _array(weight), _array(bias), maps.each(means),
+                  maps.each(scales), maps.view(maps.laid_out(v)), _array(p), _array(q), maps.view(to_gradient),
+                  maps.view(to_x), maps.each(to_weight))
         return to_gradient, to_x, to_weight.sum(0), None, None, None, None
 
 
@@ -87,27 +87,48 @@ def _third(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor, bias: Tensor,
 
 
 def _array(tensor: Tensor) -> Any:
-    return tensor.detach().reshape(-1).numpy()
+    return tensor.detach().contiguous().numpy()
 
 
-def _planes(x: Tensor) -> Any:
-    return x.detach().view(-1, *x.shape[-2:]).numpy()
+class _Maps:
+    """The layout of x (B, C, H, W), and what the kernels for it take: planes, images times channels of them; or images with
+    channels last."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x, self.last = x, not x.is_contiguous()
+
+    def laid_out(self, tensor: Tensor) -> Tensor:
+        return tensor.contiguous(memory_format=torch.channels_last if self.last else torch.contiguous_format)
+
+    def empty(self, height: int, width: int) -> Tensor:
+        """Memory for maps of this size."""
+        layout = torch.channels_last if self.last else torch.contiguous_format
+        return torch.empty(*self.x.shape[:2], height, width, dtype=self.x.dtype, memory_format=layout)
+
+    def view(self, maps: Tensor) -> Any:
+        """An array of maps in this layout."""
+        maps = maps.detach()
+        return (maps.permute(0, 2, 3, 1) if self.last else maps.view(-1, *maps.shape[2:])).numpy()
+
+    def each(self, values: Tensor) -> Any:
+        """An array of one value for each image and channel, (B, C)."""
+        return (values if self.last else values.view(-1)).numpy()
+
+    def call(self, name: str, *arrays: Any) -> None:
+        """Call a kernel for all planes or images, by as many threads as torch uses."""
+        kernel = getattr(_kernels_last if self.last else _kernels, name)
+        whole = self.x.shape[0] * (1 if self.last else self.x.shape[1])
+        count = min(whole, torch.get_num_threads()) if self.x.numel() >= SHARED else 1
+        if count == 1:
+            kernel(*arrays, 0, whole)
+            return
+        if (pool := _threads.get(os.getpid())) is None:
+            pool = _threads[os.getpid()] = ThreadPoolExecutor(max(32, count), "datastill")
+        (first, last), *more = pairwise(whole * number // count for number in range(count + 1))
+        others: list[Future[None]] = [pool.submit(kernel, *arrays, *pair) for pair in more]
+        kernel(*arrays, first, last)
+        for one in others:
+            one.result()
 
 
 _threads: dict[int, ThreadPoolExecutor] = {}  # by process: those of a parent are not there after a fork
-
-
-def _over_planes(kernel: Any, x: Tensor, *arrays: Any) -> None:
-    """Call a kernel for all planes of x (B, C, H, W), by as many threads as torch uses."""
-    planes, count = x.shape[0] * x.shape[1], torch.get_num_threads() if x.numel() >= SHARED else 1
-    if count == 1:
-        kernel(*arrays, 0, planes)
-        return
-    if (pool := _threads.get(os.getpid())) is None:
-        pool = _threads[os.getpid()] = ThreadPoolExecutor(max(32, count), "datastill")
-    bounds = [planes * number // count for number in range(count + 1)]
-    (first, last), *more = pairwise(bounds)
-    others: list[Future[None]] = [pool.submit(kernel, *arrays, *pair) for pair in more]
-    kernel(*arrays, first, last)
-    for one in others:
-        one.result()

@@ -14,7 +14,7 @@ from numba import njit
 ZERO, QUARTER = np.float32(0), np.float32(0.25)
 
 
-def _compiled(function: Any) -> Any:
+def compiled(function: Any) -> Any:
     """The function, compiled when it is first called; kept on disk where that is possible."""
     options: Any = {"nogil": True, "fastmath": {"reassoc", "contract", "arcp", "nsz"}, "error_model": "numpy"}
     try:
@@ -23,7 +23,7 @@ def _compiled(function: Any) -> Any:
         return njit(**options)(function)
 
 
-@_compiled
+@compiled
 def forward(x: Any, weight: Any, bias: Any, eps: Any, out: Any, means: Any, scales: Any, first: Any, last: Any) -> None:
     """Normalize each plane, multiply by its channel's weight and add its bias, clamp at 0, average 2x2 squares."""
     channels, height, width = len(weight), x.shape[1], x.shape[2]
@@ -54,7 +54,7 @@ def forward(x: Any, weight: Any, bias: Any, eps: Any, out: Any, means: Any, scal
                 out[k, i, j] = QUARTER * (above[2 * j] + above[2 * j + 1])
 
 
-@_compiled
+@compiled
 def backward(gradient: Any, x: Any, weight: Any, bias: Any, means: Any, scales: Any, to_x: Any, to_weight: Any, to_bias: Any,
              first: Any, last: Any) -> None:
     """The derivatives of ``forward``; those of weight and bias for each plane."""
@@ -78,7 +78,7 @@ def backward(gradient: Any, x: Any, weight: Any, bias: Any, means: Any, scales: 
             found[i] = factor * found[i] - middle - (plane[i] - mean) * slope
 
 
-@_compiled
+@compiled
 def twice(gradient: Any, x: Any, weight: Any, bias: Any, means: Any, scales: Any, v: Any, p: Any, q: Any, to_gradient: Any,
           to_x: Any, to_weight: Any, first: Any, last: Any) -> None:
     """The derivatives of <v, to_x> + <p, to_weight> + <q, to_bias> of ``backward``; see ``_fused._Back``."""
@@ -121,7 +121,7 @@ def twice(gradient: Any, x: Any, weight: Any, bias: Any, means: Any, scales: Any
                 to_gradient[k, i, j] = QUARTER * (above[2 * j] + above[2 * j + 1])
 
 
-@_compiled
+@compiled
 def _spread(squares: Any, plane: Any, width: Any, height: Any) -> None:
     """A quarter of each value to the four pixels of its square; a leftover row or column gets 0."""
     left = width // 2

@@ -52,12 +52,13 @@ def using_torch() -> Iterator[None]:
 
 
 def fuses(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
-    """Whether the fused kernels can take these: plain contiguous float32 tensors on the CPU, outside of autocast, compiling
-    and ``torch.func``."""
+    """Whether the fused kernels can take these: plain float32 tensors on the CPU, contiguous or with channels last, outside
+    of autocast, compiling and ``torch.func``."""
     return (not torch.compiler.is_compiling() and x.device.type == "cpu" and type(x) is torch.Tensor
-            and x.dtype == weight.dtype == bias.dtype == torch.float32 and x.dim() == 4 and x.is_contiguous()
-            and min(x.shape) > 0 and not torch.is_autocast_enabled("cpu") and not _is_transformed(x, weight, bias)
-            and not _torch.get() and has_kernels())
+            and x.dtype == weight.dtype == bias.dtype == torch.float32 and x.dim() == 4 and min(x.shape) > 0
+            and (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last))
+            and not torch.is_autocast_enabled("cpu") and not _is_transformed(x, weight, bias) and not _torch.get()
+            and has_kernels())
 
 
 def _is_transformed(*tensors: Tensor) -> bool:

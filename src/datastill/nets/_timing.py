@@ -29,7 +29,7 @@ def candidates(network: nn.Module, count: int, usual: Form, compiling: bool) -> 
     forms = [usual]
     if usual.kernels == "fused" and has_kernels():
         forms.append(usual.model_copy(update={"kernels": "torch"}))
-    forms.append(usual.model_copy(update={"kernels": "torch", "channels_last": True}))
+    forms += [form.model_copy(update={"channels_last": True}) for form in forms]
     if not couples_samples(network):
         sizes = {max(1, min(count, size)) for size in (usual.chunk // 4, usual.chunk * 4)} - {usual.chunk}
         forms += [one.model_copy(update={"chunk": size}) for size in sorted(sizes) for one in forms]
