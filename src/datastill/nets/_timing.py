@@ -24,15 +24,15 @@ ROUNDS, SECONDS, SHORTEST = 7, 2.0, 0.01  # of measuring at most; seconds of one
 BETTER, NOISE = 0.95, 1.25  # a form must take less than this share of the usual one's time; median / fastest of equal passes
 
 
-def candidates(network: nn.Module, count: int, usual: Form, compiling: bool) -> list[Form]:
-    """Forms to try on ``count`` images, the usual one first."""
+def candidates(network: nn.Module, usual: Form, compiling: bool) -> list[Form]:
+    """Forms to try, the usual one first; none has larger chunks."""
     forms = [usual]
     if usual.kernels == "fused" and has_kernels():
         forms.append(usual.model_copy(update={"kernels": "torch"}))
     forms += [form.model_copy(update={"channels_last": True}) for form in forms]
     if not couples_samples(network):
-        sizes = {max(1, min(count, size)) for size in (usual.chunk // 4, usual.chunk * 4)} - {usual.chunk}
-        forms += [one.model_copy(update={"chunk": size}) for size in sorted(sizes) for one in forms]
+        fewer = max(1, usual.chunk // 4)  # more would need more memory
+        forms += [one.model_copy(update={"chunk": fewer}) for one in forms if fewer < usual.chunk]
     if compiling and is_compilable(network):
         forms.append(usual.model_copy(update={"compiled": True}))
     return forms
@@ -42,7 +42,7 @@ def choose(network: nn.Module, x: Tensor, kind: Kind, usual: Form,
            compiling: bool = False) -> tuple[Form, dict[str, float] | None]:
     """The fastest form for passes like this, and the seconds of an image by form; the usual one, and None, if the machine is
     too busy to tell."""
-    forms = candidates(network, len(x), usual, compiling and kind != "second")
+    forms = candidates(network, usual, compiling and kind != "second")
     few = x.detach()[:max(form.chunk for form in forms)]
     with _quiet(network, x) as other:
         seconds = measure({form: _work(Passes(other, form), few, kind) for form in forms}, x.device)
