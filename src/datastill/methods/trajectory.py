@@ -46,7 +46,7 @@ class TrajectoryMatching(Segments):
         if ``optim.labels`` has a learning rate; "teacher": the target weights' predictions, updated each step (TESLA).
     gradient: "exact", with the memory of one step; "tesla", the estimate, biased; "full", torch's own graph.
     threshold: iterations whose matching loss is above it change nothing (DATM; none: no threshold).
-    keep_graphs: inner steps whose graphs are kept; the others are recomputed, which takes a third longer. None: a third of
+    keep_graphs: inner steps whose graphs are kept; the others are recomputed, which takes a third longer. none: a third of
         the steps, up to four, or as many as fit in an eighth of the memory.
     keep_every, offload: store the weights of every second, third, ... inner step and recompute the others; store them in
         host memory.
