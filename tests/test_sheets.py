@@ -84,6 +84,39 @@ def test_killed_scoring_keeps_the_finished_trials(folder: Path, tmp_path: Path, 
     assert trained == [1, 0, 1]  # one of the distilled set, two of the random images
 
 
+def test_a_student_that_was_trained_ahead_is_not_trained_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As several processes do, in whatever order they end."""
+    images = tiny.splits()
+    what = {"folder": folder, "distilled": ds.load(folder), "evaluation": Evaluation(PROTOCOL, NETWORK, images.train, images.test),
+            "scores": tmp_path / "scores", "baselines": tmp_path / "ahead"}
+    plain = sheet(folder, tmp_path / "plain", scores=tmp_path / "other")
+    asked = [("synthetic", 0), ("synthetic", 1), ("random", 0), ("random", 1)]
+    assert trials.missing(**what, trials=2) == asked
+    assert trials.missing(**what, trials=1, full=True) == [("synthetic", 0), ("random", 0), ("full", 0)]
+    for subject, trial in (("random", 1), ("synthetic", 1)):
+        trials.train_ahead(subject, trial, **what)  # type: ignore[arg-type]
+    assert trials.missing(**what, trials=2) == [("synthetic", 0), ("random", 0)]
+    trained, real = [], trials.student
+    monkeypatch.setattr(trials, "student", lambda *given: (trained.append(given[4]), real(*given))[1])
+    found = sheet(folder, tmp_path / "ahead", scores=tmp_path / "scores")
+    assert trained == [0, 0]
+    for subject in ("synthetic", "random"):
+        assert [one["accuracy"] for one in found[subject]] == [one["accuracy"] for one in plain[subject]]
+    assert not list(tmp_path.rglob("*.ahead"))
+    assert trials.missing(**what, trials=2) == []
+
+
+def test_a_damaged_student_is_named(folder: Path, tmp_path: Path) -> None:
+    images = tiny.splits()
+    what = {"folder": folder, "distilled": ds.load(folder), "evaluation": Evaluation(PROTOCOL, NETWORK, images.train, images.test),
+            "scores": tmp_path / "scores", "baselines": tmp_path / "base"}
+    trials.train_ahead("synthetic", 0, **what)
+    (path,) = tmp_path.rglob("*.ahead")
+    path.write_bytes(path.read_bytes().replace(b"accuracy", b"accurate"))
+    with input_error(str(path), "checksum", "delete it"):
+        sheet(folder, tmp_path / "base", scores=tmp_path / "scores")
+
+
 def test_full_data_on_request_is_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = DC(epochs=1, full_epochs=4, lr=0.05, augment="none")
     made = sheet(folder, tmp_path, protocol=protocol, full=True, trials=1)

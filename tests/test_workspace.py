@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import datastill as ds
@@ -45,6 +47,30 @@ def test_distill_score_report(workspace: Workspace, tmp_path: Path) -> None:
         assert (other["network"], other["protocol"]["epochs"], other["split"], other["seed"]) == (network, 2, "validation", 3)
     assert list(workspace.baselines.glob("random-*.json"))
     assert workspace.report([folder]) == folder / "report.html"
+
+
+@pytest.mark.usefixtures("quick_processes")
+def test_students_in_several_processes_give_the_same_sheet(workspace: Workspace, tmp_path: Path, run_cli: Call) -> None:
+    folder = workspace.distill(read_recipe("dm/digits-ipc1", CHANGES))
+    one = workspace.score(folder, trials=2, out=tmp_path / "one")
+    for path in workspace.baselines.iterdir():
+        path.unlink()
+    told = Told()
+    several = workspace.score(folder, trials=2, out=tmp_path / "several", jobs=2, progress=told)
+    for subject in ("synthetic", "random"):
+        assert [trial["accuracy"] for trial in several[subject]] == [trial["accuracy"] for trial in one[subject]]
+    assert (4, 4) in told.steps
+    code, text, error = run_cli("evaluate", str(folder), "--trials", "1", "--jobs", "2", "--root", str(tmp_path / "root"))
+    assert code == 0, error
+    assert "random" in text
+
+
+def test_images_of_another_place_cannot_be_scored_in_several_processes(workspace: Workspace) -> None:
+    folder = workspace.distill(read_recipe("dm/digits-ipc1", CHANGES))
+    (evaluation,) = workspace.evaluations(folder)
+    other = dataclasses.replace(evaluation, images=evaluation.images.subset(torch.arange(50)))
+    with input_error("jobs", "jobs=1"):
+        workspace.score(folder, other, trials=2, jobs=2)
 
 
 def test_a_run_of_your_own(workspace: Workspace) -> None:

@@ -149,6 +149,8 @@ def evaluate(folder: Folder,
                  "later papers, reported separately.")] = False,
              auroc: Annotated[bool, typer.Option(
                  "--auroc", help="Also show the area under the ROC curve, each class against the rest.")] = False,
+             jobs: Annotated[int, typer.Option(
+                 min=1, help="Students in parallel, each with its share of the cores.")] = 1,
              data_path: DataPath = None,
              out: Annotated[Path | None, typer.Option(
                  help="Folder for the scores, if that of the set cannot be written to. Default: DIR/scores.")] = None,
@@ -173,7 +175,7 @@ def evaluate(folder: Folder,
     for evaluation in evaluations:
         with console.progress("score", spec(evaluation.network)) as bar, _Interrupt(bar):
             sheet = workspace.score(folder, evaluation, trials=trials, full=full, snapshots=snapshots, out=out,
-                                    progress=bar)
+                                    jobs=jobs, progress=bar)
         console.show_sheet(sheet, auroc, is_selected(card))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from datastill.arguments import checked
 from datastill.core import Task
@@ -40,7 +40,7 @@ class Place:
         self._loaded: dict[Data, Splits] = {}
 
     def __reduce__(self) -> tuple[Callable[..., Place], tuple[Any, ...]]:
-        return _again, (self.root, self.data_root, self.asked, self.portable)
+        return _again, (type(self), self.root, self.data_root, self.asked, self.portable)
 
     @cached_property
     def device(self) -> torch.device:
@@ -54,9 +54,9 @@ class Place:
             return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
         return [self.device]
 
-    def on(self, device: torch.device) -> Place:
+    def on(self, device: torch.device) -> Self:
         """The same place with another device."""
-        other = Place(self.root, self.data_root, device, portable=self.portable)
+        other = type(self)(self.root, self.data_root, device, portable=self.portable)
         other._loaded = self._loaded
         return other
 
@@ -119,9 +119,9 @@ class Place:
 
 
 @lru_cache(maxsize=2)
-def _again(root: Path, data_root: Path, asked: torch.device | str | None, portable: bool) -> Place:
+def _again(cls: type[Place], root: Path, data_root: Path, asked: torch.device | str | None, portable: bool) -> Place:
     """A place that was sent to this process; cached, so that data is loaded once for all work."""
-    return Place(root, data_root, asked, portable=portable)
+    return cls(root, data_root, asked, portable=portable)
 
 
 def _prepare(place: Place, data: Data, pool: Pool, device: torch.device) -> None:

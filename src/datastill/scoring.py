@@ -49,6 +49,7 @@ class Score(Description):
 class Evaluation:
     """How sets are scored: students of one kind, trained by a protocol and measured on the ``images`` of a split, on their
     device. train: the training images, from which baselines are drawn. seed: of the students, and of what is drawn.
+    data_path: where other processes find the data, if they were moved.
     """
 
     protocol: Protocol
@@ -57,6 +58,7 @@ class Evaluation:
     images: Images
     split: Split = "test"
     seed: int = 0
+    data_path: Path | None = None
 
     @property
     def fingerprint(self) -> str:

@@ -193,7 +193,7 @@ def _run_cell(study: Study, place: Place, cell: Cell, device: torch.device) -> d
     splits, folder = place.load(run.data), place.run_folder(run)
     task = place.task(run)
     every = max(1, run.method.iterations // study.snapshots)
-    distill(run, task.real, folder, root=place.root, data_root=place.data_root, wait=True,
+    distill(run, task.real, folder, root=place.root, data_root=place.data_root, wait=True, portable=place.portable,
             keep=range(0, run.method.iterations + 1, every), about=cell.read.about())
     distilled = artifact.load(folder).to(device)
     images = images_of(splits, study.split).to(device)
@@ -201,7 +201,8 @@ def _run_cell(study: Study, place: Place, cell: Cell, device: torch.device) -> d
     labels = labeler(run, task) if distilled.card["labels"] == "soft" else None
     for student in study.students or (run.network,):
         evaluation = Evaluation(cell.read.protocol, student, task.real, images, study.split, cell.seed)
-        sheet = score(folder, distilled, evaluation, trials=study.trials, baselines=place.baselines, labeler=labels)
+        with place.choosing():
+            sheet = score(folder, distilled, evaluation, trials=study.trials, baselines=place.baselines, labeler=labels)
         scores[spec(student)] = {subject: [one["accuracy"] for one in sheet[subject]][:study.trials]
                                  for subject in ("synthetic", "random")} | {"flags": sheet["flags"]}
     prepared = distilled.card.get("prepared", {})

@@ -17,6 +17,7 @@ from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.scoring import Evaluation, Score, check_alike, check_held_out, check_student, repeated, student
 from datastill.sheets import SCORES, SUBJECTS, Sheet, Subject, describe, facts, place_of, put, read, stored
+from datastill.store import read_record, write_record
 
 if TYPE_CHECKING:
     from datastill.distilled import Distilled
@@ -34,34 +35,82 @@ def score(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselin
     ``baselines``, where they are shared by all sets of that data, ipc and protocol; a second call runs only what is missing,
     and no measurement is ever dropped. Returns the sheet of all finished trials. Raises InputError like ``evaluate``.
     """
-    check_alike(distilled, evaluation.images)
-    check_student(evaluation.network, evaluation.images)
-    check_held_out(evaluation.train, evaluation.images)
-    sheet = describe(sha256(folder / TENSORS), distilled, evaluation)
-    scores = scores or folder / SCORES
-    for place in (scores, baselines):
-        make_folder(place)
-    path = place_of(scores, sheet)
+    _check(distilled, evaluation)
+    work = _Work(folder, distilled, evaluation, baselines, scores, labeler)
+    path = work.places["synthetic"]
     before = read(path)
     known = before["repeated"] if "repeated" in before else repeated(evaluation.train, evaluation.images)
     card = distilled.card
     data = {key: card["data"][key] for key in ("name", "fingerprint")}
     about = {"data": data, **_measured_on(evaluation), "repeated": known}
-    soft = labeler is not None and distilled.card["labels"] == "soft"
-    labels = {"synthetic": distilled.card["labels"], "random": "soft" if soft else "hard"}
-    result: dict[str, Any] = {**facts(sheet), **about, "labels": labels, "copies": card.get("copies", 0)}
+    labels = {"synthetic": card["labels"], "random": "hard" if work.labeler is None else "soft"}
+    result: dict[str, Any] = {**facts(work.sheets["synthetic"]), **about, "labels": labels, "copies": card.get("copies", 0)}
     asked = [subject for subject in SUBJECTS if subject != "full" or full]
     for subject in SUBJECTS:
         part = progress.part(asked.index(subject), len(asked)) if subject in asked else progress
-        own = _of(subject, sheet, labeler if soft else None)
-        place = path if subject == "synthetic" else baselines / f"{subject}-{digest(own)}.json"
         count = (1 if full else 0) if subject == "full" else trials
-        examples = partial(_examples, subject, own, distilled, evaluation, labeler if soft else None)
-        done = _trials(place, count, _students(subject, examples, own, evaluation, count, part),
-                       {**facts(own), **about}, subject)
+        done = _trials(work.places[subject], count, work.students(subject, count, part),
+                       {**facts(work.sheets[subject]), **about}, subject)
         if done and (subject != "full" or full or "full" in before):
             result[subject] = [one.model_dump(mode="json") for one in done]
     return put(path, result, whole=True)
+
+
+class _Work:
+    """What is scored: the sheets of the set and of its baselines, where they are stored, what students are trained on.
+
+    labeler: used for the random images only if the set's labels are soft.
+    """
+
+    def __init__(self, folder: Path, distilled: Distilled, evaluation: Evaluation, baselines: Path, scores: Path | None,
+                 labeler: Labeler | None) -> None:
+        self.distilled, self.evaluation = distilled, evaluation
+        self.labeler = labeler if distilled.card["labels"] == "soft" else None
+        sheet = describe(sha256(folder / TENSORS), distilled, evaluation)
+        self.sheets = {subject: _of(subject, sheet, self.labeler) for subject in SUBJECTS}
+        scores = scores or folder / SCORES
+        for place in (scores, baselines):
+            make_folder(place)
+        self.places = {subject: baselines / f"{subject}-{digest(own)}.json" for subject, own in self.sheets.items()}
+        self.places["synthetic"] = place_of(scores, sheet)
+
+    def students(self, subject: Subject, count: int, progress: Progress = Progress()) -> Callable[[int], Score]:
+        """Trains the student of one of ``count`` trials, or reads it if it was trained ahead."""
+        own = self.sheets[subject]
+        examples = partial(_examples, subject, own, self.distilled, self.evaluation, self.labeler)
+        train = _students(subject, examples, own, self.evaluation, count, progress)
+
+        def run(trial: int) -> Score:
+            ahead = _ahead(self.places[subject], trial)
+            known = read_record(ahead, "delete it to train the student again")
+            found = train(trial) if known is None else Score.model_validate(known["score"])
+            ahead.unlink(missing_ok=True)
+            return found
+        return run
+
+
+def missing(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselines: Path, scores: Path | None = None,
+            trials: int = 5, full: bool = False, labeler: Labeler | None = None) -> list[tuple[Subject, int]]:
+    """The students, (subject, trial), that ``score`` would train. Raises InputError as it does."""
+    _check(distilled, evaluation)
+    work = _Work(folder, distilled, evaluation, baselines, scores, labeler)
+    counts: dict[Subject, int] = {"synthetic": trials, "random": trials, "full": 1 if full else 0}
+    return [(subject, trial) for subject, count in counts.items()
+            for trial in range(len(stored(work.places[subject], read(work.places[subject]), subject)), count)
+            if not _ahead(work.places[subject], trial).exists()]
+
+
+def train_ahead(subject: Subject, trial: int, folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselines: Path,
+                scores: Path | None = None, labeler: Labeler | None = None) -> None:
+    """Train one student and store its score where ``score`` will find it, whatever other processes do meanwhile."""
+    work = _Work(folder, distilled, evaluation, baselines, scores, labeler)
+    found = work.students(subject, trial + 1)(trial)
+    write_record(_ahead(work.places[subject], trial), {"score": found.model_dump(mode="json")})
+
+
+def _ahead(path: Path, trial: int) -> Path:
+    """Where a student waits until those before it are in the file at ``path``."""
+    return path.with_name(f".{path.stem}-{trial}.ahead")
 
 
 def own_trials(scores: Path, sheet: Sheet, distilled: Distilled, evaluation: Evaluation, trials: int,
@@ -86,6 +135,12 @@ def random_real(evaluation: Evaluation, ipc: int, *, baselines: Path, trials: in
     run = _students("random", partial(_random, evaluation, ipc), sheet, evaluation, trials, progress)
     return _trials(baselines / f"random-{digest(sheet)}.json", trials, run, {**facts(sheet), **_measured_on(evaluation)},
                    "random")[:trials]
+
+
+def _check(distilled: Distilled, evaluation: Evaluation) -> None:
+    check_alike(distilled, evaluation.images)
+    check_student(evaluation.network, evaluation.images)
+    check_held_out(evaluation.train, evaluation.images)
 
 
 def _of(subject: Subject, sheet: Sheet, labeler: Labeler | None) -> Sheet:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datastill.arguments import checked
 from datastill.artifact import CARD, load, read_card
-from datastill.core import Protocol
+from datastill.core import Labeler, Protocol
 from datastill.data import Data, Splits
 from datastill.data.given import Given
 from datastill.description import load as describe
@@ -28,13 +29,19 @@ from datastill.run import Run, check_protocol, read_run, run_table
 from datastill.running import distill, labeler, see_apart
 from datastill.scoring import Evaluation, Split, check_student
 from datastill.selection import check_snapshots, select
+from datastill.sheets import Subject
 from datastill.speed import Timed, tune_speed
 from datastill.study import Study
 from datastill.study_run import Foreseen, foresee, run_study
 from datastill.tables import counted, shown
 from datastill.teachers import Pool, Teachers
-from datastill.trials import score
+from datastill.trials import missing, score, train_ahead
 from datastill.tuning import Tried, check_tuning, tune
+
+if TYPE_CHECKING:
+    import torch
+
+    from datastill.distilled import Distilled
 
 
 class Workspace(Place):
@@ -116,7 +123,8 @@ class Workspace(Place):
         train, images = splits.train.to(self.device), images_of(splits, split).to(self.device)
         for student in students:
             check_student(student, images)
-        return [Evaluation(how, student, train, images, split, seed) for student in students]
+        path = None if data_path is None else Path(data_path)
+        return [Evaluation(how, student, train, images, split, seed, path) for student in students]
 
     @checked
     def load_of(self, folder: Path, data_path: Path | str | None = None) -> Splits:
@@ -142,12 +150,14 @@ class Workspace(Place):
 
     @checked
     def score(self, folder: Path, evaluation: Evaluation | None = None, *, trials: int = 5, full: bool = False,
-              snapshots: bool = False, out: Path | None = None, progress: Progress = Progress()) -> dict[str, Any]:
+              snapshots: bool = False, out: Path | None = None, jobs: int = 1,
+              progress: Progress = Progress()) -> dict[str, Any]:
         """Score a distilled set beside random real images and chance. Returns its sheet (see ``trials.score``).
 
         evaluation: one of ``evaluations``, by default the first. full: one student on the full data too.
         snapshots: select the best snapshot too, under ``selected`` (see ``selection.select``). out: folder for the sheet, by
-            default ``folder/scores``; for sets in a folder that cannot be written to.
+            default ``folder/scores``; for sets in a folder that cannot be written to. jobs: students to train in parallel,
+            each with its share of the cores; small networks leave cores idle otherwise. Needs data that can be loaded.
         """
         if out is not None:
             check_apart(out, folder)
@@ -159,19 +169,41 @@ class Workspace(Place):
         distilled = load(folder).to(self.device)
         if snapshots:
             check_snapshots(folder)
-        made = labels = None
-        if distilled.card["labels"] == "soft":
-            run_table(folder)  # reports damage
-            with suppress(InputError):  # its method cannot be imported: a flag reports what random images lack
-                made = read_run(folder)
-            if made is not None:
-                labels = labeler(made, made.task(evaluation.train, root=self.root, data_root=self.data_root))
+        labels = self._labeler(folder, distilled, evaluation)
+        if jobs > 1:
+            self._train_ahead(folder, distilled, evaluation, labels, trials, full, out, jobs, progress)
         with self.choosing():
             sheet = score(folder, distilled, evaluation, baselines=self.baselines, scores=out, trials=trials, full=full,
                           labeler=labels, progress=progress)
             if snapshots:
                 sheet["selected"] = select(folder, distilled, evaluation, scores=out, trials=trials, progress=progress)
         return sheet
+
+    def _labeler(self, folder: Path, distilled: Distilled, evaluation: Evaluation) -> Labeler | None:
+        """What labels random real images as this set's method labels its own."""
+        if distilled.card["labels"] != "soft":
+            return None
+        run_table(folder)  # reports damage
+        with suppress(InputError):  # its method cannot be imported: a flag reports what random images lack
+            made = read_run(folder)
+            return labeler(made, made.task(evaluation.train, root=self.root, data_root=self.data_root))
+        return None
+
+    def _train_ahead(self, folder: Path, distilled: Distilled, evaluation: Evaluation, labels: Labeler | None, trials: int,
+                     full: bool, out: Path | None, jobs: int, progress: Progress) -> None:
+        """Train the missing students in several processes."""
+        lacking = missing(folder, distilled, evaluation, baselines=self.baselines, scores=out, trials=trials, full=full,
+                          labeler=labels)
+        if len(lacking) < 2:
+            return
+        here = self.load_of(folder, evaluation.data_path)
+        if here.train.fingerprint != evaluation.train.fingerprint or \
+                images_of(here, evaluation.split).fingerprint != evaluation.images.fingerprint:
+            raise InputError("jobs: other processes would load other images than these; use jobs=1")
+        work = partial(_student, self, folder, evaluation.protocol, evaluation.network, evaluation.split, evaluation.seed,
+                       evaluation.data_path, out)
+        names = {f"{subject}, trial {trial + 1}": (subject, trial) for subject, trial in lacking}
+        self.executor(jobs).map(work, names, progress)
 
     @checked
     def plan(self, recipe: Recipe | Run | str, progress: Progress = Progress(),
@@ -240,6 +272,17 @@ class Workspace(Place):
         from datastill.report import report
         out = out or (folders[0] / "report.html" if len(folders) == 1 else Path("report.html"))
         return report(folders, out, scores=scores, force=force)
+
+
+def _student(place: Workspace, folder: Path, protocol: Protocol, network: Architecture, split: Split, seed: int,
+             data_path: Path | None, scores: Path | None, which: tuple[Subject, int], device: torch.device) -> None:
+    """Train one student in this process and store its score for the sheet."""
+    here = place.on(device)
+    (evaluation,) = here.evaluations(folder, [network], protocol, split=split, seed=seed, data_path=data_path)
+    distilled = load(folder).to(device)
+    with here.choosing():
+        train_ahead(*which, folder, distilled, evaluation, baselines=here.baselines, scores=scores,
+                    labeler=here._labeler(folder, distilled, evaluation))
 
 
 def _study(what: Any) -> Study:
