@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import datastill as ds
 import tiny
 from datastill.errors import Stopped
 from datastill.nets import choices, choosing, fresh, passes
@@ -17,6 +18,10 @@ from datastill.nets._timing import candidates, measure
 from datastill.nets.choices import machine
 from datastill.nets.convnet import ConvNet
 from datastill.nets.forms import Form
+from datastill.nets.lenet import LeNet
+from datastill.nets.mlp import MLP
+from datastill.nets.resnet18 import ResNet18
+from datastill.nets.vgg11 import VGG11
 from datastill.progress import Progress
 from datastill.rng import RNG
 from kit import input_error
@@ -65,6 +70,29 @@ def test_long_work_measures_each_kind_of_pass_once(measured: Measured, tmp_path:
         passes(fresh(ConvNet(width=8), (3, 16, 16), 5, RNG(0), CPU), X, "features")
     assert measured.asked == ["features", "weights", "features", "features"]
     assert passes(NET, X, "features").form == Form(chunk=7)  # outside
+
+
+def test_the_bound_that_needs_no_pass_is_one(tmp_path: Path) -> None:
+    for network in (ConvNet(width=4), ConvNet(width=4, depth=1, pooling="none"), MLP(width=8), LeNet(), VGG11(width=4), ResNet18(width=4)):
+        for shape in ((1, 32, 32), (3, 32, 32)):
+            net, x = fresh(network, shape, 5, RNG(0), CPU), torch.zeros(1, *shape)
+            assert 0 < choices._flop(net, vars(net)["_origin"], x) < choices._at_most(net, x)
+
+
+class Outside(ds.Architecture):
+    """A network of somebody else's, which cannot be copied."""
+
+    def build(self, shape: Any, classes: int) -> torch.nn.Module:
+        net = MLP(width=8).build(shape, classes)
+        net.__dict__["uncopied"] = (one for one in ())
+        return net
+
+
+def test_networks_from_outside_are_passed_as_usual(measured: Measured, tmp_path: Path) -> None:
+    net = fresh(Outside(), (3, 16, 16), 5, RNG(0), CPU)
+    with choosing(tmp_path, repeats=10**12):
+        assert passes(net, X, "features").form == Form(chunk=7)
+    assert measured.asked == []
 
 
 @pytest.mark.parametrize("repeats", [1, 10**12])

@@ -27,7 +27,8 @@ BETTER, NOISE = 0.95, 1.25  # a form must take less than this share of the usual
 def candidates(network: nn.Module, usual: Form, compiling: bool) -> list[Form]:
     """Forms to try, the usual one first; none has larger chunks."""
     forms = [usual]
-    if usual.kernels == "fused" and has_kernels():
+    on_cpu = all(one.device.type == "cpu" for one in network.parameters())
+    if usual.kernels == "fused" and on_cpu and has_kernels():
         forms.append(usual.model_copy(update={"kernels": "torch"}))
     forms += [form.model_copy(update={"channels_last": True}) for form in forms]
     if not couples_samples(network):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from datastill.digest import dump
 from datastill.errors import InputError
 from datastill.files import checksum, make_folder
+from datastill.foreign import is_foreign
 from datastill.late import torch
 from datastill.nets._timing import choose
 from datastill.nets.forms import Form, Kind, _choices
@@ -72,13 +73,19 @@ class Choices:
 
     def form(self, network: nn.Module, x: Tensor, kind: Kind, usual: Form, repeats: int = 1) -> Form:
         """The form of such passes: of this work, if it has one; usual, if measuring is not worth it; kept; or measured."""
-        if (made := vars(network).get("_origin")) is None or not len(x):
+        made = vars(network).get("_origin")
+        if made is None or is_foreign(made[0]) or not len(x):  # networks from outside may do anything
             return usual
         key = _key(made, x, kind)
         if key in self.used:
             return self.used[key]
-        worth = max(self.repeats, repeats) * len(x) * _flop(network, made, x)
-        if self.portable or (worth < WORTH and not self.again):
+        if self.portable:
+            return usual
+        images = max(self.repeats, repeats) * len(x)
+        if not self.again and images * _at_most(network, x) < WORTH:
+            return usual
+        worth = images * _flop(network, made, x)
+        if worth < WORTH and not self.again:
             return usual
         found = None if self.again else self._kept().get(key)
         if found is None:
@@ -153,6 +160,11 @@ def machine() -> dict[str, Any]:
                      if line.startswith("model name")), name)
     return {"processor": name, "instructions": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count(),
             **{package: of(package) for package in ("datastill", "torch", "numba")}}
+
+
+def _at_most(network: nn.Module, x: Tensor) -> float:
+    """More than ``_flop``, without a pass: every weight is used at most once at every pixel."""
+    return 8.0 * sum(one.numel() for one in network.parameters()) * x.shape[-2] * x.shape[-1]
 
 
 _FLOP: dict[Any, float] = {}  # by the arguments of ``fresh`` and the shape of an image
