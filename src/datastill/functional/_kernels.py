@@ -27,7 +27,7 @@ def compiled(function: Any) -> Any:
 def forward(x: Any, weight: Any, bias: Any, eps: Any, out: Any, means: Any, scales: Any, first: Any, last: Any) -> None:
     """Normalize each plane, multiply by its channel's weight and add its bias, clamp at 0, average 2x2 squares."""
     channels, height, width = len(weight), x.shape[1], x.shape[2]
-    size, left = height * width, width // 2
+    size = height * width
     count, clamped = np.float32(height * width), np.empty(height * width, np.float32)
     for k in range(first, last):
         plane = x[k].reshape(size)
@@ -46,12 +46,7 @@ def forward(x: Any, weight: Any, bias: Any, eps: Any, out: Any, means: Any, scal
         for i in range(size):
             value = factor * plane[i] + shift
             clamped[i] = ZERO if value <= ZERO else value
-        for i in range(height // 2):
-            above, below = clamped[2 * i * width:(2 * i + 1) * width], clamped[(2 * i + 1) * width:(2 * i + 2) * width]
-            for j in range(width):
-                above[j] += below[j]
-            for j in range(left):
-                out[k, i, j] = QUARTER * (above[2 * j] + above[2 * j + 1])
+        _average(clamped, out[k], width, height)
 
 
 @compiled
@@ -83,7 +78,7 @@ def twice(gradient: Any, x: Any, weight: Any, bias: Any, means: Any, scales: Any
           to_x: Any, to_weight: Any, first: Any, last: Any) -> None:
     """The derivatives of <v, to_x> + <p, to_weight> + <q, to_bias> of ``backward``; see ``_fused._Back``."""
     channels, height, width = len(weight), x.shape[1], x.shape[2]
-    size, left, count = height * width, width // 2, np.float32(height * width)
+    size, count = height * width, np.float32(height * width)
     inside = np.empty(height * width, np.float32)
     for k in range(first, last):
         mean, scale, own = means[k], scales[k], weight[k % channels]
@@ -113,12 +108,18 @@ def twice(gradient: Any, x: Any, weight: Any, bias: Any, means: Any, scales: Any
             z = (plane[i] - mean) * scale
             inside[i] = ZERO if factor * plane[i] + shift <= ZERO else factor * along[i] + rising * z + level
             u[i] = of_u * u[i] - of_v * along[i] - middle - z * slope
-        for i in range(height // 2):
-            above, below = inside[2 * i * width:(2 * i + 1) * width], inside[(2 * i + 1) * width:(2 * i + 2) * width]
-            for j in range(width):
-                above[j] += below[j]
-            for j in range(left):
-                to_gradient[k, i, j] = QUARTER * (above[2 * j] + above[2 * j + 1])
+        _average(inside, to_gradient[k], width, height)
+
+
+@compiled
+def _average(plane: Any, squares: Any, width: Any, height: Any) -> None:
+    """The mean of each square of four pixels; changes the plane."""
+    for i in range(height // 2):
+        above, below = plane[2 * i * width:(2 * i + 1) * width], plane[(2 * i + 1) * width:(2 * i + 2) * width]
+        for j in range(width):
+            above[j] += below[j]
+        for j in range(width // 2):
+            squares[i, j] = QUARTER * (above[2 * j] + above[2 * j + 1])
 
 
 @compiled
