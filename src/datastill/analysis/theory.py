@@ -1,0 +1,260 @@
+"""When easy samples win: the pruned teacher-student perceptron of Sorscher et al. 2022 (NeurIPS, "Beyond neural scaling
+laws"), carried over to distillation.
+
+Inputs x are normal in N dimensions, a teacher T labels them by y = sign(T.x). Of alpha_tot N of them a fraction is kept by
+the margin |z| of a probe P that is an angle away from the teacher, z = P.x: the hard ones have the smallest margins. A
+student is the max-margin perceptron J on the alpha_prune N kept ones, alpha_prune = fraction alpha_tot. Its test error is
+arccos(J.T) / pi for unit vectors. In distillation, alpha_prune stands for images per class (the symbols' translation is
+ours).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import brentq, minimize, root
+from scipy.special import ndtr, ndtri
+
+from datastill.errors import InputError, RunError
+from datastill.tables import shown
+
+Keep = Literal["easy", "hard", "random"]
+KEEPS: tuple[Keep, ...] = ("easy", "hard", "random")
+NODES, COARSE = 64, 16  # of each Gauss-Legendre rule; of those that only compare points to start from
+FAR = 9.0  # standard deviations beyond which a normal density is nothing
+LARGEST = 10**4  # alpha: beyond, errors are below 1e-4
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The student for one setting.
+
+    error: test error, a fraction. overlap: R = J.T. probed: rho = J.P. margin: kappa, the smallest y J.x / |J| of a kept
+    sample. residuals: of the three self-consistent equations of the replica theory, which the solution does not use; None at
+    angle 0 and for random samples, where they are degenerate.
+    """
+
+    error: float
+    overlap: float
+    probed: float
+    margin: float
+    residuals: tuple[float, float, float] | None = None
+
+
+def solve(alpha_tot: float, fraction: float, keep: Keep = "easy", angle: float = 0.0, *, check: bool = False) -> Solution:
+    """The test error of a student on a kept fraction of alpha_tot samples a dimension; ``angle`` of the probe in degrees.
+
+    With fields z = P.x and b = z cos(angle) + g sin(angle) of the probe and the teacher, and u = rho z + c g + s h of the
+    student, z, g, h independent, z cut to the kept margins, s^2 = 1 - rho^2 - c^2, the margin kappa is where
+
+        min over rho, c of rho^2 + c^2 + alpha_prune E[(kappa - sign(b) u)_+^2] = 1
+
+    (Gordon's inequality; the mean over h is done by hand). Then R = rho cos(angle) + c sin(angle). check: compute residuals.
+    Raises InputError for settings outside their domain.
+    """
+    check_setting(alpha_tot, fraction, keep, angle)
+    if keep == "random" or fraction == 1.0:
+        return _solved(alpha_tot * fraction, None, 0.0, False)
+    return _solved(alpha_tot * fraction, (keep, fraction), math.radians(angle), check)
+
+
+def check_setting(alpha_tot: float, fraction: float, keep: str, angle: float) -> None:
+    """Check that a setting is in its domain. Raises InputError."""
+    for name, value, low, high in (("alpha_tot", alpha_tot, 0.0, LARGEST), ("fraction", fraction, 0.0, 1.0)):
+        if not _is_number(value) or not low < value <= high:
+            raise InputError(f"{name}: expected a number above {low:g} and at most {high:g}, got {shown(value)}")
+    if not _is_number(angle) or not 0 <= angle < 90:
+        raise InputError(f"angle: expected degrees from 0 to below 90 (at 90 the probe knows nothing), got {shown(angle)}")
+    if keep not in KEEPS:
+        raise InputError(f"keep: expected easy, hard or random, got {shown(keep)}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@cache
+def _solved(alpha: float, kept: tuple[Keep, float] | None, angle: float, check: bool) -> Solution:
+    grid, coarse = _Grid(kept, angle, NODES), _Grid(kept, angle, COARSE)
+
+    def lowest(log_kappa: float) -> tuple[float, np.ndarray]:
+        """The minimum over rho and c less 1, from the best point of a lattice, since there may be several minima."""
+        kappa = math.exp(log_kappa)
+        first = min(_lattice(angle), key=lambda at: coarse.equations(alpha, *_inside(at), kappa)[2])
+        found = minimize(lambda at: grid.value(alpha, at, kappa), first, jac=True, method="BFGS", options={"gtol": 1e-7})
+        return float(found.fun), found.x
+
+    low, high = -1.0, 1.0
+    while lowest(low)[0] > 0:
+        low -= 2.0
+    while lowest(high)[0] < 0:
+        high += 1.0
+    start = brentq(lambda at: lowest(at)[0], low, high, xtol=1e-3)
+    first = np.append(lowest(start)[1], start)
+    found = root(lambda at: grid.equations(alpha, *_inside(at), math.exp(at[2])), first, tol=1e-12)
+    if not max(abs(one) for one in found.fun) < 1e-7:
+        what = "all samples" if kept is None else f"the {kept[0]} {kept[1]:g}"
+        raise RunError(f"no solution was found for {what} at alpha_prune {alpha:g} and angle {math.degrees(angle):g}; where "
+                       "the error is below about 1e-4, the equations cannot be solved to that accuracy")
+    (rho, c), kappa = _inside(found.x), math.exp(found.x[2])
+    overlap = rho * math.cos(angle) + c * math.sin(angle)
+    residuals = _residuals(alpha, kept, angle, overlap, rho, kappa) if check and kept and angle > 0 else None
+    return Solution(math.acos(min(1.0, max(-1.0, overlap))) / math.pi, overlap, rho, kappa, residuals)
+
+
+@cache
+def _lattice(angle: float) -> list[np.ndarray]:
+    """Points to start from, as ``_inside`` takes them."""
+    lengths = np.array([0.1, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99])
+    turns = np.zeros(1) if angle == 0 else np.linspace(-0.25, 1.0, 8) * math.pi / 2
+    return [length / math.sqrt(1 - length**2) * np.array([math.cos(turn), math.sin(turn)])
+            for length in lengths for turn in turns]
+
+
+def _inside(at: np.ndarray) -> tuple[float, float]:
+    """rho and c inside the unit circle, from any two numbers."""
+    length = math.sqrt(1 + at[0] ** 2 + at[1] ** 2)
+    return at[0] / length, at[1] / length
+
+
+class _Grid:
+    """Quadrature over z (kept margins, z > 0: the other half is the same by symmetry) and g, split where the teacher's sign
+    changes."""
+
+    def __init__(self, kept: tuple[Keep, float] | None, angle: float, nodes: int) -> None:
+        z, of_z = _margins(kept, nodes)
+        if angle == 0:
+            ranges = [np.broadcast_to([-FAR, FAR], (len(z), 2))]  # g matters not
+        else:
+            turn = np.clip(-z / math.tan(angle), -FAR, FAR)
+            ranges = [np.stack([np.full_like(turn, -FAR), turn], 1), np.stack([turn, np.full_like(turn, FAR)], 1)]
+        parts = [_legendre(limits, nodes) for limits in ranges]
+        self.g = np.concatenate([points for points, _ in parts], 1)
+        self.weight = of_z[:, None] * np.concatenate([weights * _density(points) for points, weights in parts], 1)
+        self.z = np.broadcast_to(z[:, None], self.g.shape)
+        self.sign = np.sign(self.z * math.cos(angle) + self.g * math.sin(angle))
+
+    def equations(self, alpha: float, rho: float, c: float, kappa: float) -> tuple[float, float, float]:
+        """Half the derivatives with respect to rho and c of what is minimized, and its value less 1."""
+        s = math.sqrt(max(1 - rho * rho - c * c, 1e-30))
+        m = kappa - self.sign * (rho * self.z + c * self.g)
+        below, density = ndtr(m / s), _density(m / s)
+        slope = self.weight * (m * below + s * density)  # half the derivative with respect to m
+        value = float((self.weight * ((m * m + s * s) * below + m * s * density)).sum())
+        share = 1 - alpha * float((self.weight * below).sum())
+        return (rho * share - alpha * float((self.sign * self.z * slope).sum()),
+                c * share - alpha * float((self.sign * self.g * slope).sum()), rho * rho + c * c + alpha * value - 1)
+
+
+    def value(self, alpha: float, at: np.ndarray, kappa: float) -> tuple[float, np.ndarray]:
+        """What is minimized, less 1, and its derivative, as a function of two numbers."""
+        rho, c = _inside(at)
+        by_rho, by_c, value = self.equations(alpha, rho, c, kappa)
+        cube = (1 + at[0] ** 2 + at[1] ** 2) ** 1.5
+        change = np.array([[1 + at[1] ** 2, -at[0] * at[1]], [-at[0] * at[1], 1 + at[0] ** 2]]) / cube
+        return value, 2 * change @ np.array([by_rho, by_c])
+
+
+def _margins(kept: tuple[Keep, float] | None, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights for means over kept margins z > 0."""
+    low, high, fraction = 0.0, FAR, 1.0
+    if kept is not None:
+        keep, fraction = kept
+        bound = float(ndtri((1 + fraction) / 2 if keep == "hard" else 1 - fraction / 2))
+        low, high = (0.0, bound) if keep == "hard" else (bound, bound + FAR)
+    (points,), (weights,) = _legendre(np.array([[low, high]]), nodes)
+    return points, weights * _density(points) * 2 / fraction
+
+
+def _legendre(limits: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights (K, count) of Gauss-Legendre quadrature for ranges (K, 2)."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    half, middle = (limits[:, 1:] - limits[:, :1]) / 2, (limits[:, 1:] + limits[:, :1]) / 2
+    return middle + half * nodes, half * weights
+
+
+def _density(x: np.ndarray) -> np.ndarray:
+    found: np.ndarray = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    return found
+
+
+def _residuals(alpha: float, kept: tuple[Keep, float], angle: float, r: float, rho: float,
+               kappa: float) -> tuple[float, float, float]:
+    """Left minus right side of the three equations of the replica theory for R, kappa and rho."""
+    positive, of_z = _margins(kept, NODES)
+    z = np.concatenate([-positive, positive])[:, None]
+    weight = np.concatenate([of_z, of_z])[:, None] / 2
+    cos, sin2 = math.cos(angle), math.sin(angle) ** 2
+    lam = math.sqrt(sin2 - r * r - rho * rho + 2 * rho * r * cos)
+    spread = 1 - rho * rho
+    ends = np.array([kappa - 4 * FAR, kappa - FAR, kappa - 3, kappa - 0.5, kappa])
+    reach = np.stack([ends[:-1], ends[1:]], 1)
+    nodes, steps = _legendre(reach, NODES)
+    t, weight = nodes.reshape(1, -1), weight * steps.reshape(1, -1)
+    gamma = z * (rho * r - cos) - t * (r - rho * cos)
+    delta = z * z * (rho * rho + cos * cos - 2 * rho * r * cos) + 2 * t * z * (r * cos - rho) + t * t * sin2
+    edge = np.exp(-delta / (2 * lam * lam))
+    bulk = np.exp(-(t - rho * z) ** 2 / (2 * spread)) / math.sqrt(2 * math.pi * spread)
+    bulk = bulk * ndtr(-gamma / (math.sqrt(spread) * lam))
+    room = kappa - t
+
+    def mean(values: np.ndarray) -> float:
+        return float((weight * values).sum())
+
+    return ((r - rho * cos) / sin2 - alpha / (math.pi * lam) * mean(edge * room),
+            1 - (rho * rho + r * r - 2 * rho * r * cos) / sin2 - 2 * alpha * mean(bulk * room * room),
+            (rho - r * cos) / sin2 - 2 * alpha * mean(bulk * (z - rho * t) / spread * room
+                                                     + edge / (2 * math.pi * lam) * (rho * r - cos) / spread * room))
+
+
+def crossover(fraction: float, angle: float = 0.0) -> float:
+    """alpha_prune at which keeping the easy and the hard fraction give the same error: below it easy samples are better,
+    above it hard ones. Raises InputError; RunError if there is none up to alpha_prune 100."""
+    check_setting(1.0, fraction, "easy", angle)
+    if fraction == 1.0:
+        raise InputError("fraction: with all samples kept, easy and hard ones are the same; expected less than 1")
+
+    def gap(alpha: float) -> float:
+        easy, hard = (solve(alpha / fraction, fraction, keep, angle).error for keep in ("easy", "hard"))
+        return easy - hard
+
+    low, before = 0.5, gap(0.5)
+    for high in np.geomspace(0.625, 100.0, 24).tolist():
+        after = gap(high)
+        if before < 0 and after > 1e-6:  # smaller gaps are rounding
+            return float(brentq(gap, low, high, xtol=1e-4))
+        low, before = high, after
+    raise RunError(f"easy samples are better up to alpha_prune 100 at fraction {fraction:g} and angle {angle:g}")
+
+
+def simulate(alpha_tot: float, fraction: float, keep: Keep = "easy", angle: float = 0.0, *, dimension: int = 200,
+             trials: int = 8, seed: int = 0) -> list[float]:
+    """Test errors of students of finite size, each of its own teacher, probe and samples: hard-margin support vector
+    machines without intercept. Raises InputError."""
+    check_setting(alpha_tot, fraction, keep, angle)
+    total, count = round(alpha_tot * dimension), round(alpha_tot * fraction * dimension)
+    if count < 1:
+        raise InputError(f"fraction {fraction:g} of {total} samples leaves none; use a larger fraction, alpha_tot or "
+                         "dimension")
+    return [_simulated(total, count, keep, math.radians(angle), dimension, np.random.default_rng([seed, trial]))
+            for trial in range(trials)]
+
+
+def _simulated(total: int, count: int, keep: Keep, angle: float, dimension: int, rng: np.random.Generator) -> float:
+    from sklearn.svm import LinearSVC
+
+    teacher, other = np.linalg.qr(rng.standard_normal((dimension, 2)))[0].T
+    x = rng.standard_normal((total, dimension))
+    margins = np.abs(x @ (math.cos(angle) * teacher + math.sin(angle) * other))
+    order = rng.permutation(total) if keep == "random" else np.argsort(margins if keep == "hard" else -margins)
+    x = x[order[:count]]
+    y = np.sign(x @ teacher)
+    x = x * y[:, None]  # without intercept a sample and its mirror image are the same
+    both, labels = np.concatenate([x, -x]), np.repeat([1, -1], len(x))
+    machine = LinearSVC(C=1e6, loss="hinge", fit_intercept=False, tol=1e-6, max_iter=10**6, random_state=0)
+    student = machine.fit(both, labels).coef_[0]
+    return math.acos(float(np.clip(student @ teacher / np.linalg.norm(student), -1, 1))) / math.pi
