@@ -27,7 +27,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-OUTS = ["card.json", "run.toml", "log.jsonl", "synthetic.safetensors", "preview.png", "snapshots/000000.safetensors", "state.pt",
+OUTS = ["card.json", "run.toml", "log.jsonl", "synthetic.safetensors", "preview.png", "snapshots/000000.safetensors", "state.pt", "speed.json",
         "snapshots/page.html", "scores/page.html", "analysis/x.html", "snapshots/../card.json"]
 
 

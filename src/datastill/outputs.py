@@ -10,12 +10,14 @@ from datastill.artifact import PREVIEW, TENSORS, WHITENING
 from datastill.checkpoint import LOG, STATE
 from datastill.errors import InputError
 from datastill.files import LEFTOVER, real
+from datastill.nets.choices import RECORD
 from datastill.store import CARD, LOCK
 
 MADE = b"<footer>Created by datastill "  # near the end of every page
 KINDS = {".csv", ".gif", ".gz", ".h5", ".hdf5", ".htm", ".html", ".jpeg", ".jpg", ".json", ".md", ".npy", ".npz", ".parquet",
          ".pdf", ".pickle", ".pkl", ".png", ".pt", ".pth", ".safetensors", ".svg", ".tar", ".tgz", ".toml", ".txt", ".zip"}
-OWN = {CARD, "run.toml", LOG, STATE, TENSORS, PREVIEW, WHITENING, "snapshots", "scores", "analysis"}  # of a distilled set
+# Of a distilled set.
+OWN = {CARD, "run.toml", LOG, STATE, RECORD, TENSORS, PREVIEW, WHITENING, "snapshots", "scores", "analysis"}
 
 
 def check_output(out: Path, what: str, ours: Callable[[Path], bool], force: bool = False,
