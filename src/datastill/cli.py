@@ -354,6 +354,38 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     console.show_judged(rows, rank_correlation(last, scores))
 
 
+@_command(analyse, name="theory")
+def analyse_theory(fractions: Annotated[str, typer.Option(help="Kept fractions, between 0 and 1.")] = "0.05,0.2,0.5",
+                   angles: Annotated[str, typer.Option(help="Degrees between the probe that ranks samples and the teacher; "
+                                     "0 is a perfect one.")] = "0,20,40",
+                   trials: Annotated[int, typer.Option(min=0, help="Finite students beside the curves.")] = 0,
+                   out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("theory.html"),
+                   force: Force = False) -> None:
+    """Show when easy samples beat hard ones in theory: test error of a student on a kept fraction, and where they cross.
+
+    The pruned teacher-student perceptron (Sorscher et al. 2022). Takes half a minute.
+    """
+    from datastill import console
+    from datastill.analysis.theory import curves
+    from datastill.files import write_atomically
+    from datastill.outputs import check_named, check_output, is_page
+    from datastill.report.theory import render
+
+    check_named(out, "a page of datastill", ".html", ".htm")
+    check_output(out, "a page of datastill", is_page, force)
+    with console.progress("theory", str(out)) as bar, _Interrupt(bar):
+        found = curves(_numbers(fractions, "--fractions"), _numbers(angles, "--angles"), trials=trials, progress=bar)
+    write_atomically(out, render(found).encode())
+    _say(f"Theory: {out}")
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(one) for one in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option}: expected numbers separated by commas, got {text!r}") from None
+
+
 @_command()
 def study(name: Annotated[str, typer.Argument(metavar="STUDY", help="A study (`datastill list studies`), or a TOML file.")],
           edition: Annotated[str, typer.Option(help="For example small or paper. Default: no edition.")] = "",

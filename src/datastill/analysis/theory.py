@@ -11,15 +11,19 @@ ours).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import brentq, minimize, root
+from scipy.optimize import brentq, minimize, nnls, root
 from scipy.special import ndtr, ndtri
 
 from datastill.errors import InputError, RunError
+from datastill.progress import Progress
 from datastill.tables import shown
 
 Keep = Literal["easy", "hard", "random"]
@@ -233,8 +237,8 @@ def crossover(fraction: float, angle: float = 0.0) -> float:
 
 def simulate(alpha_tot: float, fraction: float, keep: Keep = "easy", angle: float = 0.0, *, dimension: int = 200,
              trials: int = 8, seed: int = 0) -> list[float]:
-    """Test errors of students of finite size, each of its own teacher, probe and samples: hard-margin support vector
-    machines without intercept. Raises InputError."""
+    """Test errors of students of finite size, each of its own teacher, probe and samples: exact max-margin perceptrons.
+    Raises InputError."""
     check_setting(alpha_tot, fraction, keep, angle)
     total, count = round(alpha_tot * dimension), round(alpha_tot * fraction * dimension)
     if count < 1:
@@ -245,16 +249,64 @@ def simulate(alpha_tot: float, fraction: float, keep: Keep = "easy", angle: floa
 
 
 def _simulated(total: int, count: int, keep: Keep, angle: float, dimension: int, rng: np.random.Generator) -> float:
-    from sklearn.svm import LinearSVC
-
     teacher, other = np.linalg.qr(rng.standard_normal((dimension, 2)))[0].T
     x = rng.standard_normal((total, dimension))
     margins = np.abs(x @ (math.cos(angle) * teacher + math.sin(angle) * other))
     order = rng.permutation(total) if keep == "random" else np.argsort(margins if keep == "hard" else -margins)
     x = x[order[:count]]
     y = np.sign(x @ teacher)
-    x = x * y[:, None]  # without intercept a sample and its mirror image are the same
-    both, labels = np.concatenate([x, -x]), np.repeat([1, -1], len(x))
-    machine = LinearSVC(C=1e6, loss="hinge", fit_intercept=False, tol=1e-6, max_iter=10**6, random_state=0)
-    student = machine.fit(both, labels).coef_[0]
+    # The shortest J with y x.J >= 1 for all samples, as a non-negative least squares problem (Lawson & Hanson 1974, ch. 23).
+    system = np.concatenate([(x * y[:, None]).T, np.ones((1, len(x)))])
+    target = np.zeros(dimension + 1)
+    target[-1] = 1.0
+    student = (target - system @ nnls(system, target, maxiter=100 * len(x))[0])[:-1] * -1.0
     return math.acos(float(np.clip(student @ teacher / np.linalg.norm(student), -1, 1))) / math.pi
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Test errors over alpha_prune by (keep, fraction, angle); ``random`` ones depend on neither of the last two.
+
+    crossings: (fraction, angle) -> alpha_prune, where there is one. simulated: mean and standard error by (keep, fraction,
+    angle) at some of the alphas.
+    """
+
+    alphas: tuple[float, ...]
+    errors: dict[tuple[Keep, float, float], tuple[float, ...]]
+    crossings: dict[tuple[float, float], float]
+    simulated: dict[tuple[Keep, float, float], tuple[tuple[float, float, float], ...]]
+
+
+ALPHAS = tuple(np.geomspace(0.2, 10.0, 13).round(4).tolist())
+
+
+def curves(fractions: Sequence[float] = (0.05, 0.2, 0.5), angles: Sequence[float] = (0.0, 20.0, 40.0), *,
+           alphas: Sequence[float] = ALPHAS, trials: int = 0, progress: Progress = Progress()) -> Curves:
+    """Errors of easy and hard samples for every fraction and angle, of random ones, and where they cross. trials: finite
+    students at four of the alphas. Raises InputError before the work."""
+    if not fractions or not angles or not alphas:
+        raise InputError("fractions, angles and alphas: expected at least one of each")
+    for alpha, fraction, angle in product(alphas, fractions, angles):
+        check_setting(alpha / fraction if _is_number(fraction) and fraction else alpha, fraction, "easy", angle)
+    keys: list[tuple[Keep, float, float]] = [("random", 1.0, 0.0)]
+    keys += [(keep, fraction, angle) for angle in angles for fraction in fractions for keep in ("easy", "hard")]
+    errors: dict[tuple[Keep, float, float], tuple[float, ...]] = {}
+    simulated: dict[tuple[Keep, float, float], tuple[tuple[float, float, float], ...]] = {}
+    crossings = {}
+    for number, key in enumerate(keys):
+        keep, fraction, angle = key
+        progress.tell(number, len(keys), f"{keep}, fraction {fraction:g}, angle {angle:g}")
+        errors[key] = tuple(solve(alpha / fraction, fraction, keep, angle).error for alpha in alphas)
+        if trials:
+            simulated[key] = tuple(_mean(alpha, simulate(alpha / fraction, fraction, keep, angle, trials=trials))
+                                   for alpha in alphas[::4] if alpha / fraction <= 20)
+        if keep == "hard" and fraction < 1:
+            with suppress(RunError):
+                crossings[fraction, angle] = crossover(fraction, angle)
+    progress.tell(len(keys), len(keys))
+    return Curves(tuple(alphas), errors, crossings, simulated)
+
+
+def _mean(alpha: float, errors: Sequence[float]) -> tuple[float, float, float]:
+    """alpha, mean, standard error."""
+    return alpha, float(np.mean(errors)), float(np.std(errors, ddof=1) / math.sqrt(len(errors))) if len(errors) > 1 else 0.0
