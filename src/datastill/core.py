@@ -19,7 +19,7 @@ from datastill.data import Batch, Images
 from datastill.description import Description, Family
 from datastill.errors import InputError
 from datastill.late import nn, torch
-from datastill.nets import Architecture, fresh, passes
+from datastill.nets import Architecture, Passes, fresh, passes
 from datastill.parametrization import Parametrization
 from datastill.parametrizations.pixels import Pixels
 from datastill.progress import Progress
@@ -97,9 +97,14 @@ class Task:
 
     def features(self, net: nn.Module, x: Tensor) -> Tensor:
         """``net.embed(x)``, (B, D) in the type of x; in chunks of a suitable size, or all at once if images are coupled."""
+        how = self.passes(net, x)
         with self.autocast():
-            how = passes(net, x, "pixels" if x.requires_grad and torch.is_grad_enabled() else "features")
             return torch.cat([how.embed(part).to(x.dtype) for (part,) in how.split(x)])
+
+    def passes(self, net: nn.Module, x: Tensor) -> Passes:
+        """How to pass images through a network whose features are matched, in the task's ``precision``."""
+        with self.autocast():
+            return passes(net, x, "pixels" if x.requires_grad and torch.is_grad_enabled() else "features")
 
     def autocast(self) -> AbstractContextManager[Any]:
         """A context in which networks compute in the task's ``precision``."""

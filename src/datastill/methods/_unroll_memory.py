@@ -9,8 +9,8 @@ from datastill import memory
 from datastill.core import Task
 from datastill.functional.augment import augment_images
 from datastill.functional.inner import Inner
-from datastill.late import torch
-from datastill.nets import Architecture, as_function, chunk_size
+from datastill.late import nn, torch
+from datastill.nets import Architecture, as_function, chunk_size, fresh
 from datastill.nets.network import Shape
 from datastill.rng import RNG
 
@@ -44,19 +44,16 @@ class Held(NamedTuple):
         return min(round(THIRD * steps), MOST, int(BUDGET * memory.total(device) / self.step))
 
 
-def unroll_memory(task: Task, strategy: str, images: int) -> Held:
-    """What inner steps on ``images`` images hold, measured on a few."""
+def unroll_memory(net: nn.Module, task: Task, strategy: str, images: int) -> Held:
+    """What inner steps of a network of the task on ``images`` images hold, measured on a few."""
     held = _measured(task.network, task.real.shape, task.classes, strategy, task.device)
-    chunk = chunk_size(task.fresh(RNG("memory")), torch.empty(images, *task.real.shape, device=task.device),
-                       twice=True)
+    chunk = chunk_size(net, torch.empty(images, *task.real.shape, device=task.device), twice=True)
     return Held(held.step + chunk * held.chunk, held.step + images * held.chunk, held.weights)
 
 
 @cache
 def _measured(network: Architecture, shape: Shape, classes: int, strategy: str, device: torch.device) -> Held:
     """Of one image (``chunk``), and whatever their number (``step``)."""
-    from datastill.nets import fresh
-
     start, predict = as_function(fresh(network, shape, classes, RNG("memory"), device))
     few, more = (_held(predict, start, shape, classes, strategy, count) for count in (2, 4))
     each = (more - few) // 2

@@ -13,7 +13,6 @@ from datastill.errors import InputError
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import attention, class_means, mean_feature_distance
 from datastill.late import nn, torch
-from datastill.nets import passes
 from datastill.rng import RNG
 
 if TYPE_CHECKING:
@@ -67,8 +66,7 @@ class AttentionMatching(Method):
 def _means(task: Task, net: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
     """Class means (K, D) of the attention of every map but the last, followed by those of the features."""
     seen = []
-    with task.autocast():
-        how = passes(net, x, "pixels" if x.requires_grad and torch.is_grad_enabled() else "features")
+    how = task.passes(net, x)
     for (part,) in how.split(x):
         with task.autocast():
             features, maps = how.look(part)

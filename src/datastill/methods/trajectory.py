@@ -93,7 +93,7 @@ class TrajectoryMatching(Segments):
 
     def memory(self, task: Task, ipc: int) -> Mapping[str, int]:
         kept = 0 if self.offload and task.device.type != "cpu" else -(-self.steps // self.keep_every)
-        held = unroll_memory(task, self.augment, self.batch_syn or task.decoded(ipc))
+        held = unroll_memory(task.fresh(RNG("memory")), task, self.augment, self.batch_syn or task.decoded(ipc))
         return held.peaks(self.steps, kept + self.keep_every, self._graphs(task, held))
 
     def _graphs(self, task: Task, held: Held) -> int:
@@ -167,7 +167,7 @@ class TrajectoryMatching(Segments):
             raise RunError(f"iteration {iteration}: the expert's weights do not change in the "
                            f"{counted(self.expert_epochs, 'epoch')} after epoch {epoch}, so there is nothing to match. "
                            "Raise method.pool.lr, or lower method.max_start")
-        graphs = self._graphs(task, unroll_memory(task, self.augment, max(map(len, inner.batches))))
+        graphs = self._graphs(task, unroll_memory(net, task, self.augment, max(map(len, inner.batches))))
         found = unroll(inner, start, batch.x, y, synthetic.lr, self.gradient, every=self.keep_every, offload=self.offload,
                        graphs=graphs)
         loss = (found.last - target).square().sum() / way
