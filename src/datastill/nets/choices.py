@@ -87,8 +87,10 @@ class Choices:
         worth = images * _flop(network, made, x)
         if worth < WORTH and not self.again:
             return usual
-        found = None if self.again else self._kept().get(key)
-        if found is None:
+        kept = None if self.again else self._kept().get(key)
+        if kept is not None:
+            found = Form.model_validate(kept["form"])
+        else:
             found, timed = choose(network, x, kind, usual, compiling=worth >= WORTH_COMPILING or self.again)
             if timed is not None:
                 self.seconds[key] = timed
@@ -106,15 +108,18 @@ class Choices:
     def _path(self) -> Path | None:
         return None if self.folder is None else self.folder / f"{checksum(self._machine or {})[:12]}.json"
 
-    def _kept(self) -> dict[str, Form]:
-        """Choices of this machine and these versions; none if the file is damaged, or of another machine."""
+    def _kept(self) -> dict[str, Any]:
+        """What is kept for this machine and these versions: tables of form and seconds by pass; nothing if the file is
+        damaged, or of another machine."""
         if self._path is None:
             return {}
         try:
             found = read_record(self._path, "")
             if found is None or found["machine"] != self._machine:
                 return {}
-            return {key: Form.model_validate(one["form"]) for key, one in found["choices"].items()}
+            for one in found["choices"].values():
+                Form.model_validate(one["form"])
+            return dict(found["choices"])
         except (InputError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
@@ -124,11 +129,8 @@ class Choices:
         try:
             make_folder(self._path.parent)
             with locked(self._path.parent, wait=True):
-                known = {}
-                if self._kept():
-                    known = (read_record(self._path, "") or {})["choices"]
-                write_record(self._path, {"machine": self._machine,
-                                          "choices": {**known, key: {"form": dump(form), "seconds": dict(timed)}}})
+                choices = {**self._kept(), key: {"form": dump(form), "seconds": dict(timed)}}
+                write_record(self._path, {"machine": self._machine, "choices": choices})
         except (InputError, OSError) as error:
             log.warning("the measured speeds cannot be kept: %s", error)
 
