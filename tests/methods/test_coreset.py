@@ -37,9 +37,9 @@ def test_every_image_can_be_drawn() -> None:
         {tuple(x.flatten().tolist()) for x in task.real.batch(task.real.of_class[3]).x})
 
 
-@pytest.mark.parametrize("choose", ["herding", "k_center"])
+@pytest.mark.parametrize("choose", ["herding", "nearest", "k_center"])
 def test_chosen_by_features_images_are_real_and_better_spread_than_by_chance(choose: str, tmp_path: Path) -> None:
-    """Herding: the mean image of a class is closer to the true one; k-center: no image is far from a chosen one."""
+    """Herding: the mean image of a class is closer to the true one; nearest: so is each image; k-center: none is far from a chosen one."""
     run = tiny.run("coreset", ipc=10, method_options={"choose": choose}, network="mlp:width=16")
     chosen, real = tiny.distill(run, tmp_path / "a").batch(), tiny.splits().train.batch(torch.arange(len(tiny.splits().train)))
     drawn = tiny.distill(tiny.run("coreset", ipc=10), tmp_path / "b").batch()
@@ -50,7 +50,8 @@ def test_chosen_by_features_images_are_real_and_better_spread_than_by_chance(cho
             mine, pool = batch.x[batch.y.argmax(1) == c].flatten(1), real.x[real.y.argmax(1) == c].flatten(1)
             distances = torch.cdist(mine, pool, compute_mode="donot_use_mm_for_euclid_dist")
             assert (distances.min(1).values < 1e-3).all()
-            total += float((mine.mean(0) - pool.mean(0)).norm() if choose == "herding" else distances.min(0).values.max())
+            total += float({"herding": (mine.mean(0) - pool.mean(0)).norm(), "k_center": distances.min(0).values.max(),
+                            "nearest": (mine - pool.mean(0)).norm(dim=1).mean()}[choose])
         return total
 
     assert spread(chosen) < spread(drawn)
