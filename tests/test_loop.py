@@ -11,7 +11,7 @@ import torch
 import datastill as ds
 import tiny
 from datastill.checkpoint import read_log
-from datastill.core import Group, Optim
+from datastill.core import Group, Optim, Plugin
 from datastill.errors import InputError, RunError
 from datastill.loop import Loop
 from datastill.plugins.total_variation import TotalVariation
@@ -100,6 +100,25 @@ def test_gradient_balance_makes_weight_the_ratio_of_norms() -> None:
     line = one.advance()
     assert line["share.total_variation"] == pytest.approx(0.2, rel=1e-5)  # 0.25 / (1 + 0.25)
     assert line["share.method"] == pytest.approx(0.8, rel=1e-5)
+
+
+def test_balance_at_the_start_keeps_the_weight_and_by_gradient_follows() -> None:
+    """The images shrink, and with them the gradient of the method, but not that of a term that is their sum."""
+    class Sum(Plugin):
+        def loss(self, step: ds.Step, task: ds.Task, rng: ds.RNG) -> torch.Tensor:
+            return step.batch.x.sum()
+
+    weights: dict[str, list[float]] = {}
+    for mode in ("start", "gradient"):
+        one = loop(Optim(images=Group(lr=0.05, momentum=0.0)), iterations=60,
+                   own=Sum(weight=0.01, balance=mode))  # type: ignore[arg-type]
+        weights[mode] = []
+        for _ in range(60):
+            one.advance()
+            weights[mode].append(one.balance.ratio("own"))
+    assert weights["start"][:10] == weights["gradient"][:10]
+    assert len({*weights["start"][9:]}) == 1
+    assert weights["gradient"][59] < weights["gradient"][30] < weights["gradient"][9]
 
 
 def test_shares_are_measured_every_hundred_iterations() -> None:

@@ -291,16 +291,18 @@ class Plugin(Part):
 
     weight: of the term; with 0 the run is bit for bit the same as without the plug-in.
     balance: "fixed" adds weight x term; "gradient" makes ``weight`` the ratio of the term's gradient norm to the
-        method's, both at the decoded images, measured every 100 iterations.
+        method's, both at the decoded images: a running geometric mean of measurements in the first ten iterations and then
+        in every 20th, which stays within a factor of ten of where it began; "start" keeps that of the first ten.
     schedule: of the weight over the run: "linear" rises to the full weight at half of it, "log" as log(1 + iteration).
     label: the plug-in's name in logs and streams, by default its kind; allows two plug-ins of the same kind.
     """
 
     home: ClassVar[str] = "datastill.plugins"
+    version: ClassVar[int] = 2  # 2: the ratio of gradients is a running mean
     needs: ClassVar[frozenset[str]] = frozenset()  # what the method must provide
 
     weight: float = Field(default=1.0, ge=0.0)
-    balance: Literal["fixed", "gradient"] = "fixed"
+    balance: Literal["fixed", "gradient", "start"] = "fixed"
     schedule: Literal["constant", "linear", "log"] = "constant"
     label: str = ""
 

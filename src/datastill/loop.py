@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from datastill.balance import Balance
 from datastill.core import Method, Plugin, Step, Task
 from datastill.data import Batch
 from datastill.digest import spec
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from datastill.synthetic import SyntheticSet
 
 OWN = {"method", "iteration", "loss", "time"}  # names in a log line that are not a plug-in's or a method's
-MEASURE = 100  # iterations between measurements of gradient norms, each a backward pass per term
+MEASURE = 100  # iterations between measurements of gradient norms for the log, each a backward pass per term
 SMALLEST_LR = 1e-6  # a learned learning rate is projected to at least this after each update
 # Beyond these a set is ruined, far beyond what any run that learns something reaches.
 LARGEST_LR = 1e3
@@ -36,9 +37,9 @@ BEYOND_REAL = 1e3  # mean magnitude of an image, relative to the largest value o
 class Loop:
     """The state of a run between two iterations, and the step to the next one.
 
-    What changes: ``synthetic``, the optimizer, ``iteration``, ``ratios`` (of plug-ins balanced by gradient), ``mean`` (the
-    running mean of the image parameters, if enabled). ``state`` and ``restore`` cover exactly these, so that a resumed run
-    is bit for bit the same as an uninterrupted one on a deterministic device: a CPU always, a GPU on request
+    What changes: ``synthetic``, the optimizer, ``iteration``, ``balance`` (ratios of plug-ins weighted by gradient),
+    ``mean`` (the running mean of the image parameters, if enabled). ``state`` and ``restore`` cover exactly these, so that
+    a resumed run is bit for bit the same as an uninterrupted one on a deterministic device: a CPU always, a GPU on request
     (``compute.computing``).
     """
 
@@ -56,7 +57,7 @@ class Loop:
                         if method.optim.group(name).lr > 0}
         self.optimizer = self._optimizer() if self.learned and method.iterations else None
         self.iteration = 0
-        self.ratios: dict[str, float] = {}
+        self.balance = Balance(plugins)
         self.said: set[str] = set()  # warnings already shown
         self.mean: dict[str, Tensor] = {} if method.optim.ema is None else {
             name: parameter.detach().clone() for name, parameter in self.synthetic.images.items()}
@@ -84,10 +85,13 @@ class Loop:
             steps = self.method.iterate(self.iteration, self.synthetic, self.task, rng("method"))
             if not isinstance(steps, Iterator):
                 raise InputError(f"{kind(self.method)}.iterate returned {type(steps).__name__}; it must yield steps")
+            due = self.balance.due(self.iteration)
             for number, step in enumerate(steps):
                 _see_step(step, f"{kind(self.method)}.iterate")
-                lines.append(self._apply(step, rng("step", number), measure=number == 0 and self.iteration % MEASURE == 0))
+                logged = number == 0 and self.iteration % MEASURE == 0
+                lines.append(self._apply(step, rng("step", number), measure=due or logged))
                 self._warn(step.caution)
+        self.balance.close()
         self.iteration += 1
         keys = dict.fromkeys(key for line in lines for key in line)
         means = {key: float(sum(values) / len(values)) for key in keys
@@ -103,9 +107,7 @@ class Loop:
         if measure:
             self._see_finite(_read(losses))
             norms = self._gradient_norms(losses, step)
-            for name in losses:
-                if name != "method" and self.plugins[name].balance == "gradient" and norms[name] > 0:
-                    self.ratios[name] = norms["method"] / norms[name]
+            self.balance.measured(norms)
             shares = _shares({name: self._weight(name) * norms[name] for name in losses})
         weights = {name: self._weight(name) for name in losses}
         total = torch.stack([weights[name] * loss for name, loss in losses.items() if weights[name]]).sum()
@@ -147,7 +149,7 @@ class Loop:
 
     def _counts(self, plugin: Plugin, measure: bool) -> bool:
         """Whether a plug-in is asked: it has a weight now, or its gradient is measured for later."""
-        now = plugin.factor(self.iteration, self.method.iterations) > 0 or (measure and plugin.balance == "gradient")
+        now = plugin.factor(self.iteration, self.method.iterations) > 0 or (measure and plugin.balance != "fixed")
         return plugin.weight > 0 and now
 
     def _warn(self, caution: str) -> None:
@@ -161,8 +163,7 @@ class Loop:
         if name == "method":
             return 1.0
         plugin = self.plugins[name]
-        ratio = self.ratios.get(name, 0.0) if plugin.balance == "gradient" else 1.0
-        return plugin.weight * plugin.factor(self.iteration, self.method.iterations) * ratio
+        return plugin.weight * plugin.factor(self.iteration, self.method.iterations) * self.balance.ratio(name)
 
     def _gradient_norms(self, losses: Mapping[str, Tensor], step: Step) -> dict[str, float]:
         """Norm of each term's gradient at the decoded images; 0 for a term that does not depend on them."""
@@ -246,12 +247,13 @@ class Loop:
 
     def state(self) -> dict[str, Any]:
         """Everything that changes, as tensors and plain values."""
-        return {"iteration": self.iteration, "synthetic": self.synthetic.state_dict(), "ratios": self.ratios,
+        return {"iteration": self.iteration, "synthetic": self.synthetic.state_dict(), "ratios": self.balance.state(),
                 "mean": self.mean, "optimizer": None if self.optimizer is None else self.optimizer.state_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a state."""
-        self.iteration, self.ratios = state["iteration"], dict(state["ratios"])
+        self.iteration = state["iteration"]
+        self.balance.restore(state["ratios"])
         self.synthetic.load_state_dict(state["synthetic"])
         self.mean = {name: mean.to(self.task.device) for name, mean in state["mean"].items()}
         if self.optimizer is not None:

@@ -63,7 +63,7 @@ def _gain(base: str, plugins: Mapping[str, Any], student: str, pairs: Mapping[in
 
 
 def _weight(plugin: Mapping[str, Any]) -> str:
-    return f"weight {plugin['weight']:g}" + (" of the gradient" if plugin.get("balance") == "gradient" else "")
+    return f"weight {plugin['weight']:g}" + (" of the gradient" if plugin.get("balance", "fixed") != "fixed" else "")
 
 
 def _base(card: Card) -> str:
