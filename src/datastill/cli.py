@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import logging
 import os
 import re
-import signal
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
+from datastill import analyses
 from datastill.errors import InputError, RunError, Stopped, one_line
+from datastill.options import (
+    DATA_ROOT,
+    ROOT,
+    Changes,
+    DataPath,
+    DataRoot,
+    Device,
+    Folder,
+    Force,
+    Interrupt,
+    Portable,
+    RecipeName,
+    Root,
+    command,
+    say,
+)
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
@@ -26,23 +38,8 @@ app = typer.Typer(
          "`datastill evaluate DIR`, `datastill report DIR`.")
 
 
-analyse = typer.Typer(no_args_is_help=True, help="Analyze teachers and distilled sets beyond students' accuracy.")
-app.add_typer(analyse, name="analyse")
-app.add_typer(analyse, name="analyze", hidden=True)
-
-
-def _command(group: typer.Typer = app, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command. Ctrl-C in it ends with one line and exit code 130, before typer handles it in its own way."""
-    def register(work: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(work)
-        def guarded(*arguments: Any, **keywords: Any) -> None:
-            try:
-                work(*arguments, **keywords)
-            except KeyboardInterrupt:
-                raise Stopped("stopped immediately; finished work is kept", 130) from None
-        group.command(**options)(guarded)
-        return work
-    return register
+app.add_typer(analyses.app, name="analyse")
+app.add_typer(analyses.app, name="analyze", hidden=True)
 
 
 def _version(wanted: bool) -> None:
@@ -58,33 +55,11 @@ def _options(version: Annotated[bool, typer.Option("--version", callback=_versio
     pass
 
 
-def _complete_recipe(incomplete: str) -> list[str]:
-    from datastill.recipes import recipe_names
-    return [name for name in recipe_names() if name.startswith(incomplete)]
 
 
-RecipeName = Annotated[str, typer.Argument(
-    metavar="RECIPE", help="A recipe (`datastill list recipes`), or a TOML file such as a run.toml.",
-    autocompletion=_complete_recipe)]
-Changes = Annotated[list[str] | None, typer.Argument(
-    metavar="[KEY=VALUE]...", help="Changes to the recipe, with dots between keys: `ipc=1 network.width=32 "
-    "method.iterations=500 plugins.total_variation.weight=0.1`.")]
-DataRoot = Annotated[Path, typer.Option(
-    envvar="DATASTILL_DATA", help="Folder of the datasets; missing ones are downloaded there.")]
-Root = Annotated[Path, typer.Option(
-    envvar="DATASTILL_ROOT", help="Folder for results: runs/, baselines/, teachers/, studies/.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best available.")]
-Portable = Annotated[bool, typer.Option(
-    "--portable", help="Measure nothing about this machine: every pass in its usual form.")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")]
-DataPath = Annotated[Path | None, typer.Option(
-    help="Where the data of the set are now, if they were moved: their data.path. The fingerprint must be the same.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace a file that datastill did not write.")]
-DATA_ROOT, ROOT = Path("data"), Path("outputs")
-JUDGES = ("pool.count=1", "pool.seed=1000")  # teachers that no run uses by default
 
 
-@_command()
+@command(app)
 def quickstart(out: Annotated[Path | None, typer.Option(
         help="Folder for the run and the report. Default: ROOT/quickstart.")] = None,
         root: Root = ROOT, device: Device = None) -> None:
@@ -103,11 +78,11 @@ def quickstart(out: Annotated[Path | None, typer.Option(
     distill("dm/digits-ipc1", [], run_folder, DATA_ROOT, ROOT, device)
     evaluate(run_folder, ["convnet:width=32", "mlp"], None, data_root=DATA_ROOT, root=out, device=device)
     report([run_folder], page)
-    _say("Next: `datastill list recipes`, or your own images: "
+    say("Next: `datastill list recipes`, or your own images: "
          "`datastill distill dm/own-ipc1 data.path=PATH`")
 
 
-@_command()
+@command(app)
 def distill(recipe: RecipeName, changes: Changes = None,
             out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: ROOT/runs/NAME-DIGEST.")] = None,
             data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None, portable: Portable = False,
@@ -128,12 +103,12 @@ def distill(recipe: RecipeName, changes: Changes = None,
     if not finished:
         splits = workspace.load(read.run.data)
         print(f"Distilling {read.run.data.name} into {folder}\nImages per class: {console.counts(splits)}", file=sys.stderr)
-    with console.progress("distill", str(folder)) as bar, _Interrupt(bar):
+    with console.progress("distill", str(folder)) as bar, Interrupt(bar):
         workspace.distill(read, folder, every=every, keep=snapshots, progress=bar)
-    _say(f"{'Already finished' if finished else 'Distilled'}: {folder}")
+    say(f"{'Already finished' if finished else 'Distilled'}: {folder}")
 
 
-@_command()
+@command(app)
 def evaluate(folder: Folder,
              network: Annotated[list[str] | None, typer.Option(help="Students to train, e.g. convnet:width=32. "
                                 "Default: the run's network. May be repeated.")] = None,
@@ -173,13 +148,13 @@ def evaluate(folder: Folder,
     evaluations = workspace.evaluations(folder, network or [], protocol, split=split, seed=seed,  # type: ignore[arg-type]
                                         data_path=data_path)
     for evaluation in evaluations:
-        with console.progress("score", spec(evaluation.network)) as bar, _Interrupt(bar):
+        with console.progress("score", spec(evaluation.network)) as bar, Interrupt(bar):
             sheet = workspace.score(folder, evaluation, trials=trials, full=full, snapshots=snapshots, out=out,
                                     jobs=jobs, progress=bar)
         console.show_sheet(sheet, auroc, is_selected(card))
 
 
-@_command()
+@command(app)
 def report(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs.")],
            out: Annotated[Path | None, typer.Option(
                help="The HTML file. Default: DIR/report.html for a single run, report.html for several.")] = None,
@@ -188,10 +163,10 @@ def report(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help=
            force: Force = False) -> None:
     """Write one self-contained HTML page about one or more runs: images, curves, scores, how to reproduce."""
     from datastill.workspace import Workspace
-    _say(f"Report: {Workspace.report(folders, out, scores=scores, force=force)}")
+    say(f"Report: {Workspace.report(folders, out, scores=scores, force=force)}")
 
 
-@_command()
+@command(app)
 def plan(recipe: RecipeName, changes: Changes = None, trials: Annotated[int, typer.Option(min=1)] = 5,
          data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None, portable: Portable = False) -> None:
     """Show what a run will do and what it will take, estimated from a few iterations; nothing is written."""
@@ -204,7 +179,7 @@ def plan(recipe: RecipeName, changes: Changes = None, trials: Annotated[int, typ
     console.show_plan(read, workspace.load(read.run.data), found, trials, str(workspace.device))
 
 
-@_command(name="tune-speed")
+@command(app, name="tune-speed")
 def tune_speed(recipe: RecipeName, changes: Changes = None, root: Root = ROOT, data_root: DataRoot = DATA_ROOT,
                device: Device = None) -> None:
     """Measure which form of each pass through the network is fastest on this machine: how many images at once, which code,
@@ -222,7 +197,7 @@ def tune_speed(recipe: RecipeName, changes: Changes = None, root: Root = ROOT, d
     console.show_speed(found, root / SPEED)
 
 
-@_command()
+@command(app)
 def tune(recipe: RecipeName, changes: Changes = None,
          network: Annotated[list[str] | None, typer.Option(help="Kinds of students, e.g. resnet18:width=16. Default: the "
                             "recipe's network. May be repeated.")] = None,
@@ -259,7 +234,7 @@ def tune(recipe: RecipeName, changes: Changes = None,
                            1 / len(splits.train.classes), len(splits.validation), f"{run.data.name}, ipc {run.ipc}")
 
 
-@_command()
+@command(app)
 def teach(pool: Annotated[str, typer.Argument(
               metavar="POOL", help="A recipe whose plug-ins use teachers, a TOML file with a table [pool], or a kind of "
               "pool (`datastill list pools`).")],
@@ -283,110 +258,12 @@ def teach(pool: Annotated[str, typer.Argument(
     if run is not None and not retrain:
         workspace.check(run)
     for one in pools:
-        with console.progress("teach", data.name) as bar, _Interrupt(bar):
+        with console.progress("teach", data.name) as bar, Interrupt(bar):
             teachers = workspace.teach(one, data, jobs=jobs, retrain=retrain, progress=bar)
         console.show_teachers(teachers)
 
 
-@_command(analyse, name="teachers")
-def analyse_teachers(pool: Annotated[str, typer.Argument(metavar="POOL", help="As for `datastill teach`.")],
-                     changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
-                     count: Annotated[int, typer.Option(min=2, help="Images to compare them on.")] = 1000,
-                     data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
-    """Show how different the teachers of a pool are: accuracy, images predicted differently, linear CKA of features.
-
-    Uses validation images if the data hold some out (data.validation=0.1), training images otherwise. Missing teachers are
-    trained.
-    """
-    from datastill import console
-    from datastill.analysis.diversity import diversity
-    from datastill.recipes import read_pools
-    from datastill.workspace import Workspace
-
-    pools, data, _ = read_pools(pool, changes or [])
-    workspace = Workspace(root, data_root, device)
-    splits = workspace.load(data)
-    images = splits.train if splits.validation is None else splits.validation
-    for one in pools:
-        console.show_diversity(diversity(workspace.teach(one, data), images.to(workspace.device), count),
-                               "training" if splits.validation is None else "validation")
-
-
-@_command(analyse, name="sets")
-def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs.")],
-                 pool: Annotated[str | None, typer.Option(help="Teachers that judge, as for `datastill teach`. Default: one "
-                                 "of kind supervised with seed 1000.")] = None,
-                 settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the "
-                                     "pool, such as pool.count=2. May be repeated.")] = None,
-                 data_path: DataPath = None,
-                 data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
-    """Show how well teachers recognize sets during distillation, and how that correlates with the scores.
-
-    Judges the snapshots of each run (`distill --keep` stores more than the first and the last). For several runs, also gives
-    the rank correlation with test accuracy. Choose teachers that took no part in the runs, or they judge their own work.
-    """
-    from datastill import console, sheets
-    from datastill.analysis.judging import check_judges, judge
-    from datastill.recipes import read_pools
-    from datastill.run import read_run
-    from datastill.statistics import rank_correlation
-    from datastill.workspace import Workspace
-
-    changed = {one.partition("=")[0].strip() for one in settings or []}
-    if other := [one for one in changed if "pool" not in one.split(".")]:
-        raise InputError(f"--set {min(other)}: expected a setting of the pool, as in pool.count=2; the data are those of "
-                         "the sets")
-    usual = [] if pool is not None else [one for one in JUDGES if one.partition("=")[0] not in changed]
-    judges = read_pools("supervised" if pool is None else pool, [*usual, *(settings or [])])[0][0]
-    workspace = Workspace(root, data_root, device)
-    rows, last, scores = [], [], []
-    for folder in folders:
-        real, run = workspace.load_of(folder, data_path).train.to(workspace.device), read_run(folder)
-        task = run.task(real, root=root, data_root=data_root)
-        check_judges(judges, task.context)
-        judges.prepare(task.context)
-        judged = judge(folder, run, task.teachers(judges))
-        rows += [(folder.name, one) for one in judged]
-        scored = [sheet for sheet in sheets.read_sheets(folder) if sheet["split"] == "test"]
-        if scored:
-            last.append(judged[-1].cross_entropy)
-            scores.append(scored[0]["summary"]["synthetic"]["mean"])
-    console.show_judged(rows, rank_correlation(last, scores))
-
-
-@_command(analyse, name="theory")
-def analyse_theory(fractions: Annotated[str, typer.Option(help="Kept fractions, between 0 and 1.")] = "0.05,0.2,0.5",
-                   angles: Annotated[str, typer.Option(help="Degrees between the probe that ranks samples and the teacher; "
-                                     "0 is a perfect one.")] = "0,20,40",
-                   trials: Annotated[int, typer.Option(min=0, help="Finite students beside the curves.")] = 0,
-                   out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("theory.html"),
-                   force: Force = False) -> None:
-    """Show when easy samples beat hard ones in theory: test error of a student on a kept fraction, and where they cross.
-
-    The pruned teacher-student perceptron (Sorscher et al. 2022). Takes half a minute.
-    """
-    from datastill import console
-    from datastill.analysis.theory import curves
-    from datastill.files import write_atomically
-    from datastill.outputs import check_named, check_output, is_page
-    from datastill.report.theory import render
-
-    check_named(out, "a page of datastill", ".html", ".htm")
-    check_output(out, "a page of datastill", is_page, force)
-    with console.progress("theory", str(out)) as bar, _Interrupt(bar):
-        found = curves(_numbers(fractions, "--fractions"), _numbers(angles, "--angles"), trials=trials, progress=bar)
-    write_atomically(out, render(found).encode())
-    _say(f"Theory: {out}")
-
-
-def _numbers(text: str, option: str) -> list[float]:
-    try:
-        return [float(one) for one in text.split(",")]
-    except ValueError:
-        raise InputError(f"{option}: expected numbers separated by commas, got {text!r}") from None
-
-
-@_command()
+@command(app)
 def study(name: Annotated[str, typer.Argument(metavar="STUDY", help="A study (`datastill list studies`), or a TOML file.")],
           edition: Annotated[str, typer.Option(help="For example small or paper. Default: no edition.")] = "",
           jobs: Annotated[int, typer.Option(min=1, help="Runs in parallel, each with its share of the cores.")] = 1,
@@ -410,10 +287,10 @@ def study(name: Annotated[str, typer.Argument(metavar="STUDY", help="A study (`d
     with console.progress("study", title) as bar:
         results = workspace.study(read, title, jobs=jobs, progress=bar)
     console.show_results(results)
-    _say(f"Report: {workspace.study_folder(title) / 'index.html'}")
+    say(f"Report: {workspace.study_folder(title) / 'index.html'}")
 
 
-@_command(name="list")
+@command(app, name="list")
 def list_(what: Annotated[str, typer.Argument(
         metavar="WHAT", help="methods, plugins, data, networks, pools, parametrizations, protocols, recipes or studies",
         autocompletion=lambda: [*_families(), "recipes", "studies"])]) -> None:
@@ -423,7 +300,7 @@ def list_(what: Annotated[str, typer.Argument(
         raise InputError(f"cannot list {what!r}{nearest(what, [*_families(), 'recipes', 'studies'])}")
 
 
-@_command()
+@command(app)
 def show(name: Annotated[str, typer.Argument(
         metavar="NAME", help="A recipe, method, plug-in, network, dataset, protocol, module:Class, or run, data, optim.",
         )]) -> None:
@@ -453,10 +330,10 @@ def show(name: Annotated[str, typer.Argument(
     for member, settings, called in members:
         console.show_member(member, settings, called)
     for path in texts:
-        _say(read_text(path).rstrip())
+        say(read_text(path).rstrip())
 
 
-@_command()
+@command(app)
 def export(folder: Folder, out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or a file.npz.")],
            to: Annotated[str, typer.Option(help="images or npz. Default: npz if OUT ends in .npz.")] = "",
            force: Force = False) -> None:
@@ -472,16 +349,16 @@ def export(folder: Folder, out: Annotated[Path, typer.Argument(metavar="OUT", he
         raise InputError(f"--to: expected images or npz, got {form!r}")
     distilled = load(folder)
     place = to_npz(distilled, out, force=force) if form == "npz" else to_folder(distilled, out)
-    _say(f"Exported {counted(len(distilled), 'image')}: {place}")
+    say(f"Exported {counted(len(distilled), 'image')}: {place}")
 
 
-@_command()
+@command(app)
 def merge(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of all parts, finished.")],
           out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the whole set.")]) -> None:
     """Merge a set that was distilled in parts, for example with shard=[0,2] and shard=[1,2]."""
     from datastill.shards import merge as put_together
     from datastill.tables import counted
-    _say(f"Merged {counted(len(put_together(folders, out)), 'image')}: {out}")
+    say(f"Merged {counted(len(put_together(folders, out)), 'image')}: {out}")
 
 
 # --- helpers -----------------------------------------------------------------------------------------------------------
@@ -538,31 +415,6 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-class _Interrupt:
-    """While entered, the first Ctrl-C, SIGTERM or SIGHUP requests a stop at the next opportunity, through the progress bar
-    of the work; a second one stops immediately."""
-
-    def __init__(self, bar: Any) -> None:
-        self.bar = bar
-        self.before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-            self.before = {number: signal.signal(number, self._take) for number in numbers}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        if self.bar.stop is not None:
-            raise KeyboardInterrupt
-        self.bar.stop = 128 + number
-        print("stopping at the next opportunity (press again to stop immediately)", file=sys.stderr)
-
-
 class _Cautions(logging.Handler):
     """Shows what the library logs as the command line shows its other warnings, each text only once."""
 
@@ -575,10 +427,6 @@ class _Cautions(logging.Handler):
         if (text := record.getMessage()) not in self.said:
             self.said.add(text)
             console.caution(text)
-
-
-def _say(text: str) -> None:
-    print(text)
 
 
 def main() -> None:

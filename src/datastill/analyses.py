@@ -1,0 +1,151 @@
+"""The commands ``datastill analyse ...``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from datastill.errors import InputError
+from datastill.options import DATA_ROOT, ROOT, DataPath, DataRoot, Device, Force, Interrupt, Root, command, say
+
+app = typer.Typer(no_args_is_help=True, help="Analyze teachers and distilled sets beyond students' accuracy.")
+JUDGES = ("pool.count=1", "pool.seed=1000")  # teachers that no run uses by default
+
+
+@command(app, name="teachers")
+def analyse_teachers(pool: Annotated[str, typer.Argument(metavar="POOL", help="As for `datastill teach`.")],
+                     changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+                     count: Annotated[int, typer.Option(min=2, help="Images to compare them on.")] = 1000,
+                     data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+    """Show how different the teachers of a pool are: accuracy, images predicted differently, linear CKA of features.
+
+    Uses validation images if the data hold some out (data.validation=0.1), training images otherwise. Missing teachers are
+    trained.
+    """
+    from datastill import console
+    from datastill.analysis.diversity import diversity
+    from datastill.recipes import read_pools
+    from datastill.workspace import Workspace
+
+    pools, data, _ = read_pools(pool, changes or [])
+    workspace = Workspace(root, data_root, device)
+    splits = workspace.load(data)
+    images = splits.train if splits.validation is None else splits.validation
+    for one in pools:
+        console.show_diversity(diversity(workspace.teach(one, data), images.to(workspace.device), count),
+                               "training" if splits.validation is None else "validation")
+
+
+@command(app, name="sets")
+def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs.")],
+                 pool: Annotated[str | None, typer.Option(help="Teachers that judge, as for `datastill teach`. Default: one "
+                                 "of kind supervised with seed 1000.")] = None,
+                 settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the "
+                                     "pool, such as pool.count=2. May be repeated.")] = None,
+                 data_path: DataPath = None,
+                 data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+    """Show how well teachers recognize sets during distillation, and how that correlates with the scores.
+
+    Judges the snapshots of each run (`distill --keep` stores more than the first and the last). For several runs, also gives
+    the rank correlation with test accuracy. Choose teachers that took no part in the runs, or they judge their own work.
+    """
+    from datastill import console, sheets
+    from datastill.analysis.judging import check_judges, judge
+    from datastill.recipes import read_pools
+    from datastill.run import read_run
+    from datastill.statistics import rank_correlation
+    from datastill.workspace import Workspace
+
+    changed = {one.partition("=")[0].strip() for one in settings or []}
+    if other := [one for one in changed if "pool" not in one.split(".")]:
+        raise InputError(f"--set {min(other)}: expected a setting of the pool, as in pool.count=2; the data are those of "
+                         "the sets")
+    usual = [] if pool is not None else [one for one in JUDGES if one.partition("=")[0] not in changed]
+    judges = read_pools("supervised" if pool is None else pool, [*usual, *(settings or [])])[0][0]
+    workspace = Workspace(root, data_root, device)
+    rows, last, scores = [], [], []
+    for folder in folders:
+        real, run = workspace.load_of(folder, data_path).train.to(workspace.device), read_run(folder)
+        task = run.task(real, root=root, data_root=data_root)
+        check_judges(judges, task.context)
+        judges.prepare(task.context)
+        judged = judge(folder, run, task.teachers(judges))
+        rows += [(folder.name, one) for one in judged]
+        scored = [sheet for sheet in sheets.read_sheets(folder) if sheet["split"] == "test"]
+        if scored:
+            last.append(judged[-1].cross_entropy)
+            scores.append(scored[0]["summary"]["synthetic"]["mean"])
+    console.show_judged(rows, rank_correlation(last, scores))
+
+
+@command(app, name="theory")
+def analyse_theory(fractions: Annotated[str, typer.Option(help="Kept fractions, between 0 and 1.")] = "0.05,0.2,0.5",
+                   angles: Annotated[str, typer.Option(help="Degrees between the probe that ranks samples and the teacher; "
+                                     "0 is a perfect one.")] = "0,20,40",
+                   trials: Annotated[int, typer.Option(min=0, help="Finite students beside the curves.")] = 0,
+                   out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("theory.html"),
+                   force: Force = False) -> None:
+    """Show when easy samples beat hard ones in theory: test error of a student on a kept fraction, and where they cross.
+
+    The pruned teacher-student perceptron (Sorscher et al. 2022). Takes half a minute.
+    """
+    from datastill import console
+    from datastill.analysis.theory import curves
+    from datastill.files import write_atomically
+    from datastill.outputs import check_named, check_output, is_page
+    from datastill.report.theory import render
+
+    check_named(out, "a page of datastill", ".html", ".htm")
+    check_output(out, "a page of datastill", is_page, force)
+    with console.progress("theory", str(out)) as bar, Interrupt(bar):
+        found = curves(_numbers(fractions, "--fractions"), _numbers(angles, "--angles"), trials=trials, progress=bar)
+    write_atomically(out, render(found).encode())
+    say(f"Theory: {out}")
+
+
+@command(app, name="difficulty")
+def analyse_difficulty(what: Annotated[str, typer.Argument(metavar="DIR|DATA", help="The folder of a finished run, or a "
+                                                           "dataset such as cifar10.")],
+                       settings: Annotated[list[str] | None, typer.Argument(
+                           metavar="[KEY=VALUE]...", help="Of the pool of networks, as in pool.count=3, and for a dataset "
+                                                          "of the data, as in data.path=FOLDER.")] = None,
+                       pool: Annotated[str, typer.Option(help="The networks that tell: a kind of pool.")] = "early",
+                       count: Annotated[int, typer.Option(min=0, help="Random real images to score; 0: all.")] = 1000,
+                       scores: Annotated[Path | None, typer.Option(help="Somebody else's scores of all training images "
+                                         "of DATA, in their order (.npy, .npz, .csv), to compare with.")] = None,
+                       out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("difficulty.html"),
+                       force: Force = False, data_path: DataPath = None,
+                       data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+    """Show how hard images are: gradient norm, error, mistakes and forgetting, of a dataset or along a run.
+
+    The networks (by default ten, trained for five epochs) are trained if they are missing. Of a run, all snapshots are
+    scored: `distill --keep 10,100` stores more than the first and the last.
+    """
+    from datastill import console
+    from datastill.files import write_atomically
+    from datastill.outputs import check_apart, check_named, check_output, is_page
+    from datastill.report.difficulty import render
+    from datastill.workspace import Workspace
+
+    folder = Path(what) if Path(what).is_dir() else None
+    check_named(out, "a page of datastill", ".html", ".htm")
+    check_output(out, "a page of datastill", is_page, force)
+    check_apart(out, folder)
+    if folder is not None and scores is not None:
+        raise InputError("--scores compares scores of a whole dataset; give a dataset such as cifar10 instead of a folder")
+    workspace = Workspace(root, data_root, device)
+    with console.progress("difficulty", what) as bar, Interrupt(bar):
+        found = workspace.difficulty(what if folder is None else folder, settings or [], pool, count=count, scores=scores,
+                                     data_path=data_path, progress=bar)
+    write_atomically(out, render(found, what).encode())
+    console.show_difficulty(found)
+    say(f"Difficulty: {out}")
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(one) for one in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option}: expected numbers separated by commas, got {text!r}") from None
