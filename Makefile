@@ -36,6 +36,7 @@ bench: $(READY)
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/guidance.py
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/foresight.py
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/trajectory.py
+	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/sdc.py
 	$(if $(PEERS),$(BIN)/python benchmarks/authors.py $(PEERS))
 
 clean:

@@ -6,7 +6,8 @@ PEERS: a folder with checkouts of the scripts (below); DATA: the folder of torch
 kornia and tqdm. Each measurement is a process of its own; one of theirs and one of ours make a pair, in changing order. The
 ratio is the median over pairs, with their range. Settings are the published ones (CIFAR-10, ipc 10, 256 real images a
 class, DSA augmentation) but for fewer steps: an iteration of DSA has 2 outer steps and 5 inner epochs, one of MTT and TESLA
-as many steps of 50 images as the case says; an evaluation is 20 epochs and the whole test set.
+as many steps of 50 images as the case says; an evaluation is 20 epochs and the whole test set. In dm-bf16 ours computes
+features in bfloat16, theirs in float32 as always.
 
 "floor" is what the convolutions alone need here (floor.py). "loss" is the mean matching loss of the timed iterations, whose
 draws differ; "rise" how far the memory of the process rose.
@@ -29,9 +30,11 @@ from typing import Any
 SCRIPTS = {"DatasetCondensation": ("VICO-UoE/DatasetCondensation", "main_DM.py", "53f63a6"),
            "mtt-distillation": ("GeorgeCazenavette/mtt-distillation", "distill.py", "cccd3a6"),
            "tesla": ("justincui03/tesla", "distill.py", "488842e")}
-CASES = {"dm": "DatasetCondensation", "dsa": "DatasetCondensation", "evaluation": "DatasetCondensation",
+CASES = {"dm": "DatasetCondensation", "dm-bf16": "DatasetCondensation", "dsa": "DatasetCondensation",
+         "evaluation": "DatasetCondensation",
          "mtt-10": "mtt-distillation", "mtt-50": "mtt-distillation", "tesla-10": "tesla"}
-COUNT = {"dm": 4, "dsa": 2, "evaluation": 2, "mtt-10": 3, "mtt-50": 1, "tesla-10": 3}  # iterations of a measurement
+# Iterations of a measurement.
+COUNT = {"dm": 4, "dm-bf16": 4, "dsa": 2, "evaluation": 2, "mtt-10": 3, "mtt-50": 1, "tesla-10": 3}
 REAL, SYNTHETIC, TEST = 2560, 100, 10_000  # images
 
 
@@ -49,7 +52,7 @@ def ours(case: str, width: int, count: int, data: str) -> dict[str, Any]:
     from datastill.rng import RNG
     from peers import BATCH, EPOCHS, IMAGES, INNER, OUTER, Memory
     name, _, steps = case.partition("-")
-    changes = {"dsa": [f"method.outer={OUTER}", f"method.inner={INNER}"]}.get(name, [])
+    changes = {"dm-bf16": ["precision=bfloat16"], "dsa": [f"method.outer={OUTER}", f"method.inner={INNER}"]}.get(case, [])
     if name in ("mtt", "tesla"):
         changes = ["data.zca=false", "method.pool.count=1", "method.pool.epochs=4", "method.max_start=2",
                    "method.expert_epochs=2", f"method.steps={steps}", f"method.batch_syn={BATCH}", "method.lr_net=0.01"]
@@ -94,10 +97,10 @@ def least(case: str, width: int) -> float:
     """Seconds of an iteration that the convolutions alone need."""
     from floor import floor
     from peers import BATCH, EPOCHS, INNER, OUTER
-    steps = int(case.partition("-")[2] or 0)
+    name, _, steps = case.partition("-")
     work = {"dm": {"features": REAL, "pixels": SYNTHETIC},
             "dsa": {"weights": OUTER * REAL + (OUTER - 1) * INNER * SYNTHETIC, "second": OUTER * SYNTHETIC},
-            "evaluation": {"weights": EPOCHS * SYNTHETIC, "features": TEST}}.get(case, {"unroll": steps * BATCH})
+            "evaluation": {"weights": EPOCHS * SYNTHETIC, "features": TEST}}.get(name) or {"unroll": int(steps) * BATCH}
     return sum(floor(width)[kind] * images for kind, images in work.items())
 
 

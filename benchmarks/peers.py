@@ -189,12 +189,12 @@ def main() -> None:
     watch.note()
     with Path(os.devnull).open("w", encoding="utf-8") as nothing, contextlib.redirect_stdout(nothing), \
             contextlib.redirect_stderr(nothing), contextlib.suppress(Done):
-        if steps:
+        if name in ("mtt", "tesla"):
             trajectory(width, int(steps), watch, data, folder)
         elif name == "evaluation":
             evaluation(width, watch, data)
         else:
-            condensation(case, width, watch, data)
+            condensation(name, width, watch, data)
     print(json.dumps(watch.report()))
 
 

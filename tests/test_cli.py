@@ -18,7 +18,7 @@ from PIL import Image
 import datastill as ds
 import tiny
 from children import Child, command
-from datastill import cli
+from datastill import cli, options
 from datastill.recipes import read_recipe, recipe_names
 from datastill.registry import kind
 from kit import Call
@@ -276,7 +276,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
 
 
 def test_shell_completion_offers_recipes(run_cli: Call) -> None:
-    assert cli._complete_recipe("dm/cifar10-") == ["dm/cifar10-ipc1", "dm/cifar10-ipc10", "dm/cifar10-ipc50"]
+    assert options.complete_recipe("dm/cifar10-") == ["dm/cifar10-ipc1", "dm/cifar10-ipc10", "dm/cifar10-ipc50"]
 
 
 def test_quickstart_is_the_whole_job(run_cli: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,6 +396,29 @@ def test_teach_then_distill_and_analyse(run_cli: Call, tmp_path: Path) -> None:
     assert len(list((tmp_path / "outputs" / "teachers").iterdir())) == 3
 
 
+EARLY = ["pool.networks=mlp:width=8", "pool.count=2", "pool.epochs=2", "pool.batch_size=64"]
+
+
+def test_difficulty_of_a_run_and_of_a_dataset(run_cli: Call, tmp_path: Path) -> None:
+    assert run_cli("distill", "dm/digits-ipc1", *SMALL, "--out", "run", "--keep", "1")[0] == 0
+    code, out, err = run_cli("analyse", "difficulty", "run", *EARLY, "--count", "40")
+    assert code == 0, err
+    assert re.findall(r"(real images|iteration \d)", out) == ["real images", "iteration 0", "iteration 1", "iteration 3"]
+    assert out.endswith("Difficulty: difficulty.html\n")
+    assert "Easiest and hardest" not in (tmp_path / "difficulty.html").read_text()  # one image a class
+    scores = np.arange(1797.0)
+    code, out, err = run_cli("analyse", "difficulty", "digits", *EARLY, "--count", "40", "--out", "digits.html")
+    assert code == 0, err
+    held = len(re.findall("iteration", out))
+    assert held == 0
+    count = len(ds.Data(source="digits").load(tmp_path).train)
+    np.save(tmp_path / "scores.npy", scores[:count])
+    code, out, err = run_cli("analyse", "difficulty", "digits", *EARLY, "--count", "40", "--scores", "scores.npy", "--force")
+    assert code == 0, err
+    assert re.search(r"rank correlation of the given scores with gradient norm \(GraDN\): [+-]0\.\d+ \(Spearman, n = 40\)", out)
+    assert "nobody can tell if its order" in err
+
+
 def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
     (tmp_path / "pool.toml").write_text('[pool]\nkind = "supervised"\nnetworks = ["mlp:width=8"]\ncount = 1\n'
                                         'epochs = 1\n[data]\nsource = "digits"\n')
@@ -414,6 +437,11 @@ def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
     (("teach", "pretrained", "pool.files=missing.pt", "pool.networks=mlp", "data.source=digits"), "no file missing.pt"),
     (("analyse", "sets", "nowhere"), "nowhere"),
     (("analyse", "sets", "nowhere", "--set", "data.source=mnist"), "--set data.source: expected a setting of the pool, as in pool.count=2"),
+    (("analyse", "difficulty", "nowhere"), "nowhere"),
+    (("analyse", "difficulty", "digits", "pool.count=0"), "pool.count"),
+    (("analyse", "difficulty", "digits", "--pool", "superwised"), "unknown pool 'superwised'; did you mean 'supervised'"),
+    (("analyse", "difficulty", "digits", "--scores", "missing.npy"), "missing.npy"),
+    (("analyse", "difficulty", "digits", "--out", "page.txt"), ".html"),
     (("study", "ptm-weight"), "unknown study 'ptm-weight', expected a name or the path of a .toml file; did you mean 'ptm-weights'"),
     (("study", "ptm-weights", "--edition", "tiny"), "no edition 'tiny'; known: paper, small"),
     (("distill", "dm/digits-ipc1", "plugins.clom.pool.data.source=mnist"), "dataset MNIST not found"),

@@ -11,13 +11,13 @@ SOURCE = Path(datastill.__file__).parent
 ORDER = [["errors"], ["files"], ["tables", "foreign", "late", "memory", "progress", "statistics"], ["arguments", "rng", "compute", "registry"],
          ["description"], ["digest"],
          ["store"], ["states", "executors"], ["functional"], ["losses"], ["data"], ["nets"], ["train"], ["parametrization"], ["synthetic", "distilled"],
-         ["teachers"], ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artifact"], ["previous"], ["loop"], ["checkpoint"], ["run"],
+         ["teachers"], ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artifact", "balance"], ["previous"], ["loop"], ["checkpoint"], ["run"],
          ["outputs"], ["running"], ["recipes", "scoring", "export", "plan", "shards", "place"], ["sheets", "speed"], ["trials"], ["selection", "tuning", "analysis"], ["study"],
-         ["comparison", "studies"], ["study_run"], ["report", "console"], ["workspace"], ["scores"], ["cli"], ["__main__"]]
+         ["comparison", "studies"], ["study_run"], ["report", "console"], ["workspace"], ["scores", "options"], ["analyses"], ["cli"], ["__main__"]]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 FAMILIES = {"data", "nets", "parametrizations", "methods", "plugins", "protocols", "teachers"}
 SHARED = {"methods": {"_segments", "_opinions", "_unroll_memory"}, "data": {"source", "images", "description", "whitening", "domain", "_memory", "_torchvision", "_image_files", "_layout", "_fit", "_caveats", "_reader"},
-          "nets": {"_blocks", "forms", "choices", "_timing", "network", "_network", "_pool", "_foreign", "_vit", "_resnet18", "_timm"}, "teachers": {"pool", "_names", "_snapshots", "_lesson", "_trained", "_weights"},
+          "nets": {"_blocks", "forms", "choices", "_timing", "network", "_network", "_pool", "_foreign", "_vit", "_resnet18", "_timm"}, "teachers": {"pool", "_names", "_snapshots", "_lesson", "_trained", "_weights", "_difficulty"},
           "plugins": {"_guidance"}, "protocols": {"_sgd"}}  # a family's base, and what a member is made of; not a member
 
 

@@ -55,6 +55,22 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 # --- what is run -------------------------------------------------------------------------------------------------------
 
 
+def test_changes_for_some_recipes_only() -> None:
+    recipes = {RECIPE: {}, "dm/digits-ipc10": {"method.batch_real": 5}, "random/digits-ipc1": {}}
+    changes = {key: value for key, value in USUAL.items() if not key.startswith("method.")}
+    one = study(recipes=recipes, changes=changes, arms={"plain": {}}, seeds=1, changes_for={
+        "dm/*": {"method": {"iterations": 7, "batch_real": 6}}, "*-ipc10, nothing/*": {"method.iterations": 9}})
+    found = {cell.recipe: cell.read.run.method for cell in cells(one)}
+    assert [(m.iterations, m.batch_real) for m in (found[RECIPE], found["dm/digits-ipc10"])] == [(7, 6), (9, 5)]  # type: ignore[attr-defined]
+    assert found["random/digits-ipc1"].iterations == 0
+    with input_error("changes_for.mtt/*: matches no recipe of the study (dm/digits-ipc1, "):
+        study(recipes=recipes, changes=changes, changes_for={"mtt/*": {"ipc": 1}})
+    with input_error("changes_for.dm/*.seed: a study sets the seed itself"):
+        study(changes_for={"dm/*": {"seed": 1}})
+    with input_error("changes_for.dm/*.plugins.sdc", "weight"):  # also where no arm names the plug-in
+        study(changes_for={"dm/*": {"plugins.sdc.weight": -1}})
+
+
 def test_arms_then_every_combination_of_the_axes() -> None:
     one = study(axes={"plugins.clom.weight": [1, 10], "plugins.clom.pool.count": [1, 2]},
                 along={"plugins.clom.draw": "mean"}, arms={"plain": {}})

@@ -257,15 +257,33 @@ def show_diversity(found: Any, images: str) -> None:
 
 def show_judged(rows: Sequence[tuple[str, Any]], correlation: Mapping[str, Any]) -> None:
     """How teachers judge sets over the course of their runs."""
-    table = Table("run", "iteration", "cross-entropy", "accuracy %")
+    table = Table("run", "iteration", "cross-entropy", "accuracy %", "gradient norm")
     for name, one in rows:
-        table.add_row(escape(name), str(one.iteration), f"{one.cross_entropy:.3f}", f"{100 * one.accuracy:.1f}")
+        table.add_row(escape(name), str(one.iteration), f"{one.cross_entropy:.3f}", f"{100 * one.accuracy:.1f}",
+                      f"{one.gradn:.3g}")
     out.print(table)
     for name in ("spearman", "kendall", "pearson"):
         if name in correlation:
             one = correlation[name]
             out.print(f"final cross-entropy and test accuracy over {correlation['n']} runs, {name}: {one['value']:+.2f} "
                       f"(p {one['p']:.2g})", highlight=False)
+
+
+def show_difficulty(found: Any) -> None:
+    """Means of the scores of real images, and of a run by iteration; rank correlations."""
+    from datastill.analysis.difficulty import NOTES
+    names = list(found.real.scores)
+    more = ["GraDN at the run's network"] if found.current else []
+    table = Table("mean over", *(NOTES[name] for name in names), *more)
+    for what, one in {"real images": found.real, **{f"iteration {n}": one for n, one in found.run.items()}}.items():
+        own = [f"{found.current[int(what.split()[1])]:.3g}" if what != "real images" else "-"] if found.current else []
+        table.add_row(what, *(f"{one.scores[name].mean():.3g}" for name in names), *own)
+    out.print(table)
+    for caution_ in found.warnings:
+        caution(caution_)
+    for name, one in found.public.items():
+        out.print(f"rank correlation of the given scores with {NOTES[name]}: {one['spearman']['value']:+.3f} (Spearman, "
+                  f"n = {one['n']})", highlight=False, soft_wrap=True)
 
 
 def show_studies() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any, Literal, NamedTuple, Self
 
@@ -21,8 +22,10 @@ from datastill.teachers import Pool
 class Study(Description):
     """A question, the runs that answer it, and how they are compared.
 
-    recipes: recipes by name or path, each with its own changes. changes: for all runs. Both by dotted key; settings of
-        a plug-in count only in arms that name that plug-in.
+    recipes: recipes by name or path, each with its own changes. changes: for all runs. changes_for: for the recipes whose
+        names match a pattern, such as "*-ipc10", or one of several, "mtt/*, tesla/*"; a later entry counts more than an
+        earlier one, and a recipe's own changes count most. All by dotted key; settings of a plug-in count only in arms that
+        name that plug-in.
     arms: what is compared, by label: changes of each. axes: dotted keys and the values to try; every combination is
         another arm, with the changes of ``along``.
     against: the arm the others are compared with, paired by seed.
@@ -37,6 +40,7 @@ class Study(Description):
     question: str
     recipes: dict[str, dict[str, Any]] = Field(min_length=1)
     changes: dict[str, Any] = Field(default_factory=dict)
+    changes_for: dict[str, dict[str, Any]] = Field(default_factory=dict)
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
     axes: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     along: dict[str, Any] = Field(default_factory=dict)
@@ -50,7 +54,7 @@ class Study(Description):
     snapshots: int = Field(default=4, ge=1)
     figure: Literal["line", "epochs", "bars", "heat", "matrix"] = "bars"
 
-    @field_validator("recipes", "arms", mode="before")
+    @field_validator("recipes", "changes_for", "arms", mode="before")
     @classmethod
     def _flat_tables(cls, tables: Any) -> Any:
         if not isinstance(tables, Mapping):
@@ -76,7 +80,10 @@ class Study(Description):
         if twice := [label for label in labels if labels.count(label) > 1]:
             raise ValueError(f"two arms are called {twice[0]!r}; leave out the duplicate value, or rename the arm")
         tables = {"changes": self.changes, "along": self.along, "axes": self.axes, **{f"arms.{name}": arm for name, arm in
-                  self.arms.items()}, **{f"recipes.{name}": own for name, own in self.recipes.items()}}
+                  self.arms.items()}, **{f"recipes.{name}": own for name, own in self.recipes.items()},
+                  **{f"changes_for.{pattern}": own for pattern, own in self.changes_for.items()}}
+        if idle := [one for one in self.changes_for if not any(_matches(name, one) for name in self.recipes)]:
+            raise ValueError(f"changes_for.{idle[0]}: matches no recipe of the study ({', '.join(self.recipes)})")
         if seeded := [name for name, table in tables.items() if "seed" in table]:
             raise ValueError(f"{seeded[0]}.seed: a study sets the seed itself, from its own seed and seeds")
         named = {key.split(".")[1] for table in (self.along, self.axes, *self.arms.values()) for key in table if
@@ -85,6 +92,11 @@ class Study(Description):
             _see_plugins(name, {key: value for key, value in table.items() if key.split(".")[1:2] and
                                 key.split(".")[1] not in named})
         return self
+
+    def usual(self, recipe: str) -> dict[str, Any]:
+        """The changes of a recipe in every arm."""
+        matching = [own for pattern, own in self.changes_for.items() if _matches(recipe, pattern)]
+        return {key: value for table in (self.changes, *matching, self.recipes[recipe]) for key, value in table.items()}
 
     def points(self) -> dict[str, dict[str, Any]]:
         """All arms by label: those that are named, then every combination of the axes."""
@@ -122,6 +134,10 @@ class Cell(NamedTuple):
         return digest(self.read.run, digest(self.read.protocol))
 
 
+def _matches(recipe: str, patterns: str) -> bool:
+    return any(fnmatchcase(recipe, one.strip()) for one in patterns.split(","))
+
+
 def _see_plugins(name: str, settings: Mapping[str, Any]) -> None:
     """Check settings of plug-ins that no arm names, which would otherwise go unchecked. Raises ValueError."""
     for label, table in changed({}, {key: value for key, value in settings.items() if key.startswith("plugins.")}).get(
@@ -148,10 +164,10 @@ def cells(study: Study) -> list[Cell]:
     if study.against and study.against not in points:
         raise InputError(f"against: no arm {study.against!r}; known: {', '.join(points)}")
     found = []
-    for name, own in study.recipes.items():
+    for name in study.recipes:
         for arm, changes in points.items():
             named = {key.split(".")[1] for key in changes if key.startswith("plugins.") and key.count(".")}
-            usual = {key: value for key, value in {**study.changes, **own}.items()
+            usual = {key: value for key, value in study.usual(name).items()
                      if not key.startswith("plugins.") or key.split(".")[1] in named}
             for seed in range(study.seed, study.seed + study.seeds):
                 try:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datastill.analysis.difficulty import Difficulty, of_data, of_run, read_public
 from datastill.arguments import checked
 from datastill.artifact import CARD, load, read_card
 from datastill.core import Labeler, Protocol
@@ -15,6 +17,7 @@ from datastill.data import Data, Splits
 from datastill.data.given import Given
 from datastill.description import load as describe
 from datastill.description import load_each
+from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.nets import Architecture
 from datastill.nets.choices import SPEED
@@ -24,7 +27,7 @@ from datastill.plan import Plan
 from datastill.plan import plan as try_out
 from datastill.progress import Progress
 from datastill.protocols.dc import DC
-from datastill.recipes import Recipe, read_recipe
+from datastill.recipes import Recipe, read_pools, read_recipe
 from datastill.run import Run, check_protocol, read_run, run_table
 from datastill.running import distill, labeler, see_apart
 from datastill.scoring import Evaluation, Split, check_student
@@ -34,7 +37,7 @@ from datastill.speed import Timed, tune_speed
 from datastill.study import Study
 from datastill.study_run import Foreseen, foresee, run_study
 from datastill.tables import counted, shown
-from datastill.teachers import Pool, Teachers
+from datastill.teachers import Context, Pool, Teachers
 from datastill.trials import missing, score, train_ahead
 from datastill.tuning import Tried, check_tuning, tune
 
@@ -245,6 +248,40 @@ class Workspace(Place):
         with self.choosing():
             return tune(protocols, network, self.tuning_splits(data, [network], ipc), ipc, baselines=self.baselines,
                         trials=trials, seed=seed, progress=progress)
+
+    @checked
+    def difficulty(self, what: Path | str, settings: Sequence[str] = (), pool: str = "early", *, count: int = 1000,
+                   scores: Path | None = None, data_path: Path | str | None = None,
+                   progress: Progress = Progress()) -> Difficulty:
+        """How hard images are: of a finished run (its folder, a Path), or of a dataset by name, under the networks
+        of a pool, which are trained if they are missing; settings: ``pool.count=3``, ``data.size=32``.
+
+        count: real images, drawn at random; 0 for all. scores: a file of somebody else's, to compare with (see
+        ``analysis.difficulty.read_public``). Raises InputError, RunError.
+        """
+        if isinstance(what, Path):
+            if wrong := [one for one in settings if not one.startswith("pool.")]:
+                raise InputError(f"{wrong[0]}: expected a setting of the pool, as in pool.count=2; the data are those of "
+                                 "the set")
+            run, real = read_run(what), self.load_of(what, data_path).train.to(self.device)
+            named = any(one.startswith("pool.networks") for one in settings)
+            own = [] if named else [f'pool.networks=["{spec(run.network)}"]']
+            task = run.task(real, root=self.root, data_root=self.data_root)
+            return of_run(what, run, task, self._tellers(read_pools(pool, [*own, *settings])[0][0], task.context, progress),
+                          count=count, progress=progress)
+        (networks,), data, _ = read_pools(pool, [f"data.source={what}", *settings])
+        context = self.context(data)
+        if scores is not None:
+            read_public(scores, context.real)  # a wrong file is named before anything is trained
+        return of_data(context.real, self._tellers(networks, context, progress), count=count, public=scores,
+                       progress=progress)
+
+    def _tellers(self, pool: Pool, context: Context, progress: Progress) -> Teachers:
+        """The networks that tell how hard images are, trained if they are missing."""
+        pool.check(context, {"logits"})
+        with self.choosing():
+            pool.prepare(replace(context, progress=progress))
+        return Teachers(pool, context)
 
     @checked
     def foresee(self, study: Study, progress: Progress = Progress(),

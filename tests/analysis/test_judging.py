@@ -13,6 +13,7 @@ import datastill as ds
 import tiny
 from datastill.analysis.judging import judge
 from datastill.description import load
+from datastill.functional.difficulty import gradient_norms
 from datastill.teachers import Pool, Teachers
 from kit import input_error
 
@@ -36,6 +37,8 @@ def test_cross_entropy_and_accuracy_of_every_snapshot(tmp_path: Path, monkeypatc
         right = [float((one.logits(batch.x).argmax(1) == batch.y.argmax(1)).float().mean()) for one in teachers]
     assert judged[-1].cross_entropy == pytest.approx(sum(entropy) / 2)
     assert judged[-1].accuracy == pytest.approx(sum(right) / 2)
+    norms = [gradient_norms(one.network, batch.x, batch.y).mean() for one in teachers]
+    assert judged[-1].gradn == pytest.approx(float(sum(norms)) / 2, rel=1e-5)
     monkeypatch.setattr("datastill.analysis.judging._one", None)  # would be called where nothing is kept
     assert judge(tmp_path / "run", run, teachers) == judged
 

@@ -29,7 +29,8 @@ def results(figure: str = "bars", against: str = "plain", seeds: int = 3, axis: 
                 if against and arm != against:
                     row["difference"] = difference([0.05 * a + 0.001 * i * a for i in range(seeds)])
                 rows.append(row)
-    over = [{"iteration": 0, "cross_entropy": 2.5, "accuracy": 0.1}, {"iteration": 9, "cross_entropy": 0.5, "accuracy": 0.9}]
+    over = [{"iteration": 0, "cross_entropy": 2.5, "accuracy": 0.1, "gradn": 7.5},
+            {"iteration": 9, "cross_entropy": 0.5, "accuracy": 0.9, "gradn": 1.25}]
     teachers = [{"network": "convnet", "seed": 3, "epoch": 12, "digest": "abc", "accuracy": 0.678}]
     runs = [{"recipe": recipe, "arm": arm, "seed": seed, "folder": "f", "run": over, "teachers": teachers if arm != "plain" else [],
              "accuracy": {student: 0.3 for student in STUDENTS}} for recipe in ("dm/x", "dc/x") for arm in ARMS

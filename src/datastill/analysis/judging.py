@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from datastill import artifact
-from datastill.compute import double
 from datastill.description import Description
 from datastill.digest import digest, spec
 from datastill.errors import InputError
@@ -16,19 +14,24 @@ from datastill.late import F, no_grad, torch
 from datastill.run import Run
 from datastill.store import read_record, write_record
 from datastill.teachers import Context, Pool, Teacher, Teachers
+from datastill.teachers._difficulty import difficulty
 from datastill.teachers._names import outputs_for
 
 
 class Judged(NamedTuple):
-    """Mean over a pool's teachers at an iteration: cross-entropy (nats) and accuracy (a fraction) of the synthetic set."""
+    """Mean over a pool's teachers at an iteration: cross-entropy (nats), accuracy (a fraction) and gradient norm of an image
+    (GraDN, see ``functional.difficulty``) of the synthetic set."""
 
     iteration: int
     cross_entropy: float
     accuracy: float
+    gradn: float
 
 
 class Judgement(Description):
     """What determines a judgement: the snapshots by checksum, the pool, and the digests of its teachers."""
+
+    version: ClassVar[int] = 2  # 2: gradient norms too
 
     subject: tuple[str, ...]
     pool: Pool
@@ -63,19 +66,22 @@ def judge(folder: Path, run: Run, teachers: Teachers) -> list[Judged]:
     place = folder / "analysis" / f"judged-{digest(judgement)}.json"
     if (known := read_record(place, "delete it to judge again")) is not None:
         return [Judged(**one) for one in known["judged"]]
-    judged = [_one(iteration, artifact.read_snapshot(path, card), members) for iteration, path in paths.items()]
+    judged = [_one(iteration, artifact.read_snapshot(path, card), teachers) for iteration, path in paths.items()]
     place.parent.mkdir(exist_ok=True)
     write_record(place, {"teachers": [teacher.name for teacher in members], "judged": [j._asdict() for j in judged]})
     return judged
 
 
+def _one(iteration: int, tensors: dict[str, torch.Tensor], teachers: Teachers) -> Judged:
+    device = teachers.context.real.device
+    x, y = tensors["images"].to(device), tensors["labels"].to(device)
+    entropies = [_entropy(teacher, x, y) for teacher in teachers]
+    found = difficulty(teachers, x, y, ["misclassified", "gradn"])
+    return Judged(iteration, sum(entropies) / len(entropies), 1 - float(found["misclassified"].mean()),
+                  float(found["gradn"].mean()))
+
+
 @no_grad
-def _one(iteration: int, tensors: dict[str, torch.Tensor], members: Sequence[Teacher]) -> Judged:
-    entropies, accuracies = [], []
-    for teacher in members:
-        device = next(teacher.network.parameters()).device
-        x, y = tensors["images"].to(device), tensors["labels"].to(device)
-        logits = torch.cat([teacher.class_logits(part) for part in x.split(teacher.chunk(x))])
-        entropies.append(float(F.cross_entropy(logits, y)))
-        accuracies.append(float(double(logits.argmax(1) == y.argmax(1)).mean()))
-    return Judged(iteration, sum(entropies) / len(entropies), sum(accuracies) / len(accuracies))
+def _entropy(teacher: Teacher, x: torch.Tensor, y: torch.Tensor) -> float:
+    logits = torch.cat([teacher.class_logits(part) for part in x.split(teacher.chunk(x))])
+    return float(F.cross_entropy(logits, y))

@@ -1,4 +1,4 @@
-"""Selecting real examples by their features, one class at a time. Ties go to the lowest index."""
+"""Selecting real examples by their features or by a score, one class at a time. Ties go to the lowest index."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datastill.late import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from datastill.rng import RNG
 
 from datastill.compute import double
 
@@ -31,6 +32,16 @@ def herding(features: Tensor, count: int) -> Tensor:
     return torch.tensor(chosen)
 
 
+def nearest(features: Tensor, count: int) -> Tensor:
+    """Indices (count,) of the examples closest to the mean of ``features`` (N, D), the closest first.
+
+    The ``count`` smallest ||f_i - mean(f)||_2. What comparison tables list as herding is this choice, as we found by running
+    both (docs/results/published.md); for one example the two are the same.
+    """
+    features = double(features)
+    return (features - features.mean(0)).norm(dim=1).argsort(stable=True)[:count].cpu()
+
+
 def k_center(features: Tensor, count: int) -> Tensor:
     """Indices (count,) of examples that cover ``features`` (N, D), in order.
 
@@ -46,3 +57,37 @@ def k_center(features: Tensor, count: int) -> Tensor:
         distance = (features - features[chosen[-1]]).norm(dim=1)
         nearest = torch.where(nearest < 0, nearest, torch.minimum(nearest, distance))
     return torch.tensor(chosen)
+
+
+def window(scores: Tensor, count: int, place: float) -> Tensor:
+    """Indices (count,) of examples whose scores (N,) follow each other: the ``count`` lowest at ``place`` 0, the highest at
+    1, in between those that begin at this share of the way. In order of their scores."""
+    order = double(scores).argsort(stable=True).cpu()
+    first = round(place * max(0, len(order) - count))
+    return order[first:first + count]
+
+
+def stratified(scores: Tensor, count: int, rng: RNG, cutoff: float = 0.3, strata: int = 50) -> Tensor:
+    """Indices (count,) of examples drawn evenly from ranges of their scores (N,): coverage-centric selection (CCS; Zheng et
+    al. 2023, ICLR, "Coverage-centric Coreset Selection for High Pruning Rates", algorithm 1).
+
+    The share ``cutoff`` of the highest scores is left out, but never so many that fewer than ``count`` remain. The range of
+    the others is cut into ``strata`` of equal width; the stratum with the fewest examples gives its share of what is still
+    wanted, or all it has, then the next one. Example::
+
+        rows = stratified(scores, 10, RNG(0))
+    """
+    scores = double(scores).cpu()
+    rest = scores.argsort(stable=True)[:max(count, len(scores) - int(len(scores) * cutoff))]
+    low, high = scores[rest[0]], scores[rest[-1]]
+    place = ((scores[rest] - low) / (high - low) * strata).long().clamp(max=strata - 1) if high > low else \
+        torch.zeros(len(rest), dtype=torch.long)
+    groups = [(number, rest[place == number]) for number in place.unique().tolist()]
+    groups.sort(key=lambda group: len(group[1]))  # stable: of equal sizes, the lower scores first
+    chosen: list[Tensor] = []
+    wanted = count
+    for done, (number, group) in enumerate(groups):
+        taken = min(len(group), wanted // (len(groups) - done))
+        chosen.append(group[rng(number).permutation(len(group))[:taken]])
+        wanted -= taken
+    return torch.cat(chosen)

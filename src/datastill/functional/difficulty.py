@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from datastill.functional.fused import using_torch
@@ -11,12 +12,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def gradient_norms(network: nn.Module, x: Tensor, y: Tensor, chunk: int = 32) -> Tensor:
+def gradient_norms(network: nn.Module, x: Tensor, y: Tensor, chunk: int = 32,
+                   outputs: Sequence[int] | None = None) -> Tensor:
     """Norm of the gradient of each image's cross-entropy with respect to all weights: GraNd (Paul et al. 2021, NeurIPS,
     "Deep Learning on a Data Diet"), GraDN for distilled images (Wang et al. 2024).
 
-    x: (N, C, H, W). y: labels (N,), or probabilities (N, K). chunk: images whose gradients are in memory at once. The
-    network is used in evaluation mode, so that images do not depend on each other, and left as it was. Example::
+    x: (N, C, H, W). y: labels (N,), or probabilities (N, K). chunk: images whose gradients are in memory at once. outputs:
+    the K outputs of the network that are these classes, by default all. The network is used in evaluation mode, so that
+    images do not depend on each other, and left as it was. Example::
 
         scores = gradient_norms(network, images.batch(rows).x, images.targets[rows])
     """
@@ -25,7 +28,7 @@ def gradient_norms(network: nn.Module, x: Tensor, y: Tensor, chunk: int = 32) ->
 
     def loss(weights: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
         logits = torch.func.functional_call(network, {**fixed, **weights}, (image[None],))
-        return F.cross_entropy(logits, label[None])
+        return F.cross_entropy(logits if outputs is None else logits[:, outputs], label[None])
 
     each = torch.func.vmap(torch.func.grad(loss), (None, 0, 0), randomness="same")
     training = network.training

@@ -115,8 +115,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         text.append(_line(line))
     text += [line for remark in remarks(results) for line in ("", f"Caution: {remark}")]
     if seen := judged(results):
-        text += ["", "| recipe | arm | cross-entropy under the judges: start | end | accuracy: start | end |",
-                 "|" + "---|" * 6]
+        text += ["", "| recipe | arm | cross-entropy under the judges: start | end | accuracy: start | end | "
+                 "GraDN: start | end |", "|" + "---|" * 8]
         text += map(_line, seen)
     for sentence in correlations(results):
         text += ["", sentence]
@@ -138,7 +138,7 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
 
 
 def judged(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """(recipe, arm, cross-entropy at start and end, accuracy at start and end) under the judges, means over seeds."""
+    """(recipe, arm, then at start and end cross-entropy, accuracy, gradient norm) under the judges, means over seeds."""
     found: list[tuple[str, ...]] = []
     for recipe, arm in dict.fromkeys((run["recipe"], run["arm"]) for run in results["runs"]):
         runs = [run["run"] for run in results["runs"] if (run["recipe"], run["arm"]) == (recipe, arm) and run["run"]]
@@ -146,7 +146,8 @@ def judged(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
             def mean(what: str, at: int, of: list[Any] = runs) -> float:
                 return float(np.mean([run[at][what] for run in of]))
             found.append((recipe, arm, f"{mean('cross_entropy', 0):.2f}", f"{mean('cross_entropy', -1):.2f}",
-                          words.number(100 * mean("accuracy", 0)), words.number(100 * mean("accuracy", -1))))
+                          words.number(100 * mean("accuracy", 0)), words.number(100 * mean("accuracy", -1)),
+                          f"{mean('gradn', 0):.3g}", f"{mean('gradn', -1):.3g}"))
     return found
 
 

@@ -87,10 +87,13 @@ class Teacher:
         """Logits (B, K) of the run's classes in the run's order, for the run's images (B, C, H, W), without those of classes
         that only the teacher knows. Raises InputError if a class of the run has no output."""
         found = self.logits(x)
-        return found if self.domain.classes == self.home.classes else found[:, self._outputs]
+        return found if self.outputs is None else found[:, self.outputs]
 
     @cached_property
-    def _outputs(self) -> list[int]:
+    def outputs(self) -> list[int] | None:
+        """Which of its logits are those of the run's classes, in their order; None if they all are. Raises InputError."""
+        if self.domain.classes == self.home.classes:
+            return None
         try:
             return outputs_for(self.domain.classes, self.home.classes)
         except InputError as error:
