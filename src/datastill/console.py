@@ -273,12 +273,14 @@ def show_difficulty(found: Any) -> None:
     """Means of the scores of real images, and of a run by iteration; rank correlations."""
     from datastill.analysis.difficulty import NOTES
     names = list(found.real.scores)
-    more = ["GraDN at the run's network"] if found.current else []
-    table = Table("mean over", *(NOTES[name] for name in names), *more)
-    for what, one in {"real images": found.real, **{f"iteration {n}": one for n, one in found.run.items()}}.items():
-        own = [f"{found.current[int(what.split()[1])]:.3g}" if what != "real images" else "-"] if found.current else []
-        table.add_row(what, *(f"{one.scores[name].mean():.3g}" for name in names), *own)
+    table = Table("iteration", *names, *(["gradn at the run's network"] if found.current else []),
+                  title="Means over the images; large means hard", title_justify="left")
+    for number, one in [("real images", found.real), *found.run.items()]:
+        own = [f"{found.current[number]:.3g}" if number in found.current else "-"] if found.current else []
+        table.add_row(str(number), *(f"{one.scores[name].mean():.3g}" for name in names), *own)
     out.print(table)
+    for name in names:
+        out.print(f"{name}: {NOTES[name]}", highlight=False, soft_wrap=True)
     for caution_ in found.warnings:
         caution(caution_)
     for name, one in found.public.items():

@@ -126,6 +126,7 @@ def _scatter(found: Difficulty) -> Markup:
         x, y = some.scores["misclassified"][:POINTS], some.scores["gradn"][:POINTS]
         axes.plot(x, y, color=f"#00010{color % COLOURS}", marker="o", markersize=2.5, linestyle="", alpha=0.6, label=name)
     axes.set_ylabel("gradient norm", color=MUTED)
+    axes.margins(x=0.03)
     return _finish(figure, axes, "scatter", "share of networks that are wrong")
 
 
