@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datastill.analysis.difficulty import Difficulty, of_data, of_run, read_public
+from datastill.analysis.difficulty import Difficulty, of_data, of_run
+from datastill.analysis.public import read_public
 from datastill.arguments import checked
 from datastill.artifact import CARD, load, read_card
 from datastill.core import Labeler, Protocol
@@ -257,7 +258,7 @@ class Workspace(Place):
         of a pool, which are trained if they are missing; settings: ``pool.count=3``, ``data.size=32``.
 
         count: real images, drawn at random; 0 for all. scores: a file of somebody else's, to compare with (see
-        ``analysis.difficulty.read_public``). Raises InputError, RunError.
+        ``analysis.public.read_public``). Raises InputError, RunError.
         """
         if isinstance(what, Path):
             if wrong := [one for one in settings if not one.startswith("pool.")]:

@@ -15,12 +15,12 @@ from scipy.stats import rankdata
 import datastill as ds
 import tiny
 from datastill import artifact
-from datastill.analysis.difficulty import Difficulty, at_its_network, known, of_data, of_run, read_public
+from datastill.analysis.difficulty import Difficulty, at_its_network, known, of_data, of_run
 from datastill.description import load
 from datastill.functional.difficulty import gradient_norms
 from datastill.teachers import Context, Pool, Teachers
 from datastill.teachers._difficulty import difficulty
-from kit import Told, input_error, toy_images
+from kit import Told, input_error
 
 EARLY = {"kind": "early", "networks": ["mlp:width=8"], "count": 2, "epochs": 2, "batch_size": 64}
 
@@ -118,41 +118,6 @@ def test_published_scores_are_compared(tmp_path: Path) -> None:
     assert not found.warnings
     np.save(tmp_path / "c.npy", ours)
     assert "nobody can tell" in of_data(where.real, teachers(where), count=70, public=tmp_path / "c.npy").warnings[0]
-
-
-def test_the_forms_of_a_file_of_scores(tmp_path: Path) -> None:
-    images, values = toy_images(3, 2), [0.5, 1.0, 2.0, 3.0, 4.0, 5e-1]
-    (tmp_path / "a.txt").write_text("\n".join(map(str, values)))
-    (tmp_path / "b.csv").write_text("label,score\n" + "\n".join(f"{'abc'[i % 3]},{value}" for i, value in enumerate(values)))
-    (tmp_path / "c.csv").write_text("Score,Label\n" + "\n".join(f"{value},{i % 3}" for i, value in enumerate(values)))
-    np.savez(tmp_path / "d.npz", scores=values, labels=[0, 1, 2] * 2)
-    np.save(tmp_path / "e.npy", values)
-    for name, labels in (("a.txt", False), ("b.csv", True), ("c.csv", True), ("d.npz", True), ("e.npy", False)):
-        found = read_public(tmp_path / name, images)
-        assert (found.scores.tolist(), found.has_labels) == (values, labels), name
-
-
-def test_what_is_no_file_of_scores(tmp_path: Path) -> None:
-    images = toy_images(3, 2)
-    np.savez(tmp_path / "order.npz", scores=np.arange(6.0), labels=[0, 1, 2, 0, 2, 1])
-    np.savez(tmp_path / "other.npz", values=np.arange(6.0))
-    np.save(tmp_path / "short.npy", np.arange(5.0))
-    np.save(tmp_path / "nan.npy", np.array([0, 1, np.nan, 3, 4, 5]))
-    np.save(tmp_path / "pickled.npy", np.array([{}] * 6), allow_pickle=True)
-    (tmp_path / "words.txt").write_text("a\nb\n")
-    (tmp_path / "columns.csv").write_text("name,value\na,1\n")
-    (tmp_path / "ragged.csv").write_text("label,score\na\n")
-    (tmp_path / "empty.csv").write_text("")
-    (tmp_path / "noise.npz").write_bytes(b"\x00\xff" * 40)
-    (tmp_path / "counts.pkl").write_bytes(b"\x80")
-    for name, *says in (("order.npz", "in another order", "image 4 is 2 there, 'b' (1) here", "2 of 6 differ"),
-                        ("other.npz", 'no array "scores"', "values"), ("short.npy", "5 scores", "6 training images", "data.validation=0"),
-                        ("nan.npy", "image 2 is not a finite number"), ("pickled.npy", "cannot be read as scores"),
-                        ("words.txt", "cannot be read as scores"), ("columns.csv", "expected a column score"),
-                        ("ragged.csv", "line 2: expected 2 columns"), ("empty.csv", "is empty"), ("noise.npz", "cannot be read"),
-                        ("counts.pkl", "pickles are not opened"), ("missing.npy", "missing.npy", "cannot be read")):
-        with input_error(name, *says):
-            read_public(tmp_path / name, images)
 
 
 def test_forgetting_only_where_epochs_are_stored(tmp_path: Path) -> None:
