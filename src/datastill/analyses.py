@@ -89,7 +89,7 @@ def analyse_theory(fractions: Annotated[str, typer.Option(help="Kept fractions, 
                    force: Force = False) -> None:
     """Show when easy samples beat hard ones in theory: test error of a student on a kept fraction, and where they cross.
 
-    The pruned teacher-student perceptron (Sorscher et al. 2022). Takes half a minute.
+    The pruned teacher-student perceptron (Sorscher et al. 2022). Takes about a minute and a half.
     """
     from datastill import console
     from datastill.analysis.theory import curves
@@ -100,7 +100,8 @@ def analyse_theory(fractions: Annotated[str, typer.Option(help="Kept fractions, 
     check_named(out, "a page of datastill", ".html", ".htm")
     check_output(out, "a page of datastill", is_page, force)
     with console.progress("theory", str(out)) as bar, Interrupt(bar):
-        found = curves(_numbers(fractions, "--fractions"), _numbers(angles, "--angles"), trials=trials, progress=bar)
+        found = curves(_numbers(fractions, "--fractions"), _numbers(angles, "--angles"), trials=trials, maps=True,
+                       progress=bar)
     write_atomically(out, render(found).encode())
     say(f"Theory: {out}")
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from datastill.analysis.theory import Curves, curves, solve
+from datastill.analysis.theory import Curves, curves, gap_map, solve
 from datastill.report.theory import pictures, render, rows
 from kit import Call, input_error
 
 
 @pytest.fixture(scope="module")
 def found() -> Curves:
-    return curves((0.2, 0.5), (0.0, 20.0), alphas=(0.5, 1.0, 2.0, 4.0, 8.0), trials=2)
+    one = curves((0.2, 0.5), (0.0, 20.0), alphas=(0.5, 1.0, 2.0, 4.0, 8.0), trials=2)
+    return replace(one, maps={angle: gap_map(angle, (0.2, 0.5), (1.0, 20.0)) for angle in (0.0, 20.0)})
 
 
 def test_the_curves_are_the_solutions(found: Curves) -> None:
@@ -29,14 +31,25 @@ def test_the_curves_are_the_solutions(found: Curves) -> None:
 
 def test_the_page_has_a_figure_for_each_angle_and_the_numbers(found: Curves) -> None:
     page = render(found)
-    assert [one.title for one in pictures(found)] == ["Test error, a perfect probe", "Test error, probe at 20\N{DEGREE SIGN}", "Hard minus easy"]
+    assert [one.title for one in pictures(found)] == ["Test error, a perfect probe", "Test error, probe at 20\N{DEGREE SIGN}", "Hard minus easy",
+                                                         *(f"Hard minus easy by samples and fraction, {probe}" for probe in ("a perfect probe", "probe at 20\N{DEGREE SIGN}"))]
     for one in pictures(found):
         ElementTree.fromstring(one.svg)
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 5
     table = list(rows(found))
     assert len(table) == 4
     assert table[0][:3] == ("0\N{DEGREE SIGN}", "0.2", "2.07")
     assert all(cell in page for row in table for cell in row)
+
+
+def test_the_map_has_the_differences_and_the_line_where_they_vanish() -> None:
+    drawn = gap_map(0.0, (0.2, 0.5), (1.0, 4.0, 20.0))
+    assert drawn.gaps.shape == (2, 3)
+    assert drawn.gaps[1, 1] == solve(4.0, 0.5, "hard").error - solve(4.0, 0.5, "easy").error
+    assert (drawn.gaps[:, 0] > 0).all()  # few samples: easy ones are better
+    assert (drawn.gaps[:, 2] < 0).all()
+    with input_error("alpha_tot"):
+        gap_map(0.0, (0.2,), (-1.0,))
 
 
 def test_the_command(run_cli: Call, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from typing import Literal
@@ -264,26 +264,58 @@ def _simulated(total: int, count: int, keep: Keep, angle: float, dimension: int,
 
 
 @dataclass(frozen=True)
+class Map:
+    """What hard samples cost compared with easy ones, by fraction kept and alpha_tot: gaps (F, A), differences of test
+    errors, above 0 where easy ones are better; NaN where an error is too small to be solved for."""
+
+    fractions: tuple[float, ...]
+    alphas: tuple[float, ...]
+    gaps: np.ndarray
+
+
+MAP_FRACTIONS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
+MAP_ALPHAS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
+
+
+def gap_map(angle: float = 0.0, fractions: Sequence[float] = MAP_FRACTIONS, alphas: Sequence[float] = MAP_ALPHAS) -> Map:
+    """Differences of test errors, hard minus easy, for every fraction kept of every alpha_tot. Raises InputError."""
+    for fraction, alpha in product(fractions, alphas):
+        check_setting(alpha, fraction, "easy", angle)
+    gaps = np.array([[_gap(alpha, fraction, angle) for alpha in alphas] for fraction in fractions])
+    return Map(tuple(fractions), tuple(alphas), gaps)
+
+
+def _gap(alpha_tot: float, fraction: float, angle: float) -> float:
+    try:
+        hard, easy = (solve(alpha_tot, fraction, keep, angle).error for keep in ("hard", "easy"))
+        return hard - easy
+    except RunError:
+        return math.nan
+
+
+@dataclass(frozen=True)
 class Curves:
     """Test errors over alpha_prune by (keep, fraction, angle); ``random`` ones depend on neither of the last two.
 
     crossings: (fraction, angle) -> alpha_prune, where there is one. simulated: mean and standard error by (keep, fraction,
-    angle) at some of the alphas.
+    angle) at some of the alphas. maps: by angle.
     """
 
     alphas: tuple[float, ...]
     errors: dict[tuple[Keep, float, float], tuple[float, ...]]
     crossings: dict[tuple[float, float], float]
     simulated: dict[tuple[Keep, float, float], tuple[tuple[float, float, float], ...]]
+    maps: dict[float, Map] = field(default_factory=dict)
 
 
 ALPHAS = tuple(np.geomspace(0.2, 10.0, 13).round(4).tolist())
 
 
 def curves(fractions: Sequence[float] = (0.05, 0.2, 0.5), angles: Sequence[float] = (0.0, 20.0, 40.0), *,
-           alphas: Sequence[float] = ALPHAS, trials: int = 0, progress: Progress = Progress()) -> Curves:
+           alphas: Sequence[float] = ALPHAS, trials: int = 0, maps: bool = False,
+           progress: Progress = Progress()) -> Curves:
     """Errors of easy and hard samples for every fraction and angle, of random ones, and where they cross. trials: finite
-    students at four of the alphas. Raises InputError before the work."""
+    students at four of the alphas. maps: and ``gap_map`` for every angle. Raises InputError before the work."""
     if not fractions or not angles or not alphas:
         raise InputError("fractions, angles and alphas: expected at least one of each")
     for alpha, fraction, angle in product(alphas, fractions, angles):
@@ -293,9 +325,10 @@ def curves(fractions: Sequence[float] = (0.05, 0.2, 0.5), angles: Sequence[float
     errors: dict[tuple[Keep, float, float], tuple[float, ...]] = {}
     simulated: dict[tuple[Keep, float, float], tuple[tuple[float, float, float], ...]] = {}
     crossings = {}
+    count = len(keys) + maps * len(angles)
     for number, key in enumerate(keys):
         keep, fraction, angle = key
-        progress.tell(number, len(keys), f"{keep}, fraction {fraction:g}, angle {angle:g}")
+        progress.tell(number, count, f"{keep}, fraction {fraction:g}, angle {angle:g}")
         errors[key] = tuple(solve(alpha / fraction, fraction, keep, angle).error for alpha in alphas)
         if trials:
             simulated[key] = tuple(_mean(alpha, simulate(alpha / fraction, fraction, keep, angle, trials=trials))
@@ -303,8 +336,12 @@ def curves(fractions: Sequence[float] = (0.05, 0.2, 0.5), angles: Sequence[float
         if keep == "hard" and fraction < 1:
             with suppress(RunError):
                 crossings[fraction, angle] = crossover(fraction, angle)
-    progress.tell(len(keys), len(keys))
-    return Curves(tuple(alphas), errors, crossings, simulated)
+    drawn = {}
+    for number, angle in enumerate(angles if maps else ()):
+        progress.tell(len(keys) + number, count, f"map, angle {angle:g}")
+        drawn[angle] = gap_map(angle)
+    progress.tell(count, count)
+    return Curves(tuple(alphas), errors, crossings, simulated, drawn)
 
 
 def _mean(alpha: float, errors: Sequence[float]) -> tuple[float, float, float]:

@@ -72,8 +72,10 @@ def bars(results: Mapping[str, Any], student: str, key: str) -> Markup:
     return inline(figure, key)
 
 
-def table(rows: Sequence[str], columns: Sequence[str], values: np.ndarray, key: str) -> Markup:
-    """Numbers (R, C) as a heat map, in percent or points; NaN for a missing number."""
+def table(rows: Sequence[str], columns: Sequence[str], values: np.ndarray, key: str, *, across: str = "",
+          line: Sequence[tuple[float, float]] = ()) -> Markup:
+    """Numbers (R, C) as a heat map, in percent or points; NaN for a missing number. across: what the columns are. line:
+    drawn through these (column, row), fractions between the squares."""
     figure, axes = new_axes()
     figure.set_size_inches(5.2, 0.9 + 0.42 * len(rows))
     spread = max(float(np.nanmax(values) - np.nanmin(values)), 1e-9)
@@ -88,7 +90,9 @@ def table(rows: Sequence[str], columns: Sequence[str], values: np.ndarray, key: 
     axes.set_xticks(range(len(columns)), [_wrapped(column, max(6, 52 // len(columns))) for column in columns])
     axes.set_yticks(range(len(rows)), [_wrapped(row, 20) for row in rows])
     axes.grid(visible=False)
-    axes.set_xlabel("")
+    axes.set_xlabel(across, color=MUTED)
+    if line:
+        axes.plot(*zip(*line, strict=True), color="#000101", linewidth=2)
     return inline(figure, key)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -10,10 +11,10 @@ from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 import datastill
-from datastill.analysis.theory import Curves, Keep
+from datastill.analysis.theory import Curves, Keep, Map
 from datastill.report import words
 from datastill.report.figures import COLOURS, inline, new_axes
-from datastill.report.plots import MUTED
+from datastill.report.plots import MUTED, table
 from datastill.report.study import Picture
 
 STYLES: dict[Keep, str] = {"easy": "-", "hard": "--"}
@@ -47,6 +48,10 @@ def pictures(found: Curves) -> Iterator[Picture]:
                       + ("; points: finite students" if found.simulated else ""), _errors(found, fractions, angle))
     yield Picture("Hard minus easy", "points of test error; above 0 easy samples are better",
                   _gaps(found, fractions, angles))
+    for angle, drawn in found.maps.items():
+        title = f"probe at {angle:g}°" if angle else "a perfect probe"
+        yield Picture(f"Hard minus easy by samples and fraction, {title}",
+                      "points of test error; right of the line hard samples are better", _map(drawn, f"map-{angle:g}"))
 
 
 def _errors(found: Curves, fractions: list[float], angle: float) -> Markup:
@@ -74,6 +79,15 @@ def _gaps(found: Curves, fractions: list[float], angles: list[float]) -> Markup:
                       color=f"#00010{number % COLOURS}", label=f"{fraction:g}, {angle:g}°")
     axes.axhline(0, color=MUTED, linewidth=1)
     return _finish(figure, axes, "points", "gaps")
+
+
+def _map(drawn: Map, key: str) -> Markup:
+    """The map as a table, with the line on which easy and hard samples give the same error, interpolated."""
+    line = [(column + before / (before - after), float(row)) for row, gaps in enumerate(drawn.gaps)
+            for column, (before, after) in enumerate(pairwise(gaps.tolist())) if before > 0 >= after]
+    return table([f"{fraction:g} kept" for fraction in drawn.fractions], [f"{alpha:g}" for alpha in drawn.alphas],
+                 100 * drawn.gaps, key.replace(".", "-"), across="samples for each dimension before pruning (alpha_tot)",
+                 line=line)
 
 
 def _finish(figure: Any, axes: Any, label: str, key: str) -> Markup:
