@@ -48,6 +48,8 @@ def test_the_map_has_the_differences_and_the_line_where_they_vanish() -> None:
     assert drawn.gaps[1, 1] == solve(4.0, 0.5, "hard").error - solve(4.0, 0.5, "easy").error
     assert (drawn.gaps[:, 0] > 0).all()  # few samples: easy ones are better
     assert (drawn.gaps[:, 2] < 0).all()
+    assert drawn.crossings == pytest.approx([2.07 / 0.2, 2.52 / 0.5], rel=0.03)
+    assert gap_map(0.0, (0.2,), (1.0, 4.0)).crossings == (None,)
     with input_error("alpha_tot"):
         gap_map(0.0, (0.2,), (-1.0,))
 

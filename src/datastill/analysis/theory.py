@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 from typing import Literal
 
 import numpy as np
@@ -266,11 +266,13 @@ def _simulated(total: int, count: int, keep: Keep, angle: float, dimension: int,
 @dataclass(frozen=True)
 class Map:
     """What hard samples cost compared with easy ones, by fraction kept and alpha_tot: gaps (F, A), differences of test
-    errors, above 0 where easy ones are better; NaN where an error is too small to be solved for."""
+    errors, above 0 where easy ones are better; NaN where an error is too small to be solved for. crossings: for every
+    fraction the alpha_tot at which both are equal, None if it is not among the alphas."""
 
     fractions: tuple[float, ...]
     alphas: tuple[float, ...]
     gaps: np.ndarray
+    crossings: tuple[float | None, ...]
 
 
 MAP_FRACTIONS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
@@ -282,7 +284,18 @@ def gap_map(angle: float = 0.0, fractions: Sequence[float] = MAP_FRACTIONS, alph
     for fraction, alpha in product(fractions, alphas):
         check_setting(alpha, fraction, "easy", angle)
     gaps = np.array([[_gap(alpha, fraction, angle) for alpha in alphas] for fraction in fractions])
-    return Map(tuple(fractions), tuple(alphas), gaps)
+    crossings = tuple(_vanishes(fraction, angle, alphas, row.tolist())
+                      for fraction, row in zip(fractions, gaps, strict=True))
+    return Map(tuple(fractions), tuple(alphas), gaps, crossings)
+
+
+def _vanishes(fraction: float, angle: float, alphas: Sequence[float], gaps: Sequence[float]) -> float | None:
+    """The alpha_tot between two of the alphas at which the gap changes its sign."""
+    for (low, before), (high, after) in pairwise(zip(alphas, gaps, strict=True)):
+        if before > 0 > after:
+            found = brentq(lambda at: _gap(math.exp(at), fraction, angle), math.log(low), math.log(high), xtol=0.02)
+            return math.exp(float(found))
+    return None
 
 
 def _gap(alpha_tot: float, fraction: float, angle: float) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -82,9 +83,9 @@ def _gaps(found: Curves, fractions: list[float], angles: list[float]) -> Markup:
 
 
 def _map(drawn: Map, key: str) -> Markup:
-    """The map as a table, with the line on which easy and hard samples give the same error, interpolated."""
-    line = [(column + before / (before - after), float(row)) for row, gaps in enumerate(drawn.gaps)
-            for column, (before, after) in enumerate(pairwise(gaps.tolist())) if before > 0 >= after]
+    """The map as a table, with the line on which easy and hard samples give the same error."""
+    line = [(float(np.interp(math.log(alpha), np.log(drawn.alphas), np.arange(len(drawn.alphas)))), float(row))
+            for row, alpha in enumerate(drawn.crossings) if alpha]
     return table([f"{fraction:g} kept" for fraction in drawn.fractions], [f"{alpha:g}" for alpha in drawn.alphas],
                  100 * drawn.gaps, key.replace(".", "-"), across="samples for each dimension before pruning (alpha_tot)",
                  line=line)
