@@ -207,7 +207,8 @@ def test_every_recipe_is_valid_and_named_for_what_it_does(name: str) -> None:
     method, _, cell = name.partition("/")
     data = "own" if cell.startswith("own-") else recipe.run.data.name
     assert cell == f"{data}-ipc{recipe.run.ipc}"
-    assert {"dm": "distribution", "random": "coreset", "herding": "coreset", "k_center": "coreset", "dc": "gradient",
+    assert {"dm": "distribution", "random": "coreset", "herding": "coreset", "k_center": "coreset", "nearest": "coreset",
+            **dict.fromkeys(("easiest", "hardest", "window", "ccs"), "ranked"), "dc": "gradient",
             "dsa": "gradient", "dsac": "gradient", "datadam": "attention"}.get(method, "trajectory") == kind(recipe.run.method)
     assert recipe.published is None or recipe.published.source
 
@@ -442,6 +443,11 @@ def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
     (("analyse", "difficulty", "digits", "--pool", "superwised"), "unknown pool 'superwised'; did you mean 'supervised'"),
     (("analyse", "difficulty", "digits", "--scores", "missing.npy"), "missing.npy"),
     (("analyse", "difficulty", "digits", "--out", "page.txt"), ".html"),
+    (("analyse", "difficulty", "digits", "--out", "/proc/page.html"), "cannot write to /proc"),
+    (("analyse", "theory", "--out", "/proc/none/page.html"), "cannot write to /proc/none"),
+    (("analyse", "theory", "--fractions", "-0.1"), "fraction: expected a number from 0.001 to 1, got -0.1"),
+    (("analyse", "difficulty", "."), ". is not the folder of a finished run; for images of your own: folder data.path=."),
+    (("analyse", "difficulty", "digits", "--pool", "banana"), "unknown pool 'banana'"),
     (("study", "ptm-weight"), "unknown study 'ptm-weight', expected a name or the path of a .toml file; did you mean 'ptm-weights'"),
     (("study", "ptm-weights", "--edition", "tiny"), "no edition 'tiny'; known: paper, small"),
     (("distill", "dm/digits-ipc1", "plugins.clom.pool.data.source=mnist"), "dataset MNIST not found"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import datastill
 
 SOURCE = Path(datastill.__file__).parent
-ORDER = [["errors"], ["files"], ["tables", "foreign", "late", "memory", "progress", "statistics"], ["arguments", "rng", "compute", "registry"],
+ORDER = [["errors"], ["files", "environment"], ["tables", "foreign", "late", "memory", "progress", "statistics"], ["arguments", "rng", "compute", "registry"],
          ["description"], ["digest"],
          ["store"], ["states", "executors"], ["functional"], ["losses"], ["data"], ["nets"], ["train"], ["parametrization"], ["synthetic", "distilled"],
          ["teachers"], ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artifact", "balance"], ["previous"], ["loop"], ["checkpoint"], ["run"],

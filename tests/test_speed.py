@@ -78,4 +78,5 @@ def test_the_plan_and_the_page_say_what_was_chosen(run_cli: Cli, monkeypatch: py
     assert "2 at once, torch" in Path("set/report.html").read_text()
     assert Path("set/speed.json").exists()
     assert run_cli("distill", "dm/digits-ipc1", *small, "--out", "usual", "--portable")[0] == 0
-    assert not Path("usual/speed.json").exists()
+    record = json.loads(Path("usual/speed.json").read_text())
+    assert (record["choices"], record["portable"]) == ({}, True)

@@ -59,12 +59,13 @@ def test_changes_for_some_recipes_only() -> None:
     recipes = {RECIPE: {}, "dm/digits-ipc10": {"method.batch_real": 5}, "random/digits-ipc1": {}}
     changes = {key: value for key, value in USUAL.items() if not key.startswith("method.")}
     one = study(recipes=recipes, changes=changes, arms={"plain": {}}, seeds=1, changes_for={
-        "dm/*": {"method": {"iterations": 7, "batch_real": 6}}, "*-ipc10, nothing/*": {"method.iterations": 9}})
+        "dm/*": {"method": {"iterations": 7, "batch_real": 6}}, "*-ipc10, dm/*-ipc10": {"method.iterations": 9}})
     found = {cell.recipe: cell.read.run.method for cell in cells(one)}
     assert [(m.iterations, m.batch_real) for m in (found[RECIPE], found["dm/digits-ipc10"])] == [(7, 6), (9, 5)]  # type: ignore[attr-defined]
     assert found["random/digits-ipc1"].iterations == 0
-    with input_error("changes_for.mtt/*: matches no recipe of the study (dm/digits-ipc1, "):
-        study(recipes=recipes, changes=changes, changes_for={"mtt/*": {"ipc": 1}})
+    for patterns in ("mtt/*", "dm/*, mtt/*"):
+        with input_error("changes_for: the pattern 'mtt/*' matches no recipe of the study (dm/digits-ipc1, "):
+            study(recipes=recipes, changes=changes, changes_for={patterns: {"ipc": 1}})
     with input_error("changes_for.dm/*.seed: a study sets the seed itself"):
         study(changes_for={"dm/*": {"seed": 1}})
     with input_error("changes_for.dm/*.plugins.sdc", "weight"):  # also where no arm names the plug-in

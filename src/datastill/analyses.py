@@ -93,12 +93,13 @@ def analyse_theory(fractions: Annotated[str, typer.Option(help="Kept fractions, 
     """
     from datastill import console
     from datastill.analysis.theory import curves
-    from datastill.files import write_atomically
+    from datastill.files import make_folder, write_atomically
     from datastill.outputs import check_named, check_output, is_page
     from datastill.report.theory import render
 
     check_named(out, "a page of datastill", ".html", ".htm")
     check_output(out, "a page of datastill", is_page, force)
+    make_folder(out.parent)
     with console.progress("theory", str(out)) as bar, Interrupt(bar):
         found = curves(_numbers(fractions, "--fractions"), _numbers(angles, "--angles"), trials=trials, maps=True,
                        progress=bar)
@@ -125,7 +126,7 @@ def analyse_difficulty(what: Annotated[str, typer.Argument(metavar="DIR|DATA", h
     scored: `distill --keep 10,100` stores more than the first and the last.
     """
     from datastill import console
-    from datastill.files import write_atomically
+    from datastill.files import make_folder, write_atomically
     from datastill.outputs import check_apart, check_named, check_output, is_page
     from datastill.report.difficulty import render
     from datastill.workspace import Workspace
@@ -141,6 +142,7 @@ def analyse_difficulty(what: Annotated[str, typer.Argument(metavar="DIR|DATA", h
     if folder is not None and scores is not None:
         raise InputError("--scores compares scores of a whole dataset; give a dataset such as cifar10 instead of a folder")
     workspace = Workspace(root, data_root, device)
+    make_folder(out.parent)
     with console.progress("difficulty", what) as bar, Interrupt(bar):
         found = workspace.difficulty(what if folder is None else folder, settings or [], pool, count=count, scores=scores,
                                      data_path=data_path, progress=bar)

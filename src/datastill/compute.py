@@ -14,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from datastill import memory
+from datastill.environment import environment
 from datastill.errors import RunError
 from datastill.late import torch
 from datastill.progress import log
@@ -79,8 +80,8 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 def falls_back(device: torch.device, precision: Precision) -> bool:
     """Whether float32 takes the place of bfloat16: on a CPU without instructions for it, up to 60 times slower, unless the
-    environment variable DATASTILL_BFLOAT16 is set. Measured, and said in a warning, once in a process."""
-    return precision == "bfloat16" and device.type == "cpu" and not os.environ.get(INSIST) and _is_slow()
+    environment variable DATASTILL_BFLOAT16 is 1. Measured, and said in a warning, once in a process."""
+    return precision == "bfloat16" and device.type == "cpu" and environment(INSIST, "1") != "1" and _is_slow()
 
 
 @cache

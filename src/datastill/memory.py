@@ -12,6 +12,8 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from datastill.environment import environment
+
 if TYPE_CHECKING:
     import torch
 
@@ -79,7 +81,7 @@ def keep_freed() -> bool:
     (``benchmarks/bench.py``). Other C libraries, and settings of the user's (``MALLOC_...``), are left alone.
     """
     theirs = [name for name in os.environ if name.startswith("MALLOC_")]
-    if os.environ.get(ALLOCATOR) == "system" or theirs or "malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+    if environment(ALLOCATOR, "system") == "system" or theirs or "malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return False
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -15,7 +15,7 @@ from datastill.digest import digest
 from datastill.errors import InputError
 from datastill.nets import Architecture
 from datastill.recipes import Recipe, read_recipe
-from datastill.tables import changed, leaves
+from datastill.tables import changed, leaves, shown
 from datastill.teachers import Pool
 
 
@@ -82,8 +82,11 @@ class Study(Description):
         tables = {"changes": self.changes, "along": self.along, "axes": self.axes, **{f"arms.{name}": arm for name, arm in
                   self.arms.items()}, **{f"recipes.{name}": own for name, own in self.recipes.items()},
                   **{f"changes_for.{pattern}": own for pattern, own in self.changes_for.items()}}
-        if idle := [one for one in self.changes_for if not any(_matches(name, one) for name in self.recipes)]:
-            raise ValueError(f"changes_for.{idle[0]}: matches no recipe of the study ({', '.join(self.recipes)})")
+        idle = [one.strip() for patterns in self.changes_for for one in patterns.split(",")
+                if not any(_matches(name, one) for name in self.recipes)]
+        if idle:
+            raise ValueError(f"changes_for: the pattern {shown(idle[0])} matches no recipe of the study "
+                             f"({', '.join(self.recipes)}); mend it, or leave it out")
         if seeded := [name for name, table in tables.items() if "seed" in table]:
             raise ValueError(f"{seeded[0]}.seed: a study sets the seed itself, from its own seed and seeds")
         named = {key.split(".")[1] for table in (self.along, self.axes, *self.arms.values()) for key in table if

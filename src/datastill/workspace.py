@@ -20,6 +20,7 @@ from datastill.description import load as describe
 from datastill.description import load_each
 from datastill.digest import spec
 from datastill.errors import InputError
+from datastill.files import make_folder
 from datastill.nets import Architecture
 from datastill.nets.choices import SPEED
 from datastill.outputs import check_apart
@@ -29,6 +30,7 @@ from datastill.plan import plan as try_out
 from datastill.progress import Progress
 from datastill.protocols.dc import DC
 from datastill.recipes import Recipe, read_pools, read_recipe
+from datastill.registry import names
 from datastill.run import Run, check_protocol, read_run, run_table
 from datastill.running import distill, labeler, see_apart
 from datastill.scoring import Evaluation, Split, check_student
@@ -37,7 +39,7 @@ from datastill.sheets import Subject
 from datastill.speed import Timed, tune_speed
 from datastill.study import Study
 from datastill.study_run import Foreseen, foresee, run_study
-from datastill.tables import counted, shown
+from datastill.tables import counted, nearest, shown
 from datastill.teachers import Context, Pool, Teachers
 from datastill.trials import missing, score, train_ahead
 from datastill.tuning import Tried, check_tuning, tune
@@ -224,6 +226,7 @@ class Workspace(Place):
         all later work under this root. Returns what was found by kind of pass. Raises InputError."""
         read = _recipe(recipe)
         check_protocol(read.run, read.protocol)
+        make_folder(self.root / SPEED)
         return tune_speed(read.run, self.check(read.run), read.protocol, read.run.network, self.root / SPEED, progress)
 
     @checked
@@ -260,7 +263,12 @@ class Workspace(Place):
         count: real images, drawn at random; 0 for all. scores: a file of somebody else's, to compare with (see
         ``analysis.public.read_public``). Raises InputError, RunError.
         """
+        if pool.partition(":")[0] not in names(Pool) and ":" not in pool and not pool.endswith(".toml"):
+            raise InputError(f"unknown pool {pool!r}{nearest(pool, names(Pool))}")
         if isinstance(what, Path):
+            if not (what / CARD).exists():
+                raise InputError(f"{what} is not the folder of a finished run; for images of your own: folder "
+                                 f"data.path={what}")
             if wrong := [one for one in settings if not one.startswith("pool.")]:
                 raise InputError(f"{wrong[0]}: expected a setting of the pool, as in pool.count=2; the data are those of "
                                  "the set")

@@ -34,12 +34,20 @@ def test_what_is_no_file_of_scores(tmp_path: Path) -> None:
     (tmp_path / "ragged.csv").write_text("label,score\na\n")
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "noise.npz").write_bytes(b"\x00\xff" * 40)
+    np.savez(tmp_path / "few.npz", scores=np.arange(6.0), labels=[0, 1, 2])
+    np.savez(tmp_path / "scalar.npz", scores=np.arange(6.0), labels=0)
+    np.save(tmp_path / "complex.npy", np.arange(6.0) * 1j)
+    np.save(tmp_path / "rows.npy", np.zeros(6, dtype=[("score", float)]))
+    np.save(tmp_path / "same.npy", np.ones(6))
+    (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04garbage")
     (tmp_path / "counts.pkl").write_bytes(b"\x80")
     for name, *says in (("order.npz", "in another order", "image 4 is 2 there, 'b' (1) here", "2 of 6 differ"),
                         ("other.npz", 'no array "scores"', "values"), ("short.npy", "5 scores", "6 training images", "data.validation=0"),
                         ("nan.npy", "image 2 is not a finite number"), ("pickled.npy", "cannot be read as scores"),
                         ("words.txt", "cannot be read as scores"), ("columns.csv", "expected a column score"),
                         ("ragged.csv", "line 2: expected 2 columns"), ("empty.csv", "is empty"), ("noise.npz", "cannot be read"),
-                        ("counts.pkl", "pickles are not opened"), ("missing.npy", "missing.npy", "cannot be read")):
+                        ("counts.pkl", "pickles are not opened"), ("missing.npy", "no file"),
+                        ("few.npz", "6 scores and 3 labels"), ("scalar.npz", "6 scores and 1 label"), ("complex.npy", "complex"),
+                        ("rows.npy", "expected a list of numbers"), ("same.npy", "all scores are 1"), ("cut.npz", "cannot be read")):
         with input_error(name, *says):
             read_public(tmp_path / name, images)

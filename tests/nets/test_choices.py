@@ -132,6 +132,22 @@ def test_work_keeps_to_its_record(measured: Measured, tmp_path: Path, monkeypatc
         pass
 
 
+@pytest.mark.parametrize("content", [{"choices": {"a": {"chunk": 0}}}, {"choices": [1]}, {}, {"choices": {"a": {"chunk": 3, "new": 1}}}])
+def test_a_record_of_another_version_is_named(content: dict[str, Any], tmp_path: Path) -> None:
+    choices.write_record(tmp_path / "record.json", content)
+    with input_error("record.json is damaged, or of another version of datastill; delete it"), choosing(tmp_path, tmp_path / "record.json"):
+        pass
+
+
+def test_portable_work_is_continued_as_it_was_begun(measured: Measured, tmp_path: Path) -> None:
+    """Its numbers would change in the middle of it."""
+    with choosing(tmp_path, tmp_path / "record.json", repeats=10**12, portable=True):
+        assert passes(NET, X, "features").form == Form(chunk=7)
+    with choosing(tmp_path, tmp_path / "record.json", repeats=10**12):
+        assert passes(NET, X, "features").form == Form(chunk=7)
+    assert not measured.asked
+
+
 @pytest.mark.parametrize("damage", ["machine", "bytes", "text", "form"])
 def test_a_file_that_cannot_be_used_is_measured_again(damage: str, measured: Measured, tmp_path: Path,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:

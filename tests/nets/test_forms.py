@@ -119,6 +119,11 @@ for seed in range(2):
     found = [torch.autograd.grad(one.logits(x).square().sum(), list(net.parameters())) for one in (how, plain)]
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+# As the loop does where it measures gradient norms: twice through a graph. A narrow network did not show that this failed.
+net = fresh(ConvNet(width=32), (1, 8, 8), 5, RNG(2), torch.device("cpu"))
+x = RNG("images").normal(3, 1, 8, 8).requires_grad_()
+loss = Passes(net, Form(chunk=3, compiled=True)).embed(x).square().sum()
+torch.testing.assert_close(*(torch.autograd.grad(loss, x, retain_graph=True)[0] for _ in range(2)))
 assert not forms._broken
 print("compiled")
 """

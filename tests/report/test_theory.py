@@ -61,7 +61,7 @@ def test_the_command(run_cli: Call, tmp_path: Path) -> None:
     assert run_cli("analyse", "theory", "--fractions", "0.5", "--angles", "0")[0] == 0  # its own page is replaced
     (tmp_path / "mine.html").write_text("mine")
     for arguments, says in ((["--out", "mine.html"], "mine.html exists"), (["--out", "x.png"], "x.png"), (["--fractions", "a"], "--fractions"),
-                            (["--fractions", "0.5,2"], "fraction: expected a number above 0 and at most 1, got 2"), (["--angles", "90"], "angle"),
+                            (["--fractions", "0.5,2"], "fraction: expected a number from 0.001 to 1, got 2"), (["--angles", "90"], "angle"),
                             (["--angles", ""], "empty")):
         code, _, error = run_cli("analyse", "theory", *arguments)
         assert code == 2

@@ -122,5 +122,5 @@ def test_kept_on_disk_and_computed_again_if_damaged(teachers: Teachers, tmp_path
 @pytest.mark.parametrize("settings", [{"epochs": 1}, {"snapshots": (4,)}])
 def test_forgetting_needs_several_epochs(settings: dict[str, Any], teachers: Teachers) -> None:
     batch = tiny.splits().train.batch(torch.arange(4))
-    with input_error("needs teachers stored after several epochs", "pool of kind early", "pool.snapshots=every"):
+    with input_error("needs teachers stored after several epochs", "pool of kind early", "snapshots=every"):
         difficulty(Teachers(pool(**settings), teachers.context), batch.x, batch.y, ["forgetting"])

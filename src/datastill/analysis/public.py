@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,19 @@ def read_public(path: Path, images: Images) -> Public:
 
     Labels are class numbers in the order of the dataset, or names. Raises InputError: another length or order, no numbers.
     """
+    if not path.is_file():
+        raise InputError(f"no file {path}")
     scores, labels = _read_table(path)
+    if labels is not None and len(labels) != len(scores):
+        raise InputError(f"{path} has {counted(len(scores), 'score')} and {counted(len(labels), 'label')}; expected as many")
     if len(scores) != len(images):
         raise InputError(f"{path} has {counted(len(scores), 'score')}; the data have "
                          f"{counted(len(images), 'training image')}, and need one for each, in their order (hold out "
                          "nothing: data.validation=0)")
     if not np.isfinite(scores).all():
         raise InputError(f"{path}: the score of image {int((~np.isfinite(scores)).argmax())} is not a finite number")
+    if len(np.unique(scores)) < 2:
+        raise InputError(f"{path}: all scores are {scores[0]:g}, so there is nothing to compare; expected one of each image")
     if labels is not None:
         names = {name: number for number, name in enumerate(images.classes)}
         mine = images.targets.cpu().numpy()
@@ -55,15 +62,22 @@ def _read_table(path: Path) -> tuple[np.ndarray, list[Any] | None]:
                 names = {name.lower(): name for name in content.files}
                 if not (found := [name for name in ("scores", "score") if name in names]):
                     raise InputError(f'{path} has no array "scores"; it has {", ".join(content.files) or "none"}')
-                beside = [content[names[name]].tolist() for name in ("labels", "label", "targets") if name in names]
-                return content[names[found[0]]].astype(float).ravel(), beside[0] if beside else None
+                beside = [content[names[name]].ravel().tolist() for name in ("labels", "label", "targets") if name in names]
+                return _numbers(content[names[found[0]]], path), beside[0] if beside else None
         if path.suffix.lower() == ".npy":
-            return np.load(path, allow_pickle=False).astype(float).ravel(), None
+            return _numbers(np.load(path, allow_pickle=False), path), None
         if path.suffix.lower() in (".csv", ".txt"):
             return _read_lines(path)
-    except (OSError, ValueError, TypeError, EOFError, csv.Error, UnicodeDecodeError) as error:
+    except (OSError, ValueError, TypeError, EOFError, csv.Error, UnicodeDecodeError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read as scores: {said(error)}") from None
     raise InputError(f"{path}: expected scores as .npy, .npz, .csv or .txt (pickles are not opened)")
+
+
+def _numbers(array: Any, path: Path) -> np.ndarray:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb":
+        raise InputError(f"{path} holds {getattr(array, 'dtype', type(array).__name__)}; expected a list of numbers")
+    found: np.ndarray = array.astype(float).ravel()
+    return found
 
 
 def _read_lines(path: Path) -> tuple[np.ndarray, list[Any] | None]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING
 
+from datastill.environment import environment
 from datastill.late import F, torch
 from datastill.progress import log
 
@@ -75,7 +75,7 @@ def _is_transformed(*tensors: Tensor) -> bool:
 @cache
 def has_kernels() -> bool:
     """Whether there are compiled kernels: numba is installed and works. If it does not work, that is said once."""
-    if os.environ.get(KERNELS) == "torch":
+    if environment(KERNELS, "torch") == "torch":
         return False
     try:
         from datastill.functional._fused import Fused

@@ -109,7 +109,8 @@ def _work(how: Passes, x: Tensor, kind: Kind) -> Callable[[], object]:
         with torch.enable_grad():
             for (images,) in how.split(x):
                 leaf = images.detach().requires_grad_()
-                torch.autograd.grad(how.embed(leaf).square().sum(), leaf)
+                # The graph is retained as where gradient norms are measured: a form that cannot do that must not be chosen.
+                torch.autograd.grad(how.embed(leaf).square().sum(), leaf, retain_graph=True)
 
     def weights() -> None:
         with torch.enable_grad():

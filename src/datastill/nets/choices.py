@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from datastill.digest import dump
 from datastill.errors import InputError
-from datastill.files import checksum, make_folder
+from datastill.files import checksum, make_folder, reason
 from datastill.foreign import is_foreign
 from datastill.late import torch
 from datastill.nets._timing import choose
@@ -36,8 +36,9 @@ def choosing(folder: Path | None, record: Path | None = None, repeats: int = 1, 
     """Inside, work that is worth it is done in forms that are measured on this machine.
 
     folder: where choices are kept by machine, for all work; None: nowhere. record: file of the choices of this work, which
-    it keeps to when it is continued, on whatever machine. repeats: how often each pass will be done. portable: measure
-    nothing, always use the usual forms. keep: False: write nothing. Raises InputError: a record that was altered.
+    it keeps to when it is continued, on whatever machine, measured or portable as it was begun. repeats: how often each
+    pass will be done. portable: measure nothing, always use the usual forms. keep: False: write nothing. Raises InputError:
+    a record that was altered.
     """
     choices = Choices(folder, record, repeats, portable, keep)
     with using(choices):
@@ -60,11 +61,13 @@ class Choices:
 
     def __init__(self, folder: Path | None, record: Path | None = None, repeats: int = 1, portable: bool = False,
                  keep: bool = True, again: bool = False) -> None:
-        self.folder, self.record, self.repeats, self.portable, self.keep = folder, record, repeats, portable, keep
+        self.folder, self.record, self.repeats, self.keep = folder, record, repeats, keep
         self.again, self.seconds = again, dict[str, Mapping[str, float]]()
         self._machine = None if portable else machine()
-        known = None if record is None else read_record(record, "delete it: the forms are measured again")
-        self.used = {} if known is None else {key: Form.model_validate(form) for key, form in known["choices"].items()}
+        self.used, was_portable = _recorded(record)
+        self.portable = portable or was_portable
+        if record is not None and keep and portable and not record.exists():
+            write_record(record, {"machine": None, "choices": {}, "portable": True})
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -132,7 +135,20 @@ class Choices:
                 choices = {**self._kept(), key: {"form": dump(form), "seconds": dict(timed)}}
                 write_record(self._path, {"machine": self._machine, "choices": choices})
         except (InputError, OSError) as error:
-            log.warning("the measured speeds cannot be kept: %s", error)
+            log.warning("the measured speeds cannot be kept in %s: %s", self._path,
+                        reason(error) if isinstance(error, OSError) else error)
+
+
+def _recorded(path: Path | None) -> tuple[dict[str, Form], bool]:
+    """The forms of a work that was begun before, by pass, and whether it measures nothing. Raises InputError."""
+    again = "delete it: the forms are measured again"
+    known = None if path is None else read_record(path, again)
+    if known is None:
+        return {}, False
+    try:
+        return {key: Form.model_validate(form) for key, form in known["choices"].items()}, bool(known.get("portable"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path} is damaged, or of another version of datastill; {again}") from None
 
 
 def _key(made: Any, x: Tensor, kind: Kind) -> str:

@@ -5,8 +5,9 @@ Every form computes the same up to rounding; which one is fastest depends on the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -108,6 +109,10 @@ _broken: list[str] = []  # why nothing can be compiled here
 @cache
 def _compiled(what: str) -> Callable[[Any, Tensor], Tensor]:
     """The call, compiled when it first sees a kind of network and a size of chunk; shared by all networks of a kind."""
+    with suppress(ImportError, AttributeError):
+        from torch._functorch import config
+        config.donated_buffer = False  # or a pass can only be differentiated once, which measuring gradient norms does twice
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no GPU
     found: Callable[[Any, Tensor], Tensor] = torch.compile(_CALLS[what], dynamic=False)
     return found
 

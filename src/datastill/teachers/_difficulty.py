@@ -10,7 +10,8 @@ import numpy as np
 
 from datastill.compute import double
 from datastill.data import Images
-from datastill.errors import InputError
+from datastill.errors import InputError, RunError
+from datastill.files import reason
 from datastill.functional.difficulty import error_norms, forgetting, gradient_norms, misclassified
 from datastill.late import no_grad, torch
 from datastill.progress import Progress
@@ -33,7 +34,7 @@ def check_scores(pool: Trained | object, scores: Collection[str]) -> None:
         there = ", ".join(map(str, _epochs(pool))) if isinstance(pool, Trained) else "none"
         raise InputError("forgetting counts how often an image is right after one epoch and wrong after the next, so it "
                          f"needs teachers stored after several epochs (this pool of kind {kind(type(pool))}: {there}); set "
-                         "pool.snapshots=every and more pool.epochs, or take another score")
+                         "snapshots=every and more epochs for the pool, or take another score")
 
 
 def _epochs(pool: Trained) -> list[int]:
@@ -106,5 +107,12 @@ def of_real(teachers: Teachers, images: Images, score: Score, progress: Progress
     context = teachers.context
     if context.dry_run:
         return np.concatenate(list(parts()))
+    if isinstance(teachers.pool, Trained) and not len(images):
+        raise InputError("there are no images to score")
     name = teachers.pool.digest(images.fingerprint, context.real.fingerprint, *teachers.pool.identity(context.data_root))
-    return np.asarray(np.load(once(context.root / "difficulty" / f"{score}-{name}.npy", write)))
+    path = context.root / "difficulty" / f"{score}-{name}.npy"
+    try:
+        return np.asarray(np.load(once(path, write)))
+    except OSError as error:
+        raise RunError(f"scores cannot be stored in {path.parent}: {reason(error)}; make room for them, or choose another "
+                       "--root") from error
