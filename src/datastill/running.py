@@ -121,6 +121,8 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
     see_apart(folder, run, Path(data_root))
     check_apart(folder)
     _see_foreign(folder)
+    if (idle := [label(one) for one in run.plugins if one.weight > 0]) and not run.method.iterations:
+        progress.warn(f"method {kind(run.method)} takes no iterations, so plug-ins have no effect: {', '.join(idle)}")
     code = foreign_code(run)
     about = {**(about or {}), **_started_from(run, folder), **({"code": code} if code else {})}
     previous = None if _is_under_way(folder) else read_start(run, task)

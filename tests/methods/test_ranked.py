@@ -80,6 +80,13 @@ def test_another_run_starts_from_it(tmp_path: Path) -> None:
     torch.testing.assert_close(start["images"], first)
 
 
+def test_a_plug_in_that_can_do_nothing_is_said(tmp_path: Path) -> None:
+    told = Told()
+    run = tiny.run("ranked", method_options={"pool": POOL}, plugins={"total_variation": {"weight": 0.1}})
+    tiny.distill(run, tmp_path / "run", progress=told)
+    assert told.warned[0] == "method ranked takes no iterations, so plug-ins have no effect: total_variation"
+
+
 def test_a_plan_trains_and_writes_nothing(tmp_path: Path) -> None:
     run = tiny.run("ranked", method_options={"pool": POOL})
     task = replace(run.task(tiny.splits().train, root=tmp_path, ), dry_run=True)
