@@ -80,3 +80,18 @@ def test_the_plan_and_the_page_say_what_was_chosen(run_cli: Cli, monkeypatch: py
     assert run_cli("distill", "dm/digits-ipc1", *small, "--out", "usual", "--portable")[0] == 0
     record = json.loads(Path("usual/speed.json").read_text())
     assert (record["choices"], record["portable"]) == ({}, True)
+
+
+def test_what_could_not_be_kept_is_not_said_to_be(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choices, "choose", lambda network, x, kind, usual, compiling: (Form(chunk=2, kernels="torch"), {"2 at once, torch": 1e-3}))
+    code, text, error = run_cli("tune-speed", "dm/digits-ipc1", *SMALL, "--root", "good")
+    assert (code, "Kept in good/speed" in text) == (0, True), error
+    (name,) = (path.name for path in Path("good/speed").glob("*.json"))
+    (Path("blocked/speed") / name).mkdir(parents=True)
+    code, text, error = run_cli("tune-speed", "dm/digits-ipc1", *SMALL, "--root", "blocked")
+    assert (code, "Kept in" in text, "Nothing is kept" in text) == (0, False, True)
+    assert "is a directory" in error
+    Path("file").write_text("")
+    code, text, error = run_cli("tune-speed", "dm/digits-ipc1", *SMALL, "--root", "file")
+    assert code == 2
+    assert "cannot write to file/speed" in error

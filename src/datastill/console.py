@@ -463,6 +463,6 @@ def show_speed(found: Mapping[str, Any], folder: Any) -> None:
         if not timed.seconds:
             table.add_row(str(timed.form), "", "usual: this machine is too busy to tell")
         out.print(table)
-    kept = [name for name, timed in found.items() if timed.seconds]
-    out.print(f"Kept in {folder}" if kept else "Nothing is kept: this machine was too busy, or there was nothing to measure",
+    kept = any(timed.kept for timed in found.values())
+    out.print(f"Kept in {folder}" if kept else "Nothing is kept",
               highlight=False, soft_wrap=True)

@@ -23,10 +23,12 @@ from datastill.train import Fixed, predict
 
 @dataclass(frozen=True)
 class Timed:
-    """The chosen form of a pass, and the seconds of an image by form; none if the machine was too busy to tell."""
+    """The chosen form of a pass, the seconds of an image by form (none if the machine was too busy to tell), and whether
+    later work will find it."""
 
     form: Form
     seconds: Mapping[str, float]
+    kept: bool = False
 
 
 def tune_speed(run: Run, task: Task, protocol: Protocol, network: Architecture, folder: Path,
@@ -43,7 +45,7 @@ def tune_speed(run: Run, task: Task, protocol: Protocol, network: Architecture, 
         progress.tell(1, 2, "a student")
         _train(run, task, protocol, network)
         progress.tell(2, 2)
-    return {key: Timed(form, choices.seconds.get(key, {})) for key, form in choices.used.items()}
+    return {key: Timed(form, choices.seconds.get(key, {}), key in choices.kept) for key, form in choices.used.items()}
 
 
 class _Once(Progress):

@@ -57,12 +57,13 @@ def using(choices: Choices) -> Iterator[None]:
 
 class Choices:
     """Forms chosen by measurement. ``used``: those of this work, by pass. ``seconds``: of an image by form, for passes that
-    were measured. again: measure every pass, whether it is worth it or not and whatever is known."""
+    were measured. ``kept``: those of them that later work will find. again: measure every pass, whether it is worth it or
+    not and whatever is known."""
 
     def __init__(self, folder: Path | None, record: Path | None = None, repeats: int = 1, portable: bool = False,
                  keep: bool = True, again: bool = False) -> None:
         self.folder, self.record, self.repeats, self.keep = folder, record, repeats, keep
-        self.again, self.seconds = again, dict[str, Mapping[str, float]]()
+        self.again, self.seconds, self.kept = again, dict[str, Mapping[str, float]](), set[str]()
         self._machine = None if portable else machine()
         self.used, was_portable = _recorded(record)
         self.portable = portable or was_portable
@@ -134,6 +135,7 @@ class Choices:
             with locked(self._path.parent, wait=True):
                 choices = {**self._kept(), key: {"form": dump(form), "seconds": dict(timed)}}
                 write_record(self._path, {"machine": self._machine, "choices": choices})
+            self.kept.add(key)
         except (InputError, OSError) as error:
             log.warning("the measured speeds cannot be kept in %s: %s", self._path,
                         reason(error) if isinstance(error, OSError) else error)

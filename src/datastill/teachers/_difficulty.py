@@ -114,5 +114,5 @@ def of_real(teachers: Teachers, images: Images, score: Score, progress: Progress
     try:
         return np.asarray(np.load(once(path, write)))
     except OSError as error:
-        raise RunError(f"scores cannot be stored in {path.parent}: {reason(error)}; make room for them, or choose another "
+        raise RunError(f"scores cannot be stored in {path}: {reason(error)}; remove what is in the way, or choose another "
                        "--root") from error
