@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ROUNDS, SECONDS, SHORTEST = 7, 2.0, 0.01  # of measuring at most; seconds of one measurement at least
+ATTEMPTS = 3  # at a moment when the machine is not too busy
 BETTER, NOISE = 0.95, 1.25  # a form must take less than this share of the usual one's time; median / fastest of equal passes
 
 
@@ -46,9 +47,13 @@ def choose(network: nn.Module, x: Tensor, kind: Kind, usual: Form,
     forms = candidates(network, usual, compiling and kind != "second")
     few = x.detach()[:max(form.chunk for form in forms)]
     with _quiet(network, x) as other:
-        seconds = measure({form: _work(Passes(other, form), few, kind) for form in forms}, x.device)
-    own = seconds[usual]
-    if statistics.median(own) > NOISE * min(own):
+        work = {form: _work(Passes(other, form), few, kind) for form in forms}
+        for _ in range(ATTEMPTS):
+            seconds = measure(work, x.device)
+            own = seconds[usual]
+            if not (busy := statistics.median(own) > NOISE * min(own)):
+                break
+    if busy:
         log.warning("this machine is too busy to measure which form of a pass is fastest (the same one took %.3g to %.3g "
                     "s); the usual one is used", min(own), statistics.median(own))
         return usual, None
