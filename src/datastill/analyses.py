@@ -137,7 +137,7 @@ def analyse_difficulty(what: Annotated[str, typer.Argument(metavar="DIR|DATA", h
     check_apart(out, folder)
     if folder is None and data_path is not None:
         raise InputError("--data-path says where the data of a finished run are; of a dataset, set data.path=PATH")
-    if folder is None and ("/" in what or what in (".", "..")):
+    if folder is None and "/" in what:
         raise InputError(f"no folder {what}; expected that of a finished run, or a dataset such as cifar10")
     if folder is not None and scores is not None:
         raise InputError("--scores compares scores of a whole dataset; give a dataset such as cifar10 instead of a folder")

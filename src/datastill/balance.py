@@ -28,9 +28,8 @@ class Balance:
 
     def due(self, iteration: int) -> bool:
         """Whether gradient norms are to be measured in this iteration for the sake of a ratio."""
-        counts = {name: self._kept[name][0] if name in self._kept else 0 for name in self.modes}
-        return any(count < WINDOW or (mode == "gradient" and iteration % EVERY == 0)
-                   for (name, mode), count in zip(self.modes.items(), counts.values(), strict=True))
+        return any(name not in self._kept or self._kept[name][0] < WINDOW or (mode == "gradient" and iteration % EVERY == 0)
+                   for name, mode in self.modes.items())
 
     def measured(self, norms: Mapping[str, float]) -> None:
         """Take in the gradient norms of a step by term; "method" is the method's own. A norm of 0 tells nothing."""

@@ -14,7 +14,7 @@ from datastill.late import F, no_grad, torch
 from datastill.run import Run
 from datastill.store import read_record, write_record
 from datastill.teachers import Context, Pool, Teacher, Teachers
-from datastill.teachers._difficulty import difficulty
+from datastill.teachers._difficulty import class_logits, difficulty
 from datastill.teachers._names import outputs_for
 
 
@@ -83,5 +83,4 @@ def _one(iteration: int, tensors: dict[str, torch.Tensor], teachers: Teachers) -
 
 @no_grad
 def _entropy(teacher: Teacher, x: torch.Tensor, y: torch.Tensor) -> float:
-    logits = torch.cat([teacher.class_logits(part) for part in x.split(teacher.chunk(x))])
-    return float(F.cross_entropy(logits, y))
+    return float(F.cross_entropy(class_logits(teacher, x), y))

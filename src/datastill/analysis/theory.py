@@ -331,11 +331,13 @@ def curves(fractions: Sequence[float] = (0.05, 0.2, 0.5), angles: Sequence[float
     students at four of the alphas. maps: and ``gap_map`` for every angle. Raises InputError before the work."""
     if not fractions or not angles or not alphas:
         raise InputError("fractions, angles and alphas: expected at least one of each")
+    for alpha in alphas:
+        check_setting(alpha, 1.0, "easy", 0.0)
     for fraction in fractions:
         if not _is_number(fraction) or not max(alphas) / LARGEST <= fraction <= 1:
             raise InputError(f"fraction: expected a number from {max(alphas) / LARGEST:g} to 1, got {shown(fraction)}")
     for alpha, fraction, angle in product(alphas, fractions, angles):
-        check_setting(alpha / fraction if _is_number(fraction) and fraction else alpha, fraction, "easy", angle)
+        check_setting(alpha / fraction, fraction, "easy", angle)
     keys: list[tuple[Keep, float, float]] = [("random", 1.0, 0.0)]
     keys += [(keep, fraction, angle) for angle in angles for fraction in fractions for keep in ("easy", "hard")]
     errors: dict[tuple[Keep, float, float], tuple[float, ...]] = {}

@@ -63,7 +63,7 @@ def difficulty(teachers: Teachers, x: Tensor, y: Tensor, scores: Iterable[Score]
 def _of_one(teacher: Teacher, x: Tensor, y: Tensor, wanted: Collection[Score]) -> dict[Score, Tensor]:
     found: dict[Score, Tensor] = {}
     if {"el2n", "misclassified"} & {*wanted}:
-        logits = _logits(teacher, x)
+        logits = class_logits(teacher, x)
         found = {"el2n": error_norms(logits, y), "misclassified": misclassified(logits, y)}
     if "gradn" in wanted:
         size = sum(one.numel() for one in teacher.network.parameters())
@@ -73,7 +73,8 @@ def _of_one(teacher: Teacher, x: Tensor, y: Tensor, wanted: Collection[Score]) -
 
 
 @no_grad
-def _logits(teacher: Teacher, x: Tensor) -> Tensor:
+def class_logits(teacher: Teacher, x: Tensor) -> Tensor:
+    """Logits (N, K) of the run's classes, in chunks of a suitable size."""
     return torch.cat([teacher.class_logits(part) for part in x.split(teacher.chunk(x))])
 
 
@@ -83,7 +84,7 @@ def _forgotten(teachers: Teachers, x: Tensor, y: Tensor) -> Tensor:
              for epoch in _epochs(teachers.pool)]
     labels, counts = y.argmax(1), []
     for number in range(len(teachers)):
-        right = torch.stack([_logits(one[number], x).argmax(1) == labels for one in after])
+        right = torch.stack([class_logits(one[number], x).argmax(1) == labels for one in after])
         counts.append(double(forgetting(right)).cpu())
     return torch.stack(counts).mean(0)
 
@@ -107,7 +108,7 @@ def of_real(teachers: Teachers, images: Images, score: Score, progress: Progress
     context = teachers.context
     if context.dry_run:
         return np.concatenate(list(parts()))
-    if isinstance(teachers.pool, Trained) and not len(images):
+    if not len(images):
         raise InputError("there are no images to score")
     name = teachers.pool.digest(images.fingerprint, context.real.fingerprint, *teachers.pool.identity(context.data_root))
     path = context.root / "difficulty" / f"{score}-{name}.npy"
