@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +13,7 @@ import pytest
 import torch
 
 from datastill.data import Lazy
-from datastill.data.source import Arrays, check_arrays
+from datastill.data.source import Arrays, check_arrays, read_npy
 from kit import input_error
 
 
@@ -106,3 +110,20 @@ def test_lazy_images_are_checked_without_reading() -> None:
         check_arrays(arrays(test=(Unread(3, 3, 5, 6), labels)), "mine")
     with input_error("(6, 5, 3)", "(5, 6, 3)", "must match"):
         check_arrays(arrays(train=(Unread(2, 3, 6, 5), labels)), "mine")
+
+
+def test_npy_files_can_be_read_in_threads(tmp_path: Path) -> None:
+    path, before = tmp_path / "image.npy", gc.get_threshold()
+    np.save(path, np.ones((4, 5)))
+
+    def switch(phase: str, info: dict[str, int]) -> None:
+        time.sleep(0)
+
+    gc.callbacks.append(switch)  # threads change places in the middle of a header
+    gc.set_threshold(1)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            assert all(array.sum() == 20 for array in threads.map(read_npy, [path] * 1000))
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(switch)

@@ -75,6 +75,20 @@ def test_kept_graphs_change_only_rounding(how: str, graphs: int) -> None:
     assert_same(gradients(at, inner(9, 2), how, "both", graphs=graphs), gradients(at, inner(9, 2), how, "both"), 1e-12)
 
 
+@pytest.mark.parametrize(("graphs", "passes"), [(0, 2 * 6), (1, 5), (6, 0)])
+def test_norms_cost_no_second_gradient_where_a_graph_has_room(graphs: int, passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+    gradient = Inner.gradient
+
+    def counting(self: Inner, weights: Tensor, x: Tensor, y: Tensor, number: int) -> Tensor:
+        computed.append(number)
+        return gradient(self, weights, x, y, number)
+
+    monkeypatch.setattr(Inner, "gradient", counting)
+    gradients(given(), inner(6, 2), "exact", "both", graphs=graphs)
+    assert len(computed) == passes
+
+
 def test_a_second_pass_backwards_recomputes_what_the_first_has_freed() -> None:
     """The loop measures a gradient's norm before it asks for the gradient."""
     at = given()

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,9 @@ SMALLEST = 4  # pixels per side
 SPLITS = {"training": ("train", "training"), "validation": ("val", "valid", "validation", "dev"),
           "test": ("test", "testing")}
 Pair = tuple[np.ndarray | Lazy, np.ndarray]  # images (N, H, W, C) and targets (N,)
+# numpy parses a header with ``ast``, which up to Python 3.11 fails now and then if two threads use it at once ("AST
+# constructor recursion depth mismatch"); files of images are decoded in threads.
+_ONE_HEADER = Lock()
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def unreadable(place: Path, form: str, error: Exception) -> InputError:
 def read_npy(place: Path) -> np.ndarray:
     """The array in a .npy file. Raises InputError."""
     try:
-        with place.open("rb") as file:
+        with _ONE_HEADER, place.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:  # damaged files raise many kinds
         raise unreadable(place, ".npy", error) from None

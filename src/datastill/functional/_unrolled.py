@@ -32,7 +32,7 @@ class Unroll(torch.autograd.Function):
                 gradient = inner.gradient(weights, x[rows], y[rows], number)
             norms.append(norm(gradient))
             weights = weights - lr * gradient
-        ctx.inner, ctx.exact, ctx.every = inner, exact, every
+        ctx.inner, ctx.exact, ctx.every, ctx.roomy = inner, exact, every, graphs > 0
         ctx.save_for_backward(x, y, lr, *kept)
         return weights.clone(), torch.stack(norms)
 
@@ -50,12 +50,14 @@ class Unroll(torch.autograd.Function):
             for number in reversed(numbers):
                 rows, graph = inner.batches[number], ctx.graphs.pop(number, None)
                 weights = trail.pop() if graph is None else None
-                along = -lr * cotangent
-                if asked[number]:
-                    gradient = inner.gradient(weights, x[rows], y[rows], number) if graph is None else graph.gradient()
-                    along = along + at_norms[number] * gradient / norm(gradient)
+                along, held = -lr * cotangent, graph is not None
                 if graph is None:  # not kept, or freed by an earlier pass backwards
-                    graph = inner.graph(weights, x[rows], y[rows], number)
+                    # Where graphs of later steps had room, that of this one has, and spares computing the gradient twice.
+                    held = asked[number] and ctx.roomy
+                    graph = inner.graph(weights, x[rows], y[rows], number, keep=held)
+                if asked[number]:
+                    gradient = graph.gradient() if held else inner.gradient(weights, x[rows], y[rows], number)
+                    along = along + at_norms[number] * gradient / norm(gradient)
                 through = exact and (number > 0 or ctx.needs_input_grad[0])
                 dx, dy, product, back = graph.pull(along, cotangent, through)
                 to_x.index_add_(0, rows, dx)  # torch uses a deterministic version if that is requested
