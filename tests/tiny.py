@@ -24,6 +24,9 @@ NETWORK = "convnet:width=4,depth=2"
 CHEAP = {"iterations": 3, "batch_real": 8, "outer": 2, "inner": 1, "epochs": 1, "steps": 3, "max_start": 2, "expert_epochs": 1,
          "pool": {"kind": "experts", "count": 2, "snapshots": [], "batch_size": 512}}  # taken by methods that have such a field
 
+OWN = {"recover": {"pool": {"kind": "classifier", "networks": ["convnet:width=4,depth=2,norm=batch"], "epochs": 1, "batch_size": 512},
+                   "batch_size": 4, "roll": 1},
+       "rded": {"patches": {"images": 40, "crops": 2}}}  # taken by these methods
 POOL = {"kind": "supervised", "networks": [NETWORK], "count": 2, "epochs": 1, "batch_size": 512}
 ROOT = Path(tempfile.mkdtemp(prefix="datastill-tests-"))  # for teachers, made once for all tests
 atexit.register(shutil.rmtree, ROOT, ignore_errors=True)
@@ -40,7 +43,7 @@ def splits() -> ds.Splits:
 def method(name: str, **options: Any) -> Method:
     """A method found by name, made cheap."""
     cls = find(Method, name)
-    cheap = {key: value for key, value in CHEAP.items() if key in cls.model_fields}
+    cheap = {key: value for key, value in CHEAP.items() if key in cls.model_fields} | OWN.get(name, {})
     try:
         return load(cls, {**cheap, **options})
     except InputError:  # one that does not iterate

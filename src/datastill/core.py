@@ -43,6 +43,8 @@ class Task:
     progress: receives the progress of long preparation (training teachers, or the network whose features select a coreset).
     root: folder for results, including teachers; data_root: folder of other datasets. dry_run: nothing is created;
         untrained networks stand in for teachers (``datastill plan``). whole: the task this is a part of, if any.
+    ipc, first: of a whole set, its images per class and which of them is the first here (``Method.splits``); 0 if there is
+        no such set.
 
     A task never holds test images. ``Run.task(images)`` creates the task of a run.
     """
@@ -56,6 +58,8 @@ class Task:
     data_root: Path = field(default=Path("data"), compare=False)
     dry_run: bool = field(default=False, compare=False)
     whole: Task | None = field(default=None, compare=False, repr=False)
+    ipc: int = 0
+    first: int = 0
     _teachers: dict[Pool, Teachers] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def part(self, number: int, of: int) -> Task:
@@ -251,6 +255,12 @@ class Method(Part):
         return self.optim.labels.lr > 0
 
     @property
+    def splits(self) -> bool:
+        """Whether images of different numbers within their classes are distilled independently of each other, drawn from
+        streams named by ``task.first`` + number: then the shards of a set together are the unbroken run's, bit for bit."""
+        return False
+
+    @property
     def has_learned_lr(self) -> bool:
         """Whether its sets will have a learning rate; by default, if it is learned."""
         return self.optim.inner_lr.lr > 0
@@ -263,6 +273,11 @@ class Method(Part):
     @abstractmethod
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         """The updates of one iteration (0-based). ``rng`` is the iteration's own stream."""
+
+    def renew(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> SyntheticSet | None:
+        """A set that takes the place of the current one before this iteration, with a new optimizer, or None; for methods
+        that work in stages. ``rng`` is the stream that ``start`` was given."""
+        return None
 
     def memory(self, task: Task, ipc: int) -> Mapping[str, int]:
         """Estimated memory of individual settings: peak bytes beyond networks and data, by setting (``gradient=full``).

@@ -53,14 +53,26 @@ class Loop:
             self.reach = max(1.0, float(self.synthetic.decode().abs().max()))
         if previous is not None:
             previous.into(self.synthetic)
-        self.learned = {name: parameter.requires_grad_() for name, parameter in self.synthetic.groups().items()
-                        if method.optim.group(name).lr > 0}
-        self.optimizer = self._optimizer() if self.learned and method.iterations else None
+        self._learn()
         self.iteration = 0
         self.balance = Balance(plugins)
         self.said: set[str] = set()  # warnings already shown
         self.mean: dict[str, Tensor] = {} if method.optim.ema is None else {
             name: parameter.detach().clone() for name, parameter in self.synthetic.images.items()}
+
+    def _learn(self) -> None:
+        """Learn the current set, with a new optimizer."""
+        optim = self.method.optim
+        self.learned = {name: parameter.requires_grad_() for name, parameter in self.synthetic.groups().items()
+                        if optim.group(name).lr > 0}
+        self.optimizer = self._optimizer() if self.learned and self.method.iterations else None
+
+    def _renew(self) -> None:
+        """Go on with the set that the method wants at this iteration, if it wants another one."""
+        renewed = self.method.renew(self.iteration, self.synthetic, self.task, self.rng("start"))
+        if renewed is not None:
+            self.synthetic = renewed
+            self._learn()
 
     def _optimizer(self) -> torch.optim.Optimizer:
         optim = self.method.optim
@@ -82,6 +94,7 @@ class Loop:
                  *((f"plug-in {name}", type(plugin)) for name, plugin in self.plugins.items())]
         with blaming(*parts), \
                 rng("inside").as_global(self.task.device):  # what networks draw themselves, such as dropout
+            self._renew()
             steps = self.method.iterate(self.iteration, self.synthetic, self.task, rng("method"))
             if not isinstance(steps, Iterator):
                 raise InputError(f"{kind(self.method)}.iterate returned {type(steps).__name__}; it must yield steps")
@@ -254,6 +267,9 @@ class Loop:
         """Continue from a state."""
         self.iteration = state["iteration"]
         self.balance.restore(state["ratios"])
+        for name, parameter in self.synthetic.named_parameters():  # of a stage whose images have another size
+            if parameter.shape != (kept := state["synthetic"][name]).shape:
+                parameter.data = torch.empty_like(kept)
         self.synthetic.load_state_dict(state["synthetic"])
         self.mean = {name: mean.to(self.task.device) for name, mean in state["mean"].items()}
         if self.optimizer is not None:

@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from datastill.errors import InputError
 from datastill.foreign import said
-from datastill.functional import distances, guidance, labels, smoothness
+from datastill.functional import batchnorm, distances, guidance, labels, smoothness
 from datastill.late import torch
 from datastill.tables import shown
 
@@ -41,13 +41,15 @@ class_means = _named(distances.class_means)
 dm = _named(distances.dm)
 gradient_distance = _named(distances.gradient_distance)
 gradient_norm = _named(distances.gradient_norm)
+kl = _named(labels.kl)
 mean_feature_distance = _named(distances.mean_feature_distance)
 trajectory_distance = _named(distances.trajectory_distance)
 cclom = _named(guidance.cclom)
 class_distance_share = _named(guidance.class_distance_share)
 clom = _named(guidance.clom)
 mean_of_right = _named(labels.mean_of_right)
+statistics_distance = _named(batchnorm.statistics_distance)
 total_variation = _named(smoothness.total_variation)
 
 __all__ = ["attention", "cclom", "class_distance_share", "class_means", "clom", "dm", "gradient_distance", "gradient_norm",
-           "mean_feature_distance", "mean_of_right", "total_variation", "trajectory_distance"]
+           "kl", "mean_feature_distance", "mean_of_right", "statistics_distance", "total_variation", "trajectory_distance"]

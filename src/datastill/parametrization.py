@@ -24,6 +24,7 @@ class Parametrization(Family):
     """
 
     home: ClassVar[str] = "datastill.parametrizations"
+    in_pixels: ClassVar[bool] = False  # whether parameters are normalized pixels, however arranged: some methods clamp them
 
     def check(self, task: Task, ipc: int) -> None:
         """Check that it fits the task and ``ipc`` stored images per class, before any work. Raises InputError."""

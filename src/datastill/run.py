@@ -92,7 +92,7 @@ class Run(Description):
         root: folder for results; teachers are stored in ``root/teachers``. data_root: folder of other datasets.
         """
         return Task(Images.from_dataset(real), self.network, self.parametrization, self.precision, progress, Path(root),
-                    Path(data_root))
+                    Path(data_root), ipc=self.ipc, first=self.rows.start if self.method.splits else 0)
 
     def pools(self) -> tuple[Pool, ...]:
         """The pools of teachers that its method and its plug-ins query, without plug-ins of weight 0."""
@@ -135,7 +135,8 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
         check_ipc(real, run.ipc, ", or with_replacement=true to use images of small classes several times")
     smallest = min(range(task.classes), key=lambda c: len(real.of_class[c]))
     there, ipc = len(real.of_class[smallest]), len(run.rows)
-    if (own := len(real.of_class[smallest][number::of])) < (1 if run.with_replacement else ipc):
+    own = there if run.method.splits else len(real.of_class[smallest][number::of])
+    if own < (1 if run.with_replacement else ipc):
         advice = f"use ipc={most} or less" if (most := there // of * of) else f"use at most {counted(there, 'part')}"
         raise InputError(f"shard {number} of {of} needs {counted(ipc, 'image')} per class, but starts from only {own} of "
                          f"the {counted(there, 'training image')} of class {real.classes[smallest]!r} (one in {of}); "

@@ -61,16 +61,16 @@ def prepare(run: Run, task: Task) -> dict[str, Any]:
 
 
 def stream(run: Run) -> RNG:
-    """The stream of all draws of a run."""
+    """The stream of all draws of a run. Shards have their own, unless together they are the unbroken run."""
     rng, (number, of) = RNG(run.seed), run.shard
-    return rng if of == 1 else rng("shard", number, of)
+    return rng if of == 1 or run.method.splits else rng("shard", number, of)
 
 
 def begin(run: Run, task: Task, previous: Previous | None = None) -> Loop:
     """The loop of a run before its first iteration; ``previous`` is the set it continues from (``read_start``)."""
     number, of = run.shard
     loop = Loop(run.method, {label(p): p for p in run.plugins}, task, stream(run), len(run.rows),
-                place=None if of == 1 else task.part(number, of), previous=previous)
+                place=None if of == 1 or run.method.splits else task.part(number, of), previous=previous)
     if (found := loop.synthetic.decode().dtype) != torch.float32:
         raise InputError(f"{kind(run.method)}.start returned images of type {found}; expected torch.float32")
     return loop

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
+
+import pytest
 import torch
 from torch import nn
 
-from datastill.functional.batchnorm import normalizations, statistics
+import datastill as ds
+from datastill.functional.batchnorm import Watch, layer_distances, normalizations, statistics, statistics_distance
 from datastill.rng import RNG
 
 
@@ -62,3 +67,62 @@ def test_the_network_stays_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not any(module._forward_pre_hooks for module in network.modules())
     assert statistics(nn.Flatten(), X) == {}
+
+
+def rescaled(network: nn.Module, factor: float) -> None:
+    """Scale what enters every normalization, and undo it there: the network's function stays the same."""
+    for before, norm in pairwise(network.modules()):
+        if isinstance(before, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            before.weight.data *= factor
+            if before.bias is not None:
+                before.bias.data *= factor
+            norm.running_mean *= factor  # type: ignore[operator]
+            norm.running_var *= factor**2  # type: ignore[operator]
+            norm.eps *= factor**2
+
+
+@pytest.mark.parametrize("factor", [0.2, 3.0, 50.0])
+def test_rescaling_changes_the_distances_but_not_the_scale_free_ones(factor: float) -> None:
+    from datastill.nets.convnet import ConvNet
+
+    with RNG("scaled").as_global():
+        network = ConvNet(width=6, depth=3, norm="batch").build((3, 16, 16), 5).train()
+        for _ in range(3):
+            network(torch.randn(8, 3, 16, 16))
+        network.eval().double()
+        x = torch.randn(4, 3, 16, 16).double()
+    logits = network(x)
+    before, free, total = (how(statistics(network, x)) for how in (layer_distances, partial(layer_distances, scale_free=True),
+                                                                   partial(statistics_distance, first=10.0, scale_free=True)))
+    rescaled(network, factor)
+    after = statistics(network, x)
+    torch.testing.assert_close(network(x), logits, rtol=1e-6, atol=1e-6)
+    raw = layer_distances(after) / before
+    torch.testing.assert_close(raw[0], torch.full((3,), factor).double())
+    torch.testing.assert_close(raw[1], torch.full((3,), factor**2).double())
+    torch.testing.assert_close(layer_distances(after, scale_free=True), free, rtol=1e-5, atol=0)
+    torch.testing.assert_close(statistics_distance(after, 10.0, True), total, rtol=1e-5, atol=0)
+
+
+def test_the_first_layer_may_count_more() -> None:
+    found = statistics(net().eval(), X)
+    layers = layer_distances(found).sum(0)
+    torch.testing.assert_close(statistics_distance(found, 10.0), 10 * layers[0] + layers[1:].sum())
+    with pytest.raises(ds.InputError, match="batch normalization"):
+        statistics_distance({})
+
+
+def test_watching_ends_with_the_block_and_takes_bfloat16() -> None:
+    network = net().eval()
+    watch = Watch(network)
+    with watch as found:
+        network(X)
+    assert list(found) == ["0", "2", "4"]
+    before = dict(found)
+    network(X + 1)
+    assert found == before
+    watch.close()
+    assert not any(module._forward_pre_hooks for module in network.modules())
+    with Watch(network.bfloat16()) as found:
+        network(X.bfloat16())
+    assert found["0"].mean.dtype == torch.float32

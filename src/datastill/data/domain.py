@@ -63,8 +63,9 @@ def check_channels(here: Domain, there: Domain) -> None:
 
 def bring(x: Tensor, here: Domain, there: Domain) -> Tensor:
     """Convert images (B, C, H, W) from one domain to another: back to pixels, channels converted, resized (bilinear,
-    antialiased), normalized and whitened; differentiable. Returns the same tensor if nothing has to be done."""
-    if here.looks_like(there):
+    antialiased), normalized and whitened; differentiable. Images of another size than ``here`` says are resized too.
+    Returns the same tensor if nothing has to be done."""
+    if here.looks_like(there) and x.shape[2:] == there.shape[1:]:
         return x
     check_channels(here, there)
     pixels = here.pixels(x)

@@ -69,6 +69,13 @@ def augment_images(x: Tensor, rng: RNG, strategy: str = STRATEGY) -> Tensor:
     return OPERATIONS[chosen](x, _on(x, draw(len(x), x.shape[2:], rng("parameters"))))
 
 
+def shift_and_flip(x: Tensor, rng: RNG, mirror: bool = True) -> Tensor:
+    """The usual augmentation of classifiers, each image of ``x`` (B, C, H, W) with its own draw: shifted by up to an eighth
+    of a side (4 of 32 pixels) with zeros behind, and mirrored half of the time."""
+    parameters = _on(x, draw(len(x), x.shape[2:], rng))
+    return crop(flip(x, parameters) if mirror else x, parameters)
+
+
 def split_strategy(strategy: str) -> list[str]:
     """``"crop_flip"`` -> ``["crop", "flip"]``; "dsa" means all. Raises ValueError for an unknown operation or none."""
     operations = (STRATEGY if strategy == "dsa" else strategy).split("_")

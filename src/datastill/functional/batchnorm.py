@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from datastill.errors import InputError
 from datastill.late import nn, torch
 
 if TYPE_CHECKING:
@@ -12,12 +13,14 @@ if TYPE_CHECKING:
 
 
 class Statistics(NamedTuple):
-    """Of one layer's input, each (C,): running mean and variance from training, mean and variance of this batch."""
+    """Of one layer's input, each (C,): running mean and variance from training, mean and variance of this batch. eps: what
+    the layer adds to variances."""
 
     running_mean: Tensor
     running_var: Tensor
     mean: Tensor
     var: Tensor
+    eps: float = 1e-5
 
 
 def normalizations(network: nn.Module) -> dict[str, nn.Module]:
@@ -26,26 +29,94 @@ def normalizations(network: nn.Module) -> dict[str, nn.Module]:
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None}
 
 
-def statistics(network: nn.Module, x: Tensor) -> dict[str, Statistics]:
-    """Statistics of every batch normalization layer for one pass of ``x`` (B, C, H, W), by name; differentiable in x.
+class OfClasses(NamedTuple):
+    """Of one layer's input: mean and variance of the images of each class, (K, C)."""
+
+    mean: Tensor
+    var: Tensor
+
+
+class Watch:
+    """Notes in ``found`` the statistics of every batch normalization layer, by name, when the network is called inside
+    ``with watch``; differentiable. Hooked once, until ``close``; outside of the block the hooks do nothing.
 
     For a layer's input z (B, C, ...) with n values in channel c: mean_c = sum z_c / n, var_c = sum (z_c - mean_c)^2 / n,
-    biased, as in DeepInversion (Yin et al. 2020, eq. 4), whose loss is the sum over layers of |mean - running_mean| +
-    |var - running_var|. Torch's running variance averages unbiased variances, which are n / (n - 1) times as large. The
-    network is called in its current mode; in training mode its running statistics change.
-    """
-    found: dict[str, Statistics] = {}
+    biased, as in DeepInversion (Yin et al. 2020, eq. 4). Torch's running variance averages unbiased variances, which are
+    n / (n - 1) times as large.
 
-    def note(name: str) -> Callable[[Any, tuple[Tensor, ...]], None]:
+    >>> net = nn.Sequential(nn.BatchNorm2d(3)).eval()
+    >>> with Watch(net) as found:
+    ...     _ = net(torch.zeros(2, 3, 4, 4))
+    >>> statistics_distance(found)
+    tensor(1.7321)
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.found: dict[str, Statistics] | None = None
+        self._hooks = [module.register_forward_pre_hook(self._note(name))
+                       for name, module in normalizations(network).items()]
+
+    def _note(self, name: str) -> Callable[[Any, tuple[Tensor, ...]], None]:
         def hook(module: Any, inputs: tuple[Tensor, ...]) -> None:
-            var, mean = torch.var_mean(inputs[0], [d for d in range(inputs[0].dim()) if d != 1], correction=0)
-            found[name] = Statistics(module.running_mean, module.running_var, mean, var)
+            if self.found is None:
+                return
+            values = inputs[0].float() if inputs[0].element_size() < 4 else inputs[0]  # means of bfloat16 would be coarse
+            var, mean = torch.var_mean(values, [d for d in range(values.dim()) if d != 1], correction=0)
+            self.found[name] = Statistics(module.running_mean, module.running_var, mean, var, module.eps)
         return hook
 
-    hooks = [module.register_forward_pre_hook(note(name)) for name, module in normalizations(network).items()]
-    try:
-        network(x)
-    finally:
-        for handle in hooks:
+    def __enter__(self) -> dict[str, Statistics]:
+        self.found = {}
+        return self.found
+
+    def __exit__(self, *error: object) -> None:
+        self.found = None
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        for handle in self._hooks:
             handle.remove()
+
+
+def statistics(network: nn.Module, x: Tensor) -> dict[str, Statistics]:
+    """Statistics of every batch normalization layer for one pass of ``x`` (B, C, H, W), by name; differentiable in x (see
+    ``Watch``). The network is called in its current mode; in training mode its running statistics change."""
+    watch = Watch(network)
+    try:
+        with watch as found:
+            network(x)
+    finally:
+        watch.close()
     return found
+
+
+def layer_distances(found: Mapping[str, Statistics], scale_free: bool = False) -> Tensor:
+    """Of every layer the distances of its means and of its variances from the running ones, (2, L).
+
+    |mean - running_mean| and |var - running_var|, Euclidean norms over channels, not squared (DeepInversion; SRe2L, Yin et
+    al. 2023). Their size is not a property of the network's function: scaling a layer's input and undoing it behind the
+    normalization scales the first by s and the second by s^2. ``scale_free`` (ours) measures in the units of the layer,
+    |(mean - running_mean) / sqrt(running_var + eps)| and |(var - running_var) / (running_var + eps)|. Raises InputError if
+    there are no layers.
+    """
+    if not found:
+        raise InputError("no statistics were given; expected those of a network with batch normalization")
+    means, variances = [], []
+    for mean_there, var_there, mean, var, eps in found.values():
+        off, wide = mean - mean_there, var - var_there
+        if scale_free:
+            off, wide = off / (var_there + eps).sqrt(), wide / (var_there + eps)
+        means.append(torch.linalg.vector_norm(off))
+        variances.append(torch.linalg.vector_norm(wide))
+    return torch.stack([torch.stack(means), torch.stack(variances)])
+
+
+def statistics_distance(found: Mapping[str, Statistics], first: float = 1.0, scale_free: bool = False) -> Tensor:
+    """The sum of ``layer_distances``, a scalar, with that of the first layer times ``first`` (SRe2L: 10).
+
+    >>> there, here = torch.zeros(3), torch.ones(3)
+    >>> statistics_distance({"a": Statistics(there, here, here, here)}, first=10.0)
+    tensor(17.3205)
+    """
+    layers = layer_distances(found, scale_free).sum(0)
+    return layers.sum() + (first - 1) * layers[0]

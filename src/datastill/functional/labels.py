@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from datastill.errors import InputError
-from datastill.late import torch
+from datastill.late import F, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,3 +31,16 @@ def mean_of_right(logits: Tensor, targets: Tensor) -> Tensor:
     exchanged[rows, place] = mean[rows, targets]
     exchanged[rows, targets] = largest
     return torch.where(nobody[:, None], exchanged, mean)
+
+
+def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Divergence of a student's predictions from a teacher's, from the logits of both (B, K): a scalar, in nats, summed
+    over images.
+
+    sum_i KL(softmax(teacher_i / T) || softmax(student_i / T)), without the factor T^2 of Hinton et al. 2015, as in SRe2L,
+    SC-DD and RDED. A teacher's logit may be -inf: that class has no share.
+
+    >>> kl(torch.zeros(1, 2), torch.tensor([[0.0, 20.0]]), 20.0)
+    tensor(0.1109)
+    """
+    return F.kl_div(F.log_softmax(student / temperature, 1), (teacher / temperature).softmax(1), reduction="sum")

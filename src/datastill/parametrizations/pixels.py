@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from datastill.data import Batch
 from datastill.parametrization import Parametrization
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 class Pixels(Parametrization):
     """Every pixel is a parameter, in normalized space, not clamped (as in DC, DSA, DM, MTT)."""
+
+    in_pixels: ClassVar[bool] = True
 
     def encode(self, start: Batch, task: Task, rng: RNG) -> dict[str, Tensor]:
         return {"pixels": start.x}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")  # keys under which checkpoints store the weights
+COUNTER = "num_batches_tracked"
 PREFIXES = ("module.", "_orig_mod.")  # of data-parallel and compiled networks
 
 
@@ -63,11 +64,13 @@ def _see_plain(path: Path, name: str, value: Tensor) -> None:
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str, in_order: bool = False) -> None:
-    """Load these weights into a network: by its own names or by its library's names, or ``in_order``.
+    """Load these weights into a network: by its own names or by its library's names, or ``in_order``. The number of batches
+    that batch normalization has seen is left out: older files lack it, and frozen networks do not use it.
 
     Raises InputError that names the first tensor that does not match.
     """
-    wanted = network.state_dict()
+    wanted, weights = ({name: value for name, value in one.items() if not name.endswith(COUNTER)}
+                       for one in (network.state_dict(), weights))
     ways = (weights, _renamed(weights, getattr(network, "classifier_path", "")))
     found = next((names for names in ways if set(wanted) <= set(names)), None)
     if found is None:

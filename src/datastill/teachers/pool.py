@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from datastill.compute import send
+from datastill.compute import double, send
 from datastill.data import Images
 from datastill.data.domain import Domain, bring, check_channels, domain_of
 from datastill.description import Family
 from datastill.digest import digest, spec
 from datastill.errors import InputError
 from datastill.foreign import is_foreign
-from datastill.functional.batchnorm import Statistics, normalizations, statistics
-from datastill.late import nn, torch
+from datastill.functional.batchnorm import OfClasses, Statistics, Watch, normalizations, statistics
+from datastill.late import nn, no_grad, torch
 from datastill.nets import Architecture, as_function, check_network, chunk_size, fresh, guard_network
 from datastill.nets.convnet import ConvNet
 from datastill.progress import Progress
@@ -113,6 +113,53 @@ class Teacher:
         self._see_given("statistics")
         return statistics(self.network, self.see(x))
 
+    def watched(self, seen: Tensor) -> tuple[Tensor, dict[str, Statistics]]:
+        """Logits (B, K) of the teacher's classes, and the same statistics, for images (B, C, H, W) that it ``see``s, in one
+        pass. The network is hooked once."""
+        with self._watch as found:
+            return self.network(seen), found
+
+    @cached_property
+    def _watch(self) -> Watch:
+        return Watch(self.network)
+
+    @cached_property
+    def for_run(self) -> nn.Module:
+        """A network for the run's images with logits of the run's classes: the teacher's, if they are the same. Raises
+        InputError if it has no such logits."""
+        if self.domain.looks_like(self.home) and self.outputs is None:
+            return self.network
+        from datastill.teachers._for_run import ForRun
+
+        return ForRun(self)
+
+    def class_statistics(self, real: Images) -> dict[str, OfClasses]:
+        """For every batch normalization layer by name, mean and variance of its input over the images of each class;
+        computed once, then read from disk. Raises InputError if the network has no such layer."""
+        self._see_given("statistics")
+        key = f"statistics of {real.fingerprint}"
+        if key not in self._kept:
+            self._kept[key] = self._read_class_statistics(real)
+        found: dict[str, OfClasses] = self._kept[key]
+        return found
+
+    def _read_class_statistics(self, real: Images) -> dict[str, OfClasses]:
+        if self.folder is None or self.stand_in:
+            return of_classes(self, real)
+        path = self.folder / f"statistics-{self.facts['epoch']}-{real.fingerprint}.safetensors"
+
+        from safetensors.torch import load as load_tensors
+        from safetensors.torch import save as save_tensors
+
+        def write(aside: Path) -> None:
+            found = of_classes(self, real)
+            aside.write_bytes(save_tensors({f"{name}.{part}": value.cpu().contiguous() for name, one in found.items()
+                                            for part, value in one._asdict().items()}))
+
+        tensors = load_tensors(once(path, write).read_bytes())
+        return {name: OfClasses(*(tensors[f"{name}.{part}"].to(real.device) for part in OfClasses._fields))
+                for name in normalizations(self.network)}
+
     def _see_given(self, what: str) -> None:
         if what not in self.gives:
             raise InputError(_gives_no(what, self.name, self.gives))
@@ -133,6 +180,10 @@ class Teacher:
 
     @cached_property
     def _known(self) -> dict[str, np.ndarray]:
+        return {}
+
+    @cached_property
+    def _kept(self) -> dict[str, Any]:
         return {}
 
     def _read_directions(self, real: Images) -> np.ndarray:
@@ -156,6 +207,30 @@ class Teacher:
             with torch.no_grad():
                 features = torch.cat([self.embed(part) for part in x.split(self.chunk(x))])
             yield torch.nn.functional.normalize(features, dim=1).cpu().numpy()
+
+
+@no_grad
+def of_classes(teacher: Teacher, real: Images) -> dict[str, OfClasses]:
+    """Mean and variance of the input of every batch normalization layer over the images of each class, in float64 sums."""
+    found: dict[str, tuple[list[Tensor], list[Tensor]]] = {name: ([], []) for name in normalizations(teacher.network)}
+    for rows in real.of_class:
+        if not len(rows):
+            raise InputError("statistics of classes need at least one image of each")
+        sums: dict[str, Tensor] = {}
+        for part in rows.split(512):
+            x = teacher.see(real.batch(part).x)
+            for some in x.split(teacher.chunk(x)):
+                for name, one in teacher.watched(some)[1].items():
+                    mean = double(one.mean)
+                    part_sum = len(some) * torch.stack([mean, double(one.var) + mean.square()])
+                    sums[name] = sums[name] + part_sum if name in sums else part_sum
+        for name, total in sums.items():
+            mean, square = total / len(rows)
+            found[name][0].append(mean)
+            found[name][1].append(square - mean.square())
+    like = next(teacher.network.parameters())
+    return {name: OfClasses(torch.stack(means).to(like), torch.stack(variances).to(like))
+            for name, (means, variances) in found.items()}
 
 
 def gives(network: nn.Module, domain: Domain) -> frozenset[str]:

@@ -1,0 +1,40 @@
+"""Networks trained as image classifiers usually are."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field
+
+from datastill.data import Images
+from datastill.functional.augment import shift_and_flip
+from datastill.teachers._trained import Trained
+from datastill.train import Augmented, Examples
+
+
+class Classifier(Trained):
+    """Networks trained to be accurate, for methods that recover images from them: SGD with a learning rate of 0.1 that falls
+    to 0 as a cosine over 200 epochs, momentum 0.9, weight decay 5e-4, batches of 128, images shifted by up to an eighth of a
+    side (4 of 32 pixels, zeros behind) and mirrored.
+
+    This is how SRe2L (Yin et al. 2023) trains ResNet-18 on CIFAR-100, 78.7 % accurate by its readme. augment: "standard"
+    does both; "shift" does not mirror, for digits.
+    """
+
+    epochs: int = Field(default=200, ge=0, le=100_000)
+    lr: float = Field(default=0.1, gt=0.0, le=1e30)
+    weight_decay: float = Field(default=5e-4, ge=0.0)
+    batch_size: int = Field(default=128, ge=1)
+    count: int = Field(default=1, ge=1, le=10_000)
+    drops: tuple[float, ...] = Field(default=(), max_length=0)  # the learning rate falls as a cosine
+    augment: Literal["standard", "shift", "none"] = "standard"
+
+    @property
+    def rates(self) -> list[float]:
+        return [self.lr * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs)) for epoch in range(self.epochs)]
+
+    def examples(self, images: Images) -> Examples:
+        if self.augment == "none":
+            return images
+        return Augmented(images, lambda x, rng: shift_and_flip(x, rng, mirror=self.augment == "standard"))
