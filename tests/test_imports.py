@@ -10,8 +10,8 @@ import datastill
 SOURCE = Path(datastill.__file__).parent
 ORDER = [["errors"], ["files", "environment"], ["tables", "foreign", "late", "memory", "progress", "statistics"], ["arguments", "rng", "compute", "registry"],
          ["description"], ["digest"],
-         ["store"], ["states", "executors"], ["functional"], ["losses"], ["data"], ["nets"], ["train"], ["parametrization"], ["synthetic", "distilled"],
-         ["teachers"], ["parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artifact", "balance"], ["previous"], ["loop"], ["checkpoint"], ["run"],
+         ["store"], ["rows"], ["states", "executors"], ["functional"], ["losses"], ["data"], ["nets"], ["train"], ["parametrization"], ["synthetic", "distilled"],
+         ["teachers"], ["relabel", "parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artifact", "balance"], ["previous"], ["loop"], ["checkpoint"], ["run"],
          ["outputs"], ["running"], ["recipes", "scoring", "export", "plan", "shards", "place"], ["sheets", "speed"], ["trials"], ["selection", "tuning", "analysis"], ["study"],
          ["comparison", "studies"], ["study_run"], ["report", "console"], ["workspace"], ["scores", "options"], ["analyses"], ["cli"], ["__main__"]]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}

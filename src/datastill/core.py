@@ -376,7 +376,8 @@ class Protocol(Family):
 
     @abstractmethod
     def train(self, network: nn.Module, examples: Examples, rng: RNG, progress: Progress = Progress()) -> None:
-        """Train a fresh network in place; its last weights are scored. ``progress`` is told of every epoch."""
+        """Train a fresh network in place on what ``shown`` returned; its last weights are scored. ``progress`` is told of
+        every epoch."""
 
     def criterion(self, logits: Tensor, y: Tensor) -> Tensor:
         """The loss of logits (B, K) under labels (B, K), a scalar, summed over the images; by default
@@ -391,9 +392,38 @@ class Protocol(Family):
         """The protocol with what it takes from the set filled in: ``lr`` is the set's learned learning rate, if any."""
         return self
 
+    def for_method(self, method: Method, network: Architecture) -> Protocol:
+        """The protocol with what it takes from the method of a set, whose run has this network, filled in (its teachers)."""
+        return self
+
     def for_full_data(self) -> Protocol:
         """The protocol for training on the full data, if that for the small set would take too long."""
         return self
+
+    def pools(self, network: Architecture) -> tuple[Pool, ...]:
+        """The pools of teachers that students of this kind learn from."""
+        return ()
+
+    def check(self, context: Context, network: Architecture) -> None:
+        """Check that students of this kind can be trained on sets of this data, before any work. Raises InputError."""
+
+    def shown(self, examples: Examples, context: Context, network: Architecture, rng: RNG, folder: Path | None = None,
+              images: str = "") -> Examples:
+        """The examples as students see them: by default as they are.
+
+        rng: the stream of what is stored for all students. folder, images: where it is stored, and the checksum of the set;
+        without a folder nothing is stored.
+        """
+        return examples
+
+    @property
+    def watched(self) -> Mapping[int, str]:
+        """Epochs after which a student is measured too, for a rule of choosing the best: "last_fifth" or "prefixes"."""
+        return {}
+
+    def controls(self) -> dict[str, Protocol]:
+        """Protocols by name that tell what is due to the labels and what to the images."""
+        return {}
 
 
 def filled(rows: Tensor, count: int) -> Tensor:

@@ -75,15 +75,17 @@ class Scores:
 @checked
 def score(folder: Path | str | Distilled, images: Any, *, train: Any = None,
           networks: Sequence[Architecture | str] | Architecture | str = (), protocol: Protocol | str | None = None,
-          trials: int = 5, split: Split = "test", seed: int = 0, full: bool = False, root: Path | str = "outputs",
-          data_root: Path | str = "data", progress: Progress = Progress()) -> Scores:
+          trials: int = 5, split: Split = "test", seed: int = 0, full: bool = False, controls: bool = True,
+          root: Path | str = "outputs", data_root: Path | str = "data", progress: Progress = Progress()) -> Scores:
     """Score a distilled set on held-out images: fresh students, last weights, all images, beside random real images.
 
     folder: of the set, or the set as it was loaded from its folder. images: what students are measured on, ``Images`` or any
     map-style dataset; normalized like the set. train: the training images, for the random baseline; by default those the set
     was distilled from, if they are still in memory in this process or can be loaded from ``data_root``. networks: kinds of
     students, by default the run's. protocol: how they are trained, by default the recipe's or "dc". full: one student on all
-    training images too. Scores are stored in ``folder/scores``; a second call runs only what is missing.
+    training images too. controls: under a protocol whose students learn from teachers, also score random real images and
+    others chosen by the teachers' features, under the same labels and others. Scores are stored in ``folder/scores``; a
+    second call runs only what is missing.
 
     Raises InputError before anything is trained: no distilled set, images of other classes or another shape, the training
     images themselves, other training images.
@@ -100,7 +102,9 @@ def score(folder: Path | str | Distilled, images: Any, *, train: Any = None,
     workspace = Workspace(root, data_root, seen.device)
     found = {}
     for number, kind in enumerate(kinds):
-        sheet = workspace.score(folder, Evaluation(how, kind, real, seen, split, seed), trials=trials, full=full,
+        evaluation = Evaluation(workspace.protocol_of(folder, how), kind, real, seen, split, seed, root=workspace.root,
+                                data_root=workspace.data_root)
+        sheet = workspace.score(folder, evaluation, trials=trials, full=full, controls=controls,
                                 progress=progress.part(number, len(kinds)))
         found[sheet["network"]] = sheet
     return Scores(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,12 +18,13 @@ from datastill.data import Batch, Images, Lazy
 from datastill.description import Description, load
 from datastill.errors import InputError
 from datastill.foreign import blaming
-from datastill.late import torch
+from datastill.late import nn, torch
 from datastill.nets import Architecture, check_network, fresh
 from datastill.nets.convnet import ConvNet
 from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.statistics import auroc
+from datastill.teachers import Context
 from datastill.train import Examples, Fixed, predict, right_of_class
 
 if TYPE_CHECKING:
@@ -30,12 +32,15 @@ if TYPE_CHECKING:
     from datastill.synthetic import SyntheticSet
 
 Split = Literal["test", "validation"]
+PREFIX = 64  # images of a batch of SC-DD's script for CIFAR, which reports the best running mean over batches
 
 
 class Score(Description):
     """Accuracy of one student's last weights on all images of a split, as a fraction; ``per_class`` in class order.
 
-    auroc: area under the ROC curve of each class against the rest, mean over classes; None in files of earlier versions.
+    best: what a published rule of choosing reports instead (``Protocol.watched``): too high, because it chooses on the
+    images that are scored. auroc: area under the ROC curve of each class against the rest, mean over classes; None in files
+    of earlier versions.
     """
 
     trial: int = Field(ge=0)
@@ -43,13 +48,15 @@ class Score(Description):
     per_class: tuple[float | None, ...]  # None for a class without images in the split
     seconds: float = Field(ge=0.0)
     auroc: float | None = Field(default=None, ge=0.0, le=1.0)
+    best: float | None = Field(default=None, ge=0.0, le=1.0)  # by the protocol's rule of choosing: never the score
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """How sets are scored: students of one kind, trained by a protocol and measured on the ``images`` of a split, on their
     device. train: the training images, from which baselines are drawn. seed: of the students, and of what is drawn.
-    data_path: where other processes find the data, if they were moved.
+    data_path: where other processes find the data, if they were moved. root, data_root: where the teachers are that some
+    protocols ask.
     """
 
     protocol: Protocol
@@ -59,6 +66,23 @@ class Evaluation:
     split: Split = "test"
     seed: int = 0
     data_path: Path | None = None
+    root: Path = Path("outputs")
+    data_root: Path = Path("data")
+
+    def context(self, progress: Progress = Progress()) -> Context:
+        """What pools of teachers need to know."""
+        return Context(self.train, self.root, self.data_root, progress)
+
+    def teachers(self, protocol: Protocol) -> tuple[str, ...]:
+        """What determines the teachers a protocol asks, besides its description and the data."""
+        return tuple(name for pool in protocol.pools(self.network) for name in pool.identity(self.data_root))
+
+    def prepare(self, progress: Progress = Progress()) -> None:
+        """Train or load the teachers that are missing, once the protocol was checked. Raises InputError, RunError."""
+        protocol, context = self.protocol.for_network(self.network), self.context(progress)
+        protocol.check(context, self.network)
+        for pool in protocol.pools(self.network):
+            pool.prepare(context)
 
     @property
     def fingerprint(self) -> str:
@@ -83,12 +107,15 @@ class Evaluation:
 
 @checked
 def evaluate(synthetic: Any, protocol: Protocol | str, images: Any, *,
-             network: Architecture | str = ConvNet(), trials: int = 5, seed: int = 0) -> list[Score]:
+             network: Architecture | str = ConvNet(), trials: int = 5, seed: int = 0, train: Any = None,
+             root: Path | str = "outputs", data_root: Path | str = "data") -> list[Score]:
     """Train ``trials`` fresh students on the set by the protocol and measure each on ``images`` (report which split it is).
 
     synthetic: a set, the folder of one, or real images to compare with. images: ``Images``, or any map-style dataset, which
     is then normalized like the set. Students of trial t start from the same weights whatever they are trained on, so that
-    scores of different sets are paired. Raises InputError: the set and the images differ in classes, normalization or shape.
+    scores of different sets are paired. train: the real training images, and root, data_root: where teachers are, for
+    protocols that ask teachers, which are trained if they are missing. Raises InputError: the set and the images differ in
+    classes, normalization or shape.
     """
     protocol, network = load(Protocol, protocol), load(Architecture, network)  # type: ignore[type-abstract]
     if isinstance(synthetic, (str, Path)):
@@ -100,7 +127,13 @@ def evaluate(synthetic: Any, protocol: Protocol | str, images: Any, *,
     protocol = protocol.for_network(network).for_set(learned_lr(synthetic))
     check_alike(examples, images)
     check_student(network, images)
-    return [student(examples, protocol, network, images, trial, seed) for trial in range(trials)]
+    if train is None:
+        return [student(examples, protocol, network, images, trial, seed) for trial in range(trials)]
+    evaluation = Evaluation(protocol, network, images_like(train, synthetic), images, seed=seed, root=Path(root),
+                            data_root=Path(data_root))
+    evaluation.prepare()
+    return [student(examples, protocol, network, images, trial, seed, context=evaluation.context())
+            for trial in range(trials)]
 
 
 def images_like(images: Any, like: Any) -> Images:
@@ -144,20 +177,51 @@ def check_student(network: Architecture, images: Images) -> None:
 
 
 def student(examples: Any, protocol: Protocol, network: Architecture, images: Images, trial: int, seed: int,
-            progress: Progress = Progress()) -> Score:
-    """Train one student and measure it. All randomness is a function of (seed, trial)."""
+            progress: Progress = Progress(), *, context: Context | None = None, folder: Path | None = None,
+            checksum: str = "") -> Score:
+    """Train one student and measure it. All randomness is a function of (seed, trial).
+
+    context: where the teachers are that some protocols ask. folder, checksum: where labels are stored, and of which set.
+    """
     rng = RNG(seed)("student", trial)
     began = time.perf_counter()
     net = fresh(network, images.shape, len(images.classes), rng("network"), images.device)
     with blaming(("protocol", type(protocol)), ("network", type(network))):  # it may leave a network that no longer works
-        protocol.train(net, _frozen(examples), rng("train"), progress)
+        seen = _frozen(examples)
+        if context is not None:
+            seen = protocol.shown(seen, context, network, RNG(seed)("labels"), folder, checksum)
+        watching = _Watching(progress, net, images, protocol.watched)
+        protocol.train(net, seen, rng("train"), watching)
         logits = predict(net, images)
         shares = right_of_class(logits, images)
     counts = torch.bincount(images.targets.cpu(), minlength=len(images.classes))
     accuracy = float((shares.nan_to_num() * counts).sum() / counts.sum())
     return Score(trial=trial, accuracy=accuracy, seconds=round(time.perf_counter() - began, 2),
-                 per_class=tuple(None if math.isnan(v) else v for v in shares.tolist()),
+                 per_class=tuple(None if math.isnan(v) else v for v in shares.tolist()), best=watching.best,
                  auroc=auroc(logits.softmax(1).numpy(), images.targets.cpu().numpy()))
+
+
+class _Watching(Progress):
+    """Passes progress on, and measures the student after the epochs that a rule of choosing looks at."""
+
+    def __init__(self, progress: Progress, network: nn.Module, images: Images, epochs: Mapping[int, str]) -> None:
+        self.progress, self.network, self.images, self.epochs = progress, network, images, epochs
+        self.best: float | None = None
+
+    def tell(self, done: int, of: int, note: str = "") -> None:
+        self.progress.tell(done, of, note)
+        if done in self.epochs:
+            self.best = max(self.best or 0.0, self._measured(self.epochs[done]))
+
+    def warn(self, text: str) -> None:
+        self.progress.warn(text)
+
+    def _measured(self, rule: str) -> float:
+        right = predict(self.network, self.images).argmax(1) == self.images.targets.cpu()
+        if rule != "prefixes":
+            return float(right.double().mean())
+        ends = torch.arange(PREFIX, len(right) + PREFIX, PREFIX).clamp(max=len(right))
+        return float((right.double().cumsum(0)[ends - 1] / ends).max())
 
 
 def _frozen(examples: Any) -> Examples:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SCORES = "scores"  # in the folder of a set, unless its scores are stored elsewhere
 Subject = Literal["synthetic", "random", "full"]
 SUBJECTS: tuple[Subject, ...] = ("synthetic", "random", "full")
+CONTROLS = "controls"  # entry of other sets under the same protocol, and random images under others, by name
 MAY_NOT = "this protocol may not train this network"
 FEW, FEW_OF_CLASS = 100, 25  # scored images, in all or of a class: two standard errors of an accuracy are 10 and 20 points
 
@@ -45,6 +46,7 @@ class Sheet(Description):
     split: Split = "test"
     ipc: int
     seed: int = 0
+    teachers: tuple[str, ...] = ()  # what determines those the protocol asks, besides its description and the data
 
 
 class Selected(Description):
@@ -60,9 +62,10 @@ class Selected(Description):
 
 def describe(subject: str, distilled: Distilled, evaluation: Evaluation) -> Sheet:
     """The description of the sheet of a set whose tensors have the checksum ``subject``."""
-    return Sheet(subject=subject, protocol=evaluation.protocol_for(learned_lr(distilled)), network=evaluation.network,
-                 split=evaluation.split, seed=evaluation.seed, fingerprint=evaluation.fingerprint,
-                 ipc=int(distilled.card["ipc"]))
+    protocol = evaluation.protocol_for(learned_lr(distilled))
+    return Sheet(subject=subject, protocol=protocol, network=evaluation.network, split=evaluation.split,
+                 seed=evaluation.seed, fingerprint=evaluation.fingerprint, ipc=int(distilled.card["ipc"]),
+                 teachers=evaluation.teachers(protocol))
 
 
 def place_of(scores: Path, sheet: Sheet) -> Path:
@@ -116,6 +119,9 @@ def put(path: Path, found: Mapping[str, Any], *, whole: bool = False) -> dict[st
         there = read(path)
         content = {**there, **found}
         content |= {str(name): there[name] for name in SUBJECTS if len(there.get(name, ())) > len(found.get(name, ()))}
+        if known := {**there.get(CONTROLS, {}), **found.get(CONTROLS, {})}:
+            content[CONTROLS] = {name: max((one.get(CONTROLS, {}).get(name, []) for one in (found, there)), key=len)
+                                 for name in known}
         if whole:
             content |= {"summary": summary(content)}
             content |= {"flags": flags(content)}
@@ -155,6 +161,8 @@ def read_sheets(folder: Path, scores: Path | None = None) -> list[dict[str, Any]
             raise _unreadable(path, f"{missing[0]} is missing")
         for name in SUBJECTS:
             stored(path, sheet, name)
+        for name in sheet.get(CONTROLS, {}):
+            stored(path, sheet[CONTROLS], name)
         sheet |= {"summary": summary(sheet)}
         found.append({**sheet, "flags": flags(sheet)})
     return sorted(found, key=lambda s: (s["split"], s["network"], json.dumps(s["protocol"])))
@@ -174,7 +182,17 @@ def summary(sheet: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if differences := [a - b for a, b in pairs]:
             gain = statistics(differences)
             found["gain"] = gain if what == "accuracy" else {**found["gain"], what: gain}
+    if CONTROLS in sheet:
+        found[CONTROLS] = {name: _against(sheet["synthetic"], trials) for name, trials in sheet[CONTROLS].items()}
+    if best := [one["best"] for one in sheet.get("synthetic", ()) if one.get("best") is not None]:
+        found["best"] = statistics(best)
     return found
+
+
+def _against(trials: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The accuracy of a control, and under ``gain`` what the set has more, paired by trial."""
+    mine, theirs = (_measured(one, "accuracy") for one in (trials, others))
+    return {**statistics(theirs), "gain": statistics([a - b for a, b in zip(mine, theirs, strict=False)])}
 
 
 def _measured(trials: Sequence[Mapping[str, Any]], what: str) -> list[float]:
@@ -217,6 +235,7 @@ def flags(sheet: Mapping[str, Any]) -> list[str]:
         undecided = gain["n"] == 1 or gain["high"] >= 0
         flagged.append("below random real images" + (
             "" if not undecided else " in a single trial" if gain["n"] == 1 else ", but the interval includes 0"))
+    flagged += _no_better(found)
     if (known := sheet.get("repeated") or 0) > sheet["images"] / 100:
         are = "is a training image" if known == 1 else "are training images"
         flagged.append(f"{known} of the {sheet['images']} scored images {are} too")
@@ -227,6 +246,17 @@ def flags(sheet: Mapping[str, Any]) -> list[str]:
     if copies := sheet.get("copies"):
         flagged.append(f"{copies} of the set's images {'repeats' if copies == 1 else 'repeat'} another one")
     return flagged
+
+
+def _no_better(found: Mapping[str, Any]) -> list[str]:
+    """Where teachers label everything: what real images do as well as the set under the same labels."""
+    if CONTROLS not in found:
+        return []
+    gains = {"random real images": found.get("gain")} | {
+        f"images chosen by {name}": one["gain"] for name, one in found[CONTROLS].items() if "," not in name}
+    known = {name: gain for name, gain in gains.items() if gain}
+    return [f"no better than {name} under the same labels" for name, gain in known.items()
+            if gain["mean"] <= 0 or gain.get("low", gain["mean"]) <= 0]
 
 
 def _few(sheet: Mapping[str, Any]) -> list[str]:

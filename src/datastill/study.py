@@ -52,6 +52,7 @@ class Study(Description):
     split: Literal["test", "validation"] = "test"
     judges: Pool | None = None
     snapshots: int = Field(default=4, ge=1)
+    controls: bool = False
     figure: Literal["line", "epochs", "bars", "heat", "matrix"] = "bars"
 
     @field_validator("recipes", "changes_for", "arms", mode="before")

@@ -183,7 +183,9 @@ def _unscored(study: Study, place: Place, cell: Cell, student: Architecture) -> 
     """The number of students of this kind that a finished run still lacks."""
     splits, folder = place.load(cell.read.run.data), place.run_folder(cell.read.run)
     images = images_of(splits, study.split)
-    evaluation = Evaluation(cell.read.protocol, student, splits.train, images, study.split, cell.seed)
+    protocol = cell.read.protocol.for_method(cell.read.run.method, cell.read.run.network)
+    evaluation = Evaluation(protocol, student, splits.train, images, study.split, cell.seed, root=place.root,
+                            data_root=place.data_root)
     return max(0, study.trials - scored(folder, artifact.load(folder), evaluation))
 
 
@@ -200,9 +202,12 @@ def _run_cell(study: Study, place: Place, cell: Cell, device: torch.device) -> d
     scores = {}
     labels = labeler(run, task) if distilled.card["labels"] == "soft" else None
     for student in study.students or (run.network,):
-        evaluation = Evaluation(cell.read.protocol, student, task.real, images, study.split, cell.seed)
+        protocol = cell.read.protocol.for_method(run.method, run.network)
+        evaluation = Evaluation(protocol, student, task.real, images, study.split, cell.seed, root=place.root,
+                                data_root=place.data_root)
         with place.choosing():
-            sheet = score(folder, distilled, evaluation, trials=study.trials, baselines=place.baselines, labeler=labels)
+            sheet = score(folder, distilled, evaluation, trials=study.trials, baselines=place.baselines, labeler=labels,
+                          controls=study.controls)
         scores[spec(student)] = {subject: [one["accuracy"] for one in sheet[subject]][:study.trials]
                                  for subject in ("synthetic", "random")} | {"flags": sheet["flags"]}
     prepared = distilled.card.get("prepared", {})

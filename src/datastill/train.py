@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 class Examples(Interface):
     """Anything to train on: a synthetic set, a loaded one, real images, or images that are augmented, mixed or relabeled as
-    they are drawn."""
+    they are drawn. If batches have an order of their own, ``walk(epoch, rng)`` gives those of an epoch."""
 
     def __len__(self) -> int: ...
 
@@ -138,10 +138,10 @@ class Training:
     """A network being trained in place, one epoch per entry of ``rates`` (its learning rate).
 
     The loss of a batch is ``criterion``, summed over its images and divided by their number; by default cross-entropy.
-    Momentum is AdamW's beta1. The optimizer is recreated (momentum is lost) before each epoch in ``restarts``. Every epoch
-    goes through all examples in a fresh order. An epoch is a function of the network, the optimizer and its number: with
-    ``state`` and ``restore`` training continues as if it had never stopped. What networks draw themselves (dropout) depends
-    on the number too.
+    Momentum is AdamW's beta1. Unless ``decay_all``, biases and normalization weights do not decay. The optimizer is
+    recreated (momentum is lost) before each epoch in ``restarts``. Every epoch goes through all examples in a fresh order.
+    An epoch is a function of the network, the optimizer and its number: with ``state`` and ``restore`` training continues as
+    if it had never stopped. What networks draw themselves (dropout) depends on the number too.
 
     precision: of the network's computations; its weights, the loss and the optimizer are float32. "tf32" is for GPUs that
     support it, "bfloat16" for the forward pass and what it saves for backward; both are faster and less exact.
@@ -149,7 +149,7 @@ class Training:
     """
 
     def __init__(self, network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG, *, batch_size: int,
-                 optimizer: Optimizer = "sgd", momentum: float = 0.9, weight_decay: float = 5e-4,
+                 optimizer: Optimizer = "sgd", momentum: float = 0.9, weight_decay: float = 5e-4, decay_all: bool = True,
                  restarts: Sequence[int] = (), criterion: Criterion = cross_entropy, sharpness: Sharpness | None = None,
                  precision: Precision = "float32", channels_last: bool = False) -> None:
         self.sharpness, self.precision, self.channels_last = sharpness, precision, channels_last
@@ -157,7 +157,8 @@ class Training:
             network.to(memory_format=torch.channels_last)
         self.network, self.examples, self.rates, self.rng = network, examples, rates, rng
         self.batch_size, self.restarts, self.criterion = batch_size, restarts, criterion
-        self._new_optimizer = partial(_optimizer, optimizer, network, momentum=momentum, decay=weight_decay)
+        self._new_optimizer = partial(_optimizer, optimizer, network, momentum=momentum, decay=weight_decay,
+                                      decay_all=decay_all)
         self.updates = self._new_optimizer(rates[0] if rates else 0.0)
         self.epoch = 0  # epochs done
         self._alone = single_fits(network, examples, batch_size)
@@ -186,8 +187,11 @@ class Training:
         """One pass over all examples. Returns the loss of each batch."""
         losses = []
         order = self.rng("order", epoch).permutation(len(self.examples))
-        for number, rows in enumerate(batches(order, self.batch_size, self._alone)):
-            x, y = self.examples.batch(rows, epoch, self.rng("augment", epoch, number))
+        walk = getattr(self.examples, "walk", None)
+        parts = walk(epoch, self.rng) if walk is not None else (
+            self.examples.batch(rows, epoch, self.rng("augment", epoch, number))
+            for number, rows in enumerate(batches(order, self.batch_size, self._alone)))
+        for x, y in parts:
             self.updates.zero_grad(set_to_none=True)
             losses.append(self._accumulate(x, y))
             if self.sharpness is not None:
@@ -282,10 +286,16 @@ def fit(network: nn.Module, examples: Examples, rates: Sequence[float], rng: RNG
         training.check()
 
 
-def _optimizer(name: Optimizer, network: nn.Module, lr: float, momentum: float, decay: float) -> torch.optim.Optimizer:
+def _optimizer(name: Optimizer, network: nn.Module, lr: float, momentum: float, decay: float,
+               decay_all: bool) -> torch.optim.Optimizer:
+    weights: Any = network.parameters()
+    if not decay_all:
+        some = list(weights)
+        weights = [{"params": [p for p in some if p.dim() > 1]},
+                   {"params": [p for p in some if p.dim() <= 1], "weight_decay": 0.0}]
     if name == "sgd":
-        return torch.optim.SGD(network.parameters(), lr, momentum=momentum, weight_decay=decay)
-    return torch.optim.AdamW(network.parameters(), lr, betas=(momentum, 0.999), weight_decay=decay)
+        return torch.optim.SGD(weights, lr, momentum=momentum, weight_decay=decay)
+    return torch.optim.AdamW(weights, lr, betas=(momentum, 0.999), weight_decay=decay)
 
 
 def accuracies(network: nn.Module, images: Images) -> Tensor:

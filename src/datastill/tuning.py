@@ -69,7 +69,8 @@ def tune(protocols: Sequence[Protocol], network: Architecture, splits: Splits, i
     tried = []
     for number, protocol in enumerate(protocols):
         part = progress.part(number, len(protocols), spec(protocol))
-        evaluation = Evaluation(protocol, network, splits.train, splits.validation, "validation", seed)
+        evaluation = Evaluation(protocol, network, splits.train, splits.validation, "validation", seed,
+                                root=baselines.parent)
         try:
             scores = random_real(evaluation, ipc, baselines=baselines, trials=trials, progress=part)
             tried.append(Tried(protocol.for_network(network), tuple(score.accuracy for score in scores)))

@@ -35,7 +35,6 @@ from datastill.run import Run, check_protocol, read_run, run_table
 from datastill.running import distill, labeler, see_apart
 from datastill.scoring import Evaluation, Split, check_student
 from datastill.selection import check_snapshots, select
-from datastill.sheets import Subject
 from datastill.speed import Timed, tune_speed
 from datastill.study import Study
 from datastill.study_run import Foreseen, foresee, run_study
@@ -127,10 +126,22 @@ class Workspace(Place):
         students = load_each(Architecture, networks, "networks") or [describe(Architecture, card["run"]["network"])]  # type: ignore[type-abstract]
         splits = self.load_of(folder, data_path)
         train, images = splits.train.to(self.device), images_of(splits, split).to(self.device)
-        for student in students:
-            check_student(student, images)
         path = None if data_path is None else Path(data_path)
-        return [Evaluation(how, student, train, images, split, seed, path) for student in students]
+        how = self.protocol_of(folder, how)
+        found = [Evaluation(how, student, train, images, split, seed, path, self.root,
+                            self.data_root) for student in students]
+        for one in found:
+            check_student(one.network, images)
+            one.protocol.check(one.context(), one.network)
+        return found
+
+    @staticmethod
+    def protocol_of(folder: Path, protocol: Protocol) -> Protocol:
+        """The protocol with what it takes from the method of the set in a folder (its teachers)."""
+        with suppress(InputError):  # its method cannot be imported
+            run = read_run(folder)
+            return protocol.for_method(run.method, run.network)
+        return protocol
 
     @checked
     def load_of(self, folder: Path, data_path: Path | str | None = None) -> Splits:
@@ -156,7 +167,7 @@ class Workspace(Place):
 
     @checked
     def score(self, folder: Path, evaluation: Evaluation | None = None, *, trials: int = 5, full: bool = False,
-              snapshots: bool = False, out: Path | None = None, jobs: int = 1,
+              snapshots: bool = False, out: Path | None = None, jobs: int = 1, controls: bool = True,
               progress: Progress = Progress()) -> dict[str, Any]:
         """Score a distilled set beside random real images and chance. Returns its sheet (see ``trials.score``).
 
@@ -164,6 +175,7 @@ class Workspace(Place):
         snapshots: select the best snapshot too, under ``selected`` (see ``selection.select``). out: folder for the sheet, by
             default ``folder/scores``; for sets in a folder that cannot be written to. jobs: students to train in parallel,
             each with its share of the cores; small networks leave cores idle otherwise. Needs data that can be loaded.
+            controls: under a protocol with teachers also score what tells labels and images apart (``trials.controls_of``).
         """
         if out is not None:
             check_apart(out, folder)
@@ -177,10 +189,11 @@ class Workspace(Place):
             check_snapshots(folder)
         labels = self._labeler(folder, distilled, evaluation)
         if jobs > 1:
-            self._train_ahead(folder, distilled, evaluation, labels, trials, full, out, jobs, progress)
+            evaluation.prepare(progress)
+            self._train_ahead(folder, distilled, evaluation, labels, trials, full, out, jobs, controls, progress)
         with self.choosing():
             sheet = score(folder, distilled, evaluation, baselines=self.baselines, scores=out, trials=trials, full=full,
-                          labeler=labels, progress=progress)
+                          labeler=labels, controls=controls, progress=progress)
             if snapshots:
                 sheet["selected"] = select(folder, distilled, evaluation, scores=out, trials=trials, progress=progress)
         return sheet
@@ -196,10 +209,10 @@ class Workspace(Place):
         return None
 
     def _train_ahead(self, folder: Path, distilled: Distilled, evaluation: Evaluation, labels: Labeler | None, trials: int,
-                     full: bool, out: Path | None, jobs: int, progress: Progress) -> None:
+                     full: bool, out: Path | None, jobs: int, controls: bool, progress: Progress) -> None:
         """Train the missing students in several processes."""
         lacking = missing(folder, distilled, evaluation, baselines=self.baselines, scores=out, trials=trials, full=full,
-                          labeler=labels)
+                          labeler=labels, controls=controls)
         if len(lacking) < 2:
             return
         here = self.load_of(folder, evaluation.data_path)
@@ -321,7 +334,7 @@ class Workspace(Place):
 
 
 def _student(place: Workspace, folder: Path, protocol: Protocol, network: Architecture, split: Split, seed: int,
-             data_path: Path | None, scores: Path | None, which: tuple[Subject, int], device: torch.device) -> None:
+             data_path: Path | None, scores: Path | None, which: tuple[str, int], device: torch.device) -> None:
     """Train one student in this process and store its score for the sheet."""
     here = place.on(device)
     (evaluation,) = here.evaluations(folder, [network], protocol, split=split, seed=seed, data_path=data_path)

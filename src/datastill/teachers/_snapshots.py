@@ -12,6 +12,7 @@ import numpy as np
 from datastill.errors import InputError
 from datastill.files import reason
 from datastill.late import nn, torch
+from datastill.rows import RowWriter
 from datastill.store import Entry
 
 if TYPE_CHECKING:
@@ -22,29 +23,18 @@ SCHEMA = 1
 
 
 class SnapshotWriter:
-    """Writes rows (parameters and buffers, flattened, float32) into a .npy file of known size, one at a time.
-
-    Ordinary writes instead of a memory map, so that a full disk raises an error instead of crashing the process.
-    """
+    """Writes rows (parameters and buffers, flattened, float32) into a file of known size, one at a time."""
 
     def __init__(self, path: Path, rows: int, columns: int) -> None:
-        new = not path.exists()
-        self.file = path.open("wb" if new else "r+b")
-        np.lib.format.write_array_header_1_0(self.file, {
-            "descr": "<f4", "fortran_order": False, "shape": (rows, columns)})
-        self.start, self.size = self.file.tell(), 4 * columns
+        self.rows = RowWriter(path, rows, (columns,), "<f4")
 
     def write(self, row: int, network: nn.Module) -> str:
         """Write the current weights of the network; returns the checksum of the row."""
-        content = flat(network).numpy().astype("<f4").tobytes()
-        self.file.seek(self.start + row * self.size)
-        self.file.write(content)
-        self.file.flush()
-        return hashlib.sha256(content).hexdigest()
+        return self.rows.write(row, flat(network).numpy())
 
     def close(self) -> None:
         """Close the file."""
-        self.file.close()
+        self.rows.close()
 
 
 def flat(network: nn.Module) -> Tensor:

@@ -1,0 +1,161 @@
+"""Students that learn what teachers say of every view of an image: the protocols of SRe2L, SC-DD, RDED, FADRM."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from datastill.core import Method, Protocol
+from datastill.errors import InputError
+from datastill.functional.labels import kl
+from datastill.late import nn
+from datastill.nets import Architecture
+from datastill.progress import Progress
+from datastill.registry import kind
+from datastill.relabel import Labels, Online, Relabel, Schedule, Stored, Views, make_labels, name_of
+from datastill.rng import RNG
+from datastill.teachers import Context, Pool, Teachers
+from datastill.train import Examples, Optimizer, cross_entropy, fit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ADAMW: dict[str, Any] = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.01}
+# Learning rates of RDED by student; others have 1e-3.
+RDED_RATES = {"vgg11": 5e-4, "alexnet": 1e-4, "vit": 1e-4, "efficientnet_b0": 2e-3, "mobilenet_v2": 2.5e-3, "swin": 1e-4}
+
+
+class SoftLabels(Protocol):
+    """A fresh network learns the predictions of frozen teachers for augmented and mixed images; its last weights are scored.
+
+    The loss is KL(softmax(teacher / T) || softmax(student / T)), mean over a batch, without the factor T^2. The learning
+    rate falls as 0.5 (1 + cos(pi epoch / (stretch * epochs))).
+
+    pool: the teachers, by default those of the set's method. labels: "soft"; "hard": the labels of the set, mixed like the
+        images, with cross-entropy (the control: everything else stays).
+    views: what students see. relabel: who labels it, and whether labels are stored.
+    temperature: T. stretch: above 1 the learning rate does not reach 0. lr: none: RDED's for the student's network.
+    decay_all: whether biases and normalization weights decay too.
+    best: the authors' rules of choosing, reported beside the score, never instead of it: "last_fifth": the best of the
+        accuracies after every tenth epoch of the last fifth, on the images that are scored (RDED); "prefixes": the largest
+        running mean over any number of batches of 64 of the scored images after any epoch (SC-DD's script for CIFAR).
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "sre2l": {**ADAMW, "batch_size": 1024, "relabel": {"store": True}},
+        "sre2l_cifar": {"optimizer": "sgd", "lr": 0.1, "weight_decay": 1e-4, "decay_all": True, "epochs": 400,
+                        "batch_size": 128, "views": {"crop": None, "shift": True, "mix": "none"},
+                        "relabel": {"teacher": "batch"}},
+        "scdd": {**ADAMW, "batch_size": 64},
+        "scdd_cifar": {**ADAMW, "batch_size": 64, "epochs": 200, "stretch": 3.0, "temperature": 30.0, "best": "prefixes",
+                       "views": {"crop": None, "shift": True, "mix": "mixup", "beta": 0.8}, "relabel": {"teacher": "batch"}},
+        "rded": {**ADAMW, "lr": None, "batch_size": 100, "stretch": 2.0, "best": "last_fifth"},
+        "fadrm": {**ADAMW, "batch_size": 16, "stretch": 2.0, "relabel": {"store": True, "teacher": "batch"}},
+    }
+
+    pool: Pool | None = None
+    labels: Literal["soft", "hard"] = "soft"
+    views: Views = Views()
+    relabel: Relabel = Relabel()
+    temperature: float = Field(default=20.0, gt=0.0, le=1e6)
+    epochs: int = Field(default=300, ge=1, le=10**6)
+    batch_size: int = Field(default=100, ge=1)
+    optimizer: Optimizer = "adamw"
+    lr: float | None = Field(default=1e-3, gt=0.0, le=1e30)
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    weight_decay: float = Field(default=0.01, ge=0.0)
+    decay_all: bool = False
+    stretch: float = Field(default=1.0, ge=1.0, le=1e6)
+    best: Literal["none", "last_fifth", "prefixes"] = "none"
+    full_epochs: int = Field(default=60, ge=1, le=10**6)
+
+    def for_network(self, network: Architecture) -> Self:
+        if self.lr is not None:
+            return self
+        name = getattr(network, "model", kind(network))
+        rate = next((rate for start, rate in RDED_RATES.items() if name.startswith(start)), 1e-3)
+        return self.model_copy(update={"lr": rate})
+
+    def for_method(self, method: Method, network: Architecture) -> Self:
+        if self.labels == "hard":
+            return self
+        pools = method.pools(network) if self.pool is None else (self.pool.for_network(network),)
+        return self if not pools else self.model_copy(update={"pool": pools[0]})
+
+    def for_full_data(self) -> Self:
+        """For the full data: with its own labels, for fewer epochs."""
+        return self.model_copy(update={"epochs": self.full_epochs, "labels": "hard", "pool": None, "best": "none"})
+
+    def pools(self, network: Architecture) -> tuple[Pool, ...]:
+        return () if self.pool is None or self.labels == "hard" else (self.pool.for_network(network),)
+
+    def check(self, context: Context, network: Architecture) -> None:
+        if self.labels == "hard":
+            return
+        if not (pools := self.pools(network)):
+            raise InputError(f"protocol {kind(self)} needs teachers, and the set's method has none; name them, as in "
+                             "protocol.pool=classifier, or take protocol.labels=hard")
+        pools[0].check(context, {"logits"})
+
+    @property
+    def schedule(self) -> Schedule:
+        """What is shown when."""
+        return Schedule(self.views, self.relabel, self.batch_size, self.epochs)
+
+    def shown(self, examples: Examples, context: Context, network: Architecture, rng: RNG, folder: Path | None = None,
+              images: str = "") -> Examples:
+        pools = self.pools(network)
+        if not pools:
+            return Online(examples, self.schedule, ())
+        teachers = Teachers(pools[0], context)
+        if folder is None or not self.relabel.store or context.dry_run:
+            return Online(examples, self.schedule, list(teachers))
+        place = folder / name_of(images, self.schedule, pools[0], teachers, rng)
+        return Stored(examples, self.made(place, examples, context, network, rng, images))
+
+    def made(self, place: Path, examples: Examples, context: Context, network: Architecture, rng: RNG,
+             images: str) -> Labels:
+        """The stored labels of a set in the folder ``place``, made if they are missing."""
+        (pool,) = self.pools(network)
+        return make_labels(place, images, examples, self.schedule, pool, Teachers(pool, context), rng, context.progress)
+
+    def train(self, network: nn.Module, examples: Examples, rng: RNG, progress: Progress = Progress()) -> None:
+        if self.lr is None:
+            raise InputError(f"{kind(self)}: the learning rate depends on the network; call for_network(architecture) first")
+        if not hasattr(examples, "walk"):
+            if self.labels == "soft":
+                raise InputError(f"protocol {kind(self)} trains on images labeled by teachers; use ds.score or ds.evaluate "
+                                 "with train=, or protocol.labels=hard")
+            examples = Online(examples, self.schedule, ())
+        length = self.stretch * self.epochs
+        rates = [self.lr * 0.5 * (1 + math.cos(math.pi * epoch / length)) for epoch in range(self.epochs)]
+        fit(network, examples, rates, rng, batch_size=self.batch_size, optimizer=self.optimizer, momentum=self.momentum,
+            weight_decay=self.weight_decay, decay_all=self.decay_all, criterion=self.criterion, progress=progress,
+            precision=self.precision, channels_last=self.channels_last)
+
+    def criterion(self, logits: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(logits, y) if self.labels == "hard" else kl(logits, y, self.temperature)
+
+    @property
+    def watched(self) -> Mapping[int, str]:
+        if self.best == "none":
+            return {}
+        first = 1 if self.best == "prefixes" else math.floor(0.8 * self.epochs) + 1
+        step = 1 if self.best == "prefixes" else 10
+        return {epoch: self.best for epoch in range(1, self.epochs + 1) if epoch >= first and
+                (epoch % step == 0 or epoch == self.epochs)}
+
+    def controls(self) -> dict[str, Protocol]:
+        hard = self.model_copy(update={"labels": "hard", "pool": None, "best": "none", "relabel": Relabel()})
+        found: dict[str, Protocol] = {"hard labels": hard} if self.labels == "soft" else {}
+        if self.labels == "soft" and self.views.mix != "cutmix":
+            views = self.views.model_copy(update={"mix": "cutmix", "beta": 1.0})
+            found["soft labels and CutMix"] = self.model_copy(update={"views": views, "best": "none"})
+        elif self.labels == "soft":
+            views = self.views.model_copy(update={"mix": "none"})
+            found["soft labels without CutMix"] = self.model_copy(update={"views": views, "best": "none"})
+        return found

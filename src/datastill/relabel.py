@@ -1,0 +1,419 @@
+"""Labels by teachers for every view of an image that a student will see: asked as they are needed, or once and stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from datastill.data import Batch
+from datastill.description import Description
+from datastill.digest import digest, dump
+from datastill.errors import InputError, RunError
+from datastill.files import reason
+from datastill.functional.crops import draw_boxes, draw_flips
+from datastill.functional.mixing import Mix, draw_cutmix, draw_mixup, mixed_labels
+from datastill.functional.views import View, shown
+from datastill.late import nn, no_grad, torch
+from datastill.nets import passes
+from datastill.progress import Progress
+from datastill.rng import RNG
+from datastill.rows import RowReader, RowWriter, check_written
+from datastill.store import Entry, read_record, write_record
+from datastill.teachers import Pool, Teacher, Teachers
+from datastill.train import Examples
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EVERY = 20.0  # seconds between checkpoints
+STATE = "state.json"
+HEADER = 128  # bytes of a .npy file before its values
+
+
+class Views(Description):
+    """What students see of an image, drawn anew for every epoch.
+
+    strips: RDED's shuffling: each image is cut into so many vertical strips, which come in random order, then into
+        horizontal ones; 1: not at all. crop: smallest share of the area of a random resized crop; none: no crop. shift:
+        images are shifted by up to an eighth of a side instead, zeros behind. flip: mirrored half of the time.
+    mix: images are mixed with others of their batch, every batch: "cutmix", "mixup" or "none"; beta: of the distribution
+        of shares.
+    """
+
+    strips: int = Field(default=1, ge=1, le=16)
+    crop: float | None = Field(default=0.08, gt=0.0, le=1.0)
+    shift: bool = False
+    flip: bool = True
+    mix: Literal["cutmix", "mixup", "none"] = "cutmix"
+    beta: float = Field(default=1.0, gt=0.0, le=1e6)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.shift and self.crop is not None:
+            raise ValueError("shift and crop: images are either shifted or cropped; set crop=none, or shift=false")
+        return self
+
+    def draw(self, rng: RNG, count: int, size: tuple[int, int]) -> View:
+        """A view of a batch of ``count`` images of this size (H, W)."""
+        strips = boxes = mix = None
+        if self.strips > 1:
+            strips = rng("strips").uniform(count, 2, self.strips).argsort(2).flatten(1)
+        inner = (size[0] // self.strips * self.strips, size[1] // self.strips * self.strips)
+        if self.crop is not None:
+            boxes = draw_boxes(rng("crop"), count, inner, (self.crop, 1.0))
+        elif self.shift:
+            most = torch.tensor([int(0.125 * side + 0.5) for side in size])
+            places = (rng("shift").uniform(count, 2) * (2 * most + 1)).long() - most
+            boxes = torch.cat([places, torch.tensor([inner]).expand(count, 2)], 1)
+        flips = draw_flips(rng("flip"), count) if self.flip else None
+        if self.mix != "none":
+            mix = draw_cutmix(rng("mix"), count, size, self.beta) if self.mix == "cutmix" else \
+                draw_mixup(rng("mix"), count, self.beta)
+        return View(strips, boxes, flips, mix)
+
+
+class Relabel(Description):
+    """Who labels what students see, and how much of it is kept.
+
+    teacher: "eval": the teachers as they are used; "batch": with the statistics of the batch in their batch normalization
+        ("BSSL", which the scripts of SRe2L for CIFAR do without saying so, and CV-DD on purpose).
+    store: whether labels are stored beside the set: one schedule of views, the same for every student (FKD), in half
+        precision. Otherwise the teachers are asked while each student trains. Labels of real images to compare with are
+        never stored; the two differ by rounding.
+    epochs: of labels that are stored; students of more epochs see their batches several times, in new orders (LPLD prunes
+        this way). 0: as many as students train. An incomplete batch is left out if they are fewer.
+    top: how many of a label's logits are stored, the largest ones; 0: all. rest: what the others become: "none": no share;
+        "smallest": the smallest that is stored (LPQLD's two forms).
+    """
+
+    teacher: Literal["eval", "batch"] = "eval"
+    store: bool = False
+    epochs: int = Field(default=0, ge=0, le=100_000)
+    top: int = Field(default=0, ge=0)
+    rest: Literal["none", "smallest"] = "none"
+
+    @model_validator(mode="after")
+    def _is_stored(self) -> Self:
+        if not self.store and (self.epochs or self.top):
+            raise ValueError("epochs and top: what is stored of labels; set store=true")
+        return self
+
+
+class Schedule(NamedTuple):
+    """What is shown when: of a set, in how many epochs, in batches of a size, to students of how many epochs."""
+
+    views: Views
+    relabel: Relabel
+    batch_size: int
+    epochs: int
+
+    @property
+    def stored(self) -> int:
+        """Epochs of labels that are stored."""
+        return min(self.relabel.epochs or self.epochs, self.epochs)
+
+    @property
+    def pruned(self) -> bool:
+        """Whether labels are reused."""
+        return self.stored < self.epochs
+
+    def batches(self, count: int, epoch: int, rng: RNG) -> list[Tensor]:
+        """Rows of the batches of an epoch over ``count`` images. A single image at the end joins the batch before."""
+        parts = list(rng("order", epoch).permutation(count).split(self.batch_size))
+        if len(parts) > 1 and self.pruned and len(parts[-1]) < self.batch_size:
+            return parts[:-1]
+        if len(parts) > 1 and len(parts[-1]) == 1:
+            return [*parts[:-2], torch.cat(parts[-2:])]
+        return parts
+
+    def widths(self, count: int) -> list[int]:
+        """Images in each batch of an epoch."""
+        return [len(part) for part in self.batches(count, 0, RNG("widths"))]
+
+
+@contextmanager
+def asked(teacher: Teacher, how: Literal["eval", "batch"]) -> Iterator[nn.Module]:
+    """The teacher's network in evaluation mode; with "batch" its batch normalization uses the statistics of what it is
+    given, and keeps its own unchanged."""
+    norms = [one for one in teacher.network.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+    kept = [(one.running_mean, one.running_var) for one in norms]
+    try:
+        for one in norms if how == "batch" else []:
+            one.running_mean = one.running_var = None
+        yield teacher.network
+    finally:
+        for one, (mean, var) in zip(norms, kept, strict=True):
+            one.running_mean, one.running_var = mean, var
+
+
+@no_grad
+def label(teachers: Sequence[Teacher], x: Tensor, how: Literal["eval", "batch"] = "eval") -> Tensor:
+    """Mean logits (B, K) of the run's classes by all teachers, for images of the run (B, C, H, W)."""
+    found = []
+    for teacher in teachers:
+        seen = teacher.see(x)
+        with asked(teacher, how) as network:
+            if how == "batch":
+                logits = network(seen)
+            else:
+                forms = passes(network, seen, "features")
+                logits = torch.cat([forms.logits(part) for (part,) in forms.split(seen)])
+        found.append(logits if teacher.outputs is None else logits[:, teacher.outputs])
+    return torch.stack(found).mean(0).to(x.dtype)
+
+
+class Online:
+    """Examples whose views are labeled by teachers as they are drawn; without teachers by their own labels, mixed."""
+
+    def __init__(self, examples: Examples, schedule: Schedule, teachers: Sequence[Teacher]) -> None:
+        self.examples, self.schedule, self.teachers = examples, schedule, teachers
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
+        x, y = self.examples.batch(rows)
+        if rng is None:
+            return Batch(x, y)
+        view = self.schedule.views.draw(rng("view"), len(x), (x.shape[2], x.shape[3]))
+        x = shown(x, view)
+        if self.teachers:
+            return Batch(x, label(self.teachers, x, self.schedule.relabel.teacher))
+        return Batch(x, y if view.mix is None else mixed_labels(y, view.mix))
+
+    def walk(self, epoch: int, rng: RNG) -> Iterator[Batch]:
+        """The batches of an epoch."""
+        for number, rows in enumerate(self.schedule.batches(len(self), epoch, rng)):
+            yield self.batch(rows, epoch, rng("batch", epoch, number))
+
+
+class Column(NamedTuple):
+    """One file of a store: what one epoch holds, and in which type."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def columns(schedule: Schedule, count: int, classes: int) -> dict[str, Column]:
+    """The files of a store for ``count`` images of so many classes, by name."""
+    views, widths = schedule.views, schedule.widths(count)
+    count = sum(widths)
+    found = {"rows": Column((count,), "<i4")}
+    if views.strips > 1:
+        found["strips"] = Column((count, 2 * views.strips), "|u1")
+    if views.crop is not None or views.shift:
+        found["boxes"] = Column((count, 4), "<i2")
+    if views.flip:
+        found["flips"] = Column((count,), "|b1")
+    if views.mix != "none":
+        found |= {"order": Column((count,), "<i4"), "share": Column((len(widths),), "<f8")}
+        if views.mix == "cutmix":
+            found["mixed"] = Column((len(widths), 4), "<i2")
+    top = schedule.relabel.top
+    if top and top < classes:
+        found["which"] = Column((count, top), "<i2" if classes < 2**15 else "<i4")
+        return {**found, "logits": Column((count, top), "<f2")}
+    return {**found, "logits": Column((count, classes), "<f2")}
+
+
+def forecast(schedule: Schedule, count: int, classes: int) -> int:
+    """Bytes of a store."""
+    parts = columns(schedule, count, classes).values()
+    of_epoch = sum(int(np.prod(one.shape)) * np.dtype(one.dtype).itemsize for one in parts)
+    return schedule.stored * of_epoch + HEADER * len(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """A finished store of labels, readable in any order: ``batch(epoch, number)``.
+
+    It is a folder with a card and a .npy file for each kind of thing, of which row e is epoch e: ``rows`` (which images, in
+    the order of the batches), ``boxes``, ``flips``, ``strips``, ``order``, ``share`` and ``mixed`` (how they are shown),
+    ``logits`` in half precision, and ``which`` classes they are of if only the largest are stored.
+    """
+
+    folder: Path
+    card: Mapping[str, Any]
+    columns: Mapping[str, RowReader]
+
+    @classmethod
+    def read(cls, folder: Path | str, images: str | None = None) -> Labels:
+        """The store in a folder; ``images``: the checksum of the set it has to be of. Raises InputError: missing,
+        unfinished or damaged, or the labels of another set."""
+        folder = Path(folder)
+        again = f"delete {folder} to label again"
+        card = Entry(folder, again).card()
+        if card.get("kind") != "datastill.labels":
+            raise InputError(f"{folder} holds no labels; expected a folder made by datastill relabel")
+        if images is not None and card["images"] != images:
+            raise InputError(f"{folder} holds the labels of another set (its images have the checksum {card['images'][:12]}"
+                             f", these {images[:12]}); {again}")
+        files = {name: RowReader(folder / f"{name}.npy", sums, again) for name, sums in card["sums"].items()}
+        return cls(folder, card, files)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs there are labels for."""
+        return int(self.card["epochs"])
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the labels and of what they belong to, without the card."""
+        return sum((self.folder / f"{name}.npy").stat().st_size for name in self.columns)
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return len(self.card["widths"])
+
+    def batch(self, epoch: int, number: int) -> tuple[Tensor, View, Tensor]:
+        """(rows of the set (B,), how they are shown, logits (B, K); -inf for classes that have no share) of a batch."""
+        widths = self.card["widths"]
+        start = sum(widths[:number])
+        part = slice(start, start + widths[number])
+
+        def of(name: str) -> Tensor | None:
+            return torch.from_numpy(np.array(self.columns[name][epoch][part])) if name in self.columns else None
+
+        rows, boxes, order = of("rows"), of("boxes"), of("order")
+        mix = None
+        if order is not None:
+            box = [int(v) for v in self.columns["mixed"][epoch][number]] if "mixed" in self.columns else None
+            mix = Mix(order.long(), float(self.columns["share"][epoch][number]),
+                      None if box is None else (box[0], box[1], box[2], box[3]))
+        assert rows is not None
+        view = View(of("strips"), None if boxes is None else boxes.long(), of("flips"), mix)
+        return rows.long(), view, self._logits(of("logits"), of("which"))
+
+    def _logits(self, logits: Tensor | None, which: Tensor | None) -> Tensor:
+        assert logits is not None
+        if which is None:
+            return logits.float()
+        whole = torch.full((len(logits), self.card["classes"]), -torch.inf)
+        if self.card["relabel"]["rest"] == "smallest":
+            whole = logits.float().min(1, keepdim=True).values.expand_as(whole).clone()
+        return whole.scatter_(1, which.long(), logits.float())
+
+
+class Stored:
+    """Examples whose views and labels are read from a store. A student of more epochs than there are labels for draws its
+    batches from all of them, in new orders, all once before any comes again."""
+
+    def __init__(self, examples: Examples, labels: Labels) -> None:
+        self.examples, self.labels = examples, labels
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
+        return self.examples.batch(rows, epoch)
+
+    def walk(self, epoch: int, rng: RNG) -> Iterator[Batch]:
+        """The batches of an epoch."""
+        of_epoch, there = len(self.labels), self.labels.epochs
+        for place in range(epoch * of_epoch, (epoch + 1) * of_epoch):
+            turn, number = divmod(place, there * of_epoch)
+            if turn or epoch >= there:
+                number = int(self._order(turn, rng)[number])
+            rows, view, logits = self.labels.batch(*divmod(number, of_epoch))
+            x = self.examples.batch(rows).x
+            yield Batch(shown(x, view), logits.to(x))
+
+    def _order(self, turn: int, rng: RNG) -> Tensor:
+        return rng("pool", turn).permutation(self.labels.epochs * len(self.labels))
+
+
+def make_labels(folder: Path, images: str, examples: Examples, schedule: Schedule, pool: Pool, teachers: Teachers, rng: RNG,
+                progress: Progress = Progress()) -> Labels:
+    """The store in this folder, made if it is not there; goes on where a killed process stopped.
+
+    images: the checksum of the set. Raises InputError: the store of something else, or damaged; RunError: the disk is full;
+    Stopped: a stop was requested.
+    """
+    entry = Entry(folder, f"delete {folder} to label again")
+    with entry.held(wait=True):
+        if not entry.finished:
+            try:
+                _write(entry, images, examples, schedule, pool, teachers, rng, progress)
+            except OSError as error:
+                raise RunError(f"stopped: cannot write to {folder}: {reason(error)}; free some space and run the same "
+                               "command to continue") from error
+    return Labels.read(folder, images)
+
+
+def name_of(images: str, schedule: Schedule, pool: Pool, teachers: Teachers, rng: RNG) -> str:
+    """The name of a store: of what determines it."""
+    context = teachers.context
+    return digest(schedule.relabel, digest(schedule.views), str(schedule.batch_size), str(schedule.stored), images,
+                  pool.digest(context.real.fingerprint, *pool.identity(context.data_root)), *map(str, rng.path))
+
+
+def _write(entry: Entry, images: str, examples: Examples, schedule: Schedule, pool: Pool, teachers: Teachers, rng: RNG,
+           progress: Progress) -> None:
+    folder, classes = entry.folder, len(teachers.context.real.classes)
+    wanted, name = columns(schedule, len(examples), classes), name_of(images, schedule, pool, teachers, rng)
+    known = read_record(folder / STATE, entry.again) or {"name": name, "sums": {key: [] for key in wanted}}
+    if known["name"] != name:
+        raise InputError(f"{folder} holds the beginning of other labels; {entry.again}")
+    sums: dict[str, list[str]] = known["sums"]
+    for key, column in wanted.items():
+        if sums[key]:
+            check_written(folder / f"{key}.npy", column.shape, column.dtype, sums[key], entry.again)
+    writers = {key: RowWriter(folder / f"{key}.npy", schedule.stored, *column) for key, column in wanted.items()}
+    members, saved = list(teachers), time.monotonic()
+
+    def save() -> None:
+        for writer in writers.values():
+            writer.sync()  # a checkpoint must never be ahead of the rows
+        write_record(folder / STATE, {"name": name, "sums": sums})
+
+    try:
+        for epoch in range(len(sums["rows"]), schedule.stored):
+            found = _epoch(examples, schedule, members, rng, epoch, wanted, classes)
+            for key, writer in writers.items():
+                sums[key].append(writer.write(epoch, found[key]))
+            try:
+                progress.tell(epoch + 1, schedule.stored, "labels")
+            except BaseException:  # a stop was requested
+                save()
+                raise
+            if time.monotonic() - saved > EVERY:
+                save()
+                saved = time.monotonic()
+    finally:
+        for writer in writers.values():
+            writer.close()
+    entry.finish({"schema": 1, "kind": "datastill.labels", "name": name, "images": images, "epochs": schedule.stored,
+                  "classes": classes, "widths": schedule.widths(len(examples)), "batch_size": schedule.batch_size,
+                  "views": dump(schedule.views), "relabel": dump(schedule.relabel), "pool": dump(pool),
+                  "teachers": pool.facts(teachers.context), "sums": sums})
+    (folder / STATE).unlink(missing_ok=True)
+
+
+def _epoch(examples: Examples, schedule: Schedule, teachers: Sequence[Teacher], rng: RNG, epoch: int,
+           wanted: Mapping[str, Column], classes: int) -> dict[str, np.ndarray]:
+    parts: dict[str, list[Any]] = {key: [] for key in wanted}
+    for number, rows in enumerate(schedule.batches(len(examples), epoch, rng)):
+        x = examples.batch(rows).x
+        view = schedule.views.draw(rng("batch", epoch, number)("view"), len(x), (x.shape[2], x.shape[3]))
+        logits = label(teachers, shown(x, view), schedule.relabel.teacher).float().cpu()
+        found: dict[str, Any] = {"rows": rows, "strips": view.strips, "boxes": view.boxes, "flips": view.flips,
+                                 "logits": logits}
+        if view.mix is not None:
+            found |= {"order": view.mix.order, "share": torch.tensor([view.mix.share], dtype=torch.float64),
+                      "mixed": None if view.mix.box is None else torch.tensor([view.mix.box])}
+        if "which" in wanted:
+            found["logits"], found["which"] = logits.topk(wanted["which"].shape[1], 1)
+        largest = float(found["logits"].abs().max())
+        if not largest <= float(np.finfo(np.float16).max):
+            raise RunError(f"a teacher's logit is {largest:g}, which half precision cannot hold; use teachers that are less "
+                           "sure, or ask them online with relabel.store=false")
+        for key in wanted:
+            parts[key].append(found[key].numpy())
+    return {key: np.concatenate(value) for key, value in parts.items()}
