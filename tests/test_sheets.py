@@ -97,7 +97,7 @@ def test_a_student_that_was_trained_ahead_is_not_trained_again(folder: Path, tmp
         trials.train_ahead(subject, trial, **what)  # type: ignore[arg-type]
     assert trials.missing(**what, trials=2) == [("synthetic", 0), ("random", 0)]
     trained, real = [], trials.student
-    monkeypatch.setattr(trials, "student", lambda *given: (trained.append(given[4]), real(*given))[1])
+    monkeypatch.setattr(trials, "student", lambda *given, **named: (trained.append(given[4]), real(*given, **named))[1])
     found = sheet(folder, tmp_path / "ahead", scores=tmp_path / "scores")
     assert trained == [0, 0]
     for subject in ("synthetic", "random"):

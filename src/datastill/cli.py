@@ -126,6 +126,9 @@ def evaluate(folder: Folder,
                  "--auroc", help="Also show the area under the ROC curve, each class against the rest.")] = False,
              jobs: Annotated[int, typer.Option(
                  min=1, help="Students in parallel, each with its share of the cores.")] = 1,
+             controls: Annotated[bool, typer.Option(
+                 "--controls/--no-controls", help="Where students learn from teachers: also score real images, chosen at "
+                 "random and by the teachers' features, under the same labels and others.")] = True,
              data_path: DataPath = None,
              out: Annotated[Path | None, typer.Option(
                  help="Folder for the scores, if that of the set cannot be written to. Default: DIR/scores.")] = None,
@@ -150,8 +153,40 @@ def evaluate(folder: Folder,
     for evaluation in evaluations:
         with console.progress("score", spec(evaluation.network)) as bar, Interrupt(bar):
             sheet = workspace.score(folder, evaluation, trials=trials, full=full, snapshots=snapshots, out=out,
-                                    jobs=jobs, progress=bar)
+                                    jobs=jobs, controls=controls, progress=bar)
         console.show_sheet(sheet, auroc, is_selected(card))
+
+
+@command(app)
+def relabel(folder: Folder,
+            protocol: Annotated[str | None, typer.Option(
+                help="One whose students learn stored labels, e.g. soft_labels:relabel.store=true. Default: the "
+                "recipe's.")] = None,
+            seed: Annotated[int, typer.Option(min=0, help="Of the students that will learn them.")] = 0,
+            plan: Annotated[bool, typer.Option("--plan", help="Only show how large they will be.")] = False,
+            data_path: DataPath = None,
+            out: Annotated[Path | None, typer.Option(
+                help="Folder of the scores, as for evaluate, if that of the set cannot be written to.")] = None,
+            data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+    """Store the teachers' labels of every view of a distilled set that its students will see, in DIR/labels.
+
+    `datastill evaluate` does this by itself; the same command resumes after an interruption.
+    """
+    from datastill import console
+    from datastill.artifact import read_card
+    from datastill.workspace import Workspace
+
+    read_card(folder)  # before torch is imported for the device
+    workspace = Workspace(root, data_root, device)
+    (evaluation,) = workspace.evaluations(folder, [], protocol, seed=seed, data_path=data_path)
+    size, epochs = workspace.size_of_labels(folder, evaluation)
+    what = f"labels of {epochs} epochs"
+    if plan:
+        say(f"{what}: {console.size(size)}")
+        return
+    with console.progress("relabel", str(folder)) as bar, Interrupt(bar):
+        labels = workspace.relabel(folder, evaluation, out=out, progress=bar)
+    say(f"Stored {what} ({console.size(labels.nbytes)}, forecast {console.size(size)}): {labels.folder}")
 
 
 @command(app)

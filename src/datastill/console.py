@@ -27,7 +27,7 @@ from datastill.errors import Stopped, one_line
 from datastill.progress import Progress
 from datastill.registry import kind, names, noun, preset, presets
 from datastill.scoring import guessing
-from datastill.sheets import MAY_NOT, imbalance
+from datastill.sheets import CONTROLS, MAY_NOT, RULES, control, imbalance
 from datastill.statistics import statistics
 from datastill.tables import NONE, counted, leaves, per_class
 
@@ -134,11 +134,9 @@ def show_sheet(sheet: Mapping[str, Any], auroc: bool = False, selected: bool = F
             std = "-" if found["n"] == 1 else f"{100 * found['std']:.1f}"
             area = [f"{100 * found['auroc']:.1f}" if "auroc" in found else "-"] if auroc else []
             table.add_row(word, f"{100 * found['mean']:.1f}", std, f"{100 * found['balanced']:.1f}", *area, str(found["n"]))
-    if chosen := sheet.get("selected"):
-        best = statistics(chosen["accuracy"])
-        std = f"{100 * best['std']:.1f}" if best["n"] > 1 else "-"
-        word = f"best of {chosen['of']} snapshots (iteration {chosen['iteration']})"
-        table.add_row(word, f"{100 * best['mean']:.1f}", std, "", *([""] if auroc else []), str(best["n"]))
+    for word, other in _others(sheet, getattr(protocol, "best", "none")):
+        std = f"{100 * other['std']:.1f}" if other["n"] > 1 else "-"
+        table.add_row(word, f"{100 * other['mean']:.1f}", std, "", *([""] if auroc else []), str(other["n"]))
     chance = f"{100 * sheet['chance']:.1f}"
     table.add_row("chance", chance, "", chance)
     name, share = imbalance(sheet)
@@ -151,6 +149,9 @@ def show_sheet(sheet: Mapping[str, Any], auroc: bool = False, selected: bool = F
             interval = f", 95 % interval {100 * one['low']:+.1f} to {100 * one['high']:+.1f}" if "low" in one else ""
             out.print(f"gain over random real images{what}, paired: {100 * one['mean']:+.1f} points{interval}",
                       highlight=False)
+    if "best" in sheet["summary"]:
+        out.print("[dim]The authors' rule of choosing looks at the images it is reported on: that number is too high for "
+                  "what the set is worth.[/]")
     if sheet.get("selected"):
         out.print("[dim]The best snapshot was selected on the images it is reported on, as in MTT and later papers: this "
                   "number is too high for what the set is worth.[/]")
@@ -159,6 +160,17 @@ def show_sheet(sheet: Mapping[str, Any], auroc: bool = False, selected: bool = F
     if any(MAY_NOT in flag for flag in sheet["flags"]) and sheet["protocol"]["kind"] == "dc":
         out.print("[dim]The protocol dc trains every kind of network with the same settings; --protocol tuned has settings "
                   "for each kind.[/]")
+
+
+def _others(sheet: Mapping[str, Any], rule: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Further rows of a sheet: what tells labels and images apart, and what rules of choosing give."""
+    for name, found in sheet["summary"].get(CONTROLS, {}).items():
+        yield f"[dim]{escape(control(name))}[/]", found
+    if "best" in sheet["summary"]:
+        yield f"[dim]distilled images, {RULES.get(rule, 'best by a rule')}[/]", sheet["summary"]["best"]
+    if chosen := sheet.get("selected"):
+        word = f"best of {chosen['of']} snapshots (iteration {chosen['iteration']})"
+        yield word, statistics(chosen["accuracy"])
 
 
 def show_tried(tried: Sequence[Any], varied: Sequence[str], network: str, chance: float, images: int, what: str) -> None:

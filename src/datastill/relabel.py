@@ -337,8 +337,10 @@ def make_labels(folder: Path, images: str, examples: Examples, schedule: Schedul
     Stopped: a stop was requested.
     """
     entry = Entry(folder, f"delete {folder} to label again")
+    if entry.finished:
+        return Labels.read(folder, images)
     with entry.held(wait=True):
-        if not entry.finished:
+        if not entry.finished:  # by another process that this one waited for
             try:
                 _write(entry, images, examples, schedule, pool, teachers, rng, progress)
             except OSError as error:

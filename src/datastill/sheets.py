@@ -259,6 +259,16 @@ def _no_better(found: Mapping[str, Any]) -> list[str]:
             if gain["mean"] <= 0 or gain.get("low", gain["mean"]) <= 0]
 
 
+RULES = {"none": "", "last_fifth": "best of the last fifth of the epochs", "prefixes": "best running mean over batches"}
+NAMES = {"random": "random real images", "herding": "images chosen by herding", "k_center": "images chosen by k-center"}
+
+
+def control(name: str) -> str:
+    """A control in words: ``herding, hard labels``."""
+    images, _, labels = name.partition(", ")
+    return f"{NAMES.get(images, images)}, {labels or 'the same labels'}"
+
+
 def _few(sheet: Mapping[str, Any]) -> list[str]:
     """Whether an accuracy rests on so few images that chance alone moves it by many points (two standard errors)."""
     def known(count: int) -> str:

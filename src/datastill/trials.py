@@ -74,6 +74,11 @@ def score(folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselin
     return put(path, result, whole=True)
 
 
+def labels_of(folder: Path, scores: Path | None = None) -> Path:
+    """Where the stored labels of a set are: in its folder, or in that of its scores if they are elsewhere."""
+    return (folder if scores is None or scores.parent == folder else scores) / LABELS
+
+
 class _Work:
     """What is scored: the sheets of the set and of its baselines, where they are stored, what students are trained on.
 
@@ -94,7 +99,7 @@ class _Work:
         self.places |= {name: baselines / f"control-{digest(own)}.json" for name, own in self.controls.items()}
         self.sheets |= self.controls
         self.places["synthetic"] = place_of(scores, sheet)
-        self.labels = (folder if scores is None or scores.parent == folder else scores) / LABELS
+        self.labels = labels_of(folder, scores)
 
     def students(self, subject: str, count: int, progress: Progress = Progress()) -> Callable[[int], Score]:
         """Trains the student of one of ``count`` trials, or reads it if it was trained ahead."""

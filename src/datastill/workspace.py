@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from datastill.analysis.difficulty import Difficulty, of_data, of_run
 from datastill.analysis.public import read_public
 from datastill.arguments import checked
-from datastill.artifact import CARD, load, read_card
+from datastill.artifact import CARD, TENSORS, load, read_card
 from datastill.core import Labeler, Protocol
 from datastill.data import Data, Splits
 from datastill.data.given import Given
@@ -29,8 +29,11 @@ from datastill.plan import Plan
 from datastill.plan import plan as try_out
 from datastill.progress import Progress
 from datastill.protocols.dc import DC
+from datastill.protocols.soft_labels import SoftLabels
 from datastill.recipes import Recipe, read_pools, read_recipe
 from datastill.registry import names
+from datastill.relabel import Labels, forecast
+from datastill.rng import RNG
 from datastill.run import Run, check_protocol, read_run, run_table
 from datastill.running import distill, labeler, see_apart
 from datastill.scoring import Evaluation, Split, check_student
@@ -40,7 +43,7 @@ from datastill.study import Study
 from datastill.study_run import Foreseen, foresee, run_study
 from datastill.tables import counted, nearest, shown
 from datastill.teachers import Context, Pool, Teachers
-from datastill.trials import missing, score, train_ahead
+from datastill.trials import labels_of, missing, score, train_ahead
 from datastill.tuning import Tried, check_tuning, tune
 
 if TYPE_CHECKING:
@@ -198,6 +201,27 @@ class Workspace(Place):
                 sheet["selected"] = select(folder, distilled, evaluation, scores=out, trials=trials, progress=progress)
         return sheet
 
+    @checked
+    def size_of_labels(self, folder: Path, evaluation: Evaluation) -> tuple[int, int]:
+        """Bytes of the stored labels of a set under a protocol, and of how many epochs. Raises InputError if it stores
+        none."""
+        protocol = _storing(evaluation)
+        card = read_card(folder)
+        return forecast(protocol.schedule, card["count"], len(card["classes"])), protocol.schedule.stored
+
+    @checked
+    def relabel(self, folder: Path, evaluation: Evaluation, *, out: Path | None = None,
+                progress: Progress = Progress()) -> Labels:
+        """Store the labels that the students of an evaluation will learn, where ``score`` finds them. Returns them; what is
+        there already is read. Raises InputError, RunError."""
+        protocol = _storing(evaluation)
+        evaluation.prepare(progress)
+        distilled = load(folder).to(self.device)
+        place, checksum = labels_of(folder, out), distilled.card["files"][TENSORS]
+        with self.choosing():
+            return protocol.made(place, distilled, evaluation.context(progress), evaluation.network,
+                                 RNG(evaluation.seed)("labels"), checksum)
+
     def _labeler(self, folder: Path, distilled: Distilled, evaluation: Evaluation) -> Labeler | None:
         """What labels random real images as this set's method labels its own."""
         if distilled.card["labels"] != "soft":
@@ -342,6 +366,15 @@ def _student(place: Workspace, folder: Path, protocol: Protocol, network: Archit
     with here.choosing():
         train_ahead(*which, folder, distilled, evaluation, baselines=here.baselines, scores=scores,
                     labeler=here._labeler(folder, distilled, evaluation))
+
+
+def _storing(evaluation: Evaluation) -> SoftLabels:
+    """The protocol of an evaluation, if it stores labels. Raises InputError."""
+    protocol = evaluation.protocol_for(None)
+    if not isinstance(protocol, SoftLabels) or not protocol.relabel.store or protocol.labels == "hard":
+        raise InputError(f"protocol {spec(protocol)} stores no labels; give one that does, as in --protocol "
+                         "soft_labels:relabel.store=true")
+    return protocol
 
 
 def _study(what: Any) -> Study:

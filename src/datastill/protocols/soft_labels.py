@@ -111,17 +111,17 @@ class SoftLabels(Protocol):
         pools = self.pools(network)
         if not pools:
             return Online(examples, self.schedule, ())
-        teachers = Teachers(pools[0], context)
         if folder is None or not self.relabel.store or context.dry_run:
-            return Online(examples, self.schedule, list(teachers))
-        place = folder / name_of(images, self.schedule, pools[0], teachers, rng)
-        return Stored(examples, self.made(place, examples, context, network, rng, images))
+            return Online(examples, self.schedule, list(Teachers(pools[0], context)))
+        return Stored(examples, self.made(folder, examples, context, network, rng, images))
 
-    def made(self, place: Path, examples: Examples, context: Context, network: Architecture, rng: RNG,
+    def made(self, folder: Path, examples: Examples, context: Context, network: Architecture, rng: RNG,
              images: str) -> Labels:
-        """The stored labels of a set in the folder ``place``, made if they are missing."""
+        """The stored labels of a set whose images have a checksum, in this folder, made if they are missing."""
         (pool,) = self.pools(network)
-        return make_labels(place, images, examples, self.schedule, pool, Teachers(pool, context), rng, context.progress)
+        teachers = Teachers(pool, context)
+        place = folder / name_of(images, self.schedule, pool, teachers, rng)
+        return make_labels(place, images, examples, self.schedule, pool, teachers, rng, context.progress)
 
     def train(self, network: nn.Module, examples: Examples, rng: RNG, progress: Progress = Progress()) -> None:
         if self.lr is None:

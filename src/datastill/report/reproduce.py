@@ -15,6 +15,7 @@ from datastill.recipes import read_recipe, recipe_names
 from datastill.registry import kind
 from datastill.report.settings import hidden, leaves, read, short
 from datastill.run import Run
+from datastill.sheets import CONTROLS
 from datastill.tables import parse_value
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def _options(sheet: Mapping[str, Any]) -> list[str]:
     options += ["--split", sheet["split"]] if sheet["split"] != "test" else []
     options += ["--seed", str(sheet["seed"])] if sheet["seed"] else []
     options += ["--full"] if "full" in sheet["summary"] else []
+    options += ["--no-controls"] if protocol is not None and protocol.controls() and CONTROLS not in sheet else []
     return [*options, "--snapshots"] if "selected" in sheet else options
 
 

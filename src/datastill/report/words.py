@@ -13,7 +13,7 @@ from datastill.core import Protocol
 from datastill.errors import InputError
 from datastill.nets import Architecture
 from datastill.report.settings import read, short, short_table
-from datastill.sheets import flags, imbalance
+from datastill.sheets import CONTROLS, RULES, control, flags, imbalance
 from datastill.statistics import statistics
 
 NBSP = "\u00a0"
@@ -250,6 +250,34 @@ def bars(sheet: Sheet) -> list[Bar]:
     if (share := imbalance(sheet)[1]):
         found.append(Bar("always the largest class", share, percent(share)))
     return [*found, Bar("chance", sheet["chance"], percent(sheet["chance"]))]
+
+
+class Control(NamedTuple):
+    """One thing that a set is compared with under a protocol with teachers, as cells."""
+
+    name: str
+    accuracy: str
+    gain: str
+    warn: bool
+
+
+def controls(sheet: Sheet) -> list[Control]:
+    """What tells labels and images apart, with what the set has more, in points."""
+    found = [Control("these images", spread(sheet["summary"]["synthetic"], sheet["summary"]["synthetic"]["n"]), "", False)]
+    summary = sheet["summary"]
+    others = {"random": {**summary["random"], "gain": summary["gain"]}, **summary.get(CONTROLS, {})}
+    for name, one in others.items():
+        gain, same = one["gain"], "," not in name
+        found.append(Control(control(name), spread(one, one["n"]), _gain(gain), same and gain.get("low", gain["mean"]) <= 0))
+    return found
+
+
+def rule(sheet: Sheet) -> str:
+    """The authors' rule of choosing and what it gives, in words; "" if there is none."""
+    if "best" not in sheet["summary"]:
+        return ""
+    name = RULES.get(sheet["protocol"].get("best", ""), "best by a rule of its own")
+    return f"{name}: {_with_std(sheet['summary']['best'])}"
 
 
 def mean_per_class(sheet: Sheet, subject: str) -> list[float | None]:
