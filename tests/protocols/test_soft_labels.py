@@ -47,7 +47,7 @@ def some(count: int = 20) -> Any:
 def test_presets_of_the_papers(name: str) -> None:
     protocol = load(Protocol, name)  # type: ignore[type-abstract]
     assert isinstance(protocol, SoftLabels)
-    assert protocol.for_network(ConvNet()).lr == (0.1 if name == "sre2l_cifar" else 1e-3)
+    assert protocol.for_network(ConvNet()).lr == {"sre2l_cifar": 0.1, "sre2l_tiny": 0.2}.get(name, 1e-3)
 
 
 def test_the_learning_rate_falls_as_far_as_it_is_stretched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,6 +58,9 @@ def test_the_learning_rate_falls_as_far_as_it_is_stretched(monkeypatch: pytest.M
         SoftLabels(labels="hard", epochs=10, lr=1.0, stretch=stretch).train(torch.nn.Identity(), Fixed(some()), ds.RNG(0))
         assert rates[0] == 1.0
         assert rates[-1] == pytest.approx(last)
+    assert SoftLabels(epochs=6, warmup=2)._rates(3.0)[:3] == [1.0, 2.0, 3.0]
+    with input_error("warmup: 6 epochs of 6"):
+        SoftLabels(epochs=6, warmup=6)
 
 
 def test_rded_has_a_rate_for_each_kind_of_student() -> None:
@@ -80,6 +83,7 @@ def test_the_loss_is_the_divergence_from_what_the_teacher_says() -> None:
     protocol = SoftLabels(temperature=4.0)
     logits, said = torch.randn(3, 5), torch.randn(3, 5)
     assert torch.equal(protocol.criterion(logits, said), ds.losses.kl(logits, said, 4.0))
+    torch.testing.assert_close(SoftLabels(temperature=4.0, t_squared=True).criterion(logits, said), 16 * ds.losses.kl(logits, said, 4.0))
     hard = SoftLabels(labels="hard")
     wanted = torch.nn.functional.cross_entropy(logits, torch.arange(3), reduction="sum")
     torch.testing.assert_close(hard.criterion(logits, torch.eye(5)[:3]), wanted)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from datastill.core import Method, Protocol
 from datastill.errors import InputError
@@ -32,13 +32,14 @@ RDED_RATES = {"vgg11": 5e-4, "alexnet": 1e-4, "vit": 1e-4, "efficientnet_b0": 2e
 class SoftLabels(Protocol):
     """A fresh network learns the predictions of frozen teachers for augmented and mixed images; its last weights are scored.
 
-    The loss is KL(softmax(teacher / T) || softmax(student / T)), mean over a batch, without the factor T^2. The learning
-    rate falls as 0.5 (1 + cos(pi epoch / (stretch * epochs))).
+    The loss is KL(softmax(teacher / T) || softmax(student / T)), mean over a batch. The learning rate falls as
+    0.5 (1 + cos(pi epoch / (stretch * epochs))), after a linear rise over ``warmup`` epochs.
 
     pool: the teachers, by default those of the set's method. labels: "soft"; "hard": the labels of the set, mixed like the
         images, with cross-entropy (the control: everything else stays).
     views: what students see. relabel: who labels it, and whether labels are stored.
-    temperature: T. stretch: above 1 the learning rate does not reach 0. lr: none: RDED's for the student's network.
+    temperature: T. t_squared: whether the loss is multiplied by T^2 (Hinton et al. 2015; in this family only the scripts for
+        Tiny-ImageNet do). stretch: above 1 the learning rate does not reach 0. lr: none: RDED's for the student's network.
     decay_all: whether biases and normalization weights decay too.
     best: the authors' rules of choosing, reported beside the score, never instead of it: "last_fifth": the best of the
         accuracies after every tenth epoch of the last fifth, on the images that are scored (RDED); "prefixes": the largest
@@ -47,6 +48,8 @@ class SoftLabels(Protocol):
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "sre2l": {**ADAMW, "batch_size": 1024, "relabel": {"store": True}},
+        "sre2l_tiny": {"optimizer": "sgd", "lr": 0.2, "weight_decay": 1e-4, "decay_all": True, "epochs": 100, "warmup": 5,
+                       "batch_size": 256, "t_squared": True, "views": {"mix": "none"}},
         "sre2l_cifar": {"optimizer": "sgd", "lr": 0.1, "weight_decay": 1e-4, "decay_all": True, "epochs": 400,
                         "batch_size": 128, "views": {"crop": None, "shift": True, "mix": "none"},
                         "relabel": {"teacher": "batch"}},
@@ -62,6 +65,7 @@ class SoftLabels(Protocol):
     views: Views = Views()
     relabel: Relabel = Relabel()
     temperature: float = Field(default=20.0, gt=0.0, le=1e6)
+    t_squared: bool = False
     epochs: int = Field(default=300, ge=1, le=10**6)
     batch_size: int = Field(default=100, ge=1)
     optimizer: Optimizer = "adamw"
@@ -70,8 +74,15 @@ class SoftLabels(Protocol):
     weight_decay: float = Field(default=0.01, ge=0.0)
     decay_all: bool = False
     stretch: float = Field(default=1.0, ge=1.0, le=1e6)
+    warmup: int = Field(default=0, ge=0, le=10**6)
     best: Literal["none", "last_fifth", "prefixes"] = "none"
     full_epochs: int = Field(default=60, ge=1, le=10**6)
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.warmup >= self.epochs:
+            raise ValueError(f"warmup: {self.warmup} epochs of {self.epochs}; expected fewer")
+        return self
 
     def for_network(self, network: Architecture) -> Self:
         if self.lr is not None:
@@ -131,14 +142,20 @@ class SoftLabels(Protocol):
                 raise InputError(f"protocol {kind(self)} trains on images labeled by teachers; use ds.score or ds.evaluate "
                                  "with train=, or protocol.labels=hard")
             examples = Online(examples, self.schedule, ())
-        length = self.stretch * self.epochs
-        rates = [self.lr * 0.5 * (1 + math.cos(math.pi * epoch / length)) for epoch in range(self.epochs)]
-        fit(network, examples, rates, rng, batch_size=self.batch_size, optimizer=self.optimizer, momentum=self.momentum,
-            weight_decay=self.weight_decay, decay_all=self.decay_all, criterion=self.criterion, progress=progress,
-            precision=self.precision, channels_last=self.channels_last)
+        fit(network, examples, self._rates(self.lr), rng, batch_size=self.batch_size, optimizer=self.optimizer,
+            momentum=self.momentum, weight_decay=self.weight_decay, decay_all=self.decay_all, criterion=self.criterion,
+            progress=progress, precision=self.precision, channels_last=self.channels_last)
+
+    def _rates(self, lr: float) -> list[float]:
+        """The learning rate of every epoch."""
+        length = self.stretch * (self.epochs - self.warmup)
+        return [lr * (epoch + 1) / (self.warmup + 1) if epoch < self.warmup else
+                lr * 0.5 * (1 + math.cos(math.pi * (epoch - self.warmup) / length)) for epoch in range(self.epochs)]
 
     def criterion(self, logits: Tensor, y: Tensor) -> Tensor:
-        return cross_entropy(logits, y) if self.labels == "hard" else kl(logits, y, self.temperature)
+        if self.labels == "hard":
+            return cross_entropy(logits, y)
+        return kl(logits, y, self.temperature) * (self.temperature**2 if self.t_squared else 1.0)
 
     @property
     def watched(self) -> Mapping[int, str]:
