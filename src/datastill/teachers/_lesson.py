@@ -91,7 +91,8 @@ class Lesson:
             "pool": dump(pool), "digest": self.digest, "data": self.fingerprint, "classes": list(self.outputs),
             "mean": list(self.taught.mean), "std": list(self.taught.std), "shape": list(self.taught.shape),
             "images": {"training": len(self.taught), "validation": 0 if self.held is None else len(self.held)},
-            "accuracy": self.accuracy, "loss": self.losses})
+            "accuracy": self.accuracy, "loss": self.losses,
+            **({} if self.held is None else pool.report(self.network, self.held))})
         self.path.unlink(missing_ok=True)
 
     def _note(self, writer: SnapshotWriter) -> None:

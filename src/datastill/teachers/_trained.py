@@ -115,6 +115,10 @@ class Trained(Pool):
         counts = torch.bincount(held.targets.cpu(), minlength=len(shares))
         return float((shares * counts).sum() / counts.sum())
 
+    def report(self, network: nn.Module, held: Images) -> dict[str, Any]:
+        """Further entries of the card about a network that has been trained, from held-out images."""
+        return {}
+
     def domain(self, context: Context, group: int = 0) -> Domain:
         images = self._images(context)
         known = replace(domain_of(images), classes=self.outputs(images))
@@ -190,7 +194,7 @@ class Trained(Pool):
         epoch = self.epochs if self.epoch == "last" else self.epoch
         measured = card["accuracy"][epoch] if card["accuracy"] else None
         return {"network": spec(one.networks[0]), "seed": one.seed, "epoch": epoch, "trained on": card["data"],
-                "accuracy": measured, "digest": card["digest"]}
+                "accuracy": measured, **({"linear": card["linear"]} if "linear" in card else {}), "digest": card["digest"]}
 
     def trajectory(self, context: Context, number: int) -> Trajectory:
         folder = self._folder(context, 0, number)

@@ -1,0 +1,226 @@
+"""Training a network without labels: two views of every image, heads and losses of lightly; then a linear classifier."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import lightly.loss as losses
+import numpy as np
+import torch
+from lightly.models.modules import heads
+from lightly.models.utils import update_momentum
+from lightly.transforms.simclr_transform import SimCLRViewTransform
+from torch import Tensor, nn
+from torchvision.transforms.functional import to_pil_image
+
+from datastill.data import Batch, Images
+from datastill.errors import InputError, RunError
+from datastill.nets import passes
+from datastill.rng import RNG
+from datastill.train import LARGEST_WEIGHT, Fixed, batches, fit
+
+if TYPE_CHECKING:
+    from datastill.teachers.self_supervised import SelfSupervised
+
+BANK, NEIGHBORS, SHARPNESS = 5000, 200, 0.1  # training images, how many neighbors vote, temperature of their votes
+TEACHER = ("moco_v2", "byol", "dino")  # losses with a second network, a running mean of the first
+
+
+class SelfTraining:
+    """Trains ``network``'s features on pairs of views, one epoch at a time, and its classifier after the last one."""
+
+    def __init__(self, pool: SelfSupervised, network: nn.Module, images: Images, rng: RNG) -> None:
+        self.pool, self.network, self.images, self.rng, self.epoch = pool, network, images, rng, 0
+        width = network.embed(images.batch(torch.arange(2)).x.to(images.device)).shape[1]  # type: ignore[operator]
+        with rng("heads").as_global(images.device), torch.device(images.device):
+            self.heads = _heads(pool, width)
+            self.loss = _loss(pool).to(images.device)
+            again = _heads(pool, width)  # not a copy: weight normalization cannot be copied
+        again.load_state_dict(self.heads.state_dict())
+        self.second = nn.ModuleDict({"network": copy.deepcopy(network), "heads": again} if pool.loss in TEACHER else {})
+        self.second.requires_grad_(False)
+        learned = [*network.parameters(), *self.heads.parameters(), *self.loss.parameters()]
+        self.updates = torch.optim.SGD(learned, pool.lr, momentum=pool.momentum, weight_decay=pool.weight_decay)
+        _BANKS[network] = images
+        size: Any = images.shape[1:]
+        self.view = SimCLRViewTransform(
+            input_size=size, cj_bright=0.4, cj_contrast=0.4, cj_sat=0.4, cj_hue=0.1, min_scale=0.2,
+            gaussian_blur=0.5 if min(size) > 64 else 0.0, normalize={"mean": list(images.mean), "std": list(images.std)})
+
+    def advance(self) -> float:
+        """One more epoch. Returns the mean loss; raises RunError if it is not finite."""
+        epoch, found = self.epoch, []
+        self.network.train()
+        for group in self.updates.param_groups:
+            group["lr"] = self.pool.rates[epoch]
+        order = self.rng("order", epoch).permutation(len(self.images))
+        for number, rows in enumerate(batches(order, self.pool.batch_size, alone=False)):
+            one, two = self._views(rows, self.rng("views", epoch, number))
+            self.updates.zero_grad(set_to_none=True)
+            with self.rng("inside", epoch, number).as_global(self.images.device):
+                value = self._loss(one, two)
+            value.backward()
+            self.updates.step()
+            for name, part in self.second.items():
+                update_momentum(self.network if name == "network" else self.heads, part, self.pool.ema)
+            found.append(value.detach())
+        mean = float(torch.stack(found).mean())
+        if not math.isfinite(mean):
+            raise RunError(f"training without labels diverged: loss {mean} in epoch {epoch} at learning rate "
+                           f"{self.pool.rates[epoch]:g}; lower the pool's lr")
+        self.epoch += 1
+        if self.epoch == self.pool.epochs:
+            probe(self.network, self.images, self.pool.probe_epochs, self.pool.probe_lr, self.rng("probe"))
+        return mean
+
+    def _views(self, rows: Tensor, rng: RNG) -> tuple[Tensor, Tensor]:
+        pictures = [to_pil_image(one) for one in self.images.raw(rows).cpu()]
+        with rng.as_global(), _others(rng.seed):
+            pairs = [(self.view(one), self.view(one)) for one in pictures]
+        one, two = (torch.stack(views).to(self.images.device) for views in zip(*pairs, strict=True))
+        return one, two
+
+    def _loss(self, one: Tensor, two: Tensor) -> Tensor:
+        first = [self.heads["project"](self.network.embed(x)) for x in (one, two)]  # type: ignore[operator]
+        kind: str = self.pool.loss
+        if kind in TEACHER:
+            with torch.no_grad():
+                second = [self.second["heads"]["project"](self.second["network"].embed(x))  # type: ignore[index, operator]
+                          for x in (one, two)]
+        if kind == "moco_v2":
+            return self.loss(first[0], second[1])
+        if kind == "byol":
+            a, b = (self.heads["predict"](z) for z in first)
+            return 0.5 * (self.loss(a, second[1]) + self.loss(b, second[0]))
+        if kind == "dino":
+            return self.loss(second, first, epoch=self.epoch)
+        if kind == "swav":
+            prototypes: Any = self.heads["prototypes"]
+            prototypes.normalize()
+            return self.loss([prototypes(nn.functional.normalize(z, dim=1)) for z in first], [])
+        return self.loss(*first)
+
+    def check(self) -> None:
+        """Check the final weights. Raises RunError."""
+        largest = float(torch.stack([parameter.detach().abs().max() for parameter in self.network.parameters()]).max())
+        if not largest <= LARGEST_WEIGHT:
+            raise RunError(f"training without labels diverged: a weight is {largest:.3g}; lower the pool's lr")
+
+    def state(self) -> dict[str, Any]:
+        """Everything that changes, as tensors and plain values."""
+        return {"epoch": self.epoch, "network": self.network.state_dict(), "heads": self.heads.state_dict(),
+                "second": self.second.state_dict(), "updates": self.updates.state_dict(),
+                "loss": {**dict(self.loss.named_parameters()), **dict(self.loss.named_buffers())}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state."""
+        self.epoch = state["epoch"]
+        for name in ("network", "heads", "second"):
+            getattr(self, name).load_state_dict(state[name])
+        self.updates.load_state_dict(state["updates"])
+        for name, value in {**dict(self.loss.named_parameters()), **dict(self.loss.named_buffers())}.items():
+            value.data.copy_(state["loss"][name])  # its queue is not part of a state_dict
+
+
+def _heads(pool: SelfSupervised, width: int) -> nn.ModuleDict:
+    hidden, dim, kind = pool.hidden, pool.dim, pool.loss
+    made: dict[str, nn.Module] = {}
+    if kind == "moco_v2":
+        made["project"] = heads.MoCoProjectionHead(width, hidden, dim)
+    elif kind == "simclr":
+        made["project"] = heads.SimCLRProjectionHead(width, hidden, dim)
+    elif kind == "byol":
+        made = {"project": heads.BYOLProjectionHead(width, hidden, dim),
+                "predict": heads.BYOLPredictionHead(dim, hidden, dim)}
+    elif kind == "dino":
+        made["project"] = heads.DINOProjectionHead(width, hidden, min(256, dim), pool.prototypes, batch_norm=True)
+    elif kind == "swav":
+        made = {"project": heads.SwaVProjectionHead(width, hidden, dim),
+                "prototypes": heads.SwaVPrototypes(dim, pool.prototypes)}
+    elif kind == "barlow_twins":
+        made["project"] = heads.BarlowTwinsProjectionHead(width, hidden, dim)
+    else:
+        made["project"] = heads.VICRegProjectionHead(width, hidden, dim)
+    return nn.ModuleDict(made)
+
+
+def _loss(pool: SelfSupervised) -> nn.Module:
+    made: dict[str, Any] = {
+        "moco_v2": lambda: losses.NTXentLoss(pool.temperature, memory_bank_size=(pool.queue, pool.dim)),
+        "simclr": lambda: losses.NTXentLoss(pool.temperature),
+        "byol": losses.NegativeCosineSimilarity,
+        "dino": lambda: losses.DINOLoss(pool.prototypes, warmup_teacher_temp_epochs=max(1, pool.epochs // 6)),
+        "swav": lambda: losses.SwaVLoss(pool.temperature),
+        "barlow_twins": losses.BarlowTwinsLoss,
+        "vicreg": losses.VICRegLoss}
+    found: nn.Module = made[pool.loss]()
+    return found
+
+
+@contextmanager
+def _others(seed: int) -> Iterator[None]:
+    """Inside, the global generators of Python and numpy, which some views draw from, start at a seed."""
+    before, there = random.getstate(), np.random.get_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(there)  # noqa: NPY002
+
+
+@torch.no_grad()
+def features(network: nn.Module, images: Images, rows: Tensor | None = None, mirrored: bool = False) -> Tensor:
+    """Features (N, D) of images in evaluation mode."""
+    network.eval()
+    found = []
+    for some in (torch.arange(len(images)) if rows is None else rows).split(1024):
+        x = images.batch(some).x
+        how = passes(network, x := x.flip(3) if mirrored else x, "features")
+        found += [how.embed(part) for (part,) in how.split(x)]
+    return torch.cat(found)
+
+
+def probe(network: nn.Module, images: Images, epochs: int, lr: float, rng: RNG) -> None:
+    """Train the network's linear classifier on its frozen features. Raises InputError if it has none."""
+    classifier = getattr(network, "classifier", None)
+    if not isinstance(classifier, nn.Linear):
+        raise InputError("the network has no linear layer `classifier`, so no classifier can be trained on its features; "
+                         "choose a network of the library, or one that has")
+    both = torch.cat([features(network, images), features(network, images, mirrored=True)])
+    mean, std = both.mean(0), both.std(0).clamp(min=1e-6)
+    labels = nn.functional.one_hot(images.targets, len(images.classes)).to(both).repeat(2, 1)
+    with rng("weights").as_global(both.device):
+        linear = nn.Linear(both.shape[1], len(images.classes)).to(both.device)
+        nn.init.normal_(linear.weight, std=0.01)
+        nn.init.zeros_(linear.bias)
+    rates = [lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs)) for epoch in range(epochs)]
+    fit(linear, Fixed(Batch((both - mean) / std, labels)), rates, rng, batch_size=256, momentum=0.9, weight_decay=0.0)
+    with torch.no_grad():
+        classifier.weight.copy_(linear.weight / std)
+        classifier.bias.copy_(linear.bias - classifier.weight @ mean)
+
+
+_BANKS: WeakKeyDictionary[nn.Module, Images] = WeakKeyDictionary()  # what a network is being trained on
+
+
+@torch.no_grad()
+def neighbors(network: nn.Module, held: Images) -> float:
+    """Share of held-out images whose nearest neighbors among the network's training images vote for their class."""
+    images = _BANKS[network]
+    rows = RNG("neighbors").permutation(len(images))[:BANK]
+    bank, seen = (nn.functional.normalize(one, dim=1) for one in (features(network, images, rows), features(network, held)))
+    votes = nn.functional.one_hot(images.targets[rows].to(bank.device), len(images.classes)).to(bank)
+    right = 0
+    for some, targets in zip(seen.split(1024), held.targets.split(1024), strict=True):
+        near, which = (some @ bank.T).topk(min(NEIGHBORS, len(bank)), 1)
+        found = ((near / SHARPNESS).exp()[:, :, None] * votes[which]).sum(1).argmax(1)
+        right += int((found == targets.to(found.device)).sum())
+    return right / max(1, len(held))
