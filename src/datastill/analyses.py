@@ -151,6 +151,39 @@ def analyse_difficulty(what: Annotated[str, typer.Argument(metavar="DIR|DATA", h
     say(f"Difficulty: {out}")
 
 
+@command(app, name="statistics")
+def analyse_statistics(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs of "
+                                                                     "methods that recover images, such as sre2l.")],
+                       out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("statistics.html"),
+                       force: Force = False, data_path: DataPath = None,
+                       data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+    """Show what the batch normalization of the runs' teachers remembers of real images, and what it gave to the recovery.
+
+    Raw and scale-free, with the control: the same network with other scales inside.
+    """
+    from datastill import console
+    from datastill.analysis.statistics import informative
+    from datastill.files import make_folder, write_atomically
+    from datastill.outputs import check_apart, check_named, check_output, is_page
+    from datastill.report.statistics import render
+    from datastill.run import read_run
+    from datastill.workspace import Workspace
+
+    check_named(out, "a page of datastill", ".html", ".htm")
+    check_output(out, "a page of datastill", is_page, force)
+    for folder in folders:
+        check_apart(out, folder)
+    workspace = Workspace(root, data_root, device)
+    make_folder(out.parent)
+    found = []
+    for folder in folders:
+        real = workspace.load_of(folder, data_path).train.to(workspace.device)
+        found.append(informative(folder, read_run(folder).task(real, root=root, data_root=data_root)))
+    write_atomically(out, render(found).encode())
+    console.show_statistics(found)
+    say(f"Statistics: {out}")
+
+
 def _numbers(text: str, option: str) -> list[float]:
     try:
         return [float(one) for one in text.split(",")]

@@ -173,6 +173,20 @@ def _others(sheet: Mapping[str, Any], rule: str) -> Iterator[tuple[str, Mapping[
         yield word, statistics(chosen["accuracy"])
 
 
+def show_statistics(found: Sequence[Any]) -> None:
+    """What the batch normalization of teachers remembers, raw and scale-free, means over layers."""
+    from datastill.analysis.statistics import MEASURES
+
+    table = Table(title="statistics of batch normalization, means over layers", title_justify="left")
+    table.add_column("measure")
+    teachers = {name: values for one in found for name, (_, values) in one.teachers.items()}
+    for name in teachers:
+        table.add_column(escape(name), justify="right", overflow="fold")
+    for measure in MEASURES:
+        table.add_row(measure, *(f"{values[measure]:.3g}" for values in teachers.values()))
+    out.print(table)
+
+
 def show_tried(tried: Sequence[Any], varied: Sequence[str], network: str, chance: float, images: int, what: str) -> None:
     """Protocols, their ``varied`` settings first, and how students did under them, the best first."""
     keys = list(dict.fromkeys(varied))
