@@ -11,6 +11,7 @@ from torch import nn
 
 import datastill as ds
 from datastill.functional.batchnorm import Watch, layer_distances, normalizations, statistics, statistics_distance
+from datastill.functional.fused import has_kernels
 from datastill.rng import RNG
 
 
@@ -121,8 +122,52 @@ def test_watching_ends_with_the_block_and_takes_bfloat16() -> None:
     before = dict(found)
     network(X + 1)
     assert found == before
-    watch.close()
-    assert not any(module._forward_pre_hooks for module in network.modules())
+    assert not any("forward" in vars(module) for module in network.modules())
+    with pytest.raises(ZeroDivisionError), watch:
+        raise ZeroDivisionError
+    assert not any("forward" in vars(module) for module in network.modules())
     with Watch(network.bfloat16()) as found:
         network(X.bfloat16())
     assert found["0"].mean.dtype == torch.float32
+
+
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+@pytest.mark.parametrize("shape", [(5, 3, 4, 4), (40, 3, 32, 32)])
+def test_one_operation_gives_what_torch_gives(shape: tuple[int, int, int, int], offset: float) -> None:
+    """Means far from 0 too: sums are taken around the running mean."""
+    with RNG("once").as_global():
+        network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.BatchNorm2d(6, affine=False), nn.BatchNorm2d(6)).eval()
+        layers = [module for module in network if isinstance(module, nn.BatchNorm2d)]
+        network[0].bias.data += offset  # type: ignore[union-attr, operator]
+        for layer in layers:
+            layer.running_mean = torch.randn(6) + (offset if layer is layers[0] else 0)
+            layer.running_var = torch.rand(6) + 0.5
+        layers[0].weight.data = torch.randn(6)
+        layers[0].bias.data = torch.randn(6)
+        x = torch.randn(*shape)
+    network.requires_grad_(False)
+    results = []
+    for once, double in ((True, False), (False, True)):
+        seen = network.double() if double else network
+        leaf = (x.double() if double else x.clone()).requires_grad_()
+        with Watch(seen, once=once) as found:
+            out = seen(leaf)
+        loss = out.square().mean() + statistics_distance(found, 10.0)
+        results.append((out, loss, torch.autograd.grad(loss, leaf)[0], found))
+    (out, loss, gradient, found), (wanted, plain, there, all_) = results
+    torch.testing.assert_close(out.double(), wanted, rtol=1e-3, atol=1e-3)
+    assert float(loss) == pytest.approx(float(plain), rel=1e-4)
+    assert float((gradient - there).norm()) < 1e-3 * float(there.norm())  # a ReLU may open on the other side of rounding
+    for name, one in found.items():
+        torch.testing.assert_close(one.var.double(), all_[name].var, rtol=1e-3, atol=1e-5)
+    if has_kernels():
+        assert found["1"].mean.grad_fn is not None
+        assert type(found["1"].mean.grad_fn).__name__.startswith("Noted")
+        assert not type(found["3"].mean.grad_fn).__name__.startswith("Noted")  # it has no weights
+
+
+def test_weights_that_learn_are_left_to_torch() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(2)).eval()
+    with Watch(network, once=True) as found:
+        out = network(X)
+    assert torch.autograd.grad(out.sum() + found["0"].mean.sum(), network[0].weight)[0].shape == (2,)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from datastill.functional import _kernels, _kernels_last
 from datastill.functional.fused import plainly
@@ -68,6 +69,36 @@ class _Back(torch.autograd.Function):
                   maps.each(scales), maps.view(maps.laid_out(v)), _array(p), _array(q), maps.view(to_gradient),
                   maps.view(to_x), maps.each(to_weight))
         return to_gradient, to_x, to_weight.sum(0), None, None, None, None
+
+
+class Noted(torch.autograd.Function):
+    """Batch normalization of x (B, C, H, W), contiguous, with these statistics (C,), and mean and biased variance (C,) of x
+    itself: (output, mean, variance). Differentiable once, in x alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor,
+                eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        factor = weight / (var + eps).sqrt()
+        maps, each = _Maps(x), x.shape[:2]
+        out, sums, squares = maps.empty(*x.shape[2:]), x.new_empty(each), x.new_empty(each)
+        maps.call("noted", maps.view(x), _array(factor), _array(bias - mean * factor), _array(mean), maps.view(out),
+                  maps.each(sums), maps.each(squares))
+        count = x.numel() / x.shape[1]
+        away = sums.double().sum(0) / count
+        found = squares.double().sum(0) / count - away.square()
+        own = mean + away.to(x.dtype)
+        ctx.save_for_backward(x, factor, own)
+        return out, own, found.clamp(min=0).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, to_mean: Tensor, to_var: Tensor) -> Any:
+        x, factor, mean = ctx.saved_tensors
+        maps, count = _Maps(x), x.numel() / x.shape[1]
+        slope, to_x = 2 * to_var / count, maps.empty(*x.shape[2:])
+        maps.call("noted_back", maps.view(maps.laid_out(gradient)), maps.view(x), _array(factor), _array(slope),
+                  _array(to_mean / count - slope * mean), maps.view(to_x))
+        return to_x, None, None, None, None, None
 
 
 def _third(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor, bias: Tensor,

@@ -139,3 +139,35 @@ def _spread(squares: Any, plane: Any, width: Any, height: Any) -> None:
     if height % 2:
         for j in range(width):
             plane[(height - 1) * width + j] = ZERO
+
+
+@compiled
+def noted(x: Any, factor: Any, shift: Any, middle: Any, out: Any, sums: Any, squares: Any, first: Any, last: Any) -> None:
+    """Multiply each plane by its channel's factor and add its shift; its sum and sum of squares, less the channel's
+    middle."""
+    channels, size = len(factor), x.shape[1] * x.shape[2]
+    planes, found, c = x.reshape(len(x), size), out.reshape(len(x), size), first % channels
+    for k in range(first, last):
+        times, plus, less = factor[c], shift[c], middle[c]
+        total, square = ZERO, ZERO
+        for i in range(size):
+            value = planes[k, i]
+            away = value - less
+            total += away
+            square += away * away
+            found[k, i] = times * value + plus
+        sums[k], squares[k] = total, square
+        c = 0 if c + 1 == channels else c + 1
+
+
+@compiled
+def noted_back(gradient: Any, x: Any, factor: Any, slope: Any, offset: Any, to_x: Any, first: Any, last: Any) -> None:
+    """Each plane's gradient times its channel's factor, plus its values times the slope, plus the offset."""
+    channels, size = len(factor), x.shape[1] * x.shape[2]
+    given, planes, found = (gradient.reshape(len(x), size), x.reshape(len(x), size), to_x.reshape(len(x), size))
+    c = first % channels
+    for k in range(first, last):
+        times, along, plus = factor[c], slope[c], offset[c]
+        for i in range(size):
+            found[k, i] = times * given[k, i] + along * planes[k, i] + plus
+        c = 0 if c + 1 == channels else c + 1

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datastill.errors import InputError
+from datastill.functional.fused import fuses
 from datastill.late import nn, torch
 
 if TYPE_CHECKING:
@@ -37,12 +38,15 @@ class OfClasses(NamedTuple):
 
 
 class Watch:
-    """Notes in ``found`` the statistics of every batch normalization layer, by name, when the network is called inside
-    ``with watch``; differentiable. Hooked once, until ``close``; outside of the block the hooks do nothing.
+    """Notes the statistics of every batch normalization layer, by name, when the network is called inside ``with watch``;
+    differentiable. Outside of the block the network is as it was.
 
     For a layer's input z (B, C, ...) with n values in channel c: mean_c = sum z_c / n, var_c = sum (z_c - mean_c)^2 / n,
     biased, as in DeepInversion (Yin et al. 2020, eq. 4). Torch's running variance averages unbiased variances, which are
     n / (n - 1) times as large.
+
+    once: differentiable once, with respect to images alone; then a layer and its statistics are one operation where there
+    are compiled kernels.
 
     >>> net = nn.Sequential(nn.BatchNorm2d(3)).eval()
     >>> with Watch(net) as found:
@@ -51,42 +55,49 @@ class Watch:
     tensor(1.7321)
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self.found: dict[str, Statistics] | None = None
-        self._hooks = [module.register_forward_pre_hook(self._note(name))
-                       for name, module in normalizations(network).items()]
-
-    def _note(self, name: str) -> Callable[[Any, tuple[Tensor, ...]], None]:
-        def hook(module: Any, inputs: tuple[Tensor, ...]) -> None:
-            if self.found is None:
-                return
-            values = inputs[0].float() if inputs[0].element_size() < 4 else inputs[0]  # means of bfloat16 would be coarse
-            var, mean = torch.var_mean(values, [d for d in range(values.dim()) if d != 1], correction=0)
-            self.found[name] = Statistics(module.running_mean, module.running_var, mean, var, module.eps)
-        return hook
+    def __init__(self, network: nn.Module, once: bool = False) -> None:
+        self.layers, self.once = normalizations(network), once
 
     def __enter__(self) -> dict[str, Statistics]:
-        self.found = {}
-        return self.found
+        found: dict[str, Statistics] = {}
+        for name, layer in self.layers.items():
+            layer.forward = self._noting(name, layer, layer.forward, found)
+        return found
 
     def __exit__(self, *error: object) -> None:
-        self.found = None
+        for layer in self.layers.values():
+            del layer.forward
 
-    def close(self) -> None:
-        """Remove the hooks."""
-        for handle in self._hooks:
-            handle.remove()
+    def _noting(self, name: str, layer: Any, plain: Callable[[Tensor], Tensor],
+                found: dict[str, Statistics]) -> Callable[[Tensor], Tensor]:
+        def forward(x: Tensor) -> Tensor:
+            there = (layer.running_mean, layer.running_var)
+            if self.once and _fits(layer, x):
+                from datastill.functional._fused import Noted
+
+                y, mean, var = Noted.apply(x, layer.weight.detach(), layer.bias.detach(), *there, layer.eps)
+                found[name] = Statistics(*there, mean, var, layer.eps)
+                out: Tensor = y
+                return out
+            values = x.float() if x.element_size() < 4 else x  # means of bfloat16 would be coarse
+            var, mean = torch.var_mean(values, [d for d in range(values.dim()) if d != 1], correction=0)
+            found[name] = Statistics(*there, mean, var, layer.eps)
+            return plain(x)
+        return forward
+
+
+def _fits(layer: Any, x: Tensor) -> bool:
+    """Whether the fused kernels can take this layer and its input."""
+    return (not layer.training and layer.weight is not None and layer.bias is not None
+            and not (layer.weight.requires_grad or layer.bias.requires_grad) and layer.running_var is not None
+            and x.is_contiguous() and fuses(x, layer.weight, layer.bias))
 
 
 def statistics(network: nn.Module, x: Tensor) -> dict[str, Statistics]:
     """Statistics of every batch normalization layer for one pass of ``x`` (B, C, H, W), by name; differentiable in x (see
     ``Watch``). The network is called in its current mode; in training mode its running statistics change."""
-    watch = Watch(network)
-    try:
-        with watch as found:
-            network(x)
-    finally:
-        watch.close()
+    with Watch(network) as found:
+        network(x)
     return found
 
 

@@ -115,13 +115,13 @@ class Teacher:
 
     def watched(self, seen: Tensor) -> tuple[Tensor, dict[str, Statistics]]:
         """Logits (B, K) of the teacher's classes, and the same statistics, for images (B, C, H, W) that it ``see``s, in one
-        pass. The network is hooked once."""
+        pass; differentiable once, with respect to the images."""
         with self._watch as found:
             return self.network(seen), found
 
     @cached_property
     def _watch(self) -> Watch:
-        return Watch(self.network)
+        return Watch(self.network, once=True)
 
     @cached_property
     def for_run(self) -> nn.Module:
