@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from datastill.report.study import cells, judged, markdown, pictures, render, verdict, write
+from datastill.report.study import cells, curves, harder, judged, markdown, pictures, render, verdict, write
 from datastill.statistics import difference, statistics
 
 ARMS, STUDENTS, SEEDS = ("plain", "few <1>", "many"), ("convnet:width=32", "mlp"), (0, 1, 2)
@@ -114,6 +114,29 @@ def test_judges_are_optional() -> None:
     assert judged(without) == []
     assert "Judged by" in render(results())
     assert "Judged by" not in render(without)
+
+
+def test_how_hard_finished_sets_are_is_compared_in_pairs() -> None:
+    found = results()
+    for run in found["runs"]:
+        factor = {"plain": 1.0, "few <1>": 0.8, "many": 1.1}[run["arm"]]
+        last = 2.0 * (1 + 0.1 * run["seed"]) * factor * (1 + (0.01 * run["seed"] if run["arm"] == "few <1>" else 0.2 * (run["seed"] - 1) * (run["arm"] == "many")))
+        run["run"] = [{"iteration": 0, "cross_entropy": 1.0, "accuracy": 0.5, "gradn": 3.0},
+                      {"iteration": 9, "cross_entropy": 1.0, "accuracy": 0.5, "gradn": last}]
+    one, two = harder(found)[:2]
+    assert (one.recipe, one.arm, one.verdict, one.by_seed) == ("dm/x", "few <1>", "falls", "-20.0, -19.2, -18.4")
+    assert one.change == "-19.2"
+    assert (two.arm, two.verdict) == ("many", "not decided")
+    assert "| dm/x | few <1> | 1.78 | 2.2 | -19.2 |" in markdown(found)
+    assert "Are the finished sets harder?" in render(found)
+    drawn = list(curves(found))
+    assert [picture.title for picture in drawn] == ["dm/x", "dc/x"]
+    ElementTree.fromstring(str(drawn[0].svg))
+    assert harder(results(against="")) == []
+    for run in found["runs"]:
+        run["run"] = [{key: value for key, value in step.items() if key != "gradn"} for step in run["run"]]  # of an earlier version
+    assert harder(found) == []
+    assert list(curves(found)) == []
 
 
 def test_written_files(tmp_path: Path) -> None:

@@ -46,6 +46,18 @@ def lines(results: Mapping[str, Any], student: str, key: str, teachers: Mapping[
     return inline(figure, key)
 
 
+def along(lines: Mapping[str, Sequence[tuple[int, float]]], key: str) -> Markup:
+    """Values by iteration, a line for each name."""
+    figure, axes = new_axes()
+    for color, (name, points) in enumerate(lines.items()):
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, color=f"#00010{color % COLOURS}", marker="o", markersize=3.5, linewidth=1.6, label=name)
+    axes.set_xlabel("iteration", color=MUTED)
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+    return inline(figure, key)
+
+
 def bars(results: Mapping[str, Any], student: str, key: str) -> Markup:
     """Mean accuracy of every arm with its 95 % interval over seeds, a bar for each recipe; if there is only one arm, a row
     for each recipe."""

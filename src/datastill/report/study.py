@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from datastill.errors import InputError
 from datastill.files import make_folder, write_atomically
 from datastill.outputs import check_output, is_page
 from datastill.report import plots, words
+from datastill.statistics import difference
 from datastill.study_run import RESULTS
 
 PAGE, TABLE = "index.html", "table.md"
@@ -65,7 +67,8 @@ def render(results: Mapping[str, Any]) -> str:
     return environment.get_template("study.html.jinja").render(
         results=results, words=words, pictures=list(pictures(results)), cells=cells, verdict=verdict,
         teachers=teachers(results), remarks=remarks(results), judged=judged(results),
-        correlations=list(correlations(results)), version=datastill.__version__)
+        harder=harder(results), curves=list(curves(results)), correlations=list(correlations(results)),
+        version=datastill.__version__)
 
 
 class Cells(NamedTuple):
@@ -118,6 +121,10 @@ def markdown(results: Mapping[str, Any]) -> str:
         text += ["", "| recipe | arm | cross-entropy under the judges: start | end | accuracy: start | end | "
                  "GraDN: start | end |", "|" + "---|" * 8]
         text += map(_line, seen)
+    if changed := harder(results):
+        text += ["", f"| recipe | arm | GraDN at the end | of {against} | change, % | 95 % interval | by seed | verdict |",
+                 "|" + "---|" * 8]
+        text += [_line(one) for one in changed]
     for sentence in correlations(results):
         text += ["", sentence]
     return "\n".join(text) + "\n"
@@ -149,6 +156,56 @@ def judged(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
                           words.number(100 * mean("accuracy", 0)), words.number(100 * mean("accuracy", -1)),
                           f"{mean('gradn', 0):.3g}", f"{mean('gradn', -1):.3g}"))
     return found
+
+
+class Harder(NamedTuple):
+    """How hard the finished sets of an arm are for the judges, beside those of the arm it is compared with: gradient norms,
+    change in percent with its interval, paired by seed, changes by seed, whether it is decided."""
+
+    recipe: str
+    arm: str
+    norm: str
+    other: str
+    change: str
+    interval: str
+    by_seed: str
+    verdict: str
+
+
+def harder(results: Mapping[str, Any]) -> list[Harder]:
+    """The same for every recipe and arm. Changes are those of geometric means."""
+    found, against = [], results["against"]
+    last = {(run["recipe"], run["arm"], run["seed"]): run["run"][-1]["gradn"] for run in results["runs"]
+            if run["run"] and run["run"][-1].get("gradn")}
+    for recipe, arm in dict.fromkeys((run["recipe"], run["arm"]) for run in results["runs"]):
+        seeds = [seed for seed in results["seeds"] if {(recipe, arm, seed), (recipe, against, seed)} <= set(last)]
+        if arm == against or not seeds:
+            continue
+        one, other = ([last[recipe, which, seed] for seed in seeds] for which in (arm, against))
+        compared = difference([math.log(a / b) for a, b in zip(one, other, strict=True)])
+        low, high = (100 * math.expm1(compared[end]) if end in compared else None for end in ("low", "high"))
+        decided = "not decided" if not compared["decided"] else "falls" if compared["mean"] < 0 else "rises"
+        found.append(Harder(
+            recipe, arm, f"{np.mean(one):.3g}", f"{np.mean(other):.3g}", f"{100 * math.expm1(compared['mean']):+.1f}",
+            "" if low is None or high is None else f"{words.number(low)} to {words.number(high)}",
+            ", ".join(f"{100 * math.expm1(value):+.1f}" for value in compared["values"]), decided))
+    return found
+
+
+def curves(results: Mapping[str, Any]) -> Iterator[Picture]:
+    """Gradient norm of the sets along the runs under the judges, mean over seeds, a picture for each recipe and a line for
+    each arm."""
+    for number, recipe in enumerate(dict.fromkeys(run["recipe"] for run in results["runs"])):
+        arms: dict[str, dict[int, list[float]]] = {}
+        for run in (one for one in results["runs"] if one["recipe"] == recipe):
+            for step in run["run"]:
+                if step.get("gradn"):
+                    arms.setdefault(run["arm"], {}).setdefault(step["iteration"], []).append(step["gradn"])
+        if any(len(steps) > 1 for steps in arms.values()):
+            lines = {arm: [(iteration, float(np.mean(values))) for iteration, values in sorted(steps.items())]
+                     for arm, steps in arms.items()}
+            yield Picture(recipe, "gradient norm of the set (GraDN) under the judges by iteration, mean over seeds",
+                          plots.along(lines, f"c{number}"))
 
 
 def correlations(results: Mapping[str, Any]) -> Iterator[str]:
