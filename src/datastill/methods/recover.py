@@ -59,6 +59,7 @@ class Recover(Method):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "sre2l": {},
         "cda": {"crop_from": 1.0},
+        "scdd": {"iterations": 1000, "pool": {"kind": "self_supervised", "networks": ()}},
         "lpld": {"together": "class", "against": "class"},
         "sre2l_pp": {"init": "patches", "patches": {"place": 0.5}, "roll": 4},
         "fadrm": {"init": "patches", "patches": {"place": 0.5}, "roll": 4, "stages": 4, "iterations": 2000},

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from datastill.data import Images
 from datastill.functional.augment import shift_and_flip
+from datastill.nets import Architecture
 from datastill.teachers._trained import Trained
 from datastill.train import Augmented, Examples
 
@@ -22,6 +23,7 @@ class Classifier(Trained):
     does both; "shift" does not mirror, for digits.
     """
 
+    networks: tuple[Architecture, ...] = ()  # the run's own
     epochs: int = Field(default=200, ge=0, le=100_000)
     lr: float = Field(default=0.1, gt=0.0, le=1e30)
     weight_decay: float = Field(default=5e-4, ge=0.0)

@@ -11,6 +11,7 @@ from pydantic import Field
 from datastill.data import Images
 from datastill.errors import InputError
 from datastill.late import nn
+from datastill.nets import Architecture
 from datastill.rng import RNG
 from datastill.teachers._trained import Trained
 from datastill.teachers.pool import Context
@@ -46,6 +47,7 @@ class SelfSupervised(Trained):
         "moco_v2", "simclr", "byol", "dino", "swav", "barlow_twins", "vicreg")}
 
     loss: Loss = "moco_v2"
+    networks: tuple[Architecture, ...] = ()  # the run's own
     epochs: int = Field(default=200, ge=0, le=100_000)
     lr: float = Field(default=0.06, gt=0.0, le=1e30)
     weight_decay: float = Field(default=5e-4, ge=0.0)
