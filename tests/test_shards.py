@@ -138,6 +138,45 @@ def test_parts_of_a_method_that_splits_are_those_of_the_unbroken_run(method: str
     assert torch.equal(merged.y, whole.y)
 
 
+@pytest.mark.parametrize(("method", "options", "across"), [
+    ("rded", {}, 3), ("recover", {}, 2), ("recover", {"init": "real", "batch_size": 3}, 4),
+    ("recover", {"init": "patches", "patches": {"images": 40}, "stages": 2, "iterations": 4, "sides": [6, 8]}, 3)])
+def test_a_grid_of_classes_and_images_is_the_unbroken_run(method: str, options: dict[str, Any], across: int, tmp_path: Path) -> None:
+    of = {"method_options": options, "seed": 3}
+    whole = tiny.distill(tiny.run(method, ipc=IPC, **of), tmp_path / "whole")
+    parts = []
+    for number in range(OF):
+        for place in range(across):
+            parts.append(tmp_path / f"{number}-{place}")
+            tiny.distill(run_of(number, method=method, class_shard=(place, across), **of), parts[-1])
+    held = [ds.load(part) for part in parts]
+    assert sum(len(part) for part in held) == len(whole) == 10 * IPC
+    assert [part.card["images_of"] for part in held[:across]] == sorted(part.card["images_of"] for part in held[:across])
+    with input_error("is missing", f"class_shard=[{across - 1},{across}]"):
+        merge(parts[:-1], tmp_path / "merged")
+    merge(list(reversed(parts)), tmp_path / "merged")
+    merged = ds.load(tmp_path / "merged")
+    assert torch.equal(merged.x, whole.x)
+    assert torch.equal(merged.y, whole.y)
+    assert "images_of" not in merged.card
+    assert read_run(tmp_path / "merged") == tiny.run(method, ipc=IPC, **of)
+    report(parts[:1], tmp_path / "page.html")
+    with input_error("a part of one", "merge all parts first"):
+        ds.evaluate(held[0], "dc", tiny.splits().test, network=tiny.NETWORK)
+
+
+@pytest.mark.parametrize(("method", "shard", "parts"), [
+    ("recover", (0, 4), ("4 parts", "recover distills 4 classes together", "3 parts of 10 classes at most")),
+    ("distribution", (0, 2), ("2 parts", "distribution distills 10 classes together", "1 part of 10")),
+    ("rded", (3, 3), ("class_shard", "j of 0 to m - 1", "[3, 3]")),
+])
+def test_classes_that_belong_together_stay_together(method: str, shard: tuple[int, int], parts: tuple[str, ...]) -> None:
+    with input_error(*parts):
+        check_run(tiny.run(method, class_shard=shard), tiny.splits().train, root=tiny.ROOT)
+    with input_error("start_from"):
+        tiny.run("rded", class_shard=(0, 2), start_from="somewhere")
+
+
 def test_parts_may_have_found_their_data_in_other_places(parts: list[Path], tmp_path: Path) -> None:
     moved = run_of(1, data=ds.Data(source="digits", validation=0.1, path=str(tmp_path)))
     made(tmp_path / "moved", moved, replace(tiny.splits().train, origin=moved.data))

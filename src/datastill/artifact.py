@@ -91,7 +91,7 @@ class _Card(_Purpose):
     started_from: dict[str, str] = {}
 
 
-OWN = {"schema", "kind", "checksum", "computed", "stored", "whitening", "merged", "code", *_Card.model_fields} \
+OWN = {"schema", "kind", "checksum", "computed", "stored", "images_of", "whitening", "merged", "code", *_Card.model_fields} \
     - {*_Purpose.model_fields}  # entries of a card that cannot be given
 
 
@@ -126,14 +126,15 @@ def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
-def restored(tensors: Mapping[str, Tensor], like: Images | Domain, parametrization: Parametrization) -> SyntheticSet:
-    """The synthetic set that ``tensors_of`` turned into these tensors."""
+def restored(tensors: Mapping[str, Tensor], like: Images | Domain, parametrization: Parametrization,
+             of: range | None = None) -> SyntheticSet:
+    """The synthetic set that ``tensors_of`` turned into these tensors, with images of the classes ``of``, by default all."""
     parameters = {name.removeprefix(PARAMETER): value for name, value in tensors.items() if name.startswith(PARAMETER)}
     labels = next(tensors[name] for name in ("logits", "stored_labels", "labels") if name in tensors)
     from datastill.synthetic import SyntheticSet
 
     return SyntheticSet(parameters or {PIXELS: tensors["images"]}, labels, like, parametrization, soft="logits" in tensors,
-                        lr=float(tensors["lr"]) if "lr" in tensors else None)
+                        lr=float(tensors["lr"]) if "lr" in tensors else None, of=of)
 
 
 def write_tensors(path: Path, synthetic: SyntheticSet, **of: Any) -> None:
@@ -180,6 +181,7 @@ def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any], **of:
         "classes": list(synthetic.classes), "mean": list(synthetic.mean), "std": list(synthetic.std),
         "count": len(synthetic), "shape": list(tensors["images"].shape[1:]), "labels": "hard" if hard else "soft",
         **({"copies": copies} if copies else {}),
+        **({} if synthetic.of is None else {"images_of": [synthetic.of.start, synthetic.of.stop]}),
         **({} if synthetic.stored == len(synthetic) else {"stored": synthetic.stored}),
         "learning_rate": float(tensors["lr"]) if "lr" in tensors else None,
         "versions": {"datastill": version("datastill"), "torch": torch.__version__, "torchvision": version("torchvision")},

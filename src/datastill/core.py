@@ -44,7 +44,7 @@ class Task:
     root: folder for results, including teachers; data_root: folder of other datasets. dry_run: nothing is created;
         untrained networks stand in for teachers (``datastill plan``). whole: the task this is a part of, if any.
     ipc, first: of a whole set, its images per class and which of them is the first here (``Method.splits``); 0 if there is
-        no such set.
+        no such set. some: the classes that are distilled here, if not all (``Method.class_unit``).
 
     A task never holds test images. ``Run.task(images)`` creates the task of a run.
     """
@@ -60,6 +60,7 @@ class Task:
     whole: Task | None = field(default=None, compare=False, repr=False)
     ipc: int = 0
     first: int = 0
+    some: range | None = None
     _teachers: dict[Pool, Teachers] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def part(self, number: int, of: int) -> Task:
@@ -94,6 +95,11 @@ class Task:
     def classes(self) -> int:
         """Number of classes K."""
         return len(self.real.classes)
+
+    @property
+    def here(self) -> range:
+        """The numbers of the classes that are distilled here."""
+        return range(self.classes) if self.some is None else self.some
 
     def fresh(self, rng: RNG) -> nn.Module:
         """A new network with PyTorch's default initialization, a function of ``rng`` only, in training mode."""
@@ -139,11 +145,11 @@ class Task:
                                  "floating-point tensors by names that are valid in Python")
         from datastill.synthetic import SyntheticSet
 
-        return SyntheticSet(parameters, start.y, self.real, self.parametrization, soft, lr)
+        return SyntheticSet(parameters, start.y, self.real, self.parametrization, soft, lr, self.some)
 
     def decoded(self, ipc: int) -> int:
         """The total number of images that ``ipc`` stored ones per class decode to."""
-        return len(self.parametrization.labels(torch.empty(ipc * self.classes, self.classes, device="meta")))
+        return len(self.parametrization.labels(torch.empty(ipc * len(self.here), self.classes, device="meta")))
 
 
 @dataclass(frozen=True)
@@ -260,6 +266,11 @@ class Method(Part):
         streams named by ``task.first`` + number: then the shards of a set together are the unbroken run's, bit for bit."""
         return False
 
+    def class_unit(self, classes: int) -> int:
+        """How many classes that follow each other are distilled together, of so many: a set may be distilled in parts of
+        whole units (``Run.class_shard``). By default all."""
+        return classes
+
     @property
     def has_learned_lr(self) -> bool:
         """Whether its sets will have a learning rate; by default, if it is learned."""
@@ -289,7 +300,7 @@ class Method(Part):
         it on, and how many times longer a whole iteration takes. By default it is tried on two of the classes."""
         rows = torch.cat(task.real.of_class[:2]).sort().values
         few = replace(task.real.subset(rows), classes=task.real.classes[:2])
-        return self, few, task.classes / 2
+        return self, few, len(task.here) / 2
 
     def labeler(self, task: Task) -> Labeler | None:
         """For sets with soft labels: what labels random real images, so that both are compared under the same kind of

@@ -322,10 +322,10 @@ def _checked(synthetic: object, method: Method, task: Task, ipc: int) -> Synthet
         raise InputError(f"{who} returned images with values that are not finite")
     if x.shape[1:] != task.real.shape:
         raise InputError(f"{who} returned images of shape {tuple(x.shape[1:])}; the dataset has {task.real.shape}")
-    if not (synthetic.stored == ipc * task.classes and _in_class_order(synthetic.labels, task.classes)):
+    if not (synthetic.stored == ipc * len(task.here) and _in_class_order(synthetic.labels, task)):
         raise InputError(f"{who} returned {counted(synthetic.stored, 'image')}; expected {ipc} per class, in class order "
-                         f"({ipc * task.classes} in total)")
-    if len(x) != len(y) or not _in_class_order(y, task.classes):
+                         f"({ipc * len(task.here)} in total)")
+    if len(x) != len(y) or not _in_class_order(y, task):
         raise InputError(f"parametrization {spec(task.parametrization)} gave {counted(len(x), 'image')} and "
                          f"{counted(len(y), 'label')} for {synthetic.stored} stored ones; expected one label per image, "
                          "in class order, the same number for every class")
@@ -354,10 +354,11 @@ def _form(value: object) -> str:
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
-def _in_class_order(labels: Tensor, classes: int) -> bool:
-    """Whether these labels (N, K), N > 0, are of ``classes`` classes in order, the same number for each."""
-    wanted = torch.arange(classes).repeat_interleave(len(labels) // classes)
-    return bool(labels.shape == (len(wanted), classes)) and torch.equal(labels.argmax(1).cpu(), wanted) and len(wanted) > 0
+def _in_class_order(labels: Tensor, task: Task) -> bool:
+    """Whether these labels (N, K), N > 0, are of the task's classes in order, the same number for each."""
+    wanted = torch.tensor(list(task.here)).repeat_interleave(len(labels) // len(task.here))
+    right = bool(labels.shape == (len(wanted), task.classes)) and len(wanted) > 0
+    return right and torch.equal(labels.argmax(1).cpu(), wanted)
 
 
 def check_optim(method: Method, synthetic: SyntheticSet) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,6 +44,8 @@ class Run(Description):
     shard: which part of the whole set to distill, (i, n): part i of n of the images of every class, starting from real
         images that no other part starts from. A run of its own, for sets that do not fit in memory; ``datastill merge``
         merges the parts. ``ipc`` is that of the whole.
+    class_shard: likewise (j, m), part j of m of the classes, for methods that recover images from frozen networks; together
+        with ``shard`` a part of a grid. The parts are those of the unbroken run.
     start_from: folder of a finished set to continue from; images it does not have start as the method says.
     with_replacement: whether a class of fewer images than ``ipc`` starts from each of them several times, so that every
         class still has ``ipc`` images; otherwise such a run is refused. Equal images stay equal if nothing random tells them
@@ -62,6 +65,7 @@ class Run(Description):
     ipc: int = Field(default=10, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
     shard: tuple[int, int] = (0, 1)
+    class_shard: tuple[int, int] = (0, 1)
     with_replacement: bool = False
     start_from: Annotated[str | None, NOT_DECISIVE] = None  # its content is decisive: see digest
     precision: Precision = "float32"
@@ -78,6 +82,15 @@ class Run(Description):
         return self
 
     @model_validator(mode="after")
+    def _is_a_class_shard(self) -> Run:
+        number, of = self.class_shard
+        if not 0 <= number < of:
+            raise ValueError(f"class_shard: expected [j, m] with j of 0 to m - 1, got {list(self.class_shard)}")
+        if of > 1 and self.start_from is not None:
+            raise ValueError("class_shard: a part of the classes cannot continue from a set; leave out start_from")
+        return self
+
+    @model_validator(mode="after")
     def _labels_differ(self) -> Run:
         labels = [label(plugin) for plugin in self.plugins]
         for name in labels:
@@ -91,8 +104,10 @@ class Run(Description):
 
         root: folder for results; teachers are stored in ``root/teachers``. data_root: folder of other datasets.
         """
-        return Task(Images.from_dataset(real), self.network, self.parametrization, self.precision, progress, Path(root),
-                    Path(data_root), ipc=self.ipc, first=self.rows.start if self.method.splits else 0)
+        real = Images.from_dataset(real)
+        return Task(real, self.network, self.parametrization, self.precision, progress, Path(root),
+                    Path(data_root), ipc=self.ipc, first=self.rows.start if self.method.splits else 0,
+                    some=None if self.class_shard == (0, 1) else self.classes(len(real.classes)))
 
     def pools(self) -> tuple[Pool, ...]:
         """The pools of teachers that its method and its plug-ins query, without plug-ins of weight 0."""
@@ -103,6 +118,17 @@ class Run(Description):
         """Which of the whole set's stored images of each class it distills; all of them unless it is a shard."""
         number, of = self.shard
         return range(self.ipc * number // of, self.ipc * (number + 1) // of)
+
+    def classes(self, of: int) -> range:
+        """Which of so many classes it distills: all of them unless it is a class shard. Raises InputError."""
+        number, parts = self.class_shard
+        unit = self.method.class_unit(of)
+        units = -(-of // unit)
+        if parts > units:
+            raise InputError(f"class_shard: {counted(parts, 'part')}, but {kind(self.method)} distills "
+                             f"{counted(unit, 'class')} together, which makes {counted(units, 'part')} of {of} classes at "
+                             "most")
+        return range(units * number // parts * unit, min(of, units * (number + 1) // parts * unit))
 
     def digest(self, real: Images, data_root: Path | str = "data", started_from: Mapping[str, str] | None = None) -> str:
         """Name of the result of this run on these training images (other data of its teachers are in ``data_root``).
@@ -145,7 +171,9 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
     run.parametrization.check(task, ipc)
     check_network(run.network, real.shape, task.classes, real.device)
     method = run.method
-    probe = task.synthetic(task.random_real(1, RNG("check")), method.has_soft_labels, 1.0 if method.has_learned_lr else None)
+    whole = replace(task, some=None)
+    lr = 1.0 if method.has_learned_lr else None
+    probe = whole.synthetic(task.random_real(1, RNG("check")), method.has_soft_labels, lr)
     check_codec(probe, run.parametrization)
     check_optim(method, probe)
     _check_learns(method, list(probe.groups()), progress)

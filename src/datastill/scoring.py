@@ -236,6 +236,9 @@ def _frozen(examples: Any) -> Examples:
 
 def check_alike(examples: SyntheticSet | Distilled | Images, images: Images) -> None:
     """Check that a set and the images to score it on match. Raises InputError."""
+    if "images_of" in getattr(examples, "card", {}):
+        raise InputError("the set is a part of one, without images of the other classes; merge all parts first (datastill "
+                         "merge)")
     for what in ("classes", "mean", "std"):
         mine, theirs = tuple(getattr(examples, what)), tuple(getattr(images, what))
         if mine != theirs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from datastill.synthetic import SyntheticSet
 
 ABOUT = ("recipe", "protocol", "started_from", "data", "prepared")  # what the merged card takes from those of the parts
-EXPECTED = "expected parts distilled with shard=[0,n], [1,n], ... and the same n above 1"
+EXPECTED = "expected parts distilled with shard=[0,n], [1,n], ... and the same n above 1 (or class_shard)"
 
 
 @checked
@@ -41,8 +42,8 @@ def merge(folders: Sequence[Path | str], out: Path | str) -> SyntheticSet:
     """
     out = Path(out)
     parts = _in_order([(Path(folder), artifact.load(folder)) for folder in folders])
-    run = load(Run, parts[0].card["run"]).model_copy(update={"shard": (0, 1)})
-    merged = _together([artifact.restored(part.tensors, part.domain, run.parametrization) for part in parts],
+    run = load(Run, parts[0].card["run"]).model_copy(update={"shard": (0, 1), "class_shard": (0, 1)})
+    merged = _together([artifact.restored(part.tensors, part.domain, run.parametrization, _of(part)) for part in parts],
                        parts[0].domain)
     names = [part.card["digest"] for part in parts]
     about = {key: parts[0].card[key] for key in ABOUT if key in parts[0].card}
@@ -52,7 +53,8 @@ def merge(folders: Sequence[Path | str], out: Path | str) -> SyntheticSet:
     with Entry(out, "merge again").held():
         beside = {key: about[key] for key in ("protocol", "started_from") if key in about}
         write_atomically(out / "run.toml", to_sealed_toml(run, digest=name, **beside).encode())
-        artifact.write(out, merged, {**about, "run": {**parts[0].card["run"], "shard": [0, 1]}, "digest": name,
+        artifact.write(out, merged, {**about, "run": {**parts[0].card["run"], "shard": [0, 1],
+                                                            "class_shard": [0, 1]}, "digest": name,
                                      "ipc": run.ipc, "merged": names}, run=name)
     return merged
 
@@ -70,35 +72,58 @@ def _in_order(found: Sequence[tuple[Path, Distilled]]) -> list[Distilled]:
     """The parts of one set, in order. Raises InputError if they are not that."""
     if not found:
         raise InputError("no folders of shards given, expected all parts of one run")
-    first, of = found[0][0], _shard(found[0][1])[1]
+    first, (of, across) = found[0][0], _grid(found[0][1])
     whole = _whole(found[0][1])
-    places: dict[int, Path] = {}
+    places: dict[tuple[int, int], Path] = {}
     for folder, part in found:
-        number, parts = _shard(part)
+        (number, parts), (place, wide) = _shard(part), _shard(part, "class_shard")
         for what, theirs in _whole(part).items():
             if theirs != whole[what]:
                 raise InputError(f"{folder} and {first} are not parts of one set: they differ in {what}")
-        if parts == 1:
+        if parts == wide == 1:
             raise InputError(f"{folder} is a whole set, not a part of one; {EXPECTED}")
-        if parts != of:
-            raise InputError(f"{folder} is part {number} of {parts}, {first} is one of {of}; {EXPECTED}")
-        if number in places:
-            raise InputError(f"{folder} and {places[number]} are both part {number} of {of}; give each part once")
-        places[number] = folder
-    if lacking := [number for number in range(of) if number not in places]:
-        raise InputError(f"part {lacking[0]} of {of} is missing; distill it with shard=[{lacking[0]},{of}] and "
+        if (parts, wide) != (of, across):
+            raise InputError(f"{folder} is part {_named((number, place), (parts, wide))}, {first} is one of "
+                             f"{_sizes((of, across))}; {EXPECTED}")
+        if (number, place) in places:
+            raise InputError(f"{folder} and {places[number, place]} are both part {_named((number, place), (of, across))}; "
+                             "give each part once")
+        places[number, place] = folder
+    if lacking := [one for one in product(range(of), range(across)) if one not in places]:
+        settings = [f"shard=[{lacking[0][0]},{of}]"] * (of > 1) + [f"class_shard=[{lacking[0][1]},{across}]"] * (across > 1)
+        raise InputError(f"part {_named(lacking[0], (of, across))} is missing; distill it with {' '.join(settings)} and "
                          "give all parts")
-    return [part for _, part in sorted(found, key=lambda one: _shard(one[1])[0])]
+    return [part for _, part in sorted(found, key=lambda one: (_shard(one[1])[0], _shard(one[1], "class_shard")[0]))]
 
 
-def _shard(part: Distilled) -> tuple[int, int]:
-    number, of = part.card["run"].get("shard", (0, 1))
+def _shard(part: Distilled, key: str = "shard") -> tuple[int, int]:
+    number, of = part.card["run"].get(key, (0, 1))
     return number, of
+
+
+def _grid(part: Distilled) -> tuple[int, int]:
+    return _shard(part)[1], _shard(part, "class_shard")[1]
+
+
+def _named(place: tuple[int, int], of: tuple[int, int]) -> str:
+    """``0 of 2``; ``1 of 3 of the classes``; ``0 of 2, 1 of 3 of the classes``."""
+    words = [f"{place[0]} of {of[0]}"] * (of[0] > 1) + [f"{place[1]} of {of[1]} of the classes"] * (of[1] > 1)
+    return ", ".join(words or [f"{place[0]} of {of[0]}"])
+
+
+def _sizes(of: tuple[int, int]) -> str:
+    return ", ".join([str(of[0])] * (of[0] > 1 or of[1] == 1) + [f"{of[1]} of the classes"] * (of[1] > 1))
+
+
+def _of(part: Distilled) -> range | None:
+    """The classes a part has images of, if not all."""
+    return range(*part.card["images_of"]) if "images_of" in part.card else None
 
 
 def _whole(part: Distilled) -> dict[str, Any]:
     """What all parts of one set have in common, in words."""
-    run = {f"the run's {key}": _essence(value) for key, value in load(Run, part.card["run"]) if key != "shard"}
+    run = {f"the run's {key}": _essence(value) for key, value in load(Run, part.card["run"])
+           if key not in ("shard", "class_shard")}
     return {**run, "the data's fingerprint": part.card["data"]["fingerprint"],
             "the set they start from": part.card.get("started_from"), "the kind of labels": part.card["labels"]}
 
@@ -129,6 +154,6 @@ def _together(parts: Sequence[SyntheticSet], like: Domain) -> SyntheticSet:
 
 def _by_class(values: Sequence[Tensor], parts: Sequence[SyntheticSet]) -> Tensor:
     """Rows of the parts in one tensor, in class order."""
-    classes = len(parts[0].classes)
-    split = [value.split(part.ipc) for value, part in zip(values, parts, strict=True)]
-    return torch.cat([rows[c] for c in range(classes) for rows in split])
+    split = [dict(zip(range(len(part.classes)) if part.of is None else part.of, value.split(part.ipc), strict=True))
+             for value, part in zip(values, parts, strict=True)]
+    return torch.cat([rows[c] for c in range(len(parts[0].classes)) for rows in split if c in rows])

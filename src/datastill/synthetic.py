@@ -20,13 +20,15 @@ class SyntheticSet(nn.Module):
     labels: of the stored images, (S, K), probabilities; or logits to be learned if ``soft`` is set (then their softmax is
         the label).
     like: the real images they stand for, or their domain: class names in order, mean and std, whitening.
-    lr: learning rate for training on them, if the method learns one.
+    lr: learning rate for training on them, if the method learns one. of: the numbers of the classes it has images of; by
+    default all.
 
     ``len`` counts decoded images, ``stored`` the stored ones, ``ipc`` those per class.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], labels: Tensor, like: Images | Domain,
-                 parametrization: Parametrization, soft: bool = False, lr: float | None = None) -> None:
+                 parametrization: Parametrization, soft: bool = False, lr: float | None = None,
+                 of: range | None = None) -> None:
         super().__init__()
         self.parametrization = parametrization
         self._names = list(parameters)
@@ -34,7 +36,7 @@ class SyntheticSet(nn.Module):
             self.register_parameter(f"images_{name}", nn.Parameter(value.detach().clone(), requires_grad=False))
         self.labels = nn.Parameter(labels.detach().clone(), requires_grad=False)
         self.lr = None if lr is None else nn.Parameter(torch.tensor(lr, device=labels.device), requires_grad=False)
-        self.soft = soft
+        self.soft, self.of = soft, of
         self.classes, self.mean, self.std, self.whitening = like.classes, like.mean, like.std, like.whitening
 
     def __len__(self) -> int:
@@ -48,7 +50,7 @@ class SyntheticSet(nn.Module):
     @property
     def ipc(self) -> int:
         """Stored images of each class."""
-        return self.stored // len(self.classes)
+        return self.stored // (len(self.classes) if self.of is None else len(self.of))
 
     @property
     def images(self) -> dict[str, nn.Parameter]:

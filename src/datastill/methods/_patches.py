@@ -53,13 +53,13 @@ def check_patches(patches: Patches, task: Task, ipc: int) -> None:
 
 
 def mosaics(patches: Patches, task: Task, pool: Pool, ipc: int, rng: RNG) -> Tensor:
-    """``ipc`` such images of each class in class order (K * ipc, C, H, W). Made once, then read from ``root/patches``.
-    Raises RunError if they cannot be stored."""
+    """``ipc`` such images of each of the task's classes in their order (N, C, H, W). Made once, then read from
+    ``root/patches``. Raises RunError if they cannot be stored."""
     def made() -> Tensor:
         teachers, found = list(task.teachers(pool)), []
-        for c in range(task.classes):
+        for number, c in enumerate(task.here):
             found.append(_of_class(patches, task, teachers, ipc, c, rng(c)))
-            task.progress.tell(c + 1, task.classes, "choosing crops")
+            task.progress.tell(number + 1, len(task.here), "choosing crops")
         return torch.cat(found)
 
     def write(path: Path) -> None:
@@ -69,7 +69,8 @@ def mosaics(patches: Patches, task: Task, pool: Pool, ipc: int, rng: RNG) -> Ten
     if task.dry_run:
         return made()
     teachers = pool.digest(task.real.fingerprint, *pool.identity(task.data_root))
-    name = digest(patches, task.real.fingerprint, teachers, str(ipc), *map(str, rng.path))
+    name = digest(patches, task.real.fingerprint, teachers, str(ipc), *map(str, rng.path),
+                  *([] if task.some is None else [str(task.some)]))
     path = task.root / "patches" / f"{name}.npy"
     try:
         return torch.from_numpy(np.load(once(path, write))).to(task.device)

@@ -38,6 +38,9 @@ class RDED(Method):
     def splits(self) -> bool:
         return True
 
+    def class_unit(self, classes: int) -> int:
+        return 1
+
     def check(self, task: Task, ipc: int) -> None:
         self.pool.for_network(task.network).check(task.context, {"logits"})
         check_patches(self.patches, task, task.ipc or ipc)
@@ -49,8 +52,8 @@ class RDED(Method):
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
         whole = mosaics(self.patches, task, self.pool.for_network(task.network), task.ipc or ipc, rng("patches"))
-        x = whole.unflatten(0, (task.classes, -1))[:, task.first:task.first + ipc].flatten(0, 1)
-        labels = torch.eye(task.classes, device=x.device).repeat_interleave(ipc, 0)
+        x = whole.unflatten(0, (len(task.here), -1))[:, task.first:task.first + ipc].flatten(0, 1)
+        labels = torch.eye(task.classes, device=x.device)[list(task.here)].repeat_interleave(ipc, 0)
         return task.synthetic(Batch(x, labels), rng=rng("encode"))
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:

@@ -104,6 +104,9 @@ class Recover(Method):
     def splits(self) -> bool:
         return self.together == "classes"
 
+    def class_unit(self, classes: int) -> int:
+        return {"classes": min(self.batch_size, classes), "class": 1, "set": classes}[self.together]
+
     def check(self, task: Task, ipc: int) -> None:
         asked = {"logits", *(["statistics"] if self.weight else [])}
         self.pool.for_network(task.network).check(task.context, asked)
@@ -129,20 +132,20 @@ class Recover(Method):
         return {"teachers": pool.facts(task.context)}
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
-        labels = torch.eye(task.classes, device=task.device).repeat_interleave(ipc, 0)
+        labels = torch.eye(task.classes, device=task.device)[list(task.here)].repeat_interleave(ipc, 0)
         return task.synthetic(Batch(self._first(task, ipc, rng), labels), rng=rng("encode"))
 
     def _first(self, task: Task, ipc: int, rng: RNG) -> Tensor:
-        """What images start from, (K * ipc, C, H, W) in class order; each a function of its class and number in the set."""
-        whole, numbers = task.ipc or ipc, range(task.first, task.first + ipc)
+        """What images start from, (N, C, H, W) in class order; each a function of its class and number in the set."""
+        whole, numbers, here = task.ipc or ipc, range(task.first, task.first + ipc), slice(task.here.start, task.here.stop)
         if self.init == "noise":
-            drawn = [rng("noise", number).normal(task.classes, *task.real.shape) for number in numbers]
+            drawn = [rng("noise", number).normal(task.classes, *task.real.shape)[here] for number in numbers]
             return torch.stack(drawn, 1).flatten(0, 1).to(task.device)
         if self.init == "patches":
             found = mosaics(self.patches, task, self.pool.for_network(task.network), whole, rng("patches"))
-            return found.unflatten(0, (task.classes, whole))[:, numbers.start:numbers.stop].flatten(0, 1)
+            return found.unflatten(0, (len(task.here), whole))[:, numbers.start:numbers.stop].flatten(0, 1)
         rows = [filled(task.real.draw(whole, rng("real", c), of_class=c), whole)[numbers.start:numbers.stop]
-                for c in range(task.classes)]
+                for c in task.here]
         return task.real.batch(torch.cat(rows)).x
 
     def renew(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> SyntheticSet | None:
@@ -180,13 +183,13 @@ class Recover(Method):
 
     def _passes(self, synthetic: SyntheticSet, task: Task) -> list[Pass]:
         """Which images go through the network together. Names do not depend on what else is in a shard."""
-        rows = torch.arange(len(synthetic), device=task.device).view(task.classes, -1)
+        rows, start = torch.arange(len(synthetic), device=task.device).view(len(task.here), -1), task.here.start
         if self.together == "class":
-            parts = [(c, n, some) for c, of_class in enumerate(rows)
+            parts = [(c, n, some) for c, of_class in enumerate(rows, start)
                      for n, some in enumerate(of_class.split(self.batch_size))]
         else:
-            parts = [(n + task.first, c, some) for n, of_number in enumerate(rows.T)
-                     for c, some in enumerate(of_number.split(self.batch_size))]
+            parts = [(n, c, some) for n, of_number in enumerate(rows.T, task.first)
+                     for c, some in enumerate(of_number.split(self.batch_size), start // self.batch_size)]
         return [Pass((*names,), some) for *names, some in parts]
 
 
