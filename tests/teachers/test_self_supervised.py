@@ -105,7 +105,7 @@ def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pool(epoch=1).check(context, {"logits"})
     pool(epoch=1).check(context, {"statistics"})
     with input_error("no linear layer"):
-        from datastill.teachers._self_training import probe
+        from datastill.teachers._probe import probe
         probe(torch.nn.Flatten(), few(), 1, 0.1, ds.RNG(0))
     monkeypatch.setitem(__import__("sys").modules, "lightly", None)
     with input_error("lightly", "pip install datastill[ssl]"):

@@ -19,11 +19,11 @@ from lightly.transforms.simclr_transform import SimCLRViewTransform
 from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 
-from datastill.data import Batch, Images
-from datastill.errors import InputError, RunError
-from datastill.nets import passes
+from datastill.data import Images
+from datastill.errors import RunError
 from datastill.rng import RNG
-from datastill.train import LARGEST_WEIGHT, Fixed, batches, fit
+from datastill.teachers._probe import features, probe
+from datastill.train import LARGEST_WEIGHT, batches
 
 if TYPE_CHECKING:
     from datastill.teachers.self_supervised import SelfSupervised
@@ -174,38 +174,6 @@ def _others(seed: int) -> Iterator[None]:
     finally:
         random.setstate(before)
         np.random.set_state(there)  # noqa: NPY002
-
-
-@torch.no_grad()
-def features(network: nn.Module, images: Images, rows: Tensor | None = None, mirrored: bool = False) -> Tensor:
-    """Features (N, D) of images in evaluation mode."""
-    network.eval()
-    found = []
-    for some in (torch.arange(len(images)) if rows is None else rows).split(1024):
-        x = images.batch(some).x
-        how = passes(network, x := x.flip(3) if mirrored else x, "features")
-        found += [how.embed(part) for (part,) in how.split(x)]
-    return torch.cat(found)
-
-
-def probe(network: nn.Module, images: Images, epochs: int, lr: float, rng: RNG) -> None:
-    """Train the network's linear classifier on its frozen features. Raises InputError if it has none."""
-    classifier = getattr(network, "classifier", None)
-    if not isinstance(classifier, nn.Linear):
-        raise InputError("the network has no linear layer `classifier`, so no classifier can be trained on its features; "
-                         "choose a network of the library, or one that has")
-    both = torch.cat([features(network, images), features(network, images, mirrored=True)])
-    mean, std = both.mean(0), both.std(0).clamp(min=1e-6)
-    labels = nn.functional.one_hot(images.targets, len(images.classes)).to(both).repeat(2, 1)
-    with rng("weights").as_global(both.device):
-        linear = nn.Linear(both.shape[1], len(images.classes)).to(both.device)
-        nn.init.normal_(linear.weight, std=0.01)
-        nn.init.zeros_(linear.bias)
-    rates = [lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs)) for epoch in range(epochs)]
-    fit(linear, Fixed(Batch((both - mean) / std, labels)), rates, rng, batch_size=256, momentum=0.9, weight_decay=0.0)
-    with torch.no_grad():
-        classifier.weight.copy_(linear.weight / std)
-        classifier.bias.copy_(linear.bias - classifier.weight @ mean)
 
 
 _BANKS: WeakKeyDictionary[nn.Module, Images] = WeakKeyDictionary()  # what a network is being trained on

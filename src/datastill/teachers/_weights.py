@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from datastill.errors import InputError
+from datastill.files import sha256
 from datastill.late import nn, torch
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")  # keys under which checkpoints store the weights
 COUNTER = "num_batches_tracked"
 PREFIXES = ("module.", "_orig_mod.")  # of data-parallel and compiled networks
+ENCODERS = ("encoder_q.", "base_encoder.", "backbone.", "encoder.")  # behind which some checkpoints keep the network
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -93,6 +96,36 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str, in_orde
     with torch.no_grad():
         for name, mine in wanted.items():  # not load_state_dict: its hooks need metadata that other files lack
             mine.copy_(found[name])
+
+
+def fill_body(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load the weights of everything but the classifier, from a checkpoint that may have others beside them: second
+    networks, heads, queues. Raises InputError that names the first tensor that does not match."""
+    for prefix in ENCODERS:
+        if inside := {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}:
+            weights = inside
+            break
+    path = getattr(network, "classifier_path", "")
+    body = {name for name in network.state_dict() if not name.startswith("classifier.")}
+    ours = {name: value for name, value in weights.items() if name in body}
+    theirs = {name: value for name, value in _renamed(weights, path).items() if name in body}
+    there = max(ours, theirs, key=len)
+    mine = {name: value for name, value in network.state_dict().items() if name.startswith("classifier.")}
+    fill(network, {**(there or weights), **mine}, source)
+
+
+def checksum(name: str) -> str:
+    """Of a file of weights. Raises InputError if there is none."""
+    path = Path(name).expanduser()
+    try:
+        return _checked(path, path.stat().st_mtime_ns)
+    except OSError:
+        raise InputError(f"no file {name}; expected weights: .safetensors, .pt or .pth") from None
+
+
+@lru_cache(maxsize=64)
+def _checked(path: Path, changed: int) -> str:
+    return sha256(path)
 
 
 def _renamed(weights: Mapping[str, Tensor], classifier: str) -> dict[str, Tensor]:

@@ -13,13 +13,13 @@ from datastill.data.domain import Domain, domain_of
 from datastill.description import NOT_DECISIVE
 from datastill.digest import digest, spec
 from datastill.errors import InputError
-from datastill.files import make_folder, sha256
+from datastill.files import make_folder
 from datastill.late import torch
 from datastill.nets import Architecture, fresh
 from datastill.nets.timm import Timm
 from datastill.nets.torchvision import Torchvision
 from datastill.rng import RNG
-from datastill.teachers._weights import fill, read_weights
+from datastill.teachers._weights import checksum, fill, read_weights
 from datastill.teachers.pool import Context, Pool, Teacher, frozen
 
 if TYPE_CHECKING:
@@ -85,11 +85,11 @@ class Pretrained(Pool):
         return self.model_copy(update={"networks": (self.networks[group],), "files": files})
 
     def identity(self, data_root: Path) -> tuple[str, ...]:
-        return tuple(_checksum(name) for name in self.files)
+        return tuple(checksum(name) for name in self.files)
 
     def check(self, context: Context, asked: Collection[str] = ()) -> None:
         for name in self.files:
-            _checksum(name)
+            checksum(name)
         super().check(context, asked)
 
     def prepare(self, context: Context) -> None:
@@ -102,8 +102,8 @@ class Pretrained(Pool):
         net = fresh(network, domain.shape, len(domain.classes), RNG("load"), torch.device("cpu"))
         if self.files:
             path = self.files[group + number]
-            fill(net, _read(path, _checksum(path)), path, in_order=self.match == "order")
-            name, identity = f"{spec(network)}, {Path(path).name}", _checksum(path)
+            fill(net, _read(path, checksum(path)), path, in_order=self.match == "order")
+            name, identity = f"{spec(network)}, {Path(path).name}", checksum(path)
         else:
             fill(net, _named(network, self.weights), f"{spec(network)} {self.weights}")
             name = identity = f"{spec(network)}, {self.weights}"
@@ -117,7 +117,7 @@ class Pretrained(Pool):
         known = domain_of(context.real)
         if self.files:
             path = self.files[group if len(self.networks) > 1 else 0]
-            count = _outputs(_read(path, _checksum(path)))
+            count = _outputs(_read(path, checksum(path)))
             names = known.classes if count in (None, len(known.classes)) else tuple(map(str, range(count or 0)))
             what, found = path, Domain(known.shape, known.mean, known.std, names, known.whitening)
         else:
@@ -142,21 +142,8 @@ def _outputs(weights: Mapping[str, Tensor]) -> int | None:
     return rows[-1] if rows else None
 
 
-def _checksum(name: str) -> str:
-    path = Path(name).expanduser()
-    try:
-        return _checked(path, path.stat().st_mtime_ns)
-    except OSError:
-        raise InputError(f"no file {name}; expected weights: .safetensors, .pt or .pth") from None
-
-
-@lru_cache(maxsize=64)
-def _checked(path: Path, changed: int) -> str:
-    return sha256(path)
-
-
 @lru_cache(maxsize=4)
-def _read(name: str, checksum: str) -> dict[str, Tensor]:
+def _read(name: str, content: str) -> dict[str, Tensor]:
     return read_weights(Path(name).expanduser())
 
 
