@@ -159,3 +159,37 @@ def test_a_preview_of_few_classes_is_a_row_for_each() -> None:
     target = torch.arange(10).repeat_interleave(12)
     page = artifact.picture(torch.zeros(120, 32, 32, 3, dtype=torch.uint8), torch.nn.functional.one_hot(target, 10))
     assert page.size == (10 * 66 + 2, 10 * 66 + 2)
+
+
+@pytest.mark.parametrize("parametrization", ["pixels", "tiles:Tiles"])
+def test_tensors_in_pieces_give_the_same_file(tmp_path: Path, parametrization: str) -> None:
+    run = tiny.run(parametrization=parametrization, ipc=2)
+    task = tiny.task(run)
+    synthetic = task.synthetic(task.random_real(2, ds.RNG(0)), lr=0.25)
+    artifact.write_tensors(tmp_path / "whole", synthetic, run="abc", iteration=3)
+    tensors = artifact.tensors_of(synthetic)
+    pieces = {name: artifact.Pieces([value], ()) if not value.dim() else artifact.joined(value.split(3)) for name, value in tensors.items()}
+    artifact.write_joined(tmp_path / "pieces", pieces, run="abc", iteration=3)
+    assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_large_sets_are_mapped_and_only_batches_move(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ds.load(folder)
+    assert not small.mapped
+    monkeypatch.setattr(artifact, "MAPPED", 1000)
+    large = ds.load(folder)
+    assert large.mapped
+    assert torch.equal(large.x, small.x)
+    moved = large.to(torch.device("meta"))
+    assert (moved.device.type, moved.x.device.type) == ("meta", "cpu")
+    assert moved.batch(torch.tensor([3, 1])).x.device.type == "meta"
+    assert torch.equal(large.batch(torch.tensor([3, 1])).x, small.x[[3, 1]])
+    path = folder / "synthetic.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with input_error("synthetic.safetensors is damaged"):
+        ds.load(folder)
+    path.write_bytes(b"\xff" * 2000)
+    with input_error("not a readable safetensors file"):
+        artifact.read_tensors(path)

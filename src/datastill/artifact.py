@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from PIL import Image
 from pydantic import BaseModel, ValidationError
@@ -38,6 +39,8 @@ SCHEMA, KIND = 2, "datastill.synthetic"
 PARAMETER, PIXELS = "parameters.", "pixels"  # prefix of parameter names; the parameter that may be the images themselves
 SIDE = 2000  # pixels, at most, of a preview
 TENSORS, PREVIEW, WHITENING = "synthetic.safetensors", "preview.png", "whitening.safetensors"
+MAPPED = 2**28  # bytes from which a file is mapped into memory instead of read
+LONGEST = 10**8  # bytes of a safetensors header, at most
 SEAL = "datastill"  # entry of a safetensors file with its checksum
 
 
@@ -149,14 +152,55 @@ def _bytes(tensors: Mapping[str, Tensor], of: Mapping[str, Any]) -> bytes:
     return save(dict(tensors), {SEAL: json.dumps({**of, "checksum": _checksum(tensors, of)}, sort_keys=True)})
 
 
-def _checksum(tensors: Mapping[str, Tensor], of: Mapping[str, Any]) -> str:
+def _checksum(tensors: Mapping[str, Tensor | Pieces], of: Mapping[str, Any]) -> str:
     """Of names, types, shapes and values, and of what they belong to."""
     found = sha256(json.dumps(of, sort_keys=True).encode())
     for name in sorted(tensors):
-        value = tensors[name].contiguous()
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.numpy().tobytes())
+        value = tensors[name]
+        pieces = value if isinstance(value, Pieces) else Pieces([value], tuple(value.shape))
+        found.update(f"{name} {pieces.dtype} {pieces.shape}".encode())
+        for piece in pieces.parts:
+            found.update(_as_bytes(piece))
     return found.hexdigest()
+
+
+class Pieces(NamedTuple):
+    """A tensor of this shape in parts, to be put together along the first axis; they need not be in memory."""
+
+    parts: Sequence[Tensor]
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its values."""
+        return self.parts[0].dtype
+
+
+def joined(parts: Sequence[Tensor]) -> Pieces:
+    """Parts of a tensor, one after the other."""
+    return Pieces(parts, (sum(map(len, parts)), *parts[0].shape[1:]))
+
+
+def _as_bytes(tensor: Tensor) -> Any:
+    return tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy()
+
+
+def write_joined(path: Path, tensors: Mapping[str, Pieces], **of: Any) -> None:
+    """As ``write_tensors``, for tensors in parts: the same file, without ever holding them in memory."""
+    from safetensors.torch import _TYPES
+
+    names = {dtype: name for name, dtype in _TYPES.items()}
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))  # as safetensors lays them out
+    header: dict[str, Any] = {"__metadata__": {SEAL: json.dumps({**of, "checksum": _checksum(tensors, of)}, sort_keys=True)}}
+    end = 0
+    for name in order:
+        pieces = tensors[name]
+        start, end = end, end + math.prod(pieces.shape) * pieces.dtype.itemsize
+        header[name] = {"dtype": names[pieces.dtype], "shape": list(pieces.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    write_atomically(path, chain([len(text).to_bytes(8, "little"), text],
+                                 (_as_bytes(piece) for name in order for piece in tensors[name].parts)))
 
 
 def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any], **of: Any) -> None:
@@ -166,23 +210,31 @@ def write(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any], **of:
     ``of`` as in ``write_tensors``; given as for the last snapshot, the files are equal.
     """
     write_tensors(folder / TENSORS, synthetic, **of)
+    complete(folder, synthetic, about, synthetic.stored, synthetic.of)
+
+
+def complete(folder: Path, like: SyntheticSet | Domain, about: Mapping[str, Any], stored: int,
+             of: range | None = None) -> None:
+    """Write the rest of an artifact whose tensors are written: preview, whitening, and last the card. ``stored``: the number
+    of stored images, of the classes ``of``, by default all."""
     tensors = read_tensors(folder / TENSORS)
     write_atomically(folder / PREVIEW, png(picture(tensors["view"], tensors["labels"])))
     names = [TENSORS, PREVIEW]
-    if synthetic.whitening is not None:
+    if like.whitening is not None:
         write_atomically(folder / WHITENING, _bytes({
-            name: value.cpu() for name, value in synthetic.whitening.tensors().items()}, {}))
+            name: value.cpu() for name, value in like.whitening.tensors().items()}, {}))
         names.append(WHITENING)
-        about = {**about, "whitening": synthetic.whitening.identity}
-    copies = len(tensors["images"]) - len({sha256(one.numpy()).digest() for one in tensors["images"]})
+        about = {**about, "whitening": like.whitening.identity}
+    count = len(tensors["images"])
+    copies = count - len({sha256(one.numpy()).digest() for one in tensors["images"]})
     hard = bool(((tensors["labels"] == 0) | (tensors["labels"] == 1)).all())
     card = {
         "schema": SCHEMA, "kind": KIND, **about,
-        "classes": list(synthetic.classes), "mean": list(synthetic.mean), "std": list(synthetic.std),
-        "count": len(synthetic), "shape": list(tensors["images"].shape[1:]), "labels": "hard" if hard else "soft",
+        "classes": list(like.classes), "mean": list(like.mean), "std": list(like.std),
+        "count": count, "shape": list(tensors["images"].shape[1:]), "labels": "hard" if hard else "soft",
         **({"copies": copies} if copies else {}),
-        **({} if synthetic.of is None else {"images_of": [synthetic.of.start, synthetic.of.stop]}),
-        **({} if synthetic.stored == len(synthetic) else {"stored": synthetic.stored}),
+        **({} if of is None else {"images_of": [of.start, of.stop]}),
+        **({} if stored == count else {"stored": stored}),
         "learning_rate": float(tensors["lr"]) if "lr" in tensors else None,
         "versions": {"datastill": version("datastill"), "torch": torch.__version__, "torchvision": version("torchvision")},
     }
@@ -249,7 +301,7 @@ def load(folder: Path | str, transform: Callable[[Tensor], Any] | None = None) -
     if tensors["labels"].shape[1] != len(card["classes"]):
         raise InputError(f"{folder / CARD} names {counted(len(card['classes']), 'class')}, the labels are of "
                          f"{tensors['labels'].shape[1]}; restore it from a copy")
-    return Distilled(tensors, card, whitening, transform, folder)
+    return Distilled(tensors, card, whitening, transform, folder, mapped=(folder / TENSORS).stat().st_size >= MAPPED)
 
 
 def snapshots(folder: Path) -> dict[int, Path]:
@@ -281,12 +333,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors, and what they belong to."""
-    from safetensors.torch import load as read
+    from safetensors.torch import load, load_file
 
     try:
-        content = path.read_bytes()
-        tensors = read(content)
-        about = json.loads(content[8:8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+        with path.open("rb") as file:
+            about = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), LONGEST))).get("__metadata__", {})
+        tensors = load_file(path) if path.stat().st_size >= MAPPED else load(path.read_bytes())
         of = json.loads(about[SEAL]) if about else {}
         if about and of.pop("checksum") != _checksum(tensors, of):
             raise KeyError(SEAL)

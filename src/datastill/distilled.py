@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datastill.compute import send
 from datastill.data import Batch
 from datastill.data.domain import Domain
 from datastill.data.whitening import Whitening
@@ -23,11 +24,13 @@ class Distilled(Dataset[tuple[Any, Any]]):
     An item is (image (C, H, W) float, normalized; label): the class number for hard labels, probabilities (K,) for soft
     ones. ``transform`` is applied to that image when an item is accessed. ``x`` (N, C, H, W), ``y`` (N, K), ``view``
     (N, H, W, C) uint8, ``lr``: the learned learning rate or None, ``whitening``: how images must be whitened before a
-    network trained on this set sees them, or None; ``folder``: where it was read from, or None.
+    network trained on this set sees them, or None; ``folder``: where it was read from, or None; ``mapped``: whether its
+    tensors are mapped from a large file, so that only what is used is in memory.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], card: Mapping[str, Any], whitening: Whitening | None = None,
-                 transform: Callable[[Tensor], Any] | None = None, folder: Path | None = None) -> None:
+                 transform: Callable[[Tensor], Any] | None = None, folder: Path | None = None, mapped: bool = False,
+                 device: torch.device | None = None) -> None:
         self.tensors = dict(tensors)
         self.card = dict(card)
         self.x, self.y, self.view = tensors["images"], tensors["labels"], tensors["view"]
@@ -35,7 +38,7 @@ class Distilled(Dataset[tuple[Any, Any]]):
         self.classes = tuple(card["classes"])
         self.mean, self.std = tuple(card["mean"]), tuple(card["std"])
         self.whitening, self.transform, self.folder = whitening, transform, folder
-        self.device = self.x.device
+        self.mapped, self.device = mapped, device or self.x.device
 
     @property
     def domain(self) -> Domain:
@@ -65,9 +68,11 @@ class Distilled(Dataset[tuple[Any, Any]]):
         if rows is None:
             return Batch(self.x, self.y)
         rows = rows.to(self.x.device)
-        return Batch(self.x[rows], self.y[rows])
+        return Batch(send(self.x[rows], self.device), send(self.y[rows], self.device))
 
     def to(self, device: torch.device) -> Distilled:
-        """The same set with its tensors on another device."""
+        """The same set with its tensors on another device; of a mapped one only the batches go there."""
+        if self.mapped:
+            return Distilled(self.tensors, self.card, self.whitening, self.transform, self.folder, True, device)
         return Distilled({name: value.to(device) for name, value in self.tensors.items()}, self.card,
                          None if self.whitening is None else self.whitening.to(device), self.transform, self.folder)

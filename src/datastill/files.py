@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,17 @@ LEFTOVER = ".datastill-"  # prefix of temporary files; a kill leaves them behind
 _OWNER = re.compile(rf"{re.escape(LEFTOVER)}(\d{{1,9}})@(.*)-[^-]*")  # process and machine that write a temporary file
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new one, also after a crash: temporary, fsync, rename."""
+def write_atomically(path: Path, content: bytes | Iterable[Any]) -> None:
+    """Write a file so that a reader sees the old content or the new one, also after a crash: temporary, fsync, rename.
+
+    content: bytes, or pieces of what can be read as bytes, written one after the other.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_prefix())
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            pieces: Iterable[Any] = [content] if isinstance(content, bytes) else content
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101  mkstemp makes files private

@@ -28,6 +28,8 @@ from datastill.teachers import Context
 from datastill.train import Examples, Fixed, predict, right_of_class
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from datastill.distilled import Distilled
     from datastill.synthetic import SyntheticSet
 
@@ -248,9 +250,15 @@ def check_alike(examples: SyntheticSet | Distilled | Images, images: Images) -> 
     if ours != others:
         raise InputError(f"the set and the images to score it on differ in ZCA whitening: {ours} and {others}; load the "
                          f"data it was distilled from, with data.zca={'false' if ours == 'none' else 'true'}")
-    shape = examples.shape if isinstance(examples, Images) else tuple(examples.batch().x.shape[1:])
+    shape = examples.shape if isinstance(examples, Images) else tuple(_looks(examples).shape[1:])
     if shape != images.shape:
         raise InputError(f"the set and the images to score it on differ in shape: {shape} and {images.shape}")
+
+
+def _looks(examples: Any) -> Tensor:
+    """The images of a set; those of a loaded one without moving them."""
+    found: Tensor = examples.x if "x" in vars(examples) else examples.batch().x
+    return found
 
 
 def guessing(chance: float, images: int) -> float:

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from datastill import artifact
 from datastill.arguments import checked
-from datastill.data.domain import Domain
 from datastill.description import Description, load
 from datastill.digest import digest, to_sealed_toml
 from datastill.errors import InputError
 from datastill.files import write_atomically
-from datastill.late import torch
 from datastill.outputs import check_new_folder
 from datastill.run import Run
 from datastill.store import Entry
@@ -24,18 +22,19 @@ from datastill.tables import read_toml
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from datastill.artifact import Pieces
     from datastill.distilled import Distilled
-    from datastill.synthetic import SyntheticSet
 
 ABOUT = ("recipe", "protocol", "started_from", "data", "prepared")  # what the merged card takes from those of the parts
 EXPECTED = "expected parts distilled with shard=[0,n], [1,n], ... and the same n above 1 (or class_shard)"
 
 
 @checked
-def merge(folders: Sequence[Path | str], out: Path | str) -> SyntheticSet:
-    """Merge the finished shards of one run: every class with the images of shard 0, then 1, ...
+def merge(folders: Sequence[Path | str], out: Path | str) -> Distilled:
+    """Merge the finished shards of one run: every class with the images of shard 0, then 1, ... Returns the set.
 
-    ``out`` becomes an artifact of the run without its shard; its card names the digests it was merged from.
+    Large parts are never in memory: they are read and written piece by piece. ``out`` becomes an artifact of the run without
+        its shard; its card names the digests it was merged from.
 
     Raises InputError: parts of different runs or data, one that is missing, unfinished, damaged or given twice, two kinds
     of labels, different learned learning rates, or ``out`` not empty.
@@ -43,8 +42,7 @@ def merge(folders: Sequence[Path | str], out: Path | str) -> SyntheticSet:
     out = Path(out)
     parts = _in_order([(Path(folder), artifact.load(folder)) for folder in folders])
     run = load(Run, parts[0].card["run"]).model_copy(update={"shard": (0, 1), "class_shard": (0, 1)})
-    merged = _together([artifact.restored(part.tensors, part.domain, run.parametrization, _of(part)) for part in parts],
-                       parts[0].domain)
+    tensors = _together(parts)
     names = [part.card["digest"] for part in parts]
     about = {key: parts[0].card[key] for key in ABOUT if key in parts[0].card}
     name = digest(run, about["data"]["fingerprint"], "merged", *names)
@@ -53,10 +51,12 @@ def merge(folders: Sequence[Path | str], out: Path | str) -> SyntheticSet:
     with Entry(out, "merge again").held():
         beside = {key: about[key] for key in ("protocol", "started_from") if key in about}
         write_atomically(out / "run.toml", to_sealed_toml(run, digest=name, **beside).encode())
-        artifact.write(out, merged, {**about, "run": {**parts[0].card["run"], "shard": [0, 1],
-                                                            "class_shard": [0, 1]}, "digest": name,
-                                     "ipc": run.ipc, "merged": names}, run=name)
-    return merged
+        artifact.write_joined(out / artifact.TENSORS, tensors, run=name)
+        stored = sum(part.card.get("stored", part.card["count"]) for part in parts)
+        artifact.complete(out, parts[0].domain, {
+            **about, "run": {**parts[0].card["run"], "shard": [0, 1], "class_shard": [0, 1]}, "digest": name, "ipc": run.ipc,
+            "merged": names}, stored)
+    return artifact.load(out)
 
 
 def _is_half_merged(out: Path, name: str) -> bool:
@@ -135,25 +135,28 @@ def _essence(value: Any) -> Any:
     return digest(value) if isinstance(value, Description) else value
 
 
-def _together(parts: Sequence[SyntheticSet], like: Domain) -> SyntheticSet:
-    rates = sorted({float(part.lr) for part in parts if part.lr is not None})
+def _together(parts: Sequence[Distilled]) -> dict[str, Pieces]:
+    """The tensors of the whole set by name, in class order, as pieces of those of the parts. Raises InputError."""
+    rates = sorted({part.lr for part in parts if part.lr is not None})
     if len(rates) > 1:
         raise InputError(f"the parts learned different learning rates ({', '.join(f'{rate:g}' for rate in rates)}), but a "
                          "set has only one; distill them with method.optim.inner_lr.lr=0, which keeps method.lr_net")
-    for name, value in parts[0].images.items():
-        if len(value) != parts[0].stored:
-            raise InputError(f"the parts cannot be merged: their parameter {name} is shared by the images of a part "
-                             f"({len(value)} rows for {parts[0].stored} images)")
     first = parts[0]
-    parameters = {name: _by_class([part.images[name] for part in parts], parts) for name in first.images}
-    from datastill.synthetic import SyntheticSet
+    stored = first.card.get("stored", first.card["count"])
+    for name, value in first.tensors.items():
+        if name.startswith(artifact.PARAMETER) and len(value) != stored:
+            short = name.removeprefix(artifact.PARAMETER)
+            raise InputError(f"the parts cannot be merged: their parameter {short} is shared by the images of a part "
+                             f"({len(value)} rows for {stored} images)")
+    found = {name: artifact.joined(_by_class([part.tensors[name] for part in parts], parts))
+             for name in first.tensors if name != "lr"}
+    if rates:
+        found["lr"] = artifact.Pieces([first.tensors["lr"]], tuple(first.tensors["lr"].shape))
+    return found
 
-    return SyntheticSet(parameters, _by_class([part.labels for part in parts], parts), like,
-                        first.parametrization, first.soft, rates[0] if rates else None)
 
-
-def _by_class(values: Sequence[Tensor], parts: Sequence[SyntheticSet]) -> Tensor:
-    """Rows of the parts in one tensor, in class order."""
-    split = [dict(zip(range(len(part.classes)) if part.of is None else part.of, value.split(part.ipc), strict=True))
-             for value, part in zip(values, parts, strict=True)]
-    return torch.cat([rows[c] for c in range(len(parts[0].classes)) for rows in split if c in rows])
+def _by_class(values: Sequence[Tensor], parts: Sequence[Distilled]) -> list[Tensor]:
+    """Rows of the parts in class order."""
+    held = [_of(part) or range(len(part.classes)) for part in parts]
+    split = [dict(zip(of, value.split(len(value) // len(of)), strict=True)) for of, value in zip(held, values, strict=True)]
+    return [rows[c] for c in range(len(parts[0].classes)) for rows in split if c in rows]

@@ -245,6 +245,19 @@ def test_whitened_images_have_no_range() -> None:
         check_run(run_of(data={"source": "digits", "zca": True}), images, root=tiny.ROOT)
 
 
+def test_memory_grows_with_the_pass_and_with_the_set() -> None:
+    def needs(ipc: int, **options: Any) -> int:
+        run = run_of(ipc=ipc, **options)
+        (found,) = run.method.memory(replace(tiny.task(run), dry_run=True), ipc).values()
+        return found
+
+    few, more = needs(1, batch_size=2), needs(1, batch_size=10)
+    assert few < more < 6 * few
+    assert needs(100, batch_size=2) - few == 4 * 4 * 99 * 10 * 64  # images, their gradient, two means
+    assert needs(1, batch_size=100) == more  # a pass has one image of each class at most
+    assert needs(5, batch_size=100, together="set") > more
+
+
 def test_without_weight_any_network_will_do(tmp_path: Path) -> None:
     pool = {"kind": "classifier", "networks": [tiny.NETWORK], "epochs": 1, "batch_size": 512}
     tiny.distill(run_of(weight=0.0, pool=pool), tmp_path / "run")

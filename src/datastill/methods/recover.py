@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
+from datastill import memory
 from datastill.core import Group, Method, Optim, Step, Task, filled
 from datastill.data import Batch
 from datastill.errors import InputError
@@ -174,6 +175,22 @@ class Recover(Method):
 
     def _clamps(self, task: Task) -> bool:
         return self.clamp and task.parametrization.in_pixels
+
+    def memory(self, task: Task, ipc: int) -> Mapping[str, int]:
+        """The graph of a pass, measured on a few images, and the images with Adam's means and the gradient; shards have
+        fewer images."""
+        teacher = task.teachers(self.pool)[0]
+
+        def graph(count: int) -> int:
+            x = torch.zeros(count, *task.real.shape, device=task.device, requires_grad=True)
+            return memory.held_by_graph(lambda: teacher.watched(teacher.see(x)))
+
+        few, more = graph(2), graph(4)
+        together = ipc if self.together == "class" else len(task.here)
+        size = min(self.batch_size, together if self.together != "set" else ipc * len(task.here))
+        of_pass = few + (more - few) // 2 * max(0, size - 2)
+        images = 4 * ipc * len(task.here) * math.prod(task.real.shape)
+        return {f"passes of {size} images, batch_size={self.batch_size}": of_pass + 4 * images}
 
     def _share(self, iteration: int) -> float | None:
         """Smallest share of the area that crops have at this iteration; None: they are not cropped."""
