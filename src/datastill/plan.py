@@ -87,6 +87,7 @@ def _plan(run: Run, images: Images, protocol: Protocol, network: Architecture, r
     task = check_run(run, images, root=root, data_root=data_root)
     check_protocol(run, protocol)
     context = task.context
+    protocol.for_method(run.method, run.network).check(context, network)
     task = replace(task, dry_run=True, progress=_Silent())  # untrained networks take the place of teachers
     if task.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(task.device)
@@ -101,7 +102,8 @@ def _plan(run: Run, images: Images, protocol: Protocol, network: Architecture, r
                  disk * task.classes // len(part.classes), 0.0, run.method.memory(task, len(run.rows)), limit, rough=True)
     first(rough)
     progress.tell(3, 4, "teachers, whole iterations")
-    rough = replace(rough, teachers=sum(pool.seconds(context) for pool in run.pools()))
+    pools = {*run.pools(), *protocol.for_method(run.method, run.network).pools(network)}
+    rough = replace(rough, teachers=sum(pool.seconds(context) for pool in pools))
     if max(start, measured) * longer > AFFORDABLE:
         return rough
     start, measured, plain, disk = _try(run, task, read_start(run, task))
@@ -148,10 +150,12 @@ def _timed(loop: Loop) -> float:
 def student_seconds(run: Run, task: Task, protocol: Protocol, network: Architecture) -> float:
     """Seconds to train one student on a set of this run's size, without scoring it."""
     lr = 1.0 if run.method.has_learned_lr else None
-    protocol, images = protocol.for_network(network).for_set(lr), task.decoded(len(run.rows))
+    protocol = protocol.for_method(run.method, run.network).for_network(network).for_set(lr)
+    images, context = task.decoded(len(run.rows)), replace(task.context, dry_run=True)
 
     def train(count: int) -> float:
-        examples = Fixed(task.real.batch(torch.arange(count) % len(task.real)))
+        fixed = Fixed(task.real.batch(torch.arange(count) % len(task.real)))
+        examples = protocol.shown(fixed, context, network, RNG("plan", "labels"))
         net = fresh(network, task.real.shape, task.classes, RNG("plan", "network"), task.device)
         clock = _Clock(LONGEST / (2 if count == images else 16))
         try:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from datastill import artifact
 from datastill.analysis.judging import check_judges, judge
 from datastill.comparison import compare
+from datastill.core import Protocol
 from datastill.digest import digest, spec
 from datastill.errors import InputError
 from datastill.executors import Executor
@@ -67,6 +68,7 @@ def check_study(study: Study, found: Sequence[Cell], place: Place) -> None:
             check_protocol(run, cell.read.protocol)
             for student in study.students or (run.network,):
                 check_student(student, images_of(splits, study.split))
+                _protocol(cell).check(task.context, student)
             if study.judges is not None:
                 check_judges(study.judges, task.context)
                 _see_apart(study.judges, run, task.context)
@@ -85,8 +87,18 @@ def _see_apart(judges: Pool, run: Run, context: Context) -> None:
 def pools(study: Study, found: Sequence[Cell]) -> list[tuple[Pool, Cell]]:
     """Every pool of teachers the study needs, with a run that uses it; a larger pool holds the teachers of smaller ones."""
     needed = {(pool, cell.read.run.data): cell for cell in found
-              for pool in (*cell.read.run.pools(), *([study.judges] if study.judges else []))}
+              for pool in (*cell.read.run.pools(), *_labelers(study, cell), *([study.judges] if study.judges else []))}
     return [(pool, cell) for (pool, _), cell in needed.items()]
+
+
+def _protocol(cell: Cell) -> Protocol:
+    """The protocol of a run's students, with the teachers of its method."""
+    return cell.read.protocol.for_method(cell.read.run.method, cell.read.run.network)
+
+
+def _labelers(study: Study, cell: Cell) -> list[Pool]:
+    """The pools of teachers whose labels students learn."""
+    return [pool for student in study.students or (cell.read.run.network,) for pool in _protocol(cell).pools(student)]
 
 
 class Foreseen(NamedTuple):
@@ -183,8 +195,7 @@ def _unscored(study: Study, place: Place, cell: Cell, student: Architecture) -> 
     """The number of students of this kind that a finished run still lacks."""
     splits, folder = place.load(cell.read.run.data), place.run_folder(cell.read.run)
     images = images_of(splits, study.split)
-    protocol = cell.read.protocol.for_method(cell.read.run.method, cell.read.run.network)
-    evaluation = Evaluation(protocol, student, splits.train, images, study.split, cell.seed, root=place.root,
+    evaluation = Evaluation(_protocol(cell), student, splits.train, images, study.split, cell.seed, root=place.root,
                             data_root=place.data_root)
     return max(0, study.trials - scored(folder, artifact.load(folder), evaluation))
 
@@ -202,8 +213,7 @@ def _run_cell(study: Study, place: Place, cell: Cell, device: torch.device) -> d
     scores = {}
     labels = labeler(run, task) if distilled.card["labels"] == "soft" else None
     for student in study.students or (run.network,):
-        protocol = cell.read.protocol.for_method(run.method, run.network)
-        evaluation = Evaluation(protocol, student, task.real, images, study.split, cell.seed, root=place.root,
+        evaluation = Evaluation(_protocol(cell), student, task.real, images, study.split, cell.seed, root=place.root,
                                 data_root=place.data_root)
         with place.choosing():
             sheet = score(folder, distilled, evaluation, trials=study.trials, baselines=place.baselines, labeler=labels,

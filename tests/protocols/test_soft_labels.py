@@ -197,3 +197,23 @@ def test_controls_change_one_thing_at_a_time() -> None:
     assert found["soft labels and CutMix"] == plain.model_copy(update={"views": Views(mix="cutmix")})
     assert found["hard labels"].labels == "hard"  # type: ignore[attr-defined]
     assert SoftLabels(labels="hard").controls() == {}
+
+
+def test_plans_and_studies_know_the_teachers(tmp_path: Path) -> None:
+    from datastill.study import Study
+
+    place = ds.Workspace(tmp_path / "out", tmp_path, "cpu")
+    changes = [f"network={NET}", "ipc=2", 'method={kind="rded",patches={images=20,crops=2},pool={kind="classifier",epochs=1,batch_size=512}}',
+               'protocol={kind="soft_labels",epochs=2,batch_size=8,pool={kind="classifier",epochs=2,batch_size=512}}']
+    plan = place.plan(read_recipe("dm/digits-ipc1", changes))
+    assert plan.student > 0 < plan.teachers
+    study = load(Study, {"question": "Does it work?", "recipes": {"dm/digits-ipc1": {}}, "seeds": 1, "trials": 1, "controls": True, "arms": {"one": {}},
+                         "changes": {"network": NET, "ipc": 2, "method": {"kind": "rded", "patches": {"images": 20, "crops": 2},
+                                                                          "pool": {"kind": "classifier", "epochs": 1, "batch_size": 512}},
+                                     "protocol": {"kind": "soft_labels", "epochs": 2, "batch_size": 8, "pool": {"kind": "classifier", "networks": [NET], "epochs": 2, "batch_size": 512}}}})
+    assert place.foresee(study).teachers > 0
+    results = place.study(study, "labels")
+    assert results["rows"][0]["gain"]["n"] == 1
+    assert len(list((tmp_path / "out" / "teachers").iterdir())) == 2  # one chooses, one labels
+    assert list((tmp_path / "out" / "baselines").glob("control-*.json"))
+    assert place.foresee(study).teachers == 0
