@@ -207,10 +207,14 @@ def test_plans_and_studies_know_the_teachers(tmp_path: Path) -> None:
                'protocol={kind="soft_labels",epochs=2,batch_size=8,pool={kind="classifier",epochs=2,batch_size=512}}']
     plan = place.plan(read_recipe("dm/digits-ipc1", changes))
     assert plan.student > 0 < plan.teachers
-    study = load(Study, {"question": "Does it work?", "recipes": {"dm/digits-ipc1": {}}, "seeds": 1, "trials": 1, "controls": True, "arms": {"one": {}},
-                         "changes": {"network": NET, "ipc": 2, "method": {"kind": "rded", "patches": {"images": 20, "crops": 2},
-                                                                          "pool": {"kind": "classifier", "epochs": 1, "batch_size": 512}},
-                                     "protocol": {"kind": "soft_labels", "epochs": 2, "batch_size": 8, "pool": {"kind": "classifier", "networks": [NET], "epochs": 2, "batch_size": 512}}}})
+    recipe = tmp_path / "chosen.toml"
+    recipe.write_text(f'''ipc = 2
+network = "{NET}"
+data.source = "digits"
+method = {{ kind = "rded", patches = {{ images = 20, crops = 2 }}, pool = {{ kind = "classifier", epochs = 1, batch_size = 512 }} }}
+protocol = {{ kind = "soft_labels", epochs = 2, batch_size = 8, pool = {{ kind = "classifier", epochs = 2, batch_size = 512 }} }}
+''')
+    study = load(Study, {"question": "Does it work?", "recipes": {str(recipe): {}}, "arms": {"one": {}}, "seeds": 1, "trials": 1, "controls": True})
     assert place.foresee(study).teachers > 0
     results = place.study(study, "labels")
     assert results["rows"][0]["gain"]["n"] == 1
