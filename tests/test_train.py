@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -23,7 +24,7 @@ from datastill.parametrizations.pixels import Pixels
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
 from datastill.tables import counted
-from datastill.train import Augmented, Examples, Fixed, Sharpness, Training, accuracies, augmented, fit
+from datastill.train import Augmented, Examples, Fixed, Sharpness, Training, accuracies, ahead, augmented, fit
 from kit import Told, input_error, one_thread, quick, toy_images  # noqa: F401  a fixture
 
 
@@ -505,3 +506,43 @@ def test_the_last_update_is_checked(rate: float) -> None:
 def test_a_criterion_must_give_a_scalar() -> None:
     with input_error("returned torch.Size([16]); expected a differentiable scalar tensor"):
         trained(criterion=lambda logits, y: F.cross_entropy(logits, y, reduction="none"))
+
+
+def test_batches_are_drawn_ahead_in_order_and_errors_arrive() -> None:
+    names: list[str] = []
+
+    def parts() -> Iterator[int]:
+        for number in range(4):
+            names.append(threading.current_thread().name)
+            yield number
+        raise ZeroDivisionError
+
+    found = []
+    with pytest.raises(ZeroDivisionError):
+        for part in ahead(parts()):
+            found.append(part)
+            assert len(names) <= part + 2
+    assert found == [0, 1, 2, 3]
+    assert all(name.startswith("datastill-ahead") for name in names)
+    assert list(ahead([])) == []
+
+
+def test_images_on_disk_give_the_same_training() -> None:
+    class Slow:
+        slow = True
+
+        def __init__(self) -> None:
+            self.images = toy_images(3, 12)
+
+        def __len__(self) -> int:
+            return len(self.images)
+
+        def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
+            return self.images.batch(rows, epoch, rng)
+
+    found = []
+    for examples in (Slow(), Slow().images):
+        net = linear()
+        fit(net, augmented(examples, "dsa"), [0.1] * 3, RNG(0), batch_size=16)
+        found.append(net.state_dict())
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())

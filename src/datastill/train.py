@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from typing import Protocol as Interface
 
 from datastill.compute import Precision, autocast, computing
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 class Examples(Interface):
     """Anything to train on: a synthetic set, a loaded one, real images, or images that are augmented, mixed or relabeled as
-    they are drawn. If batches have an order of their own, ``walk(epoch, rng)`` gives those of an epoch."""
+    they are drawn. If batches have an order of their own, ``walk(epoch, rng)`` gives those of an epoch. If ``slow`` is true,
+    the next batch is drawn while a network is trained on one."""
 
     def __len__(self) -> int: ...
 
@@ -85,6 +87,21 @@ def single_fits(network: nn.Module, examples: Examples, size: int) -> bool:
 
 
 Augment = Callable[[Any, RNG], Any]
+T = TypeVar("T")
+
+
+def ahead(parts: Iterable[T]) -> Iterator[T]:
+    """The same, each computed in another thread while the one before is used: reading images does not keep the network
+    waiting."""
+    source = iter(parts)
+    with ThreadPoolExecutor(1, "datastill-ahead") as thread:
+        coming = thread.submit(next, source, _END)
+        while (part := coming.result()) is not _END:
+            coming = thread.submit(next, source, _END)
+            yield part  # type: ignore[misc]
+
+
+_END = object()
 
 
 class Augmented:
@@ -92,6 +109,7 @@ class Augmented:
 
     def __init__(self, examples: Examples, augment: Augment) -> None:
         self.examples, self.augment = examples, augment
+        self.slow = bool(getattr(examples, "slow", False))
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -191,7 +209,7 @@ class Training:
         parts = walk(epoch, self.rng) if walk is not None else (
             self.examples.batch(rows, epoch, self.rng("augment", epoch, number))
             for number, rows in enumerate(batches(order, self.batch_size, self._alone)))
-        for x, y in parts:
+        for x, y in ahead(parts) if getattr(self.examples, "slow", False) else parts:
             self.updates.zero_grad(set_to_none=True)
             losses.append(self._accumulate(x, y))
             if self.sharpness is not None:

@@ -148,6 +148,11 @@ class Images:
         """The number of images of each class."""
         return [len(rows) for rows in self.of_class]
 
+    @property
+    def slow(self) -> bool:
+        """Whether images are read from disk when they are drawn."""
+        return self.mapped or isinstance(self.pixels, Lazy)
+
     def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
         """The images at these rows (B,) on the device, normalized, and whitened if whitening is used; the same in every
         epoch."""
