@@ -50,7 +50,7 @@ VALUES: dict[object, list[Any]] = {
     tuple[int, int]: [(0, 2), (1, 2)],
     bool: [True, False], int: [0, 1, 2, 3, 5, 8, 64], float: [0.0, 0.25, 0.5, 2.0], types.NoneType: [None],
     str: ["crop", "mnist", "0.5", "other", "resnet34"]}
-TOGETHER = {"trajectory": {"first_start": 4, "expand": 100}}  # fields that are valid only with one another
+TOGETHER: dict[str, Any] = {"trajectory": {"first_start": 4, "expand": 100}, "soft_labels": {"views": {"crop": None}}}  # fields that are valid only with one another
 Place = tuple[str | int, ...]
 
 
@@ -126,5 +126,6 @@ def settled(field: FieldInfo, value: Any) -> bool:
     """Whether a field allows one value only, or is itself a description whose fields are walked."""
     limits = {type(m).__name__: m for m in field.metadata}
     pinned = "Ge" in limits and "Le" in limits and limits["Ge"].ge == limits["Le"].le
+    pinned = pinned or ("MaxLen" in limits and limits["MaxLen"].max_length == 0)
     only = len(typing.get_args(field.annotation)) == 1 and typing.get_origin(field.annotation) is Literal
     return pinned or only or (isinstance(value, Description) and not isinstance(value, Family))

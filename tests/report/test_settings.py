@@ -25,7 +25,7 @@ def test_differences_are_marked() -> None:
     assert found["plug-in smooth"]["weight"] == Setting("weight", "2", "1")
     assert found["network"]["kind"] == Setting("kind", "mlp", "convnet")
     assert found["run"] == {"ipc": Setting("ipc", "10", None), "seed": Setting("seed", "3", "0"),
-                            "shard": Setting("shard", "0, 1", None),
+                            "shard": Setting("shard", "0, 1", None), "class_shard": Setting("class_shard", "0, 1", None),
                             "with_replacement": Setting("with_replacement", "false", None),
                             "precision": Setting("precision", "float32", None),
                             "deterministic": Setting("deterministic", "false", None)}

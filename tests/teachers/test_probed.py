@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_another_file_is_another_teacher(tmp_path: Path) -> None:
         weights["conv1.weight"] = weights["conv1.weight"] + 0.1 * number
         torch.save(weights, tmp_path / f"{number}.pth")
         places.append(taught(tmp_path / f"{number}.pth", tmp_path / "out")[0].folder)
-    torch.save(weights, tmp_path / "copy.pth")
+    shutil.copy(tmp_path / "1.pth", tmp_path / "copy.pth")
     places.append(taught(tmp_path / "copy.pth", tmp_path / "out")[0].folder)
     assert places[0] != places[1]
     assert places[1] == places[2]
@@ -75,8 +76,10 @@ def test_another_file_is_another_teacher(tmp_path: Path) -> None:
 
 def test_bad_input(tmp_path: Path) -> None:
     _, weights = resnet()
-    with input_error("files: expected one for each of 1 networks, got 0"):
-        load(Pool, {"kind": "probed", "networks": ["torchvision:model=resnet18"]})  # type: ignore[type-abstract]
+    with input_error("needs the checkpoint of each network", "pool.files="):
+        load(Pool, {"kind": "probed", "networks": ["torchvision:model=resnet18"]}).fit(few(), root=tmp_path)  # type: ignore[type-abstract]
+    with input_error("files: expected one for each of 2 networks, got 1"):
+        load(Pool, {"kind": "probed", "networks": ["mlp", "lenet"], "files": ["a.pth"]})  # type: ignore[type-abstract]
     with input_error("no file"):
         taught(tmp_path / "none.pth", tmp_path / "out")
     torch.save({**weights, "layer1.0.conv1.weight": torch.zeros(3, 3)}, tmp_path / "odd.pth")

@@ -10,7 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from datastill.data import Images
 from datastill.description import NOT_DECISIVE
+from datastill.errors import InputError
 from datastill.late import nn
+from datastill.nets import Architecture
 from datastill.rng import RNG
 from datastill.teachers._trained import Trained
 from datastill.teachers._weights import checksum, fill_body, read_weights
@@ -31,6 +33,7 @@ class Probed(Trained):
         decay (ours).
     """
 
+    networks: tuple[Architecture, ...] = ()  # the run's own
     files: Annotated[tuple[str, ...], NOT_DECISIVE] = ()
     epochs: int = Field(default=1, ge=1, le=1)  # the classifier is trained at once
     probe_epochs: int = Field(default=100, ge=1, le=100_000)
@@ -45,7 +48,7 @@ class Probed(Trained):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if len(self.files) != max(1, len(self.networks)):
+        if self.files and len(self.files) != max(1, len(self.networks)):
             raise ValueError(f"files: expected one for each of {max(1, len(self.networks))} networks, got {len(self.files)}")
         return self
 
@@ -59,6 +62,8 @@ class Probed(Trained):
         return (*super().identity(data_root), *map(checksum, self.files))
 
     def check(self, context: Context, asked: Collection[str] = ()) -> None:
+        if not self.files:
+            raise InputError("pool probed needs the checkpoint of each network; give them, as in pool.files=checkpoint.pth")
         for name in self.files:
             read_weights(Path(name).expanduser())
         super().check(context, asked)
