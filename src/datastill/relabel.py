@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from datastill.data import Batch
 from datastill.description import Description
@@ -41,24 +41,19 @@ class Views(Description):
     """What students see of an image, drawn anew for every epoch.
 
     strips: RDED's shuffling: each image is cut into so many vertical strips, which come in random order, then into
-        horizontal ones; 1: not at all. crop: smallest share of the area of a random resized crop; none: no crop. shift:
-        images are shifted by up to an eighth of a side instead, zeros behind. flip: mirrored half of the time.
+        horizontal ones; 1: not at all. window: "crop": a random resized crop of at least the share ``area`` of the image;
+        "shift": the image shifted by up to an eighth of a side, zeros behind; "none": all of it. flip: mirrored half of the
+        time.
     mix: images are mixed with others of their batch, every batch: "cutmix", "mixup" or "none"; beta: of the distribution
         of shares.
     """
 
     strips: int = Field(default=1, ge=1, le=16)
-    crop: float | None = Field(default=0.08, gt=0.0, le=1.0)
-    shift: bool = False
+    window: Literal["crop", "shift", "none"] = "crop"
+    area: float = Field(default=0.08, gt=0.0, le=1.0)
     flip: bool = True
     mix: Literal["cutmix", "mixup", "none"] = "cutmix"
     beta: float = Field(default=1.0, gt=0.0, le=1e6)
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.shift and self.crop is not None:
-            raise ValueError("shift and crop: images are either shifted or cropped; set crop=none, or shift=false")
-        return self
 
     def draw(self, rng: RNG, count: int, size: tuple[int, int]) -> View:
         """A view of a batch of ``count`` images of this size (H, W)."""
@@ -66,9 +61,9 @@ class Views(Description):
         if self.strips > 1:
             strips = rng("strips").uniform(count, 2, self.strips).argsort(2).flatten(1)
         inner = (size[0] // self.strips * self.strips, size[1] // self.strips * self.strips)
-        if self.crop is not None:
-            boxes = draw_boxes(rng("crop"), count, inner, (self.crop, 1.0))
-        elif self.shift:
+        if self.window == "crop":
+            boxes = draw_boxes(rng("crop"), count, inner, (self.area, 1.0))
+        elif self.window == "shift":
             most = torch.tensor([int(0.125 * side + 0.5) for side in size])
             places = (rng("shift").uniform(count, 2) * (2 * most + 1)).long() - most
             boxes = torch.cat([places, torch.tensor([inner]).expand(count, 2)], 1)
@@ -98,12 +93,6 @@ class Relabel(Description):
     epochs: int = Field(default=0, ge=0, le=100_000)
     top: int = Field(default=0, ge=0)
     rest: Literal["none", "smallest"] = "none"
-
-    @model_validator(mode="after")
-    def _is_stored(self) -> Self:
-        if not self.store and (self.epochs or self.top):
-            raise ValueError("epochs and top: what is stored of labels; set store=true")
-        return self
 
 
 class Schedule(NamedTuple):
@@ -208,7 +197,7 @@ def columns(schedule: Schedule, count: int, classes: int) -> dict[str, Column]:
     found = {"rows": Column((count,), "<i4")}
     if views.strips > 1:
         found["strips"] = Column((count, 2 * views.strips), "|u1")
-    if views.crop is not None or views.shift:
+    if views.window != "none":
         found["boxes"] = Column((count, 4), "<i2")
     if views.flip:
         found["flips"] = Column((count,), "|b1")

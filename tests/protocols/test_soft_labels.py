@@ -24,7 +24,7 @@ from kit import input_error
 
 NET = "convnet:width=4,depth=2,norm=batch"
 POOL = {"kind": "classifier", "networks": [NET], "epochs": 1, "batch_size": 512}
-FAST: dict[str, Any] = {"kind": "soft_labels", "epochs": 3, "batch_size": 8, "pool": POOL, "views": {"crop": 0.5}}
+FAST: dict[str, Any] = {"kind": "soft_labels", "epochs": 3, "batch_size": 8, "pool": POOL, "views": {"area": 0.5}}
 
 
 def evaluation(**options: Any) -> Evaluation:
@@ -102,6 +102,9 @@ def test_teachers_are_those_of_the_method_unless_others_are_named() -> None:
     with input_error("needs teachers", "protocol.pool=classifier"):
         found = SoftLabels().for_method(plain.method, plain.network)
         found.check(Evaluation(found, plain.network, tiny.splits().train, tiny.splits().test).context(), plain.network)
+    for relabel in ({"epochs": 3}, {"top": 5}):
+        with input_error("set relabel.store=true"):
+            evaluation(relabel=relabel)
 
 
 def test_students_start_alike_whatever_they_learn_from_and_differ_by_labels() -> None:
@@ -183,7 +186,7 @@ def test_labels_of_stored_protocols_are_asked_for_by_the_command(tmp_path: Path)
 
 @pytest.mark.parametrize(("options", "parts"), [
     ({"temperature": 0.0}, ("temperature", "greater than 0")), ({"temperature": -1.0}, ("temperature",)),
-    ({"stretch": 0.5}, ("stretch",)), ({"labels": "medium"}, ("labels",)), ({"views": {"shift": True}}, ("shift and crop",)),
+    ({"stretch": 0.5}, ("stretch",)), ({"labels": "medium"}, ("labels",)), ({"views": {"mix": "blend"}}, ("mix",)),
 ])
 def test_bad_input(options: dict[str, Any], parts: tuple[str, ...]) -> None:
     with input_error(*parts):

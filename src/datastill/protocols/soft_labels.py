@@ -51,11 +51,11 @@ class SoftLabels(Protocol):
         "sre2l_tiny": {"optimizer": "sgd", "lr": 0.2, "weight_decay": 1e-4, "decay_all": True, "epochs": 100, "warmup": 5,
                        "batch_size": 256, "t_squared": True, "views": {"mix": "none"}},
         "sre2l_cifar": {"optimizer": "sgd", "lr": 0.1, "weight_decay": 1e-4, "decay_all": True, "epochs": 400,
-                        "batch_size": 128, "views": {"crop": None, "shift": True, "mix": "none"},
+                        "batch_size": 128, "views": {"window": "shift", "mix": "none"},
                         "relabel": {"teacher": "batch"}},
         "scdd": {**ADAMW, "batch_size": 64},
         "scdd_cifar": {**ADAMW, "batch_size": 64, "epochs": 200, "stretch": 3.0, "temperature": 30.0, "best": "prefixes",
-                       "views": {"crop": None, "shift": True, "mix": "mixup", "beta": 0.8}, "relabel": {"teacher": "batch"}},
+                       "views": {"window": "shift", "mix": "mixup", "beta": 0.8}, "relabel": {"teacher": "batch"}},
         "rded": {**ADAMW, "lr": None, "batch_size": 100, "stretch": 2.0, "best": "last_fifth"},
         "fadrm": {**ADAMW, "batch_size": 16, "stretch": 2.0, "relabel": {"store": True, "teacher": "batch"}},
     }
@@ -105,6 +105,9 @@ class SoftLabels(Protocol):
         return () if self.pool is None or self.labels == "hard" else (self.pool.for_network(network),)
 
     def check(self, context: Context, network: Architecture) -> None:
+        if not self.relabel.store and (self.relabel.epochs or self.relabel.top):
+            raise InputError("relabel.epochs and relabel.top say what is stored of labels, but none are; set "
+                             "relabel.store=true")
         if self.labels == "hard":
             return
         if not (pools := self.pools(network)):
