@@ -55,10 +55,6 @@ def _options(version: Annotated[bool, typer.Option("--version", callback=_versio
     pass
 
 
-
-
-
-
 @command(app)
 def quickstart(out: Annotated[Path | None, typer.Option(
         help="Folder for the run and the report. Default: ROOT/quickstart.")] = None,

@@ -239,8 +239,8 @@ def test_bad_input(options: dict[str, Any], parts: tuple[str, ...]) -> None:
         check_run(run, tiny.splits().train, root=tiny.ROOT)
 
 
-def test_whitened_images_have_no_range() -> None:
-    images = ds.Data(source="digits", zca=True).load(Path()).train
+def test_whitened_images_have_no_range(tmp_path: Path) -> None:
+    images = ds.Data(source="digits", zca=True).load(tmp_path).train
     with input_error("whitened", "method.clamp=false", "data.zca=false"):
         check_run(run_of(data={"source": "digits", "zca": True}), images, root=tiny.ROOT)
 

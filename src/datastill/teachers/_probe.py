@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +9,7 @@ from datastill.data import Batch, Images
 from datastill.errors import InputError
 from datastill.nets import passes
 from datastill.rng import RNG
-from datastill.train import Fixed, fit
+from datastill.train import Fixed, fit, half_cosine
 
 
 @torch.no_grad()
@@ -39,7 +37,7 @@ def probe(network: nn.Module, images: Images, epochs: int, lr: float, rng: RNG) 
         linear = nn.Linear(both.shape[1], len(images.classes)).to(both.device)
         nn.init.normal_(linear.weight, std=0.01)
         nn.init.zeros_(linear.bias)
-    rates = [lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs)) for epoch in range(epochs)]
+    rates = half_cosine(lr, epochs, warmup=0.0)
     fit(linear, Fixed(Batch((both - mean) / std, labels)), rates, rng, batch_size=256, momentum=0.9, weight_decay=0.0)
     with torch.no_grad():
         classifier.weight.copy_(linear.weight / std)

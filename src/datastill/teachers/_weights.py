@@ -114,6 +114,11 @@ def fill_body(network: nn.Module, weights: Mapping[str, Tensor], source: str) ->
     fill(network, {**(there or weights), **mine}, source)
 
 
+def file_names(files: Any) -> Any:
+    """Files as given to a pool, paths among them as text."""
+    return [str(one) if isinstance(one, Path) else one for one in files] if isinstance(files, (list, tuple)) else files
+
+
 def checksum(name: str) -> str:
     """Of a file of weights. Raises InputError if there is none."""
     path = Path(name).expanduser()

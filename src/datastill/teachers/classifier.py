@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from pydantic import Field
@@ -11,7 +10,7 @@ from datastill.data import Images
 from datastill.functional.augment import shift_and_flip
 from datastill.nets import Architecture
 from datastill.teachers._trained import Trained
-from datastill.train import Augmented, Examples
+from datastill.train import Augmented, Examples, half_cosine
 
 
 class Classifier(Trained):
@@ -34,7 +33,7 @@ class Classifier(Trained):
 
     @property
     def rates(self) -> list[float]:
-        return [self.lr * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs)) for epoch in range(self.epochs)]
+        return half_cosine(self.lr, self.epochs, warmup=0.0)
 
     def examples(self, images: Images) -> Examples:
         if self.augment == "none":

@@ -19,7 +19,7 @@ from datastill.nets import Architecture, fresh
 from datastill.nets.timm import Timm
 from datastill.nets.torchvision import Torchvision
 from datastill.rng import RNG
-from datastill.teachers._weights import checksum, fill, read_weights
+from datastill.teachers._weights import checksum, file_names, fill, read_weights
 from datastill.teachers.pool import Context, Pool, Teacher, frozen
 
 if TYPE_CHECKING:
@@ -50,10 +50,7 @@ class Pretrained(Pool):
     shape: tuple[int, ...] = ()
     classes: tuple[str, ...] | Literal["run"] = ()
 
-    @field_validator("files", mode="before")
-    @classmethod
-    def _names(cls, files: Any) -> Any:
-        return [str(one) if isinstance(one, Path) else one for one in files] if isinstance(files, (list, tuple)) else files
+    _names = field_validator("files", mode="before")(file_names)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -15,7 +15,7 @@ from datastill.late import nn
 from datastill.nets import Architecture
 from datastill.rng import RNG
 from datastill.teachers._trained import Trained
-from datastill.teachers._weights import checksum, fill_body, read_weights
+from datastill.teachers._weights import checksum, file_names, fill_body, read_weights
 from datastill.teachers.pool import Context
 
 if TYPE_CHECKING:
@@ -41,10 +41,7 @@ class Probed(Trained):
     count: int = Field(default=1, ge=1, le=1)
     augment: Literal["none"] = "none"
 
-    @field_validator("files", mode="before")
-    @classmethod
-    def _names(cls, files: Any) -> Any:
-        return [str(one) if isinstance(one, Path) else one for one in files] if isinstance(files, (list, tuple)) else files
+    _names = field_validator("files", mode="before")(file_names)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

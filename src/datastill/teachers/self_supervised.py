@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,6 +14,7 @@ from datastill.nets import Architecture
 from datastill.rng import RNG
 from datastill.teachers._trained import Trained
 from datastill.teachers.pool import Context
+from datastill.train import half_cosine
 
 if TYPE_CHECKING:
     from datastill.teachers._lesson import Trainer
@@ -66,7 +66,7 @@ class SelfSupervised(Trained):
 
     @property
     def rates(self) -> list[float]:
-        return [self.lr * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs)) for epoch in range(self.epochs)]
+        return half_cosine(self.lr, self.epochs, warmup=0.0)
 
     def check(self, context: Context, asked: Collection[str] = ()) -> None:
         try:
