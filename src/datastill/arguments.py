@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import math
+import numbers as numbers_
 import operator
 import os
 import sys
@@ -61,7 +63,8 @@ def _paths(name: str, value: Any) -> tuple[Path, ...]:
     return tuple(_path(name, one) for one in value)
 
 
-def _whole(name: str, value: Any, least: int = 0, most: int = 2**63 - 1) -> int:
+def whole(name: str, value: Any, least: int = 0, most: int = 2**63 - 1) -> int:
+    """A whole number within limits, of any type that is one. Raises InputError."""
     try:
         found = operator.index(value)
     except TypeError:
@@ -72,10 +75,26 @@ def _whole(name: str, value: Any, least: int = 0, most: int = 2**63 - 1) -> int:
     return found
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is a finite real number, numpy's included, and no truth value."""
+    try:
+        return isinstance(value, numbers_.Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def numbers(name: str, values: Any) -> tuple[float, ...]:
+    """At least one finite number. Raises InputError."""
+    given = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else []
+    if not given or not all(map(is_number, given)):
+        raise InputError(f"{name}: expected a list of numbers, such as [0.1, 0.5], got {shown(values)}")
+    return tuple(map(float, given))
+
+
 def _iterations(name: str, value: Any) -> tuple[int, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise InputError(f"{name}: expected a list of iterations, such as [100, 1000], got {shown(value)}")
-    return tuple(_whole(name, one) for one in value)
+    return tuple(whole(name, one) for one in value)
 
 
 def _seconds(name: str, value: Any) -> float:
@@ -110,6 +129,6 @@ def _text(name: str, value: Any) -> str:
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "folder": _set_folder, "folders": _paths, "keep": _iterations, "every": _seconds, "about": _table, "progress": _progress,
-    "name": _text, "seed": _whole, **dict.fromkeys(("out", "root", "data_root", "data_path", "scores"), _path),
+    "name": _text, "seed": whole, **dict.fromkeys(("out", "root", "data_root", "data_path", "scores"), _path),
     **dict.fromkeys(("full", "snapshots", "wait", "force", "retrain"), _truth),
-    **dict.fromkeys(("trials", "jobs", "ipc"), functools.partial(_whole, least=1))}
+    **dict.fromkeys(("trials", "jobs", "ipc"), functools.partial(whole, least=1))}

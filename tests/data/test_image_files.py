@@ -30,7 +30,7 @@ def decode(path: Path) -> np.ndarray:
 
 
 def lazy(folder: Path, names: list[str]) -> files.LazyFiles:
-    return files.LazyFiles(folder, names, (1, 3, 2), decode)
+    return files.LazyFiles(folder, names, channels=1, side=2, fit="squash")
 
 
 @pytest.mark.parametrize(("name", "taken"), [
@@ -91,11 +91,19 @@ def test_more_than_eight_bits_are_refused(mode: str) -> None:
 @pytest.mark.parametrize("rows", [[], [3], [5, 0, 5], list(range(6))])
 def test_lazy_pixels_are_read_in_the_order_asked_for(tmp_path: Path, rows: list[int]) -> None:
     pixels = lazy(tmp_path / "x", numbered(tmp_path / "x", 6))
-    assert pixels.shape == (6, 1, 3, 2)
+    assert pixels.shape == (6, 1, 2, 2)
     drawn = pixels[torch.tensor(rows, dtype=torch.long)]
-    assert drawn.shape == (len(rows), 1, 3, 2)
+    assert drawn.shape == (len(rows), 1, 2, 2)
     assert drawn.dtype == torch.uint8
-    assert drawn[:, 0, 2, 1].tolist() == rows
+    assert drawn[:, 0, 1, 1].tolist() == rows
+
+
+@pytest.mark.parametrize("rows", [[], [3], [5, 0, 5]])
+def test_originals_are_read_in_the_order_asked_for_and_in_their_own_size(tmp_path: Path, rows: list[int]) -> None:
+    pixels = lazy(tmp_path / "x", numbered(tmp_path / "x", 6))
+    found = pixels.originals(torch.tensor(rows, dtype=torch.long), lambda number, image: image.point(lambda v: 10 * v + number))
+    assert [one.size for one in found] == [(2, 3)] * len(rows)
+    assert [one.getpixel((1, 2)) for one in found] == [10 * row + number for number, row in enumerate(rows)]
 
 
 def test_the_identity_is_of_names_and_sizes_not_of_the_place(tmp_path: Path) -> None:

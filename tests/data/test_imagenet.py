@@ -263,3 +263,35 @@ def test_a_single_class_is_refused(tmp_path: Path) -> None:
         picture(0).save(tmp_path / split / WNIDS[0] / "0.JPEG")
     with input_error("imagenet: 1 class"):
         load(tmp_path)
+
+
+# --- random crops -----------------------------------------------------------------------------------------------------
+
+
+def test_crops_are_cut_from_the_file_before_it_is_made_smaller(tmp_path: Path) -> None:
+    """Stripes of one pixel are gray in a small image, and black and white in a crop of the original."""
+    for split in ("train", "val"):
+        for label in range(2):
+            (tmp_path / "imagenet" / split / f"n0000000{label}").mkdir(parents=True)
+            stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))
+            Image.fromarray(stripes).convert("RGB").save(tmp_path / "imagenet" / split / f"n0000000{label}" / "a.png")
+    train = load(tmp_path, 8).train
+    rows = torch.tensor([0, 1, 1])
+    whole = train.raw(rows).float()
+    assert ((whole > 100) & (whole < 155)).all()
+    sharp = train.crops(rows, RNG("c"), area=(0.015, 0.016))  # about 8 x 8 of 64 x 64 pixels
+    assert sharp.shape == (3, 3, 8, 8)
+    ends = train.normalize(torch.tensor([0, 255], dtype=torch.uint8).expand(1, 3, 1, 2)).flatten(1)[0]
+    assert sharp.amax() > 0.8 * ends.amax()
+    assert sharp.amin() < 0.8 * ends.amin()
+    assert torch.equal(sharp, train.crops(rows, RNG("c"), area=(0.015, 0.016)))
+    assert not torch.equal(sharp[1], sharp[2])
+
+
+def test_a_crop_of_everything_is_the_image_squashed(folder: Path, tmp_path: Path) -> None:
+    train = load(tmp_path, 8, fit="squash").train
+    rows = torch.arange(5)
+    everything = train.originals(rows, lambda number, image: image.resize((8, 8), Image.Resampling.BILINEAR))
+    assert everything is not None
+    wanted = torch.stack([torch.from_numpy(np.array(one)).permute(2, 0, 1) for one in everything])
+    assert torch.equal(wanted, train.raw(rows))

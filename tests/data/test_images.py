@@ -14,7 +14,8 @@ from torch import Tensor
 
 from datastill.data import Images, Lazy
 from datastill.data import images as module
-from datastill.data.images import at_hand, denormalize
+from datastill.data.images import at_hand, denormalize, measured
+from datastill.functional.crops import crop, draw_boxes
 from datastill.rng import RNG
 from kit import changed_pixel, input_error, quick, toy_images
 
@@ -287,3 +288,15 @@ def test_lists_become_tuples() -> None:
     images = toy_images()
     same = Images(images.pixels, images.targets, list(images.classes), list(images.mean), torch.tensor(images.std).double())  # type: ignore[arg-type]
     assert (same.classes, same.mean) == (images.classes, images.mean)
+
+
+@pytest.mark.parametrize("area", [(0.999, 1.0), (0.1, 0.3)])
+def test_crops_of_images_in_memory_are_boxes_of_them(area: tuple[float, float]) -> None:
+    images = measured(Images(torch.randint(0, 256, (6, 3, 12, 12), dtype=torch.uint8), torch.arange(6) % 2, ("a", "b"), (), ()))
+    rows = torch.tensor([4, 0, 0])
+    found = images.crops(rows, RNG("crop"), area)
+    wanted = crop(images.batch(rows).x, draw_boxes(RNG("crop"), 3, (12, 12), area))
+    assert torch.equal(found, wanted)
+    assert found.shape == (3, 3, 12, 12)
+    assert area[0] > 0.9 or not torch.equal(found[1], found[2])
+    assert images.originals(rows, lambda number, image: image) is None

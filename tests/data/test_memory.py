@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from torchvision.transforms.v2.functional import pil_to_tensor, to_dtype
 
-from datastill.data import Data, Images
+import datastill as ds
+import tiny
+from datastill.data import Data, Images, Lazy
 from datastill.data.images import mean_and_std
 from kit import input_error, toy_images
 
@@ -272,3 +275,69 @@ def test_a_stated_range() -> None:
 def test_arrays_of_names_and_numbers_are_settings_too() -> None:
     images = Images.from_dataset(pairs(), mean=np.array([0.5]), std=torch.tensor([0.25]), classes=None)
     assert (images.mean, images.std) == ((0.5,), (0.25,))
+
+
+# --- images that stay in the dataset ----------------------------------------------------------------------------------
+
+
+class Photos:
+    """Pictures of several sizes, which count how often they are read."""
+
+    classes = ("cat", "dog")
+
+    def __init__(self, sizes: tuple[int, ...] = (9, 12, 20, 9)) -> None:
+        self.sizes, self.read = sizes, 0
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, row: int) -> tuple[Image.Image, int]:
+        self.read += 1
+        side = self.sizes[row]
+        pixels = np.random.default_rng(row).integers(0, 256, (side, side + row, 3), dtype=np.uint8)
+        return Image.fromarray(pixels), row % 2
+
+
+def test_images_that_stay_are_those_in_memory() -> None:
+    here, there = (Images.from_dataset(Photos(), size=8, lazy=lazy) for lazy in (False, True))
+    assert isinstance(there.pixels, Lazy)
+    assert there.slow
+    assert (here.shape, here.mean, here.std, here.classes) == (there.shape, there.mean, there.std, there.classes)
+    rows = torch.tensor([3, 0, 2])
+    assert torch.equal(here.batch(rows).x, there.batch(rows).x)
+    assert torch.equal(here.batch(rows).y, there.batch(rows).y)
+    assert here.hashes == there.hashes
+
+
+def test_images_that_stay_are_read_when_they_are_drawn() -> None:
+    photos = Photos()
+    images = Images.from_dataset(photos, size=8, lazy=True, mean=[0.5] * 3, std=[0.25] * 3)
+    assert photos.read == 4
+    assert images.fingerprint == Images.from_dataset(Photos(), size=8, lazy=True, mean=[0.5] * 3, std=[0.25] * 3).fingerprint
+    assert images.subset(torch.tensor([1, 2])).fingerprint != images.subset(torch.tensor([2, 1])).fingerprint
+    assert photos.read == 4
+    images.batch(torch.tensor([2]))
+    assert photos.read == 5
+
+
+def test_images_that_stay_must_stay_the_same() -> None:
+    pictures = [(np.zeros((8, 8), np.uint8), row % 2) for row in range(4)]
+    images = Images.from_dataset(pictures, lazy=True)
+    pictures[2] = (np.zeros((9, 8), np.uint8), 0)
+    with input_error("[2] has shape (9, 8, 1)", "it had (8, 8, 1)", "the same images again"):
+        images.batch(torch.tensor([2]))
+
+
+def test_sizes_differ_or_make_no_sense() -> None:
+    with input_error("[1] has shape (12, 13, 3)", "size=64"):
+        Images.from_dataset(Photos())
+    for wrong in (0, -3, 2.5, True, "8", 10**6):
+        with input_error("expected size, the side in pixels"):
+            Images.from_dataset(Photos(), size=wrong)
+
+
+def test_a_set_is_distilled_from_images_that_stay(tmp_path: Path) -> None:
+    train = tiny.splits().train
+    pairs = TensorDataset(train.pixels[:200], train.targets[:200])  # type: ignore[index]
+    one, two = (ds.distill(tiny.run(), Images.from_dataset(pairs, lazy=lazy), tmp_path / str(lazy)) for lazy in (True, False))
+    assert torch.equal(one.batch(torch.arange(10)).x, two.batch(torch.arange(10)).x)

@@ -33,6 +33,7 @@ from datastill.teachers import Context, Pool, Teachers
 from datastill.teachers import _trained as module
 from datastill.teachers._snapshots import flat
 from datastill.teachers._trained import Trained
+from datastill.teachers.classifier import Classifier
 from datastill.teachers.experts import Experts
 from datastill.teachers.supervised import Supervised
 from datastill.train import Examples
@@ -538,3 +539,17 @@ def test_the_time_of_an_epoch_is_measured_once_and_keeps_no_images(tmp_path: Pat
     assert calls == [1]
     gc.collect()
     assert alive() is None
+
+
+@pytest.mark.parametrize("augment", ["standard", "shift", "crop", "none"])
+def test_how_classifiers_see_their_images(augment: str) -> None:
+    images = tiny.splits().train
+    examples = Classifier(augment=augment).examples(images)
+    rows = torch.tensor([3, 3, 8])
+    plain, first, again = (examples.batch(rows, 0, rng) for rng in (None, RNG("a"), RNG("a")))
+    assert torch.equal(plain.x, images.batch(rows).x)
+    assert torch.equal(first.x, again.x)
+    assert torch.equal(first.y, images.batch(rows).y)
+    assert first.x.shape == plain.x.shape
+    assert torch.equal(first.x, plain.x) == (augment == "none")
+    assert torch.equal(first.x[0], first.x[1]) == (augment == "none")

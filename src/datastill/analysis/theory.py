@@ -22,15 +22,17 @@ import numpy as np
 from scipy.optimize import brentq, minimize, nnls, root
 from scipy.special import ndtr, ndtri
 
+from datastill.arguments import is_number, numbers, whole
 from datastill.errors import InputError, RunError
 from datastill.progress import Progress
 from datastill.tables import shown
 
 Keep = Literal["easy", "hard", "random"]
 KEEPS: tuple[Keep, ...] = ("easy", "hard", "random")
-NODES, COARSE = 64, 16  # of each Gauss-Legendre rule; of those that only compare points to start from
+NODES, COARSE, MOST = 64, 16, 1024  # of each Gauss-Legendre rule; of those that only compare points to start from; at most
 FAR = 9.0  # standard deviations beyond which a normal density is nothing
-LARGEST = 10**4  # alpha: beyond, errors are below 1e-4
+LARGEST, SMALLEST = 10**4, 1e-6  # alpha; fraction
+CLOSE = 1e-4  # how much finer quadrature may change an error, as a share of it
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,14 @@ def solve(alpha_tot: float, fraction: float, keep: Keep = "easy", angle: float =
         min over rho, c of rho^2 + c^2 + alpha_prune E[(kappa - sign(b) u)_+^2] = 1
 
     (Gordon's inequality; the mean over h is done by hand). Then R = rho cos(angle) + c sin(angle). check: compute residuals.
-    Raises InputError for settings outside their domain.
+    Raises InputError for settings outside their domain; RunError where the error is too small to be solved for (from
+    alpha_prune of about a thousand on, earlier for hard samples).
+
+    >>> round(solve(2.0, 0.5, "easy").error, 3), round(solve(2.0, 0.5, "hard").error, 3)
+    (0.182, 0.321)
     """
     check_setting(alpha_tot, fraction, keep, angle)
+    alpha_tot, fraction, angle = float(alpha_tot), float(fraction), float(angle)
     if keep == "random" or fraction == 1.0:
         return _solved(alpha_tot * fraction, None, 0.0, False)
     return _solved(alpha_tot * fraction, (keep, fraction), math.radians(angle), check)
@@ -68,17 +75,14 @@ def solve(alpha_tot: float, fraction: float, keep: Keep = "easy", angle: float =
 
 def check_setting(alpha_tot: float, fraction: float, keep: str, angle: float) -> None:
     """Check that a setting is in its domain. Raises InputError."""
-    for name, value, low, high in (("alpha_tot", alpha_tot, 0.0, LARGEST), ("fraction", fraction, 0.0, 1.0)):
-        if not _is_number(value) or not low < value <= high:
-            raise InputError(f"{name}: expected a number above {low:g} and at most {high:g}, got {shown(value)}")
-    if not _is_number(angle) or not 0 <= angle < 90:
+    if not is_number(alpha_tot) or not 0 < alpha_tot <= LARGEST:
+        raise InputError(f"alpha_tot: expected a number above 0 and at most {LARGEST}, got {shown(alpha_tot)}")
+    if not is_number(fraction) or not SMALLEST <= fraction <= 1:
+        raise InputError(f"fraction: expected a number from {SMALLEST:g} to 1, got {shown(fraction)}")
+    if not is_number(angle) or not 0 <= angle < 90:
         raise InputError(f"angle: expected degrees from 0 to below 90 (at 90 the probe knows nothing), got {shown(angle)}")
     if keep not in KEEPS:
         raise InputError(f"keep: expected easy, hard or random, got {shown(keep)}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @cache
@@ -95,19 +99,42 @@ def _solved(alpha: float, kept: tuple[Keep, float] | None, angle: float, check: 
     low, high = -1.0, 1.0
     while lowest(low)[0] > 0:
         low -= 2.0
+        if low < -40:  # the margin is too small for the coarse quadrature to see
+            raise _too_small(alpha, kept, angle)
     while lowest(high)[0] < 0:
         high += 1.0
     start = brentq(lambda at: lowest(at)[0], low, high, xtol=1e-3)
     first = np.append(lowest(start)[1], start)
-    found = root(lambda at: grid.equations(alpha, *_inside(at), math.exp(at[2])), first, tol=1e-12)
-    if not max(abs(one) for one in found.fun) < 1e-7:
-        what = "all samples" if kept is None else f"the {kept[0]} {kept[1]:g}"
-        raise RunError(f"no solution was found for {what} at alpha_prune {alpha:g} and angle {math.degrees(angle):g}; where "
-                       "the error is below about 1e-4, the equations cannot be solved to that accuracy")
-    (rho, c), kappa = _inside(found.x), math.exp(found.x[2])
-    overlap = rho * math.cos(angle) + c * math.sin(angle)
+    at, error = first, math.inf
+    while True:
+        found = root(lambda at: grid.equations(alpha, *_inside(at), math.exp(min(at[2], 50.0))), at, tol=1e-12)  # noqa: B023
+        if not max(abs(one) for one in found.fun) < 1e-7:
+            raise _too_small(alpha, kept, angle)
+        at, before, error = found.x, error, _error(_overlap(found.x, angle))
+        if abs(error - before) <= CLOSE * error:
+            break
+        if 2 * grid.nodes > MOST:
+            raise _too_small(alpha, kept, angle)
+        grid = _Grid(kept, angle, 2 * grid.nodes)  # kinks become sharper with alpha
+    (rho, _), kappa, overlap = _inside(at), math.exp(at[2]), _overlap(at, angle)
     residuals = _residuals(alpha, kept, angle, overlap, rho, kappa) if check and kept and angle > 0 else None
-    return Solution(math.acos(min(1.0, max(-1.0, overlap))) / math.pi, overlap, rho, kappa, residuals)
+    return Solution(error, overlap, rho, kappa, residuals)
+
+
+def _overlap(at: np.ndarray, angle: float) -> float:
+    """R at a point as ``_inside`` takes it."""
+    rho, c = _inside(at)
+    return float(rho * math.cos(angle) + c * math.sin(angle))
+
+
+def _error(overlap: float) -> float:
+    return math.acos(min(1.0, max(-1.0, overlap))) / math.pi
+
+
+def _too_small(alpha: float, kept: tuple[Keep, float] | None, angle: float) -> RunError:
+    what = "all samples" if kept is None else f"the {kept[0]} {kept[1]:g}"
+    return RunError(f"no solution was found for {what} at alpha_prune {alpha:g} and angle {math.degrees(angle):g}: the "
+                    "student is so good there that the equations cannot be solved to the accuracy of its error")
 
 
 @cache
@@ -130,6 +157,7 @@ class _Grid:
     changes."""
 
     def __init__(self, kept: tuple[Keep, float] | None, angle: float, nodes: int) -> None:
+        self.nodes = nodes
         z, of_z = _margins(kept, nodes)
         if angle == 0:
             ranges = [np.broadcast_to([-FAR, FAR], (len(z), 2))]  # g matters not
@@ -153,7 +181,6 @@ class _Grid:
         return (rho * share - alpha * float((self.sign * self.z * slope).sum()),
                 c * share - alpha * float((self.sign * self.g * slope).sum()), rho * rho + c * c + alpha * value - 1)
 
-
     def value(self, alpha: float, at: np.ndarray, kappa: float) -> tuple[float, np.ndarray]:
         """What is minimized, less 1, and its derivative, as a function of two numbers."""
         rho, c = _inside(at)
@@ -169,7 +196,7 @@ def _margins(kept: tuple[Keep, float] | None, nodes: int) -> tuple[np.ndarray, n
     if kept is not None:
         keep, fraction = kept
         bound = float(ndtri((1 + fraction) / 2 if keep == "hard" else 1 - fraction / 2))
-        low, high = (0.0, bound) if keep == "hard" else (bound, bound + FAR)
+        low, high = (0.0, min(bound, FAR)) if keep == "hard" else (bound, bound + FAR)
     (points,), (weights,) = _legendre(np.array([[low, high]]), nodes)
     return points, weights * _density(points) * 2 / fraction
 
@@ -217,29 +244,33 @@ def _residuals(alpha: float, kept: tuple[Keep, float], angle: float, r: float, r
 
 def crossover(fraction: float, angle: float = 0.0) -> float:
     """alpha_prune at which keeping the easy and the hard fraction give the same error: below it easy samples are better,
-    above it hard ones. Raises InputError; RunError if there is none up to alpha_prune 100."""
+    above it hard ones. Raises InputError; RunError if there is none up to alpha_prune 100 (or alpha_tot 10,000)."""
     check_setting(1.0, fraction, "easy", angle)
     if fraction == 1.0:
         raise InputError("fraction: with all samples kept, easy and hard ones are the same; expected less than 1")
+    most = min(100.0, LARGEST * fraction)
 
     def gap(alpha: float) -> float:
-        easy, hard = (solve(alpha / fraction, fraction, keep, angle).error for keep in ("easy", "hard"))
-        return easy - hard
+        easy, hard = (solve(min(alpha / fraction, LARGEST), fraction, keep, angle).error for keep in ("easy", "hard"))
+        return 1 - hard / easy
 
-    low, before = 0.5, gap(0.5)
-    for high in np.geomspace(0.625, 100.0, 24).tolist():
+    low = None
+    for high in (one for one in np.geomspace(0.5, 100.0, 25).tolist() if one <= most):
         after = gap(high)
-        if before < 0 and after > 1e-6:  # smaller gaps are rounding
+        if after < 0:
+            low = high
+        elif low is not None and after > 10 * CLOSE:  # smaller gaps are rounding
             return float(brentq(gap, low, high, xtol=1e-4))
-        low, before = high, after
-    raise RunError(f"easy samples are better up to alpha_prune 100 at fraction {fraction:g} and angle {angle:g}")
+    raise RunError(f"easy samples are better up to alpha_prune {most:g} at fraction {fraction:g} and angle {angle:g}, or "
+                   "as good")
 
 
 def simulate(alpha_tot: float, fraction: float, keep: Keep = "easy", angle: float = 0.0, *, dimension: int = 200,
              trials: int = 8, seed: int = 0) -> list[float]:
     """Test errors of students of finite size, each of its own teacher, probe and samples: exact max-margin perceptrons.
-    Raises InputError."""
+    dimension: of the inputs, from 2; trials: at least 1; seed: 0 or more. Raises InputError."""
     check_setting(alpha_tot, fraction, keep, angle)
+    dimension, trials, seed = whole("dimension", dimension, 2), whole("trials", trials, 1), whole("seed", seed)
     total, count = round(alpha_tot * dimension), round(alpha_tot * fraction * dimension)
     if count < 1:
         raise InputError(f"fraction {fraction:g} of {total} samples leaves none; use a larger fraction, alpha_tot or "
@@ -280,13 +311,17 @@ MAP_ALPHAS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 
 
 def gap_map(angle: float = 0.0, fractions: Sequence[float] = MAP_FRACTIONS, alphas: Sequence[float] = MAP_ALPHAS) -> Map:
-    """Differences of test errors, hard minus easy, for every fraction kept of every alpha_tot. Raises InputError."""
+    """Differences of test errors, hard minus easy, for every fraction kept of every alpha_tot, in ascending order. Raises
+    InputError."""
+    fractions, alphas = numbers("fractions", fractions), numbers("alphas", alphas)
+    if sorted(set(alphas)) != list(alphas):
+        raise InputError(f"alphas: expected ascending numbers, got {shown(list(alphas))}")
     for fraction, alpha in product(fractions, alphas):
         check_setting(alpha, fraction, "easy", angle)
     gaps = np.array([[_gap(alpha, fraction, angle) for alpha in alphas] for fraction in fractions])
     crossings = tuple(_vanishes(fraction, angle, alphas, row.tolist())
                       for fraction, row in zip(fractions, gaps, strict=True))
-    return Map(tuple(fractions), tuple(alphas), gaps, crossings)
+    return Map(fractions, alphas, gaps, crossings)
 
 
 def _vanishes(fraction: float, angle: float, alphas: Sequence[float], gaps: Sequence[float]) -> float | None:
@@ -329,12 +364,12 @@ def curves(fractions: Sequence[float] = (0.05, 0.2, 0.5), angles: Sequence[float
            progress: Progress = Progress()) -> Curves:
     """Errors of easy and hard samples for every fraction and angle, of random ones, and where they cross. trials: finite
     students at four of the alphas. maps: and ``gap_map`` for every angle. Raises InputError before the work."""
-    if not fractions or not angles or not alphas:
-        raise InputError("fractions, angles and alphas: expected at least one of each")
+    fractions, angles, alphas = numbers("fractions", fractions), numbers("angles", angles), numbers("alphas", alphas)
+    trials = whole("trials", trials)
     for alpha in alphas:
         check_setting(alpha, 1.0, "easy", 0.0)
     for fraction in fractions:
-        if not _is_number(fraction) or not max(alphas) / LARGEST <= fraction <= 1:
+        if not max(alphas) / LARGEST <= fraction <= 1:
             raise InputError(f"fraction: expected a number from {max(alphas) / LARGEST:g} to 1, got {shown(fraction)}")
     for alpha, fraction, angle in product(alphas, fractions, angles):
         check_setting(alpha / fraction, fraction, "easy", angle)
@@ -359,7 +394,7 @@ def curves(fractions: Sequence[float] = (0.05, 0.2, 0.5), angles: Sequence[float
         progress.tell(len(keys) + number, count, f"map, angle {angle:g}")
         drawn[angle] = gap_map(angle)
     progress.tell(count, count)
-    return Curves(tuple(alphas), errors, crossings, simulated, drawn)
+    return Curves(alphas, errors, crossings, simulated, drawn)
 
 
 def _mean(alpha: float, errors: Sequence[float]) -> tuple[float, float, float]:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from datastill.data._caveats import say
+from datastill.data._fit import Fit, square
 from datastill.data.images import Lazy
 from datastill.errors import InputError
 from datastill.files import real
@@ -159,21 +160,26 @@ def folder_names(folder: Path) -> list[str]:
 
 
 def decode(path: Path, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:
-    """One image, (H, W, C), upright as its EXIF data say; of several frames the first. ``change`` converts it to gray or RGB
-    and resizes it. Raises InputError."""
+    """One image, (H, W, C), as ``upright`` reads it. ``change`` converts it to gray or RGB and resizes it. Raises
+    InputError."""
+    array = np.asarray(upright(path, change))
+    return array[..., None] if array.ndim == 2 else array
+
+
+def upright(path: Path, change: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """One image, upright as its EXIF data say, of several frames the first, then changed. Raises InputError."""
     try:
         with Image.open(path) as image:
             image.filename = ""  # or Pillow maps a gray TIFF into memory, with its sides exchanged if it has to be turned
             image.load()
             with suppress(Exception):  # damaged EXIF data do not make the pixels unreadable
                 ImageOps.exif_transpose(image, in_place=True)
-            array = np.asarray(change(image))
+            return change(image)
     except InputError:
         raise
     except Exception as error:  # Pillow's many formats raise many kinds for damaged files
         raise InputError(f"{path} cannot be read as an image: {str(error) or type(error).__name__}; replace it, or take it "
                          "out of the folder") from None
-    return array[..., None] if array.ndim == 2 else array
 
 
 def convert(image: Image.Image, path: Path, channels: int) -> Image.Image:
@@ -197,25 +203,39 @@ def fill(images: np.ndarray, paths: Sequence[Path], decoder: Decoder) -> np.ndar
 
 
 class LazyFiles(Lazy):
-    """Images in files, decoded on access and not cached. ``shape`` is the (C, H, W) that ``decoder`` returns.
+    """Images in files, decoded on access and not cached. ``shape`` is (N, C, side, side).
 
-    ``names`` are relative to ``folder``. Names, file sizes and ``how`` identify the images; the location of the folder does
-    not. how: what the decoder does differently from the default.
+    ``names`` are relative to ``folder``. Names, file sizes and a ``fit`` other than "crop" identify the images; the location
+    of the folder does not.
     """
 
-    def __init__(self, folder: Path, names: list[str], shape: tuple[int, int, int], decoder: Decoder, how: str = "") -> None:
-        self.folder, self.names, self.decoder, self.how = folder, names, decoder, how
-        self.shape = (len(names), *shape)
+    def __init__(self, folder: Path, names: list[str], channels: int, side: int, fit: Fit) -> None:
+        self.folder, self.names, self.fit = folder, names, fit
+        self.shape = (len(names), channels, side, side)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         channels, height, width = self.shape[1:]
         images = np.empty((len(indices), height, width, channels), dtype=np.uint8)
-        fill(images, [self.folder / self.names[i] for i in indices.tolist()], self.decoder)
+        fill(images, self._paths(indices), self._decode)
         return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+    def originals(self, indices: Tensor, change: Callable[[int, Image.Image], Image.Image]) -> list[Image.Image]:
+        def read(number: int, path: Path) -> Image.Image:
+            return upright(path, lambda image: change(number, convert(image, path, self.shape[1])))
+
+        with ThreadPoolExecutor() as threads:
+            return list(threads.map(read, range(len(indices)), self._paths(indices)))
+
+    def _paths(self, indices: Tensor) -> list[Path]:
+        return [self.folder / self.names[i] for i in indices.tolist()]
+
+    def _decode(self, path: Path) -> np.ndarray:
+        return decode(path, lambda image: square(convert(image, path, self.shape[1]), self.shape[2], self.fit))
 
     def identity(self, indices: Tensor) -> bytes:
         try:
             names = [self.names[i] for i in indices.tolist()]
-            return repr([(name, (self.folder / name).stat().st_size) for name in names]).encode() + self.how.encode()
+            sizes = [(name, (self.folder / name).stat().st_size) for name in names]
         except OSError as error:
             raise InputError(f"{error.filename} cannot be read: {error.strerror}; restore it or remove it") from None
+        return repr(sizes).encode() + ("" if self.fit == "crop" else self.fit).encode()

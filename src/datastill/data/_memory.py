@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from datastill.data.images import Images, class_names, measured, numbers
+from datastill.data._fit import square
+from datastill.data.images import Images, Lazy, class_names, measured, numbers
 from datastill.data.source import Arrays, check_arrays, check_finite, check_split, extremes, scale
 from datastill.errors import InputError
 from datastill.foreign import calling, package_of, said
 from datastill.late import torch
 from datastill.tables import counted, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KEYS = ({"image", "img", "pixel_values"}, {"label", "labels", "target", "fine_label"})  # of Hugging Face's datasets
 EXPECTED = ("expected a map-style dataset of (image, label), such as a TensorDataset or one of torchvision's, or (images, "
@@ -31,8 +36,11 @@ class _Named(NamedTuple):
     whole: bool
 
 
-def read(dataset: Any, classes: Any, mean: Any, std: Any, like: Any, limits: Any) -> Images:
+def read(dataset: Any, classes: Any, mean: Any, std: Any, like: Any, limits: Any, size: Any, lazy: bool) -> Images:
     """See ``Images.from_dataset``."""
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 8192):
+        raise InputError("from_dataset: expected size, the side in pixels, a whole number from 1 to 8192, got "
+                         f"{shown(size)}")
     given = () if classes is None or (isinstance(classes, (list, tuple)) and not classes) else class_names(classes)
     mean, std = (() if value is None else numbers(value, "mean and std: expected one per channel") for value in (mean, std))
     if bool(mean) != bool(std):
@@ -46,7 +54,8 @@ def read(dataset: Any, classes: Any, mean: Any, std: Any, like: Any, limits: Any
             raise InputError(f"{wanted}, got {limits}")
     name = "arrays" if _are_arrays(dataset) else type(dataset).__name__
     item, count = _items(dataset)
-    pixels, labels = _read_all(item, count, name, limits, package_of(type(dataset)))
+    items = _Items(item, name, package_of(type(dataset)), limits, size)
+    pixels, labels = _read_all(items, count, lazy)
     known = _known(dataset) if not given else _Named((), False)
     if like is not None:
         labels = _as_in(like.classes, known, labels, name) if known.names else labels
@@ -56,14 +65,20 @@ def read(dataset: Any, classes: Any, mean: Any, std: Any, like: Any, limits: Any
         labels = _as_in(occurring, known, labels, name)
         given = occurring
     names = given or known.names or _numbers(labels, name)
-    stacked = np.stack(pixels) if pixels else np.zeros((0, 4, 4, 1), np.uint8)
+    shape = (count, *(pixels[0].shape if pixels else (4, 4, 1)))
+    like_them: Any = np.broadcast_to(np.uint8(0), shape)  # of their form; the values are checked
     if like is None:
-        check_arrays(Arrays((stacked, labels), None, names), name)
+        check_arrays(Arrays((like_them, labels), None, names), name)
     else:  # images to score on may lack a class
-        check_split(stacked, labels, "test", names, name)
-    if mean and len(mean) != stacked.shape[3] and like is not None:
-        raise InputError(f"{name}: images have {counted(stacked.shape[3], 'channel')}, the training images {len(mean)}")
-    stored = torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
+        check_split(like_them, labels, "test", names, name)
+    if mean and len(mean) != shape[3] and like is not None:
+        raise InputError(f"{name}: images have {counted(shape[3], 'channel')}, the training images {len(mean)}")
+    stored: Any
+    if isinstance(pixels, _Seen):
+        stored = LazyItems(items, shape, pixels.hashes)
+    else:
+        stacked = np.stack(pixels) if pixels else np.zeros(shape, np.uint8)
+        stored = torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
     images = Images(stored, torch.from_numpy(labels), names, mean, std, origin=name)
     return images if mean else measured(images)
 
@@ -102,20 +117,75 @@ def _zipped(images: Any, labels: Any) -> tuple[Callable[[int], Any], int]:
     return lambda row: (images[row], labels[row]), len(images)
 
 
-def _read_all(item: Callable[[int], Any], count: int, name: str,
-              limits: Limits | None, package: str) -> tuple[list[np.ndarray], np.ndarray]:
-    """The images (H, W, C) uint8 of one size, and their labels (N,). package: that of the dataset's class."""
-    pixels: list[np.ndarray] = []
+class _Items(NamedTuple):
+    """How items of a dataset are read as images (H, W, C) uint8 and labels. name, package: of the dataset's class."""
+
+    item: Callable[[int], Any]
+    name: str
+    package: str
+    limits: Limits | None
+    size: int | None
+
+    def read(self, row: int) -> tuple[np.ndarray, int]:
+        """One image and its label. Raises InputError."""
+        with calling(f"{self.name}[{row}]", self.package):
+            found = self.item(row)
+        image, label = _pair(found, f"{self.name}[{row}]", self.limits)
+        if self.size is not None:
+            stored = square(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None], self.size, "crop")
+            image = stored[0].numpy().transpose(1, 2, 0)
+        return image, label
+
+
+class _Seen(list[np.ndarray]):
+    """The first of the images of a dataset that stay there, and the hashes of all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hashes: list[bytes] = []
+
+    def append(self, image: np.ndarray) -> None:
+        self.hashes.append(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest())
+        if not self:
+            super().append(image)
+
+
+class LazyItems(Lazy):
+    """Images that are read from a dataset in Python when they are drawn, known by the hashes of what was read first."""
+
+    def __init__(self, items: _Items, shape: tuple[int, ...], hashes: Sequence[bytes]) -> None:
+        self.items, self.hashes = items, hashes
+        count, height, width, channels = shape
+        self.shape = (count, channels, height, width)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        _, channels, height, width = self.shape
+        found = np.empty((len(indices), channels, height, width), dtype=np.uint8)
+        for place, row in enumerate(indices.tolist()):
+            image, _ = self.items.read(row)
+            if image.shape != (height, width, channels):
+                raise InputError(f"{self.items.name}[{row}] has shape {image.shape} (H, W, C); it had "
+                                 f"{(height, width, channels)} when it was read first; a dataset that is read lazily must "
+                                 "give the same images again")
+            found[place] = image.transpose(2, 0, 1)
+        return torch.from_numpy(found)
+
+    def identity(self, indices: Tensor) -> bytes:
+        return b"".join(self.hashes[row] for row in indices.tolist())
+
+
+def _read_all(items: _Items, count: int, lazy: bool) -> tuple[list[np.ndarray], np.ndarray]:
+    """The images (H, W, C) uint8 of one size, of those that stay in the dataset only the first; all labels (N,)."""
+    pixels: list[np.ndarray] = _Seen() if lazy else []
     labels = np.zeros(count, dtype=np.int64)
     for row in range(count):
-        with calling(f"{name}[{row}]", package):
-            found = item(row)
-        image, label = _pair(found, f"{name}[{row}]", limits)
+        image, label = items.read(row)
         if not 0 <= label < 2**31:
-            raise InputError(f"{name}[{row}] has the label {label}; expected 0 to K - 1 for K classes")
+            raise InputError(f"{items.name}[{row}] has the label {label}; expected 0 to K - 1 for K classes")
         if pixels and image.shape != pixels[0].shape:
-            raise InputError(f"{name}[{row}] has shape {image.shape} (H, W, C), {name}[0] has {pixels[0].shape}; resize "
-                             "them to one size in the dataset's transform")
+            raise InputError(f"{items.name}[{row}] has shape {image.shape} (H, W, C), {items.name}[0] has "
+                             f"{pixels[0].shape}; give the size they are to have, as in size=64, or resize them to one "
+                             "size in the dataset's transform")
         pixels.append(image)
         labels[row] = label
     return pixels, labels

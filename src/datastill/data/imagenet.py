@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from datastill.data import _image_files as files
-from datastill.data._fit import Fit, square
+from datastill.data._fit import Fit
 from datastill.data.source import Arrays, Source
 from datastill.errors import InputError
 
@@ -62,8 +62,5 @@ def _split(folder: Path, classes: list[str], side: int, channels: int, fit: Fit,
         names += (f"{wnid}/{name}" for name in found)
         counts.append(len(found))
 
-    def decode(path: Path) -> np.ndarray:
-        return files.decode(path, lambda image: square(files.convert(image, path, channels), side, fit))
-
-    pixels = files.LazyFiles(folder, names, (channels, side, side), decode, "" if fit == "crop" else fit)
+    pixels = files.LazyFiles(folder, names, channels, side, fit)
     return pixels, np.repeat(np.arange(len(classes)), counts)

@@ -16,6 +16,7 @@ import numpy as np
 from datastill.compute import send
 from datastill.data.whitening import Whitening
 from datastill.errors import InputError
+from datastill.functional.crops import AREA, crop, draw_boxes
 from datastill.late import torch
 from datastill.rng import RNG
 from datastill.tables import counted, shown
@@ -44,6 +45,12 @@ class Lazy(ABC):
     @abstractmethod
     def __getitem__(self, indices: Tensor) -> Tensor:
         """The images at these indices (B,), (B, C, H, W) uint8."""
+
+    def originals(self, indices: Tensor, change: Callable[[int, Any], Any]) -> list[Any] | None:
+        """``change(number, picture)`` of the images at these indices as pictures of Pillow in the size in which they are
+        stored, converted to gray or RGB; None if there is nothing else than what is read. ``change`` may be called in
+        several threads."""
+        return None
 
     @abstractmethod
     def identity(self, indices: Tensor) -> bytes:
@@ -104,7 +111,7 @@ class Images:
     @classmethod
     def from_dataset(cls, dataset: Any, *, classes: Sequence[str] | None = None, mean: Sequence[float] | None = None,
                      std: Sequence[float] | None = None, like: Images | None = None,
-                     range: tuple[float, float] | None = None) -> Images:
+                     range: tuple[float, float] | None = None, size: int | None = None, lazy: bool = False) -> Images:
         """Read any map-style dataset of (image, label) into memory, for example one of torchvision's, a TensorDataset or one
         of Hugging Face's; or (images, labels), two arrays or two tensors. ``Images`` are returned as they are,
         with mean and std measured if they have none.
@@ -114,7 +121,10 @@ class Images:
         classes: names in order; default: ``dataset.classes``, else the label numbers; a part of a dataset (``Subset``) has
         those classes of the whole that occur. mean, std: per channel, of pixels in [0, 1]; default: measured on these
         images. like: the training images, whose classes, mean and std are used. range: the values that become 0 and 255, for
-        images that are not 8 bits; values outside are rejected.
+        images that are not 8 bits; values outside are rejected. size: the side to which images are resized, their
+        middle cut out, as ``data.size`` does. lazy: leave the images in the dataset, which is read once to check and
+        identify them, once more to measure mean and std unless they are given, and then whenever images are drawn; its
+        items must stay the same.
 
         Raises InputError for an item that is not such a pair, images of several sizes, or fewer than two classes.
 
@@ -123,10 +133,10 @@ class Images:
         >>> Images.from_dataset(pairs, classes=["cat", "dog", "owl"]).shape
         (3, 8, 8)
         """
-        if isinstance(dataset, Images) and all(one is None for one in (classes, mean, std, like, range)):
+        if isinstance(dataset, Images) and all(one is None for one in (classes, mean, std, like, range, size)):
             return dataset if dataset.mean else measured(dataset)
         from datastill.data._memory import read
-        return read(dataset, classes, mean, std, like, range)
+        return read(dataset, classes, mean, std, like, range, size, lazy)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -156,10 +166,34 @@ class Images:
     def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
         """The images at these rows (B,) on the device, normalized, and whitened if whitening is used; the same in every
         epoch."""
-        targets = send(self.targets[rows], self.device)
         x = self.normalize(send(self.raw(rows), self.device)) if self.whitened is None else \
             _plain(self.whitened[send(rows, self.whitened.device)])
-        return Batch(x, torch.nn.functional.one_hot(targets, len(self.classes)).to(x.dtype))
+        return Batch(x, self.labels(rows))
+
+    def labels(self, rows: Tensor) -> Tensor:
+        """The labels (B, K) of the images at these rows, one-hot, on the device."""
+        targets = send(self.targets[rows], self.device)
+        return torch.nn.functional.one_hot(targets, len(self.classes)).float()
+
+    def crops(self, rows: Tensor, rng: RNG, area: tuple[float, float] = AREA) -> Tensor:
+        """A random crop of each of the images at these rows, (B, C, H, W), as torchvision's RandomResizedCrop: a box of a
+        uniform share of the ``area``, resized to (H, W). Images that are read from files of their own are cut before they
+        are made smaller (in 8 bits, as usual), so that a crop of a large photograph is sharp."""
+        def cut(number: int, picture: Any) -> Any:
+            from torchvision.transforms import functional
+
+            box = draw_boxes(rng("original", number), 1, (picture.height, picture.width), area)[0]
+            return functional.resized_crop(picture, *box.tolist(), list(self.shape[1:]))
+
+        found = self.originals(rows, cut) if self.whitened is None else None
+        if found is None:
+            return crop(self.batch(rows).x, draw_boxes(rng, len(rows), self.shape[1:], area))
+        arrays = np.stack([np.atleast_3d(np.asarray(one)) for one in found])
+        return self.normalize(send(torch.from_numpy(arrays).permute(0, 3, 1, 2), self.device))
+
+    def originals(self, rows: Tensor, change: Callable[[int, Any], Any]) -> list[Any] | None:
+        """See ``Lazy.originals``; None for images in memory."""
+        return self.pixels.originals(self._places(rows), change) if isinstance(self.pixels, Lazy) else None
 
     def raw(self, indices: Tensor) -> Tensor:
         """The stored pixels at these indices, (B, C, H, W) uint8, on the device that holds them, in contiguous layout."""

@@ -80,7 +80,9 @@ class SelfTraining:
         return mean
 
     def _views(self, rows: Tensor, rng: RNG) -> tuple[Tensor, Tensor]:
-        pictures = [to_pil_image(one) for one in self.images.raw(rows).cpu()]
+        pictures = self.images.originals(rows, lambda number, picture: picture)
+        if pictures is None:
+            pictures = [to_pil_image(one) for one in self.images.raw(rows).cpu()]
         with rng.as_global(), _others(rng.seed):
             pairs = [(self.view(one), self.view(one)) for one in pictures]
         one, two = (torch.stack(views).to(self.images.device) for views in zip(*pairs, strict=True))
