@@ -126,12 +126,15 @@ def analyse_difficulty(what: Annotated[str, typer.Argument(metavar="DIR|DATA", h
     scored: `distill --keep 10,100` stores more than the first and the last.
     """
     from datastill import console
+    from datastill.data.source import Source
     from datastill.files import make_folder, write_atomically
     from datastill.outputs import check_apart, check_named, check_output, is_page
+    from datastill.registry import names
     from datastill.report.difficulty import render
+    from datastill.store import CARD
     from datastill.workspace import Workspace
 
-    folder = Path(what) if Path(what).is_dir() else None
+    folder = Path(what) if Path(what).is_dir() and ((Path(what) / CARD).exists() or what not in names(Source)) else None
     check_named(out, "a page of datastill", ".html", ".htm")
     check_output(out, "a page of datastill", is_page, force)
     check_apart(out, folder)

@@ -23,7 +23,7 @@ from datastill.data.images import denormalize
 from datastill.data.whitening import from_tensors
 from datastill.description import explain
 from datastill.errors import InputError
-from datastill.files import write_atomically
+from datastill.files import reason, write_atomically
 from datastill.late import torch
 from datastill.parametrization import Parametrization
 from datastill.store import CARD, Entry
@@ -345,7 +345,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{path} is damaged: its checksum does not match; restore it from a copy, or delete it") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {error}") from None
+        why = reason(error) if isinstance(error, OSError) else "it cannot be read as safetensors"
+        raise InputError(f"{path} is damaged: {why}; restore it from a copy, or delete it") from None
     return tensors, of
 
 

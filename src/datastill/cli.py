@@ -473,7 +473,7 @@ def main() -> None:
         sys.path.append(here)  # so that module:Class is found in the working folder
     try:
         _see_no_empty(sys.argv[1:])
-        app()
+        _parse_and_run()
     except InputError as error:
         _fail(str(error), 2)
     except BrokenPipeError:
@@ -489,6 +489,24 @@ def main() -> None:
         _fail("stopped immediately; finished work is kept", 130)
     finally:
         logging.getLogger("datastill").removeHandler(cautions)
+
+
+def _parse_and_run() -> None:
+    """Run the command; what the parser refuses is one line, as every other bad input. Raises InputError, and what commands
+    raise."""
+    try:
+        sys.exit(app(prog_name="datastill", standalone_mode=False) or 0)
+    except Exception as error:
+        if type(error).__name__ == "Abort":
+            raise KeyboardInterrupt from None
+        if not hasattr(error, "format_message"):  # not the parser's, of typer's own click or of one that is installed
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        where = getattr(error, "ctx", None)
+        command_ = "datastill" if where is None else where.command_path
+        raise InputError(f"{error.format_message().rstrip('.')}; see {command_} --help") from None
 
 
 def _see_no_empty(arguments: list[str]) -> None:

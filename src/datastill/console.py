@@ -121,7 +121,7 @@ def show_sheet(sheet: Mapping[str, Any], auroc: bool = False, selected: bool = F
     """The scores of one sheet as a table, with the paired gain and any flags; ``auroc``: and the area under the curve;
     ``selected``: the set is of real images."""
     protocol: Protocol = load(Protocol, sheet["protocol"])  # type: ignore[type-abstract]
-    table = Table(title=f"{sheet['network']}, protocol {spec(protocol)}, {sheet['split']} split "
+    table = Table(title=f"{sheet['network']}, protocol {spec(protocol, nested=True)}, {sheet['split']} split "
                         f"({counted(sheet['images'], 'image')}), ipc {sheet['ipc']}", title_justify="left")
     table.add_column("trained on")
     more = ["AUROC %"] if auroc else []
@@ -299,7 +299,7 @@ def show_difficulty(found: Any) -> None:
     """Means of the scores of real images, and of a run by iteration; rank correlations."""
     from datastill.analysis.difficulty import NOTES
     names = list(found.real.scores)
-    table = Table("iteration", *names, *(["gradn at the run's network"] if found.current else []),
+    table = Table("iteration" if found.run else "", *names, *(["gradn at the run's network"] if found.current else []),
                   title="Means over the images; large means hard", title_justify="left")
     for number, one in [("real images", found.real), *found.run.items()]:
         own = [f"{found.current[number]:.3g}" if number in found.current else "-"] if found.current else []

@@ -257,8 +257,8 @@ class Method(Part):
 
     @property
     def has_soft_labels(self) -> bool:
-        """Whether its sets will have soft labels; by default, if labels are learned."""
-        return self.optim.labels.lr > 0
+        """Whether its sets will have soft labels; by default not. A method that learns labels says so here."""
+        return False
 
     @property
     def splits(self) -> bool:
@@ -273,8 +273,8 @@ class Method(Part):
 
     @property
     def has_learned_lr(self) -> bool:
-        """Whether its sets will have a learning rate; by default, if it is learned."""
-        return self.optim.inner_lr.lr > 0
+        """Whether its sets will have a learning rate; by default not. A method that learns one says so here."""
+        return False
 
     @abstractmethod
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:

@@ -51,12 +51,14 @@ def to_sealed_toml(description: Description, **header: Any) -> str:
     return tomli_w.dumps({"checksum": checksum(tomllib.loads(text := to_toml(description, **header)))}) + text
 
 
-def spec(member: Family) -> str:
+def spec(member: Family, nested: bool = False) -> str:
     """Short form, ``name:option=value`` with the plain options that differ from their defaults, and always ``bare``:
-    ``torchvision:model=resnet18``."""
+    ``torchvision:model=resnet18``. nested: and those of its parts that are no members of families, ``views.strips=2``."""
     always = {member.bare: getattr(member, member.bare)} if member.bare else {}
-    options = {**always, **{k: v for k, v in _essence(member).items()
-                            if k not in ("kind", "version") and not isinstance(v, (dict, list))}}
+    essence = {k: v for k, v in _essence(member).items() if k not in ("kind", "version")}
+    inside = {f"{k}.{name}": value for k, v in essence.items() if nested and isinstance(v, dict) and "kind" not in v
+              for name, value in v.items() if name != "version"}
+    options = {k: v for k, v in {**always, **essence, **inside}.items() if not isinstance(v, (dict, list))}
     return kind(member) + (":" + ",".join(f"{k}={v}" for k, v in options.items()) if options else "")
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from datastill.data import Batch
-from datastill.description import Description
+from datastill.description import Description, load
 from datastill.digest import digest, dump
 from datastill.errors import InputError, RunError
 from datastill.files import reason
@@ -24,7 +24,7 @@ from datastill.late import nn, no_grad, torch
 from datastill.nets import passes
 from datastill.progress import Progress
 from datastill.rng import RNG
-from datastill.rows import RowReader, RowWriter, check_written
+from datastill.rows import Form, RowReader, RowWriter, check_written
 from datastill.store import Entry, read_record, write_record
 from datastill.teachers import Pool, Teacher, Teachers
 from datastill.train import Examples
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 EVERY = 20.0  # seconds between checkpoints
 STATE = "state.json"
-HEADER = 128  # bytes of a .npy file before its values
 
 
 class Views(Description):
@@ -93,6 +92,14 @@ class Relabel(Description):
     epochs: int = Field(default=0, ge=0, le=100_000)
     top: int = Field(default=0, ge=0)
     rest: Literal["none", "smallest"] = "none"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.rest == "smallest" and self.top == 0:
+            raise ValueError("rest=smallest says what becomes of logits that are not stored, but top=0 stores all; set top")
+        if self.rest == "smallest" and self.top == 1:
+            raise ValueError("rest=smallest with top=1 makes all logits of an image equal; use a larger top, or rest=none")
+        return self
 
 
 class Schedule(NamedTuple):
@@ -183,40 +190,31 @@ class Online:
             yield self.batch(rows, epoch, rng("batch", epoch, number))
 
 
-class Column(NamedTuple):
-    """One file of a store: what one epoch holds, and in which type."""
+def files(views: Views, relabel: Relabel, epochs: int, widths: Sequence[int], classes: int) -> dict[str, Form]:
+    """The files of a store by name: a row for each of so many epochs, whose batches have these widths, of so many
+    classes."""
+    count, batches = sum(widths), len(widths)
+    top = relabel.top if 0 < relabel.top < classes else 0
+    found: dict[str, tuple[tuple[int, ...], str]] = {
+        "rows": ((count,), "<i4"),
+        **({"strips": ((count, 2 * views.strips), "|u1")} if views.strips > 1 else {}),
+        **({"boxes": ((count, 4), "<i2")} if views.window != "none" else {}),
+        **({"flips": ((count,), "|b1")} if views.flip else {}),
+        **({"order": ((count,), "<i4"), "share": ((batches,), "<f8")} if views.mix != "none" else {}),
+        **({"mixed": ((batches, 4), "<i2")} if views.mix == "cutmix" else {}),
+        **({"which": ((count, top), "<i2" if classes < 2**15 else "<i4")} if top else {}),
+        "logits": ((count, top or classes), "<f2")}
+    return {name: Form(epochs, *one) for name, one in found.items()}
 
-    shape: tuple[int, ...]
-    dtype: str
 
-
-def columns(schedule: Schedule, count: int, classes: int) -> dict[str, Column]:
-    """The files of a store for ``count`` images of so many classes, by name."""
-    views, widths = schedule.views, schedule.widths(count)
-    count = sum(widths)
-    found = {"rows": Column((count,), "<i4")}
-    if views.strips > 1:
-        found["strips"] = Column((count, 2 * views.strips), "|u1")
-    if views.window != "none":
-        found["boxes"] = Column((count, 4), "<i2")
-    if views.flip:
-        found["flips"] = Column((count,), "|b1")
-    if views.mix != "none":
-        found |= {"order": Column((count,), "<i4"), "share": Column((len(widths),), "<f8")}
-        if views.mix == "cutmix":
-            found["mixed"] = Column((len(widths), 4), "<i2")
-    top = schedule.relabel.top
-    if top and top < classes:
-        found["which"] = Column((count, top), "<i2" if classes < 2**15 else "<i4")
-        return {**found, "logits": Column((count, top), "<f2")}
-    return {**found, "logits": Column((count, classes), "<f2")}
+def files_of(schedule: Schedule, count: int, classes: int) -> dict[str, Form]:
+    """The files of a store for ``count`` images."""
+    return files(schedule.views, schedule.relabel, schedule.stored, schedule.widths(count), classes)
 
 
 def forecast(schedule: Schedule, count: int, classes: int) -> int:
     """Bytes of a store."""
-    parts = columns(schedule, count, classes).values()
-    of_epoch = sum(int(np.prod(one.shape)) * np.dtype(one.dtype).itemsize for one in parts)
-    return schedule.stored * of_epoch + HEADER * len(parts)
+    return sum(one.size for one in files_of(schedule, count, classes).values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,8 +242,10 @@ class Labels:
         if images is not None and card["images"] != images:
             raise InputError(f"{folder} holds the labels of another set (its images have the checksum {card['images'][:12]}"
                              f", these {images[:12]}); {again}")
-        files = {name: RowReader(folder / f"{name}.npy", sums, again) for name, sums in card["sums"].items()}
-        return cls(folder, card, files)
+        forms = files(load(Views, card["views"]), load(Relabel, card["relabel"]), card["epochs"], card["widths"],
+                      card["classes"])
+        return cls(folder, card, {name: RowReader(folder / f"{name}.npy", forms[name], sums, again)
+                                  for name, sums in card["sums"].items()})
 
     @property
     def epochs(self) -> int:
@@ -348,15 +348,18 @@ def name_of(images: str, schedule: Schedule, pool: Pool, teachers: Teachers, rng
 def _write(entry: Entry, images: str, examples: Examples, schedule: Schedule, pool: Pool, teachers: Teachers, rng: RNG,
            progress: Progress) -> None:
     folder, classes = entry.folder, len(teachers.context.real.classes)
-    wanted, name = columns(schedule, len(examples), classes), name_of(images, schedule, pool, teachers, rng)
+    wanted, name = files_of(schedule, len(examples), classes), name_of(images, schedule, pool, teachers, rng)
     known = read_record(folder / STATE, entry.again) or {"name": name, "sums": {key: [] for key in wanted}}
     if known["name"] != name:
         raise InputError(f"{folder} holds the beginning of other labels; {entry.again}")
     sums: dict[str, list[str]] = known["sums"]
-    for key, column in wanted.items():
+    for key, form in wanted.items():
+        path = folder / f"{key}.npy"
         if sums[key]:
-            check_written(folder / f"{key}.npy", column.shape, column.dtype, sums[key], entry.again)
-    writers = {key: RowWriter(folder / f"{key}.npy", schedule.stored, *column) for key, column in wanted.items()}
+            check_written(path, form, dict(enumerate(sums[key])), entry.again)
+        elif path.exists() and not _begun(path, form):
+            raise InputError(f"{path} is in the way: it is no beginning of labels; move it elsewhere")
+    writers = {key: RowWriter(folder / f"{key}.npy", form, goes_on=bool(sums[key])) for key, form in wanted.items()}
     members, saved = list(teachers), time.monotonic()
 
     def save() -> None:
@@ -366,7 +369,7 @@ def _write(entry: Entry, images: str, examples: Examples, schedule: Schedule, po
 
     try:
         for epoch in range(len(sums["rows"]), schedule.stored):
-            found = _epoch(examples, schedule, members, rng, epoch, wanted, classes)
+            found = _epoch(examples, schedule, members, rng, epoch, wanted)
             for key, writer in writers.items():
                 sums[key].append(writer.write(epoch, found[key]))
             try:
@@ -387,8 +390,17 @@ def _write(entry: Entry, images: str, examples: Examples, schedule: Schedule, po
     (folder / STATE).unlink(missing_ok=True)
 
 
+def _begun(path: Path, form: Form) -> bool:
+    """Whether a file is what a process leaves that is killed before its first checkpoint."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(len(form.header))
+    return form.header.startswith(head) and path.stat().st_size <= form.size
+
+
 def _epoch(examples: Examples, schedule: Schedule, teachers: Sequence[Teacher], rng: RNG, epoch: int,
-           wanted: Mapping[str, Column], classes: int) -> dict[str, np.ndarray]:
+           wanted: Mapping[str, Form]) -> dict[str, np.ndarray]:
     parts: dict[str, list[Any]] = {key: [] for key in wanted}
     for number, rows in enumerate(schedule.batches(len(examples), epoch, rng)):
         x = examples.batch(rows).x

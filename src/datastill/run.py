@@ -167,6 +167,9 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
         raise InputError(f"shard {number} of {of} needs {counted(ipc, 'image')} per class, but starts from only {own} of "
                          f"the {counted(there, 'training image')} of class {real.classes[smallest]!r} (one in {of}); "
                          f"{advice}")
+    if of > 1 and not run.method.splits:
+        progress.warn(f"{kind(run.method)} distills the images of a class together, so that {counted(of, 'part')} are not "
+                      "what one run would make of them")
     _check_needs(run)
     run.parametrization.check(task, ipc)
     check_network(run.network, real.shape, task.classes, real.device)
@@ -192,7 +195,12 @@ def _check_learns(method: Method, names: Iterable[str], progress: Progress) -> N
 
 
 def _check_needs(run: Run) -> None:
-    """Check that the method provides what the plug-ins need. Raises InputError."""
+    """Check that the method provides what the plug-ins need, and that they have an effect. Raises InputError."""
+    for plugin in run.plugins if run.method.iterations else ():
+        if plugin.weight and not any(plugin.factor(i, run.method.iterations) for i in {0, run.method.iterations - 1}):
+            raise InputError(f"plug-in {plugin.label or kind(plugin)}: its {plugin.schedule} schedule begins at 0 and is "
+                             f"still 0 after {counted(run.method.iterations, 'iteration')}; use more iterations, or "
+                             "schedule=constant")
     for named in (run.method, *run.plugins):
         for what in ("provides", "needs"):
             found: object = getattr(named, what, frozenset())
@@ -218,6 +226,8 @@ def asked(run: Run) -> dict[str, Part]:
 
 def run_table(folder: Path) -> dict[str, Any]:
     """The table in a folder's run.toml. Raises InputError: damaged, or that of another run than the set beside it."""
+    if not (folder / "run.toml").exists() and (folder / artifact.CARD).exists():
+        raise InputError(f"{folder} has a set but no run.toml, which says how it was distilled; restore it from a copy")
     table = read_toml(folder / "run.toml")
     if (folder / artifact.CARD).exists() and table.get("digest") != artifact.read_card(folder)["digest"]:
         raise InputError(f"{folder / 'run.toml'} is that of another run than the set beside it; restore it from a copy")

@@ -36,7 +36,7 @@ from datastill.relabel import Labels, forecast
 from datastill.rng import RNG
 from datastill.run import Run, check_protocol, read_run, run_table
 from datastill.running import distill, labeler, see_apart
-from datastill.scoring import Evaluation, Split, check_student
+from datastill.scoring import Evaluation, Split, check_alike, check_student
 from datastill.selection import check_snapshots, select
 from datastill.speed import Timed, tune_speed
 from datastill.study import Study
@@ -217,6 +217,7 @@ class Workspace(Place):
         protocol = _storing(evaluation)
         evaluation.prepare(progress)
         distilled = load(folder).to(self.device)
+        check_alike(distilled, evaluation.images)
         place, checksum = labels_of(folder, out), distilled.card["files"][TENSORS]
         with self.choosing():
             return protocol.made(place, distilled, evaluation.context(progress), evaluation.network,
@@ -325,6 +326,7 @@ class Workspace(Place):
     def _tellers(self, pool: Pool, context: Context, progress: Progress) -> Teachers:
         """The networks that tell how hard images are, trained if they are missing."""
         pool.check(context, {"logits"})
+        make_folder(self.root / "difficulty")
         with self.choosing():
             pool.prepare(replace(context, progress=progress))
         return Teachers(pool, context)

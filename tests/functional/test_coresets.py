@@ -10,6 +10,7 @@ from torch import Tensor
 
 from datastill.functional import coresets
 from datastill.rng import RNG
+from kit import input_error
 
 
 @pytest.mark.parametrize("choose", [coresets.herding, coresets.nearest, coresets.k_center])
@@ -57,3 +58,16 @@ def test_stratified_never_leaves_out_what_is_needed() -> None:
     assert sorted(coresets.stratified(torch.arange(5.0), 5, RNG(0), cutoff=0.9).tolist()) == [0, 1, 2, 3, 4]
     assert sorted(coresets.stratified(torch.ones(5), 4, RNG(0)).tolist()) != []
     assert coresets.stratified(torch.arange(9.0), 1, RNG(0)).shape == (1,)
+
+
+@pytest.mark.parametrize(("call", "says"), [
+    (lambda s: coresets.stratified(s, 6, RNG(0)), "a count from 1 to 5"), (lambda s: coresets.stratified(s[:0], 0, RNG(0)), "a count from 1 to 0"),
+    (lambda s: coresets.stratified(s, 2, RNG(0), strata=0), "at least one stratum"), (lambda s: coresets.stratified(s, 2, RNG(0), cutoff=2.0), "cutoff from 0"),
+    (lambda s: coresets.stratified(s, 2, RNG(0), cutoff=-1.0), "cutoff from 0"), (lambda s: coresets.stratified(s * torch.nan, 2, RNG(0)), "not finite"),
+    (lambda s: coresets.window(s, 2, 2.0), "a place from 0"), (lambda s: coresets.window(s, 2, -1.0), "a place from 0"),
+    (lambda s: coresets.window(s, 0, 0.5), "a count from 1"), (lambda s: coresets.window(s[:, None], 1, 0.5), "expected scores (N,)"),
+    (lambda s: coresets.herding(s, 1), "features (N, D)"), (lambda s: coresets.herding(s[:, None], 6), "a count from 1 to 5"),
+    (lambda s: coresets.nearest(s[:, None] / 0, 2), "not finite"), (lambda s: coresets.k_center(s[:, None], -1), "a count from 1")])
+def test_what_does_not_fit_is_refused(call: Callable[[Tensor], Tensor], says: str) -> None:
+    with input_error(f"{says}"):
+        call(torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from datastill.nets import fresh
 from datastill.nets.convnet import ConvNet
 from datastill.nets.mlp import MLP
 from datastill.rng import RNG
+from kit import input_error
 
 X, Y = RNG("x").normal(7, 3, 8, 8), torch.tensor([0, 1, 2, 3, 0, 1, 2])
 
@@ -55,3 +58,22 @@ def test_misclassified_by_hand() -> None:
 def test_forgetting_by_hand() -> None:
     right = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 1], [1, 1, 0, 0], [1, 0, 0, 1]]).bool()
     assert forgetting(right).tolist() == [0, 2, 4, 1]
+
+
+@pytest.mark.parametrize(("call", "says"), [
+    (lambda n, x, y: gradient_norms(n, x, y, 0), "a chunk of at least 1"),
+    (lambda n, x, y: gradient_norms(n, x, y[:1]), "class numbers (4,) or probabilities (4, K)"),
+    (lambda n, x, y: gradient_norms(n, x, y - 100), "labels range from -100"),
+    (lambda n, x, y: gradient_norms(n, x, y + 99), "expected 0 to 2"),
+    (lambda n, x, y: gradient_norms(torch.nn.Flatten(), x, y), "no parameters"),
+    (lambda n, x, y: gradient_norms(n, x, y, outputs=[0, 9]), "from 0 to 2"),
+    (lambda n, x, y: gradient_norms(n, x[0], y), "expected images (B, C, H, W)"),
+    (lambda n, x, y: gradient_norms(n, x, torch.rand(4, 2)), "probabilities (4, 3)"),
+    (lambda n, x, y: error_norms(n(x), y[:1]), "class numbers (4,)"), (lambda n, x, y: error_norms(n(x), y + 5), "expected 0 to 2"),
+    (lambda n, x, y: misclassified(n(x) * torch.nan, y), "not finite"), (lambda n, x, y: misclassified(n(x), y[:2]), "class numbers (4,)"),
+    (lambda n, x, y: misclassified(y, y), "expected logits"), (lambda n, x, y: forgetting(n(x)), "whether each image was right"),
+    (lambda n, x, y: forgetting(torch.zeros(0, 4, dtype=torch.bool)), "(E, N)")])
+def test_what_does_not_fit_is_refused(call: Any, says: str) -> None:
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    with input_error(says):
+        call(network, torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0]))

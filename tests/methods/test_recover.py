@@ -222,6 +222,11 @@ def test_a_teacher_that_knows_more_classes_is_asked_for_all_of_them(monkeypatch:
 @pytest.mark.parametrize(("options", "parts"), [
     ({"pool": {"kind": "classifier", "networks": [tiny.NETWORK]}}, ("does not provide statistics", "no batch normalization")),
     ({"sides": [4], "stages": 2}, ("sides", "2 stages", "got 1")),
+    ({"sides": [100_000, 8], "stages": 2}, ("sides", "from 1 to 4096", "got 100000")),
+    ({"optim": {"labels": {"lr": 1.0}}}, ("method.optim.labels.lr is 1", "recover has hard labels")),
+    ({"optim": {"inner_lr": {"lr": 1.0}}}, ("method.optim.inner_lr.lr is 1", "learns no learning rate")),
+    ({"pool": {"kind": "classifier", "networks": ["convnet:width=4,depth=2,norm=batch"], "data": {"source": "digits", "classes": ["0", "1", "2"]}}},
+     ("have to know the run's classes", "pool classifier knows 3 (0, 1, 2)")),
     ({"sides": [4, 6], "stages": 2}, ("last stage", "6 pixels", "the data 8")),
     ({"stages": 5}, ("5 stages of 3 iterations",)),
     ({"crop": None, "crop_from": 1.0}, ("crop_from", "crop=none")),
@@ -256,6 +261,7 @@ def test_memory_grows_with_the_pass_and_with_the_set() -> None:
     assert needs(100, batch_size=2) - few == 4 * 4 * 99 * 10 * 64  # images, their gradient, two means
     assert needs(1, batch_size=100) == more  # a pass has one image of each class at most
     assert needs(5, batch_size=100, together="set") > more
+    assert needs(1, batch_size=2, stages=2, sides=(32, 8)) > 6 * few
 
 
 def test_without_weight_any_network_will_do(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,3 +63,16 @@ def test_weights_under_published_names(tmp_path: Path, counted: bool) -> None:
 def test_too_small() -> None:
     with input_error("cifar_resnet", "4x9", "at least 5"):
         CifarResNet().build((3, 4, 9), 10)
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda w: w.update({"bn1.running_var": -torch.ones(16)}), ("bn1.running_var has variances below 0",)),
+    (lambda w: w.update({"conv1.weight": w["conv1.weight"].to(torch.int8)}), ("conv1.weight is of int8", "floating-point")),
+    (lambda w: w.pop("bn1.running_mean"), ("no tensor features.bn1.running_mean",)),
+    (lambda w: w.pop("layer1.2.conv1.weight"), ("no tensor features.layer1.2.conv1.weight",))])
+def test_files_that_are_damaged_name_the_tensor(tmp_path: Path, change: Any, says: tuple[str, ...]) -> None:
+    weights = {name.replace("features.", ""): value for name, value in CifarResNet().build((3, 16, 16), 10).state_dict().items()}
+    change(weights)
+    torch.save(weights, tmp_path / "x.th")
+    with input_error(*says):
+        fill(CifarResNet().build((3, 16, 16), 10), read_weights(tmp_path / "x.th"), "x.th")

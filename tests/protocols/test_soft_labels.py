@@ -105,6 +105,10 @@ def test_teachers_are_those_of_the_method_unless_others_are_named() -> None:
     for relabel in ({"epochs": 3}, {"top": 5}):
         with input_error("set relabel.store=true"):
             evaluation(relabel=relabel)
+    for more, says in (({"views": {"strips": 9}}, "9 strips of images of 8 pixels"), ({"relabel": {"store": True, "top": 11}}, "11 logits of 10"),
+                       ({"relabel": {"store": True, "epochs": 99}}, "labels of 99 epochs")):
+        with input_error(says):
+            evaluation(**more)
 
 
 def test_students_start_alike_whatever_they_learn_from_and_differ_by_labels() -> None:

@@ -33,7 +33,7 @@ def test_of_a_run() -> None:
     page = render(along(), "outputs/<run>")
     assert "outputs/&lt;run&gt;" in page
     assert page.count("<svg") == 9  # four curves, four histograms, a scatter
-    assert "compared with 60 random real images" in page
+    assert "compared with 60 real images" in page
     assert "at the network of the run itself" in page
     assert "Easiest and hardest, iteration 9" in page
     assert not re.search(r'(src|href)="(?!data:|#)', page)

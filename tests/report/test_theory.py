@@ -70,5 +70,5 @@ def test_the_command(run_cli: Call, tmp_path: Path) -> None:
 
 
 def test_nothing_to_show() -> None:
-    with input_error("at least one of each"):
+    with input_error("fractions: expected a list of numbers"):
         curves((), (0.0,))

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 import datastill as ds
 import tiny
 from datastill.description import load
+from datastill.nets.cifar_resnet import CifarResNet
 from datastill.nets.torchvision import Torchvision
 from datastill.teachers import Pool, Teachers
+from datastill.teachers._weights import fill_body
 from kit import input_error
 
 
@@ -88,3 +90,15 @@ def test_bad_input(tmp_path: Path) -> None:
     torch.save({"other.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with input_error("other.pth", "no tensor features.conv1.weight"):
         taught(tmp_path / "other.pth", tmp_path / "out")
+
+
+def test_a_larger_network_is_another_one(tmp_path: Path) -> None:
+    """What a checkpoint has beside the network are heads and queues, never more blocks of the network itself."""
+    for depth, form in ((32, ""), (32, "encoder_q."), (20, "")):
+        theirs = CifarResNet(depth=depth).build((3, 16, 16), 10).state_dict()
+        weights = {form + name.replace("features.", ""): value for name, value in theirs.items()}
+        if depth == 20:
+            fill_body(CifarResNet().build((3, 16, 16), 10), {**weights, "projector.0.weight": torch.ones(2)}, "x.pth")
+            continue
+        with input_error("x.pth: ", "does not have", "weights are from a larger one"):
+            fill_body(CifarResNet().build((3, 16, 16), 10), weights, "x.pth")

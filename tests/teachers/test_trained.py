@@ -194,7 +194,7 @@ def test_a_damaged_file_is_named_and_retrained_only_on_request(tmp_path: Path) -
     damaged = bytearray(path.read_bytes())
     damaged[-1] ^= 1
     path.write_bytes(damaged)
-    with input_error(str(path), "damaged", "epoch 3", "--retrain"):
+    with input_error(str(path), "damaged", "row 3", "--retrain"):
         some.prepare(where)
     assert path.read_bytes() == damaged
     pool(epoch=1).load(where, 0, 0)  # the other epochs are whole

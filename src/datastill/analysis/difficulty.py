@@ -22,6 +22,7 @@ from datastill.rng import RNG
 from datastill.run import Run
 from datastill.running import stream
 from datastill.statistics import rank_correlation
+from datastill.tables import counted
 from datastill.teachers import Teachers
 from datastill.teachers._difficulty import SCORES, Score, check_scores, difficulty, of_real
 
@@ -91,9 +92,12 @@ def of_data(images: Images, teachers: Teachers, *, count: int = 1000, public: Pa
     compared = {} if given is None else {
         name: found for name, mine in real.scores.items()
         if (found := rank_correlation(given.scores[rows.numpy()].tolist(), mine.tolist()))}
-    cautions = () if given is None or given.has_labels else (
-        f"{public} has no labels, so nobody can tell if its order is that of the images",)
-    return Difficulty(images.classes, [one.name for one in teachers], real, public=compared, warnings=cautions)
+    cautions = [] if given is None or given.has_labels else [
+        f"{public} has no labels, so nobody can tell if its order is that of the images"]
+    if given is not None and (lacking := [name for name in scores if name not in compared]):
+        cautions.append(f"no rank correlation with {', '.join(lacking)}: {counted(len(rows), 'image')} are too few, or "
+                        "all have the same score; score more of them (count=0: all)")
+    return Difficulty(images.classes, [one.name for one in teachers], real, public=compared, warnings=tuple(cautions))
 
 
 def of_run(folder: Path, run: Run, task: Task, teachers: Teachers, *, count: int = 1000,

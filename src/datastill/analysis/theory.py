@@ -61,7 +61,7 @@ def solve(alpha_tot: float, fraction: float, keep: Keep = "easy", angle: float =
 
     (Gordon's inequality; the mean over h is done by hand). Then R = rho cos(angle) + c sin(angle). check: compute residuals.
     Raises InputError for settings outside their domain; RunError where the error is too small to be solved for (from
-    alpha_prune of about a thousand on, earlier for hard samples).
+    alpha_prune of a few hundred on, earlier for hard samples).
 
     >>> round(solve(2.0, 0.5, "easy").error, 3), round(solve(2.0, 0.5, "hard").error, 3)
     (0.182, 0.321)

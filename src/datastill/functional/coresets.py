@@ -4,14 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from datastill.compute import double
+from datastill.errors import InputError
 from datastill.late import torch
+from datastill.tables import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from datastill.rng import RNG
 
-from datastill.compute import double
+
+def _features(features: Tensor, count: int, what: str) -> Tensor:
+    """The features in float64. Raises InputError: not (N, D), not finite, fewer than ``count``."""
+    if not isinstance(features, torch.Tensor) or features.dim() != 2 or not features.is_floating_point():
+        raise InputError(f"{what}: expected features (N, D) in floating point, got {shown(features)}")
+    return _enough(features, count, what)
+
+
+def _scores(scores: Tensor, count: int, what: str) -> Tensor:
+    """The scores in float64. Raises InputError: not (N,), not finite, fewer than ``count``."""
+    if not isinstance(scores, torch.Tensor) or scores.dim() != 1:
+        raise InputError(f"{what}: expected scores (N,), got {shown(scores)}")
+    return _enough(scores, count, what)
+
+
+def _enough(values: Tensor, count: int, what: str) -> Tensor:
+    if not 1 <= count <= len(values):
+        raise InputError(f"{what}: expected a count from 1 to {len(values)}, the number of examples, got {shown(count)}")
+    if not bool(torch.isfinite(values).all()):
+        raise InputError(f"{what}: the values of some examples are not finite")
+    return double(values)
 
 
 def herding(features: Tensor, count: int) -> Tensor:
@@ -20,7 +43,7 @@ def herding(features: Tensor, count: int) -> Tensor:
     Each pick minimizes the distance between k + 1 times the mean and the sum of the k chosen features and its own (Welling
     2009; the distance form, which differs from the inner-product form if feature norms differ).
     """
-    features = double(features)
+    features = _features(features, count, "herding")
     mean, total = features.mean(0), torch.zeros_like(features[0])
     free = torch.ones(len(features), dtype=torch.bool, device=features.device)
     chosen = []
@@ -38,7 +61,7 @@ def nearest(features: Tensor, count: int) -> Tensor:
     The ``count`` smallest ||f_i - mean(f)||_2. What comparison tables list as herding is this choice, as we found by running
     both (docs/results/published.md); for one example the two are the same.
     """
-    features = double(features)
+    features = _features(features, count, "nearest")
     return (features - features.mean(0)).norm(dim=1).argsort(stable=True)[:count].cpu()
 
 
@@ -48,7 +71,7 @@ def k_center(features: Tensor, count: int) -> Tensor:
     The first is nearest to the mean; each following one is farthest from those already chosen (the greedy 2-approximation of
     Gonzalez 1985; Sener & Savarese 2018).
     """
-    features = double(features)
+    features = _features(features, count, "k_center")
     chosen = [int((features - features.mean(0)).norm(dim=1).argmin())]
     nearest = (features - features[chosen[0]]).norm(dim=1)
     for _ in range(count - 1):
@@ -62,8 +85,10 @@ def k_center(features: Tensor, count: int) -> Tensor:
 def window(scores: Tensor, count: int, place: float) -> Tensor:
     """Indices (count,) of examples whose scores (N,) follow each other: the ``count`` lowest at ``place`` 0, the highest at
     1, in between those that begin at this share of the way. In order of their scores."""
-    order = double(scores).argsort(stable=True).cpu()
-    first = round(place * max(0, len(order) - count))
+    if not 0 <= place <= 1:
+        raise InputError(f"window: expected a place from 0, the lowest scores, to 1, the highest, got {shown(place)}")
+    order = _scores(scores, count, "window").argsort(stable=True).cpu()
+    first = round(place * (len(order) - count))
     return order[first:first + count]
 
 
@@ -77,7 +102,10 @@ def stratified(scores: Tensor, count: int, rng: RNG, cutoff: float = 0.3, strata
 
         rows = stratified(scores, 10, RNG(0))
     """
-    scores = double(scores).cpu()
+    if not 0 <= cutoff < 1 or strata < 1:
+        raise InputError("stratified: expected a cutoff from 0 to below 1 and at least one stratum, got "
+                         f"{shown(cutoff)} and {shown(strata)}")
+    scores = _scores(scores, count, "stratified").cpu()
     rest = scores.argsort(stable=True)[:max(count, len(scores) - int(len(scores) * cutoff))]
     low, high = scores[rest[0]], scores[rest[-1]]
     place = ((scores[rest] - low) / (high - low) * strata).long().clamp(max=strata - 1) if high > low else \

@@ -57,7 +57,7 @@ class Ranked(Method):
         return self
 
     def check(self, task: Task, ipc: int) -> None:
-        self.pool.for_network(task.network).check(task.context, {"logits"})
+        self.pool.for_network(task.network).check(task.context, {"class_logits"})
 
     def prepare(self, task: Task) -> Mapping[str, Any]:
         pool = self.pool.for_network(task.network)

@@ -42,7 +42,7 @@ class RDED(Method):
         return 1
 
     def check(self, task: Task, ipc: int) -> None:
-        self.pool.for_network(task.network).check(task.context, {"logits"})
+        self.pool.for_network(task.network).check(task.context, {"class_logits"})
         check_patches(self.patches, task, task.ipc or ipc)
 
     def prepare(self, task: Task) -> Mapping[str, Any]:

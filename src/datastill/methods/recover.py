@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from datastill.synthetic import SyntheticSet
 
+LARGEST = 4096  # pixels a side
 MEASURE = 100  # iterations between measurements of the gradients of both terms, for the log
 
 
@@ -90,8 +91,8 @@ class Recover(Method):
     def _fits(self) -> Self:
         if self.sides and len(self.sides) != self.stages:
             raise ValueError(f"sides: expected one for each of {self.stages} stages, got {len(self.sides)}")
-        if any(side < 1 for side in self.sides):
-            raise ValueError(f"sides: expected pixels above 0, got {min(self.sides)}")
+        if wrong := [side for side in self.sides if not 1 <= side <= LARGEST]:
+            raise ValueError(f"sides: expected pixels from 1 to {LARGEST}, got {wrong[0]}")
         if self.crop is None and self.crop_from is not None:
             raise ValueError("crop_from: images are not cropped with crop=none; set crop to where it shall end")
         if self.against == "class" and self.together != "class":
@@ -109,7 +110,7 @@ class Recover(Method):
         return {"classes": min(self.batch_size, classes), "class": 1, "set": classes}[self.together]
 
     def check(self, task: Task, ipc: int) -> None:
-        asked = {"logits", *(["statistics"] if self.weight else [])}
+        asked = {"class_logits", *(["statistics"] if self.weight else [])}
         self.pool.for_network(task.network).check(task.context, asked)
         if self.init == "patches":
             check_patches(self.patches, task, task.ipc or ipc)
@@ -180,16 +181,17 @@ class Recover(Method):
         """The graph of a pass, measured on a few images, and the images with Adam's means and the gradient; shards have
         fewer images."""
         teacher = task.teachers(self.pool)[0]
+        side = (max(self.sides),) * 2 if self.sides else task.real.shape[1:]
 
         def graph(count: int) -> int:
-            x = torch.zeros(count, *task.real.shape, device=task.device, requires_grad=True)
+            x = torch.zeros(count, task.real.shape[0], *side, device=task.device, requires_grad=True)
             return memory.held_by_graph(lambda: teacher.watched(teacher.see(x)))
 
         few, more = graph(2), graph(4)
         together = ipc if self.together == "class" else len(task.here)
         size = min(self.batch_size, together if self.together != "set" else ipc * len(task.here))
         of_pass = few + (more - few) // 2 * max(0, size - 2)
-        images = 4 * ipc * len(task.here) * math.prod(task.real.shape)
+        images = 4 * ipc * len(task.here) * task.real.shape[0] * math.prod(side)
         return {f"passes of {size} images, batch_size={self.batch_size}": of_pass + 4 * images}
 
     def _share(self, iteration: int) -> float | None:

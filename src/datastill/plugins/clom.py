@@ -12,6 +12,7 @@ from datastill.plugins._guidance import Guidance
 from datastill.rng import RNG
 from datastill.teachers import Teacher
 from datastill.teachers._names import outputs_for
+from datastill.teachers.pool import listed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,14 +40,10 @@ class CLoM(Guidance):
             except InputError as error:
                 named = "" if len(theirs) != len(ours) else \
                     "if the outputs are these classes in this order, set classes=run in a pretrained pool; "
-                raise InputError(f"clom needs teachers of the run's classes: {spec(network)} knows {_shown(theirs)}, the "
-                                 f"run has {_shown(ours)}, and {error}; {named}use cclom, which compares features "
+                raise InputError(f"clom needs teachers of the run's classes: {spec(network)} knows {listed(theirs)}, the "
+                                 f"run has {listed(ours)}, and {error}; {named}use cclom, which compares features "
                                  "instead") from None
 
     def term(self, teacher: Teacher, step: Step, task: Task, rng: RNG) -> Tensor:
         x, y = step.batch
         return clom(teacher, x, y)
-
-
-def _shown(classes: tuple[str, ...]) -> str:
-    return f"{len(classes)} ({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})"

@@ -113,7 +113,14 @@ class SoftLabels(Protocol):
         if not (pools := self.pools(network)):
             raise InputError(f"protocol {kind(self)} needs teachers, and the set's method has none; name them, as in "
                              "protocol.pool=classifier, or take protocol.labels=hard")
-        pools[0].check(context, {"logits"})
+        pools[0].check(context, {"class_logits"})
+        if self.views.strips > (side := min(context.real.shape[1:])):
+            raise InputError(f"views.strips: {self.views.strips} strips of images of {side} pixels; use {side} or fewer")
+        if self.relabel.top > len(context.real.classes):
+            raise InputError(f"relabel.top: {self.relabel.top} logits of {len(context.real.classes)} classes; use 0 for all")
+        if self.relabel.epochs > self.epochs:
+            raise InputError(f"relabel.epochs: labels of {self.relabel.epochs} epochs, but students train for "
+                             f"{self.epochs}; use 0 for as many")
 
     @property
     def schedule(self) -> Schedule:

@@ -86,13 +86,17 @@ def pictures(found: Difficulty) -> Iterator[Picture]:
     """Curves over a run, histograms, and the gradient norm against mistakes."""
     if len(found.run) > 1:
         for score in found.real.scores:
+            own = score == "gradn" and found.current
             yield Picture(NOTES[score], "mean over the images of the set by iteration"
-                          + ("; dashed: at the network of the run itself" if score == "gradn" and found.current else "")
+                          + ("; dashed: at the network of the run itself, another one at each point where the "
+                             "method draws them anew, so that small steps are chance" if own else "")
                           + "; dotted: mean and middle half of real images", _along(found, score))
     for score in found.real.scores:
         yield Picture(NOTES[score], f"share of the images; {', '.join(found.shown)}" if found.run else "share of the images",
                       _histogram(found, score))
-    yield Picture("Gradient norm and mistakes", "each point an image", _scatter(found))
+    most = max(len(some.labels) for some in found.shown.values())
+    yield Picture("Gradient norm and mistakes", "each point an image"
+                  + (f"; of more than {POINTS}, random ones" if most > POINTS else ""), _scatter(found))
 
 
 def _along(found: Difficulty, score: str) -> Markup:
@@ -123,7 +127,8 @@ def _histogram(found: Difficulty, score: str) -> Markup:
 def _scatter(found: Difficulty) -> Markup:
     figure, axes = new_axes()
     for color, (name, some) in enumerate(found.shown.items()):
-        x, y = some.scores["misclassified"][:POINTS], some.scores["gradn"][:POINTS]
+        rows = np.random.default_rng(0).permutation(len(some.labels))[:POINTS]  # they are in class order
+        x, y = some.scores["misclassified"][rows], some.scores["gradn"][rows]
         axes.plot(x, y, color=f"#00010{color % COLOURS}", marker="o", markersize=2.5, linestyle="", alpha=0.6, label=name)
     axes.set_ylabel("gradient norm", color=MUTED)
     axes.margins(x=0.03)

@@ -19,6 +19,7 @@ from datastill.report.plots import MUTED, table
 from datastill.report.study import Picture
 
 STYLES: dict[Keep, str] = {"easy": "-", "hard": "--"}
+DASHES = ("-", "--", "-.", ":")  # of the angles in one figure
 
 
 def render(found: Curves) -> str:
@@ -43,43 +44,47 @@ def pictures(found: Curves) -> Iterator[Picture]:
     """Errors for each angle of the probe, then what hard samples cost compared with easy ones."""
     angles = list(dict.fromkeys(angle for keep, _, angle in found.errors if keep == "easy"))
     fractions = list(dict.fromkeys(fraction for keep, fraction, _ in found.errors if keep == "easy"))
-    for angle in angles:
+    for number, angle in enumerate(angles):
         title = f"probe at {angle:g}°" if angle else "a perfect probe"
         yield Picture(f"Test error, {title}", "solid: the easy fraction kept, dashed: the hard one, dotted: random samples"
-                      + ("; points: finite students" if found.simulated else ""), _errors(found, fractions, angle))
-    yield Picture("Hard minus easy", "points of test error; above 0 easy samples are better",
-                  _gaps(found, fractions, angles))
-    for angle, drawn in found.maps.items():
+                      + ("; points: finite students" if found.simulated else ""),
+                      _errors(found, fractions, angle, f"errors-{number}"))
+    for start in range(0, len(angles), len(DASHES)):
+        part = angles[start:start + len(DASHES)]
+        which = "" if len(angles) <= len(DASHES) else f", probes at {part[0]:g}° to {part[-1]:g}°"
+        yield Picture(f"Hard minus easy{which}", "points of test error; above 0 easy samples are better",
+                      _gaps(found, fractions, part, f"gaps-{start}"))
+    for number, (angle, drawn) in enumerate(found.maps.items()):
         title = f"probe at {angle:g}°" if angle else "a perfect probe"
         yield Picture(f"Hard minus easy by samples and fraction, {title}",
-                      "points of test error; right of the line hard samples are better", _map(drawn, f"map-{angle:g}"))
+                      "points of test error; right of the line hard samples are better", _map(drawn, f"map-{number}"))
 
 
-def _errors(found: Curves, fractions: list[float], angle: float) -> Markup:
+def _errors(found: Curves, fractions: list[float], angle: float, key: str) -> Markup:
     figure, axes = new_axes()
     random = found.errors["random", 1.0, 0.0]
     axes.plot(found.alphas, [100 * one for one in random], color=MUTED, linestyle=":", label="random")
     for number, fraction in enumerate(fractions):
         tone = f"#00010{number % COLOURS}"
         for keep, style in STYLES.items():
-            key = (keep, fraction, angle)
-            axes.plot(found.alphas, [100 * one for one in found.errors[key]], color=tone, linestyle=style,
+            curve = (keep, fraction, angle)
+            axes.plot(found.alphas, [100 * one for one in found.errors[curve]], color=tone, linestyle=style,
                       label=f"fraction {fraction:g}" if keep == "easy" else None)
-            for alpha, mean, spread in found.simulated.get(key, ()):
+            for alpha, mean, spread in found.simulated.get(curve, ()):
                 axes.errorbar([alpha], [100 * mean], yerr=[100 * spread], color=tone, marker="o" if keep == "easy" else "s",
                               markersize=3.5, linewidth=1)
-    return _finish(figure, axes, "test error %", f"errors-{angle:g}")
+    return _finish(figure, axes, "test error %", key)
 
 
-def _gaps(found: Curves, fractions: list[float], angles: list[float]) -> Markup:
+def _gaps(found: Curves, fractions: list[float], angles: list[float], key: str) -> Markup:
     figure, axes = new_axes()
     for number, fraction in enumerate(fractions):
-        for style, angle in zip(("-", "--", "-.", ":"), angles, strict=False):
+        for style, angle in zip(DASHES, angles, strict=False):
             easy, hard = (found.errors[keep, fraction, angle] for keep in STYLES)
             axes.plot(found.alphas, [100 * (b - a) for a, b in zip(easy, hard, strict=True)], linestyle=style,
                       color=f"#00010{number % COLOURS}", label=f"{fraction:g}, {angle:g}°")
     axes.axhline(0, color=MUTED, linewidth=1)
-    return _finish(figure, axes, "points", "gaps")
+    return _finish(figure, axes, "points", key)
 
 
 def _map(drawn: Map, key: str) -> Markup:
@@ -87,7 +92,7 @@ def _map(drawn: Map, key: str) -> Markup:
     line = [(float(np.interp(math.log(alpha), np.log(drawn.alphas), np.arange(len(drawn.alphas)))), float(row))
             for row, alpha in enumerate(drawn.crossings) if alpha]
     return table([f"{fraction:g} kept" for fraction in drawn.fractions], [f"{alpha:g}" for alpha in drawn.alphas],
-                 100 * drawn.gaps, key.replace(".", "-"), across="samples for each dimension before pruning (alpha_tot)",
+                 100 * drawn.gaps, key, across="samples for each dimension before pruning (alpha_tot)",
                  line=line)
 
 
@@ -100,4 +105,4 @@ def _finish(figure: Any, axes: Any, label: str, key: str) -> Markup:
     axes.set_ylabel(label, color=MUTED)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9.5, labelcolor=MUTED, borderpad=0,
                 handlelength=1.6)
-    return inline(figure, key.replace(".", "-"))
+    return inline(figure, key)

@@ -68,7 +68,8 @@ class Lesson:
     def carry_out(self, progress: Progress) -> None:
         """Train to the end and write the card. Raises RunError if training diverges, Stopped if a stop is requested."""
         pool, saved = self.pool, time.monotonic()
-        writer = SnapshotWriter(self.folder / SNAPSHOTS, len(pool.kept), len(flat(self.network)))
+        writer = SnapshotWriter(self.folder / SNAPSHOTS, len(pool.kept), len(flat(self.network)),
+                                goes_on=bool(self.sums))
         try:
             if not self.accuracy and not self.sums:
                 self._note(writer)

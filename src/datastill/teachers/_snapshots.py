@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datastill.errors import InputError
-from datastill.files import reason
 from datastill.late import nn, torch
-from datastill.rows import RowWriter
+from datastill.rows import Form, RowReader, RowWriter, check_written
 from datastill.store import Entry
 
 if TYPE_CHECKING:
@@ -25,8 +23,8 @@ SCHEMA = 1
 class SnapshotWriter:
     """Writes rows (parameters and buffers, flattened, float32) into a file of known size, one at a time."""
 
-    def __init__(self, path: Path, rows: int, columns: int) -> None:
-        self.rows = RowWriter(path, rows, (columns,), "<f4")
+    def __init__(self, path: Path, rows: int, columns: int, goes_on: bool) -> None:
+        self.rows = RowWriter(path, _form(rows, columns), goes_on)
 
     def write(self, row: int, network: nn.Module) -> str:
         """Write the current weights of the network; returns the checksum of the row."""
@@ -35,6 +33,10 @@ class SnapshotWriter:
     def close(self) -> None:
         """Close the file."""
         self.rows.close()
+
+
+def _form(rows: int, columns: int) -> Form:
+    return Form(rows, (columns,), "<f4")
 
 
 def flat(network: nn.Module) -> Tensor:
@@ -59,25 +61,15 @@ class Rows:
     """The rows of a finished teacher by epoch, memory-mapped; each is verified against its checksum on first read."""
 
     def __init__(self, folder: Path, again: str) -> None:
-        self.card, self.path, self.again = Entry(folder, again).card(), folder / SNAPSHOTS, again
-        self._sound: set[int] = set()
+        self.card, self.path = Entry(folder, again).card(), folder / SNAPSHOTS
+        columns = sum(int(np.prod(shape)) for _, shape in self.card["tensors"])
+        self.rows = RowReader(self.path, _form(len(self.card["epochs"]), columns), self.card["rows"], again)
 
     def read(self, epoch: int) -> Tensor:
         """The row of an epoch, one vector. Raises InputError if the epoch was not stored or the file, named, is damaged."""
         if epoch not in self.card["epochs"]:
             raise InputError(f"{self.path} has no epoch {epoch}; stored epochs: {', '.join(map(str, self.card['epochs']))}")
-        row = self.card["epochs"].index(epoch)
-        try:
-            values = np.load(self.path, mmap_mode="c")[row]
-        except OSError as error:
-            raise InputError(f"{self.path} is damaged: {reason(error)}; {self.again}") from None
-        except (ValueError, IndexError, EOFError) as error:
-            raise InputError(f"{self.path} is damaged: {error}; {self.again}") from None
-        if epoch not in self._sound:
-            if hashlib.sha256(values.astype("<f4").tobytes()).hexdigest() != self.card["rows"][row]:
-                raise InputError(f"{self.path} is damaged: epoch {epoch} does not match its checksum; {self.again}")
-            self._sound.add(epoch)
-        return torch.from_numpy(values)
+        return torch.from_numpy(self.rows[self.card["epochs"].index(epoch)])
 
 
 def again(folder: Path) -> str:
@@ -88,19 +80,8 @@ def again(folder: Path) -> str:
 def check_rows(folder: Path, network: nn.Module, kept: Sequence[int], sums: Mapping[int, str]) -> None:
     """Check the rows of an unfinished teacher, of which the epochs ``kept`` will be stored, against the checksums of the
     epochs written so far. Raises InputError."""
-    path, columns = folder / SNAPSHOTS, len(flat(network))
-    try:
-        with path.open("rb") as file:
-            np.lib.format.read_magic(file)
-            np.lib.format.read_array_header_1_0(file)
-            start = file.tell()
-            for epoch, expected in sums.items():
-                file.seek(start + kept.index(epoch) * 4 * columns)
-                if hashlib.sha256(file.read(4 * columns)).hexdigest() != expected:
-                    raise ValueError(f"epoch {epoch} does not match its checksum")
-    except (OSError, ValueError) as error:
-        why = reason(error) if isinstance(error, OSError) else error
-        raise InputError(f"{path} is damaged: {why}; {again(folder)}") from None
+    form = _form(len(kept), len(flat(network)))
+    check_written(folder / SNAPSHOTS, form, {kept.index(epoch): one for epoch, one in sums.items()}, again(folder))
 
 
 def read_into(network: nn.Module, folder: Path, epoch: int, again: str) -> dict[str, Any]:

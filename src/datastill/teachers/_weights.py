@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from functools import lru_cache
@@ -62,6 +63,9 @@ def _see_plain(path: Path, name: str, value: Tensor) -> None:
     if value.layout != torch.strided or value.is_quantized or value.is_complex():
         what = "complex" if value.is_complex() else "sparse or quantized"
         raise InputError(f"{path}: tensor {name} is {what}; expected plain real numbers")
+    if not value.is_floating_point() and not name.endswith(COUNTER):
+        raise InputError(f"{path}: tensor {name} is of {str(value.dtype).removeprefix('torch.')}; expected floating-point "
+                         "weights: quantized ones have to be converted first")
     if not bool(torch.isfinite(value).all()):
         raise InputError(f"{path}: tensor {name} contains non-finite values; the training it comes from diverged")
 
@@ -77,7 +81,8 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str, in_orde
     ways = (weights, _renamed(weights, getattr(network, "classifier_path", "")))
     found = next((names for names in ways if set(wanted) <= set(names)), None)
     if found is None:
-        found = dict(zip(wanted, weights.values(), strict=True)) if in_order and len(wanted) == len(weights) else weights
+        found = dict(zip(wanted, weights.values(), strict=True)) if in_order and len(wanted) == len(weights) else \
+            max(ways, key=lambda names: len(set(wanted) & set(names)))  # the one that is meant
     others = [name for name in found if name not in wanted and "aux" not in name.lower()]  # training-only heads are ignored
     for name, like in wanted.items():
         if name not in found:
@@ -90,6 +95,8 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], source: str, in_orde
             raise InputError(f"{source}: tensor {name} has shape {tuple(found[name].shape)}, the network expects "
                              f"{tuple(like.shape)}; check that the network's options, classes and image shape are those "
                              "the weights were trained with")
+        if name.endswith("running_var") and bool((found[name] < 0).any()):
+            raise InputError(f"{source}: tensor {name} has variances below 0; the file is damaged, or holds something else")
     if others:
         raise InputError(f"{source}: {len(others)} tensors that this network does not have ({others[0]}, ...); the weights "
                          "are from another one")
@@ -107,11 +114,21 @@ def fill_body(network: nn.Module, weights: Mapping[str, Tensor], source: str) ->
             break
     path = getattr(network, "classifier_path", "")
     body = {name for name in network.state_dict() if not name.startswith("classifier.")}
-    ours = {name: value for name, value in weights.items() if name in body}
-    theirs = {name: value for name, value in _renamed(weights, path).items() if name in body}
-    there = max(ours, theirs, key=len)
+    ways = (weights, _renamed(weights, path))
+    whole = max(ways, key=lambda names: len(body & set(names)))
+    there = {name: value for name, value in whole.items() if name in body}
+    stacks = {stack for name in body for stack in _stacks(name)}
+    more = [name for name in whole if name not in body and not name.endswith(COUNTER) and stacks & _stacks(name)]
+    if there and more:
+        raise InputError(f"{source}: {len(more)} tensors that this network does not have ({more[0]}, ...), in parts that it "
+                         "has; the weights are from a larger one")
     mine = {name: value for name, value in network.state_dict().items() if name.startswith("classifier.")}
     fill(network, {**(there or weights), **mine}, source)
+
+
+def _stacks(name: str) -> set[str]:
+    """What a tensor's name says are numbered blocks: ``features.layer1`` of ``features.layer1.0.conv1.weight``."""
+    return {name[:found.start()] for found in re.finditer(r"\.\d+\.", name)}
 
 
 def file_names(files: Any) -> Any:

@@ -245,6 +245,11 @@ def _gives_no(what: str, name: str, given: Collection[str]) -> str:
     return f"teacher {name} does not provide {what}{why}; it provides {', '.join(sorted(given))}"
 
 
+def listed(classes: tuple[str, ...]) -> str:
+    """The first of them, and how many there are: ``10 (airplane, automobile, bird, ...)``."""
+    return f"{len(classes)} ({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})"
+
+
 class Trajectory:
     """The weights of one teacher at the stored epochs of its training; ``read`` returns those of an epoch, (P,)."""
 
@@ -317,15 +322,28 @@ class Pool(Family):
         return self.model_copy(update={"networks": (self.networks[group],)})
 
     def check(self, context: Context, asked: Collection[str] = ()) -> None:
-        """Check, before any work, that such teachers can be built and provide what is ``asked``. Raises InputError."""
+        """Check, before any work, that such teachers can be built and provide what is ``asked``: what ``Teacher.gives``, or
+        "class_logits", those of the run's classes. Raises InputError."""
         self.members()
         for group, network in enumerate(self.networks):
             domain = self.domain(context, group)
             check_channels(domain_of(context.real), domain)
             check_network(network, domain.shape, len(domain.classes), context.real.device)
             net = fresh(network, domain.shape, len(domain.classes), RNG("check"), context.real.device)
-            if lacking := sorted(set(asked) - (given := gives(net, domain))):
+            wanted = {"logits" if one == "class_logits" else one for one in asked}
+            if lacking := sorted(wanted - (given := gives(net, domain))):
                 raise InputError(_gives_no(lacking[0], spec(network), given))
+            if "class_logits" in asked:
+                self._check_classes(domain.classes, context.real.classes, network)
+
+    def _check_classes(self, theirs: tuple[str, ...], ours: tuple[str, ...], network: Architecture) -> None:
+        try:
+            outputs_for(theirs, ours)
+        except InputError as error:
+            same = "; if the outputs are these classes in this order, set classes=run in a pretrained pool" \
+                if len(theirs) == len(ours) else ""
+            raise InputError(f"teachers have to know the run's classes, {listed(ours)}: {spec(network)} of pool "
+                             f"{kind(self)} knows {listed(theirs)}, and {error}{same}") from None
 
     def prepare(self, context: Context) -> None:
         """Train or load what is missing. Raises InputError, RunError."""

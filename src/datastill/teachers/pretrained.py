@@ -14,7 +14,7 @@ from datastill.description import NOT_DECISIVE
 from datastill.digest import digest, spec
 from datastill.errors import InputError
 from datastill.files import make_folder
-from datastill.late import torch
+from datastill.late import nn, torch
 from datastill.nets import Architecture, fresh
 from datastill.nets.timm import Timm
 from datastill.nets.torchvision import Torchvision
@@ -88,6 +88,8 @@ class Pretrained(Pool):
         for name in self.files:
             checksum(name)
         super().check(context, asked)
+        for group, number in self.members() if self.files else ():
+            self._filled(context, group, number)
 
     def prepare(self, context: Context) -> None:
         for group in range(len(self.networks)):
@@ -96,19 +98,28 @@ class Pretrained(Pool):
 
     def load(self, context: Context, group: int, number: int) -> Teacher:
         domain, network = self.domain(context, group), self.networks[group]
-        net = fresh(network, domain.shape, len(domain.classes), RNG("load"), torch.device("cpu"))
+        net = self._filled(context, group, number)
         if self.files:
             path = self.files[group + number]
-            fill(net, _read(path, checksum(path)), path, in_order=self.match == "order")
             name, identity = f"{spec(network)}, {Path(path).name}", checksum(path)
         else:
-            fill(net, _named(network, self.weights), f"{spec(network)} {self.weights}")
             name = identity = f"{spec(network)}, {self.weights}"
         one = self.model_copy(update={"networks": (network,), "files": ()})
         folder = context.root / "teachers" / f"pretrained-{digest(one, identity)}"
         make_folder(folder)
         facts = {"network": spec(network), "weights": name, "epoch": 0, "digest": folder.name.rpartition("-")[2]}
         return Teacher(name, group, frozen(net.to(context.real.device)), domain, domain_of(context.real), folder, facts)
+
+    def _filled(self, context: Context, group: int, number: int) -> nn.Module:
+        """The network with its weights, on the CPU. Raises InputError."""
+        domain, network = self.domain(context, group), self.networks[group]
+        net = fresh(network, domain.shape, len(domain.classes), RNG("load"), torch.device("cpu"))
+        if self.files:
+            path = self.files[group + number]
+            fill(net, _read(path, checksum(path)), path, in_order=self.match == "order")
+        else:
+            fill(net, _named(network, self.weights), f"{spec(network)} {self.weights}")
+        return net
 
     def domain(self, context: Context, group: int = 0) -> Domain:
         known = domain_of(context.real)
