@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -141,7 +142,8 @@ def _heads(pool: SelfSupervised, width: int) -> nn.ModuleDict:
         made = {"project": heads.BYOLProjectionHead(width, hidden, dim),
                 "predict": heads.BYOLPredictionHead(dim, hidden, dim)}
     elif kind == "dino":
-        made["project"] = heads.DINOProjectionHead(width, hidden, min(256, dim), pool.prototypes, batch_norm=True)
+        with warnings.catch_warnings(action="ignore"):  # torch has a newer weight normalization than lightly uses
+            made["project"] = heads.DINOProjectionHead(width, hidden, min(256, dim), pool.prototypes, batch_norm=True)
     elif kind == "swav":
         made = {"project": heads.SwaVProjectionHead(width, hidden, dim),
                 "prototypes": heads.SwaVPrototypes(dim, pool.prototypes)}
