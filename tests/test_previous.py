@@ -110,13 +110,13 @@ def test_shards_go_on_from_their_own_images(folder: Path) -> None:
 
 
 def test_parameters_go_on(tmp_path: Path) -> None:
-    done = tiny.distill(tiny.run(parametrization="tiles:Tiles"), tmp_path / "first")
-    again = start_of(run_of(tmp_path / "first", parametrization="tiles:Tiles", ipc=2))
+    done = tiny.distill(tiny.run(parametrization="quarters:Quarters"), tmp_path / "first")
+    again = start_of(run_of(tmp_path / "first", parametrization="quarters:Quarters", ipc=2))
     assert torch.equal(again.images["tiles"][::2], done.tensors["parameters.tiles"])
     real = tiny.splits().train
     other = ds.Images(real.pixels, real.targets, real.classes, (0.1,), (0.7,))
-    with input_error("with another normalization or whitening", "tiles:Tiles"):
-        start_of(run_of(tmp_path / "first", parametrization="tiles:Tiles"), other)
+    with input_error("with another normalization or whitening", "quarters:Quarters"):
+        start_of(run_of(tmp_path / "first", parametrization="quarters:Quarters"), other)
 
 
 def test_the_digest_knows_what_it_starts_from_and_not_where(folder: Path, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_what_cannot_be_gone_on_from(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError):
         tiny.distill(tiny.run(ipc=2), unfinished, progress=Told(stop_at=0))
     refused(run_of(unfinished), "a run that has not finished")
-    refused(run_of(folder, parametrization="tiles:Tiles"), "parametrized by", "tiles:Tiles")
+    refused(run_of(folder, parametrization="quarters:Quarters"), "parametrized by", "quarters:Quarters")
     real = tiny.splits().train
     tall = ds.Images(real.pixels.repeat(1, 1, 2, 2), real.targets, real.classes, real.mean, real.std)  # type: ignore[union-attr]
     refused(run_of(folder), "its images have shape (1, 8, 8), the run's have (1, 16, 16)", images=tall)

@@ -194,7 +194,7 @@ def test_a_merged_set_is_not_taken_for_the_run_in_one(parts: list[Path], tmp_pat
 def test_merged_parameters_and_soft_labels(tmp_path: Path) -> None:
     folders = []
     for number in range(OF):
-        run = run_of(number, parametrization="tiles:Tiles", ipc=3)
+        run = run_of(number, parametrization="quarters:Quarters", ipc=3)
         task = tiny.task(run)
         start = task.random_real(len(run.rows), ds.RNG(number))
         synthetic = task.synthetic(start._replace(y=4 * start.y + number), soft=True, lr=0.5)

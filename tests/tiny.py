@@ -31,7 +31,7 @@ POOL = {"kind": "supervised", "networks": [NETWORK], "count": 2, "epochs": 1, "b
 ROOT = Path(tempfile.mkdtemp(prefix="datastill-tests-"))  # for teachers, made once for all tests
 atexit.register(shutil.rmtree, ROOT, ignore_errors=True)
 
-METHODS, PLUGINS, PARAMETRIZATIONS = members(Method), members(Plugin), [*members(Parametrization), "tiles:Tiles"]
+METHODS, PLUGINS, PARAMETRIZATIONS = members(Method), members(Plugin), [*members(Parametrization), "quarters:Quarters"]
 
 
 @cache

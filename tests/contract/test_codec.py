@@ -16,13 +16,13 @@ from datastill.errors import InputError, RunError
 from datastill.loop import Loop
 from datastill.run import check_run
 from kit import Told, toy_images
-from tiles import Tiles
+from quarters import Quarters
 
 METHODS = ["distribution", "gradient"]
 
 
 def run_of(method: str = "distribution", **fields: Any) -> ds.Run:
-    return tiny.run(method, parametrization="tiles:Tiles", ipc=2, **fields)
+    return tiny.run(method, parametrization="quarters:Quarters", ipc=2, **fields)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -56,7 +56,7 @@ def test_a_stored_set_is_read_back_and_not_encoded_again(soft: bool, monkeypatch
     start = task.random_real(2, ds.RNG(0))
     synthetic = task.synthetic(start._replace(y=start.y * 3 + 0.1) if soft else start, soft=soft, lr=0.03)
     stored = artifact.tensors_of(synthetic)
-    monkeypatch.setattr(Tiles, "encode", None)
+    monkeypatch.setattr(Quarters, "encode", None)
     again = artifact.restored(stored, task.real, task.parametrization)
     assert torch.equal(again.labels, synthetic.labels)
     assert torch.equal(again.images["tiles"], synthetic.images["tiles"])
@@ -80,8 +80,8 @@ def test_the_start_holds_four_real_images(tmp_path: Path) -> None:
 def test_methods_hand_on_the_stream_of_their_start(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a parametrization would draw the same images under every seed."""
     paths = []
-    encode = Tiles.encode
-    monkeypatch.setattr(Tiles, "encode", lambda self, start, task, rng: (paths.append(rng.path), encode(self, start, task, rng))[1])
+    encode = Quarters.encode
+    monkeypatch.setattr(Quarters, "encode", lambda self, start, task, rng: (paths.append(rng.path), encode(self, start, task, rng))[1])
     run = run_of(method)
     run.method.start(tiny.task(run), 2, ds.RNG(7, "start"))
     assert [path[:2] for path in paths] == [(7, "start")]
@@ -95,14 +95,14 @@ def test_loops_go_by_the_stored_images() -> None:
 
 
 def test_what_does_not_fit_is_refused_before_the_work() -> None:
-    run = load(ds.Run, {"method": tiny.method("distribution"), "network": "mlp", "parametrization": "tiles:Tiles", "ipc": 1})
-    with pytest.raises(InputError, match=r"tiles: images of \(1, 5, 5\) cannot be cut"):
+    run = load(ds.Run, {"method": tiny.method("distribution"), "network": "mlp", "parametrization": "quarters:Quarters", "ipc": 1})
+    with pytest.raises(InputError, match=r"quarters: images of \(1, 5, 5\) cannot be cut"):
         check_run(run, toy_images(shape=(1, 5, 5)))
 
 
 @pytest.mark.parametrize("labels", [lambda stored: stored.repeat(2, 1), lambda stored: stored[:-1]])
 def test_labels_out_of_order_or_too_few_are_refused(labels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Tiles, "labels", lambda self, stored: labels(stored))
+    monkeypatch.setattr(Quarters, "labels", lambda self, stored: labels(stored))
     task = tiny.task(run_of())
-    with pytest.raises(InputError, match=r"parametrization tiles:Tiles gave 40 images and \d+ labels for 10 stored ones"):
+    with pytest.raises(InputError, match=r"parametrization quarters:Quarters gave 40 images and \d+ labels for 10 stored ones"):
         Loop(tiny.Pull(), {}, task, ds.RNG(0), 1)

@@ -236,7 +236,7 @@ def test_a_teacher_that_knows_more_classes_is_asked_for_all_of_them(monkeypatch:
     ({"optim": {"ema": 0.9}, "stages": 2}, ("optim.ema",)),
     ({"init": "patches", "patches": {"images": 3}, "ipc": 4}, ("take 4 of each class", "images is 3", "images=4")),
     ({"init": "patches", "patches": {"factor": 9}}, ("factor 9", "8 pixels")),
-    ({"parametrization": "tiles:Tiles", "stages": 2}, ("tiles:Tiles", "method.stages=1")),
+    ({"parametrization": "quarters:Quarters", "stages": 2}, ("quarters:Quarters", "method.stages=1")),
 ])
 def test_bad_input(options: dict[str, Any], parts: tuple[str, ...]) -> None:
     with input_error(*parts):

@@ -12,7 +12,8 @@ from datastill.tables import shown
 if TYPE_CHECKING:
     from torch import Tensor
 
-GradientMetric = Literal["layerwise", "mse", "cosine"]
+GradientMetric = Literal["layerwise", "mse", "cosine", "l1", "l1_mean"]
+Layers = Literal["all", "convolutions"]
 EPSILON = 1e-6  # added to the product of norms: a row of zeros has distance 1 and no gradient
 
 
@@ -83,12 +84,15 @@ def attention(maps: Tensor) -> Tensor:
     return torch.nn.functional.normalize(active, dim=1)
 
 
-def gradient_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor], metric: GradientMetric = "layerwise") -> Tensor:
+def gradient_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor], metric: GradientMetric = "layerwise",
+                      layers: Layers = "all") -> Tensor:
     """Distance between two lists of gradients of the same network, scalar, differentiable in both.
 
     "layerwise": sum over layers and output rows of 1 - cosine; vectors (biases, norm weights) are ignored
-    (Zhao et al. 2021, eq. 8-9). "mse": sum of squared differences. "cosine": 1 - cosine of everything as one vector. Raises
-    InputError for another metric, and for lists that do not match.
+    (Zhao et al. 2021, eq. 8-9). "mse": sum of squared differences. "cosine": 1 - cosine of everything as one vector. "l1":
+    sum of absolute differences; "l1_mean": of their means over each output row (both Kim et al. 2022, IDC). layers:
+    "convolutions" takes only tensors of four dimensions, as IDC does. Raises InputError for another metric, for lists that
+    do not match, and if nothing is left.
 
     >>> gradient_distance([torch.eye(2)], [torch.eye(2).flip(0)])
     tensor(2.)
@@ -98,6 +102,14 @@ def gradient_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor], metri
     if [a.shape for a in synthetic] != [b.shape for b in real] or not synthetic:
         raise InputError(f"gradient_distance: expected two lists of gradients of the same network, got "
                          f"{[tuple(a.shape) for a in synthetic]} and {[tuple(b.shape) for b in real]}")
+    if layers == "convolutions":
+        synthetic, real = ([one for one in part if one.dim() == 4] for part in (synthetic, real))
+        if not synthetic:
+            raise InputError("gradient_distance: the network has no convolutions; use layers=all")
+    if metric in ("l1", "l1_mean"):
+        absolute = [(a - b).abs() for a, b in zip(synthetic, real, strict=True)]
+        return torch.stack([one.sum() if metric == "l1" else one.flatten(min(1, one.dim() - 1)).mean(-1).sum()
+                            for one in absolute]).sum()
     if metric == "mse":
         return torch.stack([(a - b).square().sum() for a, b in zip(synthetic, real, strict=True)]).sum()
     if metric == "cosine":

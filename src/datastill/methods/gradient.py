@@ -11,7 +11,7 @@ from pydantic import Field
 from datastill.core import Group, Method, Optim, Step, Task
 from datastill.data import Batch, Images
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
-from datastill.functional.distances import GradientMetric, gradient_distance, gradient_norm
+from datastill.functional.distances import GradientMetric, Layers, gradient_distance, gradient_norm
 from datastill.late import F, nn, torch
 from datastill.nets import couples_samples, passes
 from datastill.rng import RNG
@@ -35,6 +35,7 @@ class GradientMatching(Method):
 
     outer, inner: 0 uses the authors' loops for 1, 10, 20, 30, 40, 50 and 100 images per class; in between, outer is ipc and
         inner is interpolated (ours).
+    metric, layers: see ``losses.gradient_distance``; layers "convolutions" leaves out the other weights, as IDC does.
     augment: a DSA strategy, shared by the real and synthetic images of a class; "none" for DC.
     init: DC starts from noise, DSA from real images.
     contrast: match all classes at once: the gradient on all synthetic images against the mean over classes of those on real
@@ -52,6 +53,7 @@ class GradientMatching(Method):
     outer: int = Field(default=0, ge=0, le=10**5)
     inner: int = Field(default=0, ge=0, le=10**5)
     metric: GradientMetric = "layerwise"
+    layers: Layers = "all"
     augment: Strategy = "none"
     init: Literal["noise", "real"] = "noise"
     lr_net: float = Field(default=0.01, gt=0.0)
@@ -97,7 +99,7 @@ class GradientMatching(Method):
         for theirs, mine in zip(real, fake, strict=True):
             wanted = _real_gradient(net, parameters, theirs)
             found = torch.autograd.grad(F.cross_entropy(_whole(net, mine.x), mine.y), parameters, create_graph=True)
-            distances.append(gradient_distance(found, wanted, self.metric))
+            distances.append(gradient_distance(found, wanted, self.metric, self.layers))
             norms.append(gradient_norm(found))
         return Step(torch.stack(distances).sum(), batch, net, gradient_norms=torch.stack(norms))
 
@@ -107,7 +109,7 @@ class GradientMatching(Method):
         wanted = [torch.stack(layer).mean(0) for layer in zip(*gradients, strict=True)]
         x, y = torch.cat([mine.x for mine in fake]), torch.cat([mine.y for mine in fake])
         found = torch.autograd.grad(F.cross_entropy(_whole(net, x), y), parameters, create_graph=True)
-        distance = gradient_distance(found, wanted, self.metric)
+        distance = gradient_distance(found, wanted, self.metric, self.layers)
         return Step(distance, batch, net, gradient_norms=gradient_norm(found)[None])
 
     def _by_class(self, batch: Batch, rng: RNG) -> list[Batch]:

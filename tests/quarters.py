@@ -14,12 +14,12 @@ from datastill.errors import InputError
 SIDE = 2  # tiles down and across
 
 
-class Tiles(ds.Parametrization):
+class Quarters(ds.Parametrization):
     """Stores SIDE x SIDE images in one; each is resized to the full size when it is decoded."""
 
     def check(self, task: ds.Task, ipc: int) -> None:
         if task.real.shape[1] % SIDE or task.real.shape[2] % SIDE:
-            raise InputError(f"tiles: images of {task.real.shape} cannot be cut into {SIDE} x {SIDE} parts")
+            raise InputError(f"quarters: images of {task.real.shape} cannot be cut into {SIDE} x {SIDE} parts")
 
     def prepare(self, task: ds.Task) -> Mapping[str, int]:
         return {"tiles": SIDE * SIDE}

@@ -1,0 +1,189 @@
+"""Class activation maps: where in an image a network sees a class; differentiable, for convolutions and for attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from datastill.errors import InputError
+from datastill.functional.distances import check_images
+from datastill.late import F, nn, torch
+from datastill.tables import shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LEAST = 4  # rows and columns of a map that tells places apart; 7 for images of more than 64 pixels
+FLAT = 1e-6
+
+
+class Cam(NamedTuple):
+    """Maps (B, h, w) of where a network sees the class of each image, at least 0, and its logits (B, K)."""
+
+    maps: Tensor
+    logits: Tensor
+
+
+def grad_cam(network: nn.Module, x: Tensor, y: Tensor, layer: str = "", *, through_weights: bool = True) -> Cam:
+    """Grad-CAM (Selvaraju et al. 2017, ICCV): with A (B, D, h, w) the output of a layer and w_d the mean over places of
+    d logit_y / d A_d, the map is relu(sum_d w_d A_d).
+
+    network: in evaluation mode. x: images (B, C, H, W). y: classes (B,). layer: one of the network's feature maps
+    (``network.maps``), or the path of a submodule; by default the deepest map of at least 4 rows and columns, 7 for images
+    of more than 64 pixels. through_weights: differentiate the weights w too, which takes second derivatives; where what
+    follows the layer is piecewise linear they are locally constant, and the gradient is the same without. Raises InputError.
+    Example::
+
+        cam = grad_cam(network, x, y)
+        where = normalized_maps(cam.maps, x.shape[2:])
+    """
+    _check(x, y, "grad_cam")
+    graph = torch.is_grad_enabled() and x.requires_grad
+    with torch.enable_grad():
+        logits, found = _seen(network, x if graph else x.detach(), layer)
+        if found.dim() != 4 or min(found.shape[2:]) < 2:
+            raise InputError(f"grad_cam: layer {layer!r} gives {tuple(found.shape[1:])} for an image; expected (D, h, w) of "
+                             "several places, since a single one is a constant: take an earlier layer")
+        (slope,) = torch.autograd.grad(_of_classes(logits, y), found, create_graph=graph and through_weights,
+                                       retain_graph=graph)
+        maps = (slope.mean((2, 3), keepdim=True) * found).sum(1).relu()
+    return Cam(maps, logits) if graph else Cam(maps.detach(), logits.detach())
+
+
+def attention_map(network: nn.Module, x: Tensor, y: Tensor, *, through_weights: bool = True) -> Cam:
+    """The same for a vision transformer: with Att_h the attention of the last block's head h and w_h = relu(mean of
+    d logit_y / d Att_h), how much the class token attends to each patch in sum_h w_h Att_h; without a class token the mean
+    over all tokens.
+
+    Zhu et al. 2023 (WeakTr) weight heads in a similar way; MetaDD's own formula is not known to us, and this one is our
+    reconstruction. network: one whose attention is ``torch.nn.functional.scaled_dot_product_attention`` or
+    ``torch.nn.MultiheadAttention`` (our ViT, torchvision's, timm's). Arguments and errors as ``grad_cam``.
+    """
+    _check(x, y, "attention_map")
+    graph = torch.is_grad_enabled() and x.requires_grad
+    with torch.enable_grad(), _attending() as found:
+        seen = x if graph else x.detach().requires_grad_()
+        grid = _grid(network, seen)
+        found.clear()
+        logits = network(seen)
+        if not found or found[-1].shape[-1] < math.prod(grid):
+            raise InputError("attention_map: the network's last attention is not over its patches (as in networks with "
+                             "windows); use grad_cam")
+        last = found[-1]  # (B, heads, N, N)
+        (slope,) = torch.autograd.grad(_of_classes(logits, y), last, create_graph=graph and through_weights,
+                                       retain_graph=graph)
+        weight = slope.mean((2, 3)).relu()[:, :, None, None]
+        whole = (weight * last).sum(1)
+        before = whole.shape[-1] - math.prod(grid)  # class tokens and others come first
+        of_patches = whole[:, 0, before:] if before else whole.mean(1)
+        maps = of_patches.unflatten(1, grid)
+    return Cam(maps, logits) if graph else Cam(maps.detach(), logits.detach())
+
+
+def activation_map(network: nn.Module, x: Tensor, y: Tensor, layer: str = "", *, through_weights: bool = True) -> Cam:
+    """``attention_map`` for networks that attend over all patches, if no layer is named, else ``grad_cam``."""
+    if not layer and hasattr(network, "grid"):
+        return attention_map(network, x, y, through_weights=through_weights)
+    return grad_cam(network, x, y, layer, through_weights=through_weights)
+
+
+def normalized_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (B, h, w) enlarged to (B, H, W), bilinear, each from 0 to 1: (c - min) / (max - min + 1e-6). A flat map becomes
+    0.
+
+    >>> normalized_maps(torch.tensor([[[0.0, 1.0], [1.0, 2.0]]]), (2, 2))[0, 0, 1]
+    tensor(0.5000)
+    """
+    if not isinstance(maps, torch.Tensor) or maps.dim() != 3 or not maps.is_floating_point():
+        raise InputError(f"normalized_maps: expected maps (B, h, w), got {shown(maps)}")
+    large = F.interpolate(maps[:, None], tuple(size), mode="bilinear")[:, 0]
+    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+    return (large - low) / (high - low + FLAT)
+
+
+def deepest_layer(shapes: dict[str, tuple[int, ...]], size: tuple[int, int]) -> str:
+    """The deepest of feature maps of such shapes, by name in order of depth, that tells places of an image of this size
+    apart. Raises InputError if none does."""
+    least = LEAST if max(size) <= 64 else 7
+    fitting = [name for name, shape in shapes.items() if len(shape) == 4 and min(shape[2:]) >= least]
+    if not fitting:
+        there = ", ".join(f"{name} {tuple(shape[1:])}" for name, shape in shapes.items()) or "none"
+        raise InputError(f"no feature map has {least} rows and columns or more, as an activation map needs (they are: "
+                         f"{there}); take a network with larger maps, or name the layer")
+    return fitting[-1]
+
+
+def _check(x: Tensor, y: Tensor, what: str) -> None:
+    check_images(x, what)
+    if not isinstance(y, torch.Tensor) or y.dim() != 1 or len(y) != len(x) or y.is_floating_point():
+        raise InputError(f"{what}: expected class numbers ({len(x)},), got {shown(y)}")
+
+
+def _of_classes(logits: Tensor, y: Tensor) -> Tensor:
+    if int(y.min()) < 0 or int(y.max()) >= logits.shape[1]:
+        raise InputError(f"classes range from {int(y.min())} to {int(y.max())}; the network has {logits.shape[1]}")
+    return logits.gather(1, y[:, None]).sum()
+
+
+def _seen(network: Any, x: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+    """Logits, and the output of a layer, in one graph."""
+    x = x if x.requires_grad else x.requires_grad_()
+    modules = {name: module for name, module in network.named_modules() if name}
+    if layer in modules:
+        found: list[Tensor] = []
+        hook = modules[layer].register_forward_hook(lambda module, given, out: found.append(out))
+        try:
+            return network(x), found[-1]
+        finally:
+            hook.remove()
+    if not (hasattr(network, "walk") and hasattr(network, "classifier")):
+        which = f"no layer {layer!r} in {type(network).__name__}" if layer else \
+            f"which layer of {type(network).__name__} to take is not known"
+        raise InputError(f"{which}; name a submodule, such as {next(reversed(modules), '')!r}")
+    features, maps = network.walk(x)
+    layer = layer or deepest_layer({name: tuple(one.shape) for name, one in maps.items()}, (x.shape[2], x.shape[3]))
+    if layer not in maps:
+        raise InputError(f"no layer {layer!r}; feature maps: {', '.join(maps)}; or the path of a submodule, such as "
+                         f"{next(iter(modules))!r}")
+    return network.classifier(features), maps[layer]
+
+
+def _grid(network: Any, x: Tensor) -> tuple[int, int]:
+    """Rows and columns of patches."""
+    known = getattr(network, "grid", None)
+    if known is None and hasattr(network, "maps"):
+        with torch.no_grad():
+            maps = [one for one in network.maps(x[:1]).values() if one.dim() == 4]
+        known = tuple(maps[-1].shape[2:]) if maps else None
+    if known is None:
+        raise InputError(f"attention_map: how {type(network).__name__} divides images into patches is not known; give it an "
+                         "attribute grid = (rows, columns)")
+    return int(known[0]), int(known[1])
+
+
+@contextmanager
+def _attending() -> Iterator[list[Tensor]]:
+    """Inside, the attention (B, heads, N, N) of every block that is passed is computed in the open and collected.
+
+    The function is exchanged in its module, where torch's own layers look it up too: a ``TorchFunctionMode`` does not see
+    calls inside of ``multi_head_attention_forward``.
+    """
+    found: list[Tensor] = []
+
+    def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+                  is_causal: bool = False, scale: float | None = None, **_: Any) -> Tensor:
+        scores = query @ key.transpose(-2, -1) * (scale or query.shape[-1] ** -0.5)
+        if attn_mask is not None:
+            scores = scores + attn_mask if attn_mask.is_floating_point() else scores.masked_fill(~attn_mask, -math.inf)
+        found.append(scores.softmax(-1))
+        return found[-1] @ value
+
+    there: Any = torch.nn.functional
+    usual = there.scaled_dot_product_attention
+    there.scaled_dot_product_attention = attention
+    try:
+        yield found
+    finally:
+        there.scaled_dot_product_attention = usual

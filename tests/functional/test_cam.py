@@ -1,0 +1,132 @@
+"""Activation maps: gradients checked numerically for convolutions and attention, where they look, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from datastill.functional.cam import Cam, activation_map, attention_map, deepest_layer, grad_cam, normalized_maps
+from datastill.functional.invariance import distillation, evidence, map_variance, masks
+from datastill.nets.convnet import ConvNet
+from datastill.nets.torchvision import Torchvision
+from datastill.nets.vit import ViT
+from datastill.rng import RNG
+from kit import input_error
+
+
+def net(architecture: Any, shape: tuple[int, int, int] = (1, 8, 8), classes: int = 3) -> nn.Module:
+    with RNG("cam").as_global():
+        found: nn.Module = architecture.build(shape, classes).double().eval().requires_grad_(False)
+    for parameter in found.parameters():
+        parameter.mul_(3)
+    return found
+
+
+def some(count: int = 2, shape: tuple[int, int, int] = (1, 8, 8)) -> Tensor:
+    return RNG("x").normal(count, *shape).double()
+
+
+CONV = ConvNet(width=4, depth=1, activation="swish")  # smooth, so that finite differences are exact
+VIT = ViT(width=8, depth=2, heads=2, patch=2)
+
+
+@pytest.mark.parametrize(("architecture", "look"), [
+    (CONV, grad_cam), (VIT, attention_map), (ViT(width=8, depth=1, heads=2, patch=2, pooling="mean"), attention_map)])
+def test_gradients_are_exact(architecture: Any, look: Any) -> None:
+    network, y = net(architecture), torch.tensor([2, 0])
+
+    def of(x: Tensor) -> Tensor:
+        found: Cam = look(network, x, y)
+        return (found.maps * torch.arange(found.maps[0].numel()).view_as(found.maps[0])).sum() + found.logits.square().sum()
+
+    x = some().requires_grad_()
+    assert float(look(network, x, y).maps.detach().amax()) > 0
+    assert torch.autograd.gradcheck(of, (x,), eps=1e-6, atol=1e-6, rtol=1e-4)
+
+
+def test_without_weights_the_gradient_is_the_same_for_a_piecewise_linear_head() -> None:
+    network, x, y = net(ConvNet(width=4, depth=2)), some().requires_grad_(), torch.tensor([2, 0])
+    both = [torch.autograd.grad(grad_cam(network, x, y, through_weights=through).maps.square().sum(), x)[0] for through in (True, False)]
+    torch.testing.assert_close(*both)
+    assert float(both[0].abs().max()) > 0
+
+
+def test_attention_in_the_open_is_the_networks_own() -> None:
+    network, x = net(VIT), some(3)
+    torch.testing.assert_close(attention_map(network, x, torch.tensor([0, 1, 2])).logits, network(x))
+
+
+def test_attention_of_torchvisions_transformer() -> None:
+    network = net(Torchvision(model="vit_b_16"), (3, 32, 32))
+    network.grid = (2, 2)
+    found = attention_map(network, some(2, (3, 32, 32)), torch.tensor([0, 2]))
+    assert found.maps.shape == (2, 2, 2)
+    assert bool((found.maps >= 0).all())
+
+
+def test_it_looks_where_the_class_is() -> None:
+    """A network whose class is brightness in one channel sees it where the image is bright."""
+    network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2, bias=False)).double()
+    network[0].weight.data.fill_(1.0)  # type: ignore[operator, union-attr]
+    network[3].weight.data.copy_(torch.tensor([[1.0], [-1.0]]))  # type: ignore[operator, union-attr]
+    x = torch.zeros(1, 1, 6, 6).double()
+    x[0, 0, 1, 4] = 5
+    bright = grad_cam(network, x, torch.tensor([0]), "0").maps[0]
+    assert int(bright.argmax()) == 1 * 6 + 4
+    assert float(grad_cam(network, x, torch.tensor([1]), "0").maps.max()) == 0
+
+
+def test_maps_without_a_graph_have_none_and_leave_everything_as_it_was() -> None:
+    network, x = net(CONV), some()
+    for given in (x, x.clone().requires_grad_()):
+        with torch.no_grad():
+            found = grad_cam(network, given, torch.tensor([0, 1]))
+        assert not found.maps.requires_grad
+    assert not x.requires_grad
+    assert grad_cam(network, x, torch.tensor([0, 1])).maps.requires_grad is False
+
+
+def test_flat_maps_become_zero() -> None:
+    flat = torch.stack([torch.zeros(4, 4), torch.ones(4, 4), torch.eye(4)]).requires_grad_()
+    found = normalized_maps(flat, (8, 8))
+    assert found[:2].abs().max() == 0
+    assert 0.99 < float(found[2].detach().max()) <= 1
+    assert bool(torch.isfinite(torch.autograd.grad(found.sum(), flat)[0]).all())
+
+
+def test_the_deepest_map_that_tells_places_apart() -> None:
+    shapes = {"a": (1, 4, 16, 16), "b": (1, 4, 4, 4), "c": (1, 4, 2, 2), "d": (1, 9)}
+    assert deepest_layer(shapes, (32, 32)) == "b"
+    assert deepest_layer(shapes, (224, 224)) == "a"
+    with input_error("no feature map has 4 rows and columns", "c (4, 2, 2), d (9,)"):
+        deepest_layer({"c": (1, 4, 2, 2), "d": (1, 9)}, (32, 32))
+
+
+@pytest.mark.parametrize(("call", "says"), [
+    (lambda n, x, y: grad_cam(n, x, y[:1]), "class numbers (2,)"), (lambda n, x, y: grad_cam(n, x, y + 3), "the network has 3"),
+    (lambda n, x, y: grad_cam(n, x[0], y), "expected images (B, C, H, W)"), (lambda n, x, y: grad_cam(n, x, y, "blok1"), "no layer 'blok1'"),
+    (lambda n, x, y: grad_cam(n, x, y, "classifier"), "take an earlier layer"), (attention_map, "not over its patches"),
+    (lambda n, x, y: grad_cam(nn.Flatten(), x, y), "name a submodule"), (lambda n, x, y: attention_map(nn.Flatten(), x, y), "grid = (rows, columns)"),
+    (lambda n, x, y: normalized_maps(x, (8, 8)), "expected maps (B, h, w)"), (lambda n, x, y: map_variance(x[:1]), "takes at least two"),
+    (lambda n, x, y: evidence(x[0]), "expected maps (M, B, H, W)"), (lambda n, x, y: masks(x.expand(2, 2, 8, 8)[None].squeeze(0), 1.5), "threshold"),
+    (lambda n, x, y: distillation(x[:, 0, 0], x[:1, 0, 0]), "two sets of logits"), (lambda n, x, y: distillation(x[:, 0, 0], x[:, 0, 0], 0.0), "temperature")])
+def test_what_does_not_fit_is_refused(call: Any, says: str) -> None:
+    with input_error(says):
+        call(net(ConvNet(width=4, depth=1)), some(), torch.tensor([0, 1]))
+
+
+def test_variance_with_and_without_flat_maps() -> None:
+    maps = torch.rand(3, 4, 5, 5)
+    maps[0, 2] = 0
+    assert float(map_variance(maps, skip_flat=True)) < float(map_variance(maps))
+    torch.testing.assert_close(map_variance(maps[:, :2], skip_flat=True), map_variance(maps[:, :2]))
+    torch.testing.assert_close(map_variance(maps), maps.var(0, correction=0).mean())
+
+
+def test_which_map_a_network_gets() -> None:
+    x, y = some(), torch.tensor([0, 1])
+    assert activation_map(net(VIT), x, y).maps.shape == (2, 4, 4)
+    assert activation_map(net(CONV), x, y).maps.shape == (2, 12, 12)  # one channel is padded to 12
