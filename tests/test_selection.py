@@ -68,7 +68,7 @@ def test_files_that_are_no_snapshots_are_named(folder: Path, tmp_path: Path) -> 
     trials.score(*arguments(folder), baselines=tmp_path, trials=1)
     path = folder / "snapshots" / "000002.safetensors"
     path.write_bytes(path.read_bytes()[:50])
-    with input_error("000002.safetensors is it cannot be read as safetensors"):
+    with input_error("000002.safetensors is damaged: it cannot be read as safetensors"):
         check_snapshots(folder)
     path.rename(path.with_stem("best"))
     with input_error("best.safetensors is not a snapshot: expected an iteration number"):
