@@ -53,7 +53,8 @@ def method(name: str, **options: Any) -> Method:
 
 def plugin_options(name: str) -> dict[str, Any]:
     """What makes a plug-in cheap."""
-    cheap: dict[str, Any] = {"pool": POOL, "batch_real": 32}
+    several = {**POOL, "networks": [NETWORK, "convnet:width=4,depth=1"], "count": 1}
+    cheap: dict[str, Any] = {"pool": several if name == "metadd" else POOL, "backbone": {**POOL, "count": 1}, "batch_real": 32}
     return {key: value for key, value in cheap.items() if key in find(Plugin, name).model_fields}
 
 

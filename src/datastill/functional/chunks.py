@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from datastill.late import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    Tensors = tuple[Tensor, ...]
 
 
 def sum_over(term: Callable[[Tensor, slice], Tensor], x: Tensor, size: int) -> Tensor:
@@ -51,6 +53,46 @@ def of_features(features: Callable[[Tensor], Tensor], loss: Callable[[Tensor], T
     from datastill.functional._known import Known
 
     return Known.apply(x, value.detach(), torch.cat(gradients))
+
+
+def of_networks(outputs: Sequence[Callable[[Tensor, slice], Tensors]], loss: Callable[[list[Tensors]], Tensor], x: Tensor,
+                sizes: Sequence[int]) -> Tensor:
+    """``loss`` of what several networks say of all images, for losses in which networks are compared; differentiable once
+    in x.
+
+    outputs: for each network its tensors (b, ...) for a part of x (B, C, H, W) and the rows it is. loss: a scalar of those
+    of all images, by network. sizes: images at once, by network. Everything is computed twice, first for the values, then
+    part by part with a graph for the gradient: in memory there is the graph of one part of one network, however many there
+    are.
+    """
+    with torch.no_grad():
+        found = [_joined([of(part, rows) for part, rows in _parts(x, size)])
+                 for of, size in zip(outputs, sizes, strict=True)]
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return loss(found)
+    leaves = [tuple(one.detach().requires_grad_() for one in several) for several in found]
+    value = loss(leaves)
+    flat = [one for several in leaves for one in several]
+    wanted = iter(torch.autograd.grad(value, flat, allow_unused=True))
+    total = torch.zeros_like(x)
+    for of, size, several in zip(outputs, sizes, leaves, strict=True):
+        slopes = [next(wanted) for _ in several]
+        if all(one is None for one in slopes):
+            continue
+        for part, rows in _parts(x, size):
+            leaf = part.detach().requires_grad_()
+            pairs = [(one, slope[rows]) for one, slope in zip(of(leaf, rows), slopes, strict=True)
+                     if slope is not None and one.requires_grad]
+            if pairs:
+                (gradient,) = torch.autograd.grad([one for one, _ in pairs], leaf, [slope for _, slope in pairs])
+                total[rows] += gradient
+    from datastill.functional._known import Known
+
+    return Known.apply(x, value.detach(), total)
+
+
+def _joined(parts: Sequence[Tensors]) -> Tensors:
+    return tuple(torch.cat(one) for one in zip(*parts, strict=True))
 
 
 def _parts(x: Tensor, size: int) -> list[tuple[Tensor, slice]]:
