@@ -426,6 +426,25 @@ def test_difficulty_of_a_run_and_of_a_dataset(run_cli: Call, tmp_path: Path) -> 
     assert "nobody can tell if its order" in err
 
 
+def test_meta_features_of_a_run(run_cli: Call, tmp_path: Path) -> None:
+    assert run_cli("distill", "dm/digits-ipc1", *SMALL, "--out", "run", "--keep", "1")[0] == 0
+    networks = [tiny.NETWORK, "convnet:width=4,depth=1", "vit:width=8,depth=1,patch=2"]
+    arguments = [f"pool.networks={json.dumps(networks)}", "pool.count=1", "pool.epochs=1"]
+    code, out, err = run_cli("analyse", "meta-features", "run", *arguments, "--count", "30")
+    assert code == 0, err
+    assert re.findall(r"(unseen|all) \(\d\) +│? *(?:│ )?(real images|start|end)", out) or "unseen (2)" in out
+    page = (tmp_path / "meta-features.html").read_text()
+    assert "Overlap of every two networks, end" in page
+    assert page.count("not seen by the run") == 2
+    assert page.count("<svg") == 6  # three curves, three tables
+    code, _, err = run_cli("analyse", "meta-features", "run", 'pool.networks=["convnet"]', "pool.count=1", "--force")
+    assert (code, "takes at least two" in err) == (2, True)
+    code, _, err = run_cli("analyse", "meta-features", "nowhere")
+    assert (code, "is not the folder of a finished run" in err) == (2, True)
+    code, _, err = run_cli("analyse", "meta-features", "run", 'pool.networks=["convnet:width=4,depth=2","mlp"]', "--force")
+    assert (code, "no feature map" in err) == (2, True)
+
+
 def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
     (tmp_path / "pool.toml").write_text('[pool]\nkind = "supervised"\nnetworks = ["mlp:width=8"]\ncount = 1\n'
                                         'epochs = 1\n[data]\nsource = "digits"\n')

@@ -154,6 +154,39 @@ def analyse_difficulty(what: Annotated[str, typer.Argument(metavar="DIR|DATA", h
     say(f"Difficulty: {out}")
 
 
+@command(app, name="meta-features")
+def analyse_meta_features(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")],
+                          settings: Annotated[list[str] | None, typer.Argument(
+                              metavar="[KEY=VALUE]...", help="Of the pool of networks, as in "
+                              "pool.networks=convnet,resnet18,vgg11,vit.")] = None,
+                          pool: Annotated[str, typer.Option(help="The networks that look: a kind of pool.")] = "supervised",
+                          count: Annotated[int, typer.Option(
+                              min=0, help="Random real images to compare with; 0: all.")] = 200,
+                          out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("meta-features.html"),
+                          force: Force = False, data_path: DataPath = None,
+                          data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+    """Show what networks of several architectures see alike in a set, by activation maps: overlap, areas, maps over images.
+
+    The networks are trained if they are missing. Choose some that took no part in the run: those are what a set is for.
+    """
+    from datastill import console
+    from datastill.files import make_folder, write_atomically
+    from datastill.outputs import check_apart, check_named, check_output, is_page
+    from datastill.report.meta_features import render
+    from datastill.workspace import Workspace
+
+    check_named(out, "a page of datastill", ".html", ".htm")
+    check_output(out, "a page of datastill", is_page, force)
+    check_apart(out, folder)
+    workspace = Workspace(root, data_root, device)
+    make_folder(out.parent)
+    with console.progress("meta-features", str(folder)) as bar, Interrupt(bar):
+        found = workspace.meta_features(folder, settings or [], pool, count=count, data_path=data_path, progress=bar)
+    write_atomically(out, render(found, str(folder)).encode())
+    console.show_meta_features(found)
+    say(f"Meta features: {out}")
+
+
 @command(app, name="statistics")
 def analyse_statistics(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs of "
                                                                      "methods that recover images, such as sre2l.")],

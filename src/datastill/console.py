@@ -187,6 +187,19 @@ def show_statistics(found: Sequence[Any]) -> None:
     out.print(table)
 
 
+def show_meta_features(found: Any) -> None:
+    """What networks see alike, at a threshold of 0.5."""
+    table = Table("networks", "of", title="activation maps, threshold 0.5", title_justify="left")
+    for column in ("overlap %", "area all see %", "variance", "empty maps %"):
+        table.add_column(column, justify="right")
+    for group, networks in found.groups.items():
+        for name, some in found.shown.items():
+            one = some.of(networks, 0.5)
+            table.add_row(f"{group} ({len(networks)})", name, f"{100 * one['overlap']:.1f}", f"{100 * one['meta']:.1f}",
+                          f"{one['variance']:.3g}", f"{100 * one['empty']:.1f}")
+    out.print(table)
+
+
 def show_tried(tried: Sequence[Any], varied: Sequence[str], network: str, chance: float, images: int, what: str) -> None:
     """Protocols, their ``varied`` settings first, and how students did under them, the best first."""
     keys = list(dict.fromkeys(varied))

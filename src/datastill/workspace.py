@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datastill.analysis.difficulty import Difficulty, of_data, of_run
+from datastill.analysis.meta_features import MetaFeatures, check_networks
+from datastill.analysis.meta_features import of_run as of_networks
 from datastill.analysis.public import read_public
 from datastill.arguments import checked
 from datastill.artifact import CARD, TENSORS, load, read_card
@@ -322,6 +324,26 @@ class Workspace(Place):
             read_public(scores, context.real)  # a wrong file is named before anything is trained
         return of_data(context.real, self._tellers(networks, context, progress), count=count, public=scores,
                        progress=progress)
+
+    @checked
+    def meta_features(self, folder: Path, settings: Sequence[str] = (), pool: str = "supervised", *, count: int = 200,
+                      data_path: Path | str | None = None, progress: Progress = Progress()) -> MetaFeatures:
+        """What networks of a pool see alike in a finished run's set, by activation maps; they are trained if they are
+        missing. settings: ``pool.networks=convnet,vit``. count: real images to compare with, at random; 0 for all. Raises
+        InputError, RunError."""
+        if not (folder / CARD).exists():
+            raise InputError(f"{folder} is not the folder of a finished run")
+        if wrong := [one for one in settings if not one.startswith("pool.")]:
+            raise InputError(f"{wrong[0]}: expected a setting of the pool, as in pool.count=2; the data are those of the "
+                             "set")
+        run, real = read_run(folder), self.load_of(folder, data_path).train.to(self.device)
+        task = run.task(real, root=self.root, data_root=self.data_root)
+        some = read_pools(pool, settings)[0][0]
+        check_networks(some, task.context)
+        with self.choosing():
+            some.prepare(replace(task.context, progress=progress.part(0, 2, "networks")))
+        return of_networks(folder, run, task, Teachers(some, task.context), count=count,
+                           progress=progress.part(1, 2, "maps"))
 
     def _tellers(self, pool: Pool, context: Context, progress: Progress) -> Teachers:
         """The networks that tell how hard images are, trained if they are missing."""
