@@ -11,9 +11,10 @@ from torch import Tensor
 
 import datastill as ds
 from datastill.nets.mlp import MLP as Mlp
+from datastill.parametrization import Parametrization
 from datastill.parametrizations.pixels import Pixels
 from datastill.rng import RNG
-from datastill.synthetic import Parametrization, SyntheticSet
+from datastill.synthetic import SyntheticSet
 from kit import toy_images
 
 X, Y = RNG(0).normal(4, 1, 4, 4), torch.eye(3)[[0, 1, 2, 0]]

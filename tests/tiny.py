@@ -17,8 +17,8 @@ import datastill as ds
 from datastill.core import Method, Plugin
 from datastill.description import load
 from datastill.errors import InputError
+from datastill.parametrization import Parametrization
 from datastill.registry import find, members
-from datastill.synthetic import Parametrization
 
 NETWORK = "convnet:width=4,depth=2"
 CHEAP = {"iterations": 3, "batch_real": 8, "outer": 2, "inner": 1, "epochs": 1, "steps": 3, "max_start": 2, "expert_epochs": 1,
@@ -31,7 +31,9 @@ POOL = {"kind": "supervised", "networks": [NETWORK], "count": 2, "epochs": 1, "b
 ROOT = Path(tempfile.mkdtemp(prefix="datastill-tests-"))  # for teachers, made once for all tests
 atexit.register(shutil.rmtree, ROOT, ignore_errors=True)
 
-METHODS, PLUGINS, PARAMETRIZATIONS = members(Method), members(Plugin), [*members(Parametrization), "quarters:Quarters"]
+METHODS, PLUGINS = members(Method), members(Plugin)
+LATENT = {"kind": "latent", "generator": "generators:Small", "shape": [4]}
+PARAMETRIZATIONS: list[Any] = [LATENT if name == "latent" else name for name in members(Parametrization)]
 
 
 @cache

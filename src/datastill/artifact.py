@@ -25,7 +25,7 @@ from datastill.description import explain
 from datastill.errors import InputError
 from datastill.files import reason, write_atomically
 from datastill.late import torch
-from datastill.parametrization import Parametrization
+from datastill.parametrization import Codec
 from datastill.store import CARD, Entry
 from datastill.tables import counted, upgraded
 
@@ -129,14 +129,14 @@ def tensors_of(synthetic: SyntheticSet) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
-def restored(tensors: Mapping[str, Tensor], like: Images | Domain, parametrization: Parametrization,
+def restored(tensors: Mapping[str, Tensor], like: Images | Domain, codec: Codec,
              of: range | None = None) -> SyntheticSet:
     """The synthetic set that ``tensors_of`` turned into these tensors, with images of the classes ``of``, by default all."""
     parameters = {name.removeprefix(PARAMETER): value for name, value in tensors.items() if name.startswith(PARAMETER)}
     labels = next(tensors[name] for name in ("logits", "stored_labels", "labels") if name in tensors)
     from datastill.synthetic import SyntheticSet
 
-    return SyntheticSet(parameters or {PIXELS: tensors["images"]}, labels, like, parametrization, soft="logits" in tensors,
+    return SyntheticSet(parameters or {PIXELS: tensors["images"]}, labels, like, codec, soft="logits" in tensors,
                         lr=float(tensors["lr"]) if "lr" in tensors else None, of=of)
 
 

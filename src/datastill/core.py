@@ -20,7 +20,7 @@ from datastill.description import Description, Family
 from datastill.errors import InputError
 from datastill.late import nn, torch
 from datastill.nets import Architecture, Passes, fresh, passes
-from datastill.parametrization import Parametrization
+from datastill.parametrization import Codec, Parametrization
 from datastill.parametrizations.pixels import Pixels
 from datastill.progress import Progress
 from datastill.registry import kind
@@ -145,7 +145,12 @@ class Task:
                                  "floating-point tensors by names that are valid in Python")
         from datastill.synthetic import SyntheticSet
 
-        return SyntheticSet(parameters, start.y, self.real, self.parametrization, soft, lr, self.some)
+        return SyntheticSet(parameters, start.y, self.real, self.codec, soft, lr, self.some)
+
+    @property
+    def codec(self) -> Codec:
+        """What decodes images here."""
+        return self.parametrization.bound(self)
 
     def decoded(self, ipc: int) -> int:
         """The total number of images that ``ipc`` stored ones per class decode to."""

@@ -238,7 +238,7 @@ class Loop:
         learned = self.synthetic
         found: dict[str, Tensor] = {}
         with torch.no_grad():
-            x = learned.parametrization.decode(self.mean or learned.images)
+            x = learned.codec.decode(self.mean or learned.images)
             found["mean magnitude of an image"] = torch.linalg.vector_norm(x.flatten(1), 1, 1).max() / x[0].numel()
             if learned.soft:
                 found["magnitude of a label's logit"] = learned.labels.abs().max()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Protocol as Interface
 
 from datastill.data import Batch
 from datastill.description import Family
@@ -14,6 +15,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from datastill.core import Task
+
+
+class Codec(Interface):
+    """What turns parameters into images in a run, and how many there are."""
+
+    def decode(self, parameters: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
+        """As ``Parametrization.decode``."""
+        ...
+
+    def labels(self, stored: Tensor) -> Tensor:
+        """As ``Parametrization.labels``."""
+        ...
 
 
 class Parametrization(Family):
@@ -32,6 +45,14 @@ class Parametrization(Family):
     def prepare(self, task: Task) -> Mapping[str, Any]:
         """Prepare what is needed before the first iteration. Returns what the card records about it."""
         return {}
+
+    def identity(self) -> tuple[str, ...]:
+        """What determines its images besides the description: the content of files."""
+        return ()
+
+    def bound(self, task: Task) -> Codec:
+        """What decodes in a run on this task: itself, unless it needs more than the parameters (a generator)."""
+        return self
 
     @abstractmethod
     def encode(self, start: Batch, task: Task, rng: RNG) -> dict[str, Tensor]:

@@ -61,7 +61,7 @@ def read_previous(folder: Path, method: Method, task: Task, first: int = 0) -> P
     """
     there = artifact.load(folder).to(task.device)
     _check(there, f"start_from {folder}", method, task)
-    old = artifact.restored(there.tensors, there.domain, task.parametrization)
+    old = artifact.restored(there.tensors, there.domain, task.codec)
     if odd := [name for name, value in old.images.items() if len(value) != old.stored]:
         raise InputError(f"start_from {folder}: its parameter {odd[0]} has {len(old.images[odd[0]])} rows for {old.stored} "
                          "images, so it cannot be copied image by image; start from real images instead")

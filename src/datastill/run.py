@@ -136,6 +136,7 @@ class Run(Description):
         started_from: the origin of the set it starts from (``previous.origin``), by default read from its folder.
         """
         known = [name for pool in self.pools() for name in pool.identity(Path(data_root))]
+        known += self.parametrization.identity()
         if self.start_from is not None:
             known.append((started_from or origin(Path(self.start_from)))["checksum"])
         return digest(self, real.fingerprint, *known)
@@ -174,7 +175,7 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
     run.parametrization.check(task, ipc)
     check_network(run.network, real.shape, task.classes, real.device)
     method = run.method
-    whole = replace(task, some=None)
+    whole = replace(task, some=None, dry_run=True)  # what an encoder prepares need not be there yet
     lr = 1.0 if method.has_learned_lr else None
     probe = whole.synthetic(task.random_real(1, RNG("check")), method.has_soft_labels, lr)
     check_codec(probe, run.parametrization)

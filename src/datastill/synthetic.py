@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from datastill.data import Batch, Images
 from datastill.data.domain import Domain
-from datastill.parametrization import Parametrization
+from datastill.parametrization import Codec
 from datastill.rng import RNG
 
 
 class SyntheticSet(nn.Module):
     """Synthetic images with labels and class names.
 
-    parameters: what the images are decoded from, by name, as ``parametrization.encode`` makes it.
+    parameters: what the images are decoded from, by name, as ``Parametrization.encode`` makes it; codec: what decodes them.
     labels: of the stored images, (S, K), probabilities; or logits to be learned if ``soft`` is set (then their softmax is
         the label).
     like: the real images they stand for, or their domain: class names in order, mean and std, whitening.
@@ -27,10 +27,10 @@ class SyntheticSet(nn.Module):
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], labels: Tensor, like: Images | Domain,
-                 parametrization: Parametrization, soft: bool = False, lr: float | None = None,
+                 codec: Codec, soft: bool = False, lr: float | None = None,
                  of: range | None = None) -> None:
         super().__init__()
-        self.parametrization = parametrization
+        self.codec = codec
         self._names = list(parameters)
         for name, value in parameters.items():
             self.register_parameter(f"images_{name}", nn.Parameter(value.detach().clone(), requires_grad=False))
@@ -59,11 +59,11 @@ class SyntheticSet(nn.Module):
 
     def decode(self, rows: Tensor | None = None) -> Tensor:
         """Images (N, C, H, W), with graph: all, or those at ``rows``; only these are computed."""
-        return self.parametrization.decode(self.images, rows)
+        return self.codec.decode(self.images, rows)
 
     def y(self) -> Tensor:
         """Label probabilities (N, K), with graph if they are learned."""
-        return self.parametrization.labels(self.labels.softmax(1) if self.soft else self.labels)
+        return self.codec.labels(self.labels.softmax(1) if self.soft else self.labels)
 
     def batch(self, rows: Tensor | None = None, epoch: int = 0, rng: RNG | None = None) -> Batch:
         """Images and labels at these rows, or all, with graph; the same in every epoch."""

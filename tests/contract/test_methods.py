@@ -18,9 +18,9 @@ from datastill.digest import dump, to_toml
 from datastill.errors import InputError, RunError
 from datastill.loop import Loop
 from datastill.nets import Architecture
+from datastill.parametrization import Parametrization
 from datastill.registry import find, kind, members
 from datastill.rng import RNG
-from datastill.synthetic import Parametrization
 from datastill.teachers import Pool
 from kit import Told
 

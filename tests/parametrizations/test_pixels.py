@@ -7,9 +7,9 @@ import torch
 import datastill as ds
 from datastill.description import load
 from datastill.digest import spec
+from datastill.parametrization import Parametrization
 from datastill.parametrizations.pixels import Pixels
 from datastill.rng import RNG
-from datastill.synthetic import Parametrization
 from kit import toy_images
 
 X = 100 * RNG(0).normal(2, 3, 4, 5)

@@ -157,7 +157,7 @@ def at_its_network(run: Run, task: Task, iteration: int, tensors: Mapping[str, T
     if not run.method.iterations:
         return None
     here = {name: one.to(task.device) for name, one in tensors.items()}
-    synthetic = artifact.restored(here, task.real, run.parametrization)
+    synthetic = artifact.restored(here, task.real, task.codec)
     for name, parameter in synthetic.groups().items():
         parameter.requires_grad_(run.method.optim.group(name).lr > 0)
     run.method.prepare(task)

@@ -1,0 +1,248 @@
+"""Images as latents of a frozen generator: GLaD's deep generative prior."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, model_validator
+
+from datastill.data import Batch
+from datastill.data.domain import Domain, domain_of
+from datastill.errors import InputError
+from datastill.files import sha256
+from datastill.foreign import calling
+from datastill.late import nn, torch
+from datastill.parametrization import Parametrization
+from datastill.rng import RNG
+from datastill.teachers._weights import read_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from datastill.core import Task
+
+LATENTS, FEATURES = "latents", "features"
+SUFFIXES = (".pt", ".pth", ".ts")  # of TorchScript
+
+
+class Latent(Parametrization):
+    """The synthetic set as latents of a frozen generator (GLaD; Cazenavette et al. 2023, CVPR, "Generalizing Dataset
+    Distillation via Deep Generative Prior"): what is learned are its inputs z and, with ``layer``, the features that enter a
+    layer of it too; images are G(z). They are meant to look like images of the generator, and to fit one architecture less
+    closely.
+
+    generator: a TorchScript file (.pt), or ``package.module:Class``, created without arguments, with ``weights`` from a
+        state dict. It takes latents (B, *shape), if ``conditional`` one-hot classes of the run (B, K) too, and returns
+        images (B, C, H, W) of the data's size with values from ``low`` to ``high``. It is used in evaluation mode, frozen. A
+        StyleGAN-XL or the decoder of an autoencoder is wrapped in such a class.
+    shape: of one latent. layer: path of the submodule whose input is learned too, only for classes.
+    invert: steps of Adam (learning rate ``invert_lr``) in which the first latents are brought to decode to the images the
+        method starts from; 0: random latents. limit: latents are kept within [-limit, limit].
+    batch_size: images that are decoded at once. Gradients are computed part by part, so that memory does not grow with the
+        set.
+
+    Learning rates: ``method.optim.parameters.latents.lr`` and ``method.optim.parameters.features.lr``; GLaD's are 0.01 and
+    10 with DM.
+    """
+
+    generator: str = ""
+    weights: str = ""
+    shape: tuple[int, ...] = Field(default=(64,), min_length=1, max_length=4)
+    conditional: bool = True
+    low: float = Field(default=-1.0, ge=-1e6, le=1e6)
+    high: float = Field(default=1.0, ge=-1e6, le=1e6)
+    layer: str = ""
+    invert: int = Field(default=0, ge=0, le=10**6)
+    invert_lr: float = Field(default=0.05, gt=0.0, le=1e6)
+    limit: float | None = Field(default=None, gt=0.0)
+    batch_size: int = Field(default=16, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low and high: expected low below high, got {self.low:g} and {self.high:g}")
+        if min(self.shape) < 1:
+            raise ValueError(f"shape: expected numbers above 0, got {list(self.shape)}")
+        if self.layer and self.generator.endswith(SUFFIXES):
+            raise ValueError("layer: what enters a layer cannot be exchanged in a TorchScript file; give the generator as "
+                             "package.module:Class")
+        return self
+
+    def identity(self) -> tuple[str, ...]:
+        return tuple(_checksum(one) for one in (self.generator, self.weights) if one.endswith((*SUFFIXES, ".safetensors")))
+
+    def check(self, task: Task, ipc: int) -> None:
+        if not self.generator:
+            raise InputError("parametrization latent needs a generator: a TorchScript file or package.module:Class, as in "
+                             "parametrization.generator=generator.pt")
+        codec = self.bound(task)
+        with self._blaming():
+            z = RNG("check").normal(2, *self.shape).to(task.device).requires_grad_()
+            y = torch.eye(task.classes, device=task.device)[[0, task.classes - 1]]
+            found = codec.generator(z, y) if self.conditional else codec.generator(z)
+        if not isinstance(found, torch.Tensor) or tuple(found.shape) != (2, *task.real.shape):
+            came = tuple(found.shape[1:]) if isinstance(found, torch.Tensor) else type(found).__name__
+            raise InputError(f"generator {self.generator} gives images of shape {came}, the data have {task.real.shape}; "
+                             "take another generator, or set data.size and data.channels")
+        if not bool(torch.isfinite(found).all()):
+            raise InputError(f"generator {self.generator} gives values that are not finite for normal latents")
+        if not found.requires_grad:
+            raise InputError(f"generator {self.generator} cannot be differentiated with respect to its latents")
+        if self.layer and self.layer not in dict(codec.generator.named_modules()):
+            known = ", ".join(name for name, _ in codec.generator.named_children())
+            raise InputError(f"generator {self.generator} has no layer {self.layer!r}; it has {known}")
+
+    def bound(self, task: Task) -> Generated:
+        with self._blaming():
+            generator = _generator(self.generator, self.weights, self.identity(), str(task.device))
+        return Generated(self, generator, domain_of(task.real), tuple(task.here), task.classes)
+
+    @contextmanager
+    def _blaming(self) -> Iterator[None]:
+        with calling(f"generator {self.generator}", self.generator.partition(".")[0].partition(":")[0]):
+            yield
+
+    def encode(self, start: Batch, task: Task, rng: RNG) -> dict[str, Tensor]:
+        codec = self.bound(task)
+        drawn = [rng("latent", task.first + number // len(task.here)).normal(*self.shape) for number in range(len(start.x))]
+        found = {LATENTS: torch.stack(drawn).to(task.device)}
+        if self.invert and not task.dry_run:
+            found[LATENTS] = self._inverted(codec, found[LATENTS], start.x, task)
+        if self.layer:
+            found[FEATURES] = codec.entering(found[LATENTS])
+        return found
+
+    def _inverted(self, codec: Generated, z: Tensor, wanted: Tensor, task: Task) -> Tensor:
+        """Latents that decode to these images as closely as ``invert`` steps bring them."""
+        z = z.clone().requires_grad_()
+        updates = torch.optim.Adam([z], self.invert_lr)
+        with torch.enable_grad():
+            for number in range(self.invert):
+                updates.zero_grad()
+                (codec.decode({LATENTS: z}) - wanted).square().mean().backward()
+                updates.step()
+                task.progress.tell(number + 1, self.invert, "latents of the first images")
+        return z.detach()
+
+    def decode(self, parameters: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
+        raise InputError("parametrization latent decodes with a generator; decode a set of a task, as in synthetic.decode()")
+
+
+class Generated:
+    """A generator as what decodes."""
+
+    def __init__(self, how: Latent, generator: nn.Module, domain: Domain, here: tuple[int, ...], classes: int) -> None:
+        self.how, self.generator, self.domain, self.here, self.classes = how, generator, domain, here, classes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Generated:
+        return self  # frozen, and possibly large
+
+    def labels(self, stored: Tensor) -> Tensor:
+        """One image each."""
+        return stored
+
+    def decode(self, parameters: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
+        """Normalized images (N, C, H, W)."""
+        from datastill.functional._recomputed import Recomputed
+
+        z, features = parameters[LATENTS], parameters.get(FEATURES)
+        y = self._classes(z)
+        if rows is not None:
+            z, y, features = z[rows], y[rows], None if features is None else features[rows]
+        inputs = (z, y) if features is None else (z, y, features)
+        images: Tensor = Recomputed.apply(self._images, self.how.batch_size, *inputs)
+        return images
+
+    def _classes(self, z: Tensor) -> Tensor:
+        """One-hot classes (S, K) of all stored images."""
+        order = torch.tensor(self.here, device=z.device).repeat_interleave(len(z) // len(self.here))
+        return torch.nn.functional.one_hot(order, self.classes).to(z.dtype)
+
+    def _images(self, inputs: tuple[Tensor, ...], rows: slice) -> Tensor:
+        z, y, *features = inputs
+        with self.how._blaming(), self._exchanged(features[0] if features else None):
+            found = self._call(z, y)
+        pixels = (found - self.how.low) / (self.how.high - self.how.low)
+        return self.domain.normalize(pixels)
+
+    def _call(self, z: Tensor, y: Tensor) -> Tensor:
+        z = z if self.how.limit is None else z.clamp(-self.how.limit, self.how.limit)
+        found: Tensor = self.generator(z, y) if self.how.conditional else self.generator(z)
+        return found
+
+    @contextmanager
+    def _exchanged(self, features: Tensor | None) -> Iterator[None]:
+        """Inside, these features enter the layer instead of those that the generator computes."""
+        if features is None:
+            yield
+            return
+        layer = self.generator.get_submodule(self.how.layer)
+        hook = layer.register_forward_pre_hook(lambda module, given: (features, *given[1:]))
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def entering(self, z: Tensor) -> Tensor:
+        """The features that enter the layer for these latents, of all stored images."""
+        found: list[Tensor] = []
+        layer = self.generator.get_submodule(self.how.layer)
+        hook = layer.register_forward_pre_hook(lambda module, given: found.append(given[0]))
+        try:
+            with torch.no_grad(), self.how._blaming():
+                for part, y in zip(z.split(self.how.batch_size), self._classes(z).split(self.how.batch_size), strict=True):
+                    self._call(part, y)
+        finally:
+            hook.remove()
+        return torch.cat(found)
+
+
+def _checksum(name: str) -> str:
+    try:
+        return sha256(Path(name).expanduser())
+    except OSError:
+        raise InputError(f"no file {name}; expected a generator, as TorchScript, or its weights") from None
+
+
+@lru_cache(maxsize=4)
+def _generator(generator: str, weights: str, identity: tuple[str, ...], device: str) -> nn.Module:
+    """A generator, frozen, on a device; ``identity``: checksums of its files. Raises InputError."""
+    if generator.endswith(SUFFIXES):
+        try:
+            with warnings.catch_warnings(action="ignore"):  # torch would rather have exported programs
+                found: Any = torch.jit.load(str(Path(generator).expanduser()), map_location=device)
+        except Exception:  # torch raises many kinds for files that are not its own
+            raise InputError(f"{generator} cannot be read as TorchScript; save it with torch.jit.save(torch.jit.script(...))"
+                             ", or give the generator as package.module:Class") from None
+    else:
+        module, _, name = generator.partition(":")
+        if not name:
+            raise InputError(f"generator {generator!r}: expected a TorchScript file (.pt) or package.module:Class")
+        try:
+            found = getattr(importlib.import_module(module), name)()
+        except (ModuleNotFoundError, AttributeError) as error:
+            raise InputError(f"generator {generator}: {error}") from None
+        if not isinstance(found, nn.Module):
+            raise InputError(f"generator {generator} is {type(found).__name__}; expected a torch.nn.Module")
+        if weights:
+            _fill(found, weights, generator)
+    for parameter in found.parameters():  # a ScriptModule has no requires_grad_
+        parameter.requires_grad_(False)
+    return found.to(torch.device(device)).eval()
+
+
+def _fill(generator: nn.Module, weights: str, name: str) -> None:
+    known = read_weights(Path(weights).expanduser())
+    wanted = generator.state_dict()
+    for key, like in wanted.items():
+        if key not in known or known[key].shape != like.shape:
+            there = f"shape {tuple(known[key].shape)}" if key in known else "none"
+            raise InputError(f"{weights}: tensor {key} of generator {name} has shape {tuple(like.shape)}, the file has "
+                             f"{there}; the weights are from another one")
+    generator.load_state_dict({key: known[key] for key in wanted})

@@ -1,0 +1,63 @@
+"""Generators for tests: small, class-conditional or not, good and bad."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Small(nn.Module):
+    """Latents (B, 4) and classes (B, K) -> images (B, 1, 8, 8) from -1 to 1; the classes are used as far as it knows them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.first = nn.Linear(4, 32)
+            self.kinds = nn.Parameter(torch.randn(10, 32))
+            self.middle = nn.Conv2d(2, 4, 3, padding=1)
+            self.last = nn.Conv2d(4, 1, 3, padding=1)
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        x = self.first(z) + y @ self.kinds[:y.shape[1]]
+        x = torch.relu(self.middle(x.view(-1, 2, 4, 4)))
+        return torch.tanh(self.last(nn.functional.interpolate(x, scale_factor=2.0)))
+
+
+class Free(Small):
+    """Without classes."""
+
+    def forward(self, z: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(z, z.new_zeros(len(z), 10))
+
+
+class Large(Small):
+    """Of another size."""
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.interpolate(super().forward(z, y), scale_factor=2.0)
+
+
+class Deaf(Small):
+    """Not differentiable."""
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return super().forward(z, y).detach()
+
+
+class Broken(Small):
+    """Raises."""
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        raise RuntimeError("out of\norder")
+
+
+class Boundless(Small):
+    """Not finite."""
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return super().forward(z, y) / 0 * z.sum()
+
+
+class Plain:
+    """No module."""

@@ -1,0 +1,136 @@
+"""Latents of a generator: gradients in parts are the whole ones, features of a layer, what starts, files, what is refused."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import datastill as ds
+import tiny
+from datastill.core import Task
+from datastill.description import load
+from datastill.parametrizations.latent import Generated, Latent
+from datastill.run import check_run
+from generators import Small
+from kit import input_error
+
+OPTIONS: dict[str, Any] = {"kind": "latent", "generator": "generators:Small", "shape": [4]}
+
+
+def task_of(**options: Any) -> Task:
+    return tiny.task(tiny.run(parametrization={**OPTIONS, **options}, ipc=2))
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize("layer", ["", "last"])
+def test_gradients_in_parts_are_those_of_the_whole(size: int, layer: str) -> None:
+    task = task_of(batch_size=size, layer=layer)
+    synthetic = task.synthetic(task.random_real(2, ds.RNG(0)))
+    learned = list(synthetic.images.values())
+    for one in learned:
+        one.requires_grad_()
+    weight = torch.arange(20 * 64.0).view(20, 1, 8, 8)
+    found = torch.autograd.grad((weight * synthetic.decode()).sum(), learned, allow_unused=True)
+    network, codec = Small().eval(), synthetic.codec
+    assert isinstance(codec, Generated)
+    z = learned[0].detach().clone().requires_grad_()
+    y = torch.eye(10).repeat_interleave(2, 0)
+    with codec._exchanged(learned[1] if layer else None):
+        images = codec.generator(z, y)
+    whole = codec.domain.normalize((images + 1) / 2)
+    torch.testing.assert_close(synthetic.decode(), whole)
+    if layer:
+        assert sorted(synthetic.images) == ["features", "latents"]
+        (wanted,) = torch.autograd.grad((weight * whole).sum(), learned[1])
+        torch.testing.assert_close(found[1], wanted, rtol=1e-4, atol=1e-4)
+    else:
+        torch.testing.assert_close(images, network(z, y))
+        torch.testing.assert_close(found[0], torch.autograd.grad((weight * whole).sum(), z)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_features_begin_as_the_generator_computes_them() -> None:
+    plain, more = (task_of(layer=layer) for layer in ("", "last"))
+    start = plain.random_real(2, ds.RNG(0))
+    torch.testing.assert_close(more.synthetic(start).decode(), plain.synthetic(start).decode())
+
+
+def test_the_first_images_can_be_brought_close_to_real_ones() -> None:
+    start = task_of().random_real(2, ds.RNG(0))
+    apart = [float((task_of(invert=steps).synthetic(start).decode() - start.x).square().mean()) for steps in (0, 100)]
+    assert apart[1] < 0.92 * apart[0]  # the generator is not trained
+
+
+def test_latents_stay_where_the_generator_knows_them() -> None:
+    task = task_of(limit=0.5)
+    synthetic = task.synthetic(task.random_real(2, ds.RNG(0)))
+    before = synthetic.decode()
+    synthetic.images["latents"].data.mul_(10)
+    assert not torch.equal(synthetic.decode(), before)
+    again = synthetic.decode()
+    synthetic.images["latents"].data.mul_(100).clamp_(-0.5, 0.5)
+    torch.testing.assert_close(synthetic.decode(), again)
+
+
+@pytest.mark.parametrize("form", ["script", "weights", "free"])
+def test_generators_from_files(form: str, tmp_path: Path) -> None:
+    torch.jit.script(Small()).save(str(tmp_path / "small.pt"))
+    weights = {name: 2 * value for name, value in Small().state_dict().items()}
+    torch.save(weights, tmp_path / "weights.pth")
+    options = {"script": {"generator": str(tmp_path / "small.pt")}, "weights": {"weights": str(tmp_path / "weights.pth")},
+               "free": {"generator": "generators:Free", "conditional": False}}[form]
+    run = tiny.run(parametrization={**OPTIONS, **options})
+    task = check_run(run, tiny.splits().train, root=tiny.ROOT)
+    synthetic = task.synthetic(task.random_real(1, ds.RNG(0)))
+    same = torch.equal(synthetic.decode(), task_of().synthetic(task.random_real(1, ds.RNG(0))).decode())
+    assert same == (form == "script")
+    assert len(run.parametrization.identity()) == (form != "free")
+
+
+def test_the_content_of_files_is_part_of_the_name(tmp_path: Path) -> None:
+    names = []
+    for factor in (1, 2):
+        torch.save({name: factor * value for name, value in Small().state_dict().items()}, tmp_path / "weights.pth")
+        run = tiny.run(parametrization={**OPTIONS, "weights": str(tmp_path / "weights.pth")})
+        names.append(run.digest(tiny.splits().train))
+    assert names[0] != names[1]
+
+
+def test_a_copy_of_a_set_shares_its_generator() -> None:
+    task = task_of()
+    synthetic = task.synthetic(task.random_real(1, ds.RNG(0)))
+    assert copy.deepcopy(synthetic).codec is synthetic.codec
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    ({"generator": ""}, ("needs a generator",)), ({"generator": "generators:Large"}, ("shape (1, 16, 16)", "data.size")),
+    ({"generator": "generators:Deaf"}, ("cannot be differentiated",)), ({"generator": "generators:Broken"}, ("generators:Broken raised", "out of order")),
+    ({"generator": "generators:Boundless"}, ("not finite",)), ({"generator": "generators:Plain"}, ("expected a torch.nn.Module",)),
+    ({"generator": "generators:Nothing"}, ("Nothing",)), ({"generator": "nowhere:Small"}, ("nowhere",)), ({"generator": "small"}, ("package.module:Class",)),
+    ({"generator": "none.pt"}, ("no file none.pt",)), ({"weights": "none.safetensors"}, ("no file none.safetensors",)),
+    ({"shape": [5]}, ("generators:Small raised",)), ({"conditional": False}, ("generators:Small raised",)), ({"layer": "first2"}, ("no layer 'first2'", "first, middle, last")),
+    ({"generator": "x.pt", "layer": "last"}, ("TorchScript",)), ({"low": 1.0}, ("low below high",)), ({"shape": [0]}, ("shape",)),
+    ({"limit": 0}, ("limit",)), ({"batch_size": 0}, ("batch_size",))])
+def test_bad_input(options: dict[str, Any], says: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with input_error(*says):
+        check_run(tiny.run(parametrization={**OPTIONS, **options}), tiny.splits().train, root=tiny.ROOT)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04junk"])
+def test_files_that_are_no_generator(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.pt").write_bytes(content)
+    with input_error("cannot be read as TorchScript"):
+        check_run(tiny.run(parametrization={**OPTIONS, "generator": str(tmp_path / "x.pt")}), tiny.splits().train, root=tiny.ROOT)
+    torch.save({"first.weight": torch.zeros(2)}, tmp_path / "w.pth")
+    with input_error("w.pth: tensor", "the weights are from another one"):
+        check_run(tiny.run(parametrization={**OPTIONS, "weights": str(tmp_path / "w.pth")}), tiny.splits().train, root=tiny.ROOT)
+
+
+def test_a_set_alone_cannot_be_decoded() -> None:
+    with input_error("decodes with a generator"):
+        load(ds.Parametrization, OPTIONS).decode({"latents": torch.zeros(1, 4)})  # type: ignore[type-abstract]
+    assert isinstance(load(ds.Parametrization, OPTIONS), Latent)  # type: ignore[type-abstract]
