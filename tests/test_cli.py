@@ -445,6 +445,18 @@ def test_meta_features_of_a_run(run_cli: Call, tmp_path: Path) -> None:
     assert (code, "no feature map" in err) == (2, True)
 
 
+def test_erasing(run_cli: Call) -> None:
+    networks = json.dumps([tiny.NETWORK, "convnet:width=4,depth=1"])
+    arguments = ["analyse", "erasing", "digits", f"pool.networks={networks}", "pool.count=1", "pool.epochs=1", "--count", "200", "--epochs", "1"]
+    code, out, err = run_cli(*arguments, "--trials", "1")
+    assert code == 0, err
+    assert out.count("own heterogeneous") == 3
+    code, _, err = run_cli(*arguments, "--threshold", "2")
+    assert (code, "threshold: expected a number above 0" in err) == (2, True)
+    code, _, err = run_cli("analyse", "erasing", "digits", 'pool.networks=["mlp","convnet"]')
+    assert (code, "no feature map" in err) == (2, True)
+
+
 def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
     (tmp_path / "pool.toml").write_text('[pool]\nkind = "supervised"\nnetworks = ["mlp:width=8"]\ncount = 1\n'
                                         'epochs = 1\n[data]\nsource = "digits"\n')

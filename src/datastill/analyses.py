@@ -187,6 +187,32 @@ def analyse_meta_features(folder: Annotated[Path, typer.Argument(metavar="DIR", 
     say(f"Meta features: {out}")
 
 
+@command(app, name="erasing")
+def analyse_erasing(what: Annotated[str, typer.Argument(metavar="DATA", help="A dataset such as cifar10.")],
+                    settings: Annotated[list[str] | None, typer.Argument(
+                        metavar="[KEY=VALUE]...", help="Of the pool, as in pool.networks=convnet,resnet18,vit, and of the "
+                        "data, as in data.path=FOLDER.")] = None,
+                    pool: Annotated[str, typer.Option(help="The networks that look, and whose architectures learn.")] =
+                    "supervised",
+                    count: Annotated[int, typer.Option(min=1, help="Random training images to learn from.")] = 5000,
+                    threshold: Annotated[float, typer.Option(help="From which value of a map on something is seen.")] = 0.5,
+                    epochs: Annotated[int, typer.Option(min=1, help="Of each student.")] = 20,
+                    trials: Annotated[int, typer.Option(min=1, help="Students in each case.")] = 3,
+                    data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
+    """Erase from real images what networks see alike, or what only some see, and train their architectures on the rest.
+
+    The networks are trained if they are missing.
+    """
+    from datastill import console
+    from datastill.workspace import Workspace
+
+    workspace = Workspace(root, data_root, device)
+    with console.progress("erasing", what) as bar, Interrupt(bar):
+        found = workspace.erasing(what, settings or [], pool, count=count, threshold=threshold, epochs=epochs, trials=trials,
+                                  progress=bar)
+    console.show_erasing(found)
+
+
 @command(app, name="statistics")
 def analyse_statistics(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs of "
                                                                      "methods that recover images, such as sre2l.")],

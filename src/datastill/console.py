@@ -200,6 +200,24 @@ def show_meta_features(found: Any) -> None:
     out.print(table)
 
 
+def show_erasing(found: Sequence[Any]) -> None:
+    """Accuracy of students of images from which something was erased."""
+    from datastill.analysis.erasing import WAYS
+
+    table = Table("student", "erased", title="accuracy on whole test images", title_justify="left")
+    for column in ("area %", "accuracy %", "std", "against nothing"):
+        table.add_column(column, justify="right")
+    plain = {one.network: one.summary["mean"] for one in found if one.way == next(iter(WAYS))}
+    for one in found:
+        values = one.summary
+        std = f"{100 * values['std']:.1f}" if values["n"] > 1 else "-"
+        table.add_row(one.network, one.way, f"{100 * one.share:.1f}", f"{100 * values['mean']:.1f}", std,
+                      f"{100 * (values['mean'] - plain[one.network]):+.1f}")
+    out.print(table)
+    for name, note in WAYS.items():
+        out.print(f"{name}: {note}", highlight=False, soft_wrap=True)
+
+
 def show_tried(tried: Sequence[Any], varied: Sequence[str], network: str, chance: float, images: int, what: str) -> None:
     """Protocols, their ``varied`` settings first, and how students did under them, the best first."""
     keys = list(dict.fromkeys(varied))

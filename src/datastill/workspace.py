@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datastill.analysis.difficulty import Difficulty, of_data, of_run
+from datastill.analysis.erasing import Erased, erasing
 from datastill.analysis.meta_features import MetaFeatures, check_networks
 from datastill.analysis.meta_features import of_run as of_networks
 from datastill.analysis.public import read_public
@@ -344,6 +345,22 @@ class Workspace(Place):
             some.prepare(replace(task.context, progress=progress.part(0, 2, "networks")))
         return of_networks(folder, run, task, Teachers(some, task.context), count=count,
                            progress=progress.part(1, 2, "maps"))
+
+    @checked
+    def erasing(self, what: str, settings: Sequence[str] = (), pool: str = "supervised", *, count: int = 5000,
+                threshold: float = 0.5, epochs: int = 20, trials: int = 3, progress: Progress = Progress()) -> list[Erased]:
+        """What architectures of a pool learn from a dataset, by name, if what its networks see is erased; see
+        ``analysis.erasing``. settings: ``pool.networks=convnet,vit``, ``data.size=32``. Raises InputError, RunError."""
+        (networks,), data, _ = read_pools(pool, [f"data.source={what}", *settings])
+        splits = self.load(data)
+        context = Context(splits.train.to(self.device), self.root, self.data_root)
+        if splits.test is None:
+            raise InputError(f"{what} has no test images to measure students on; set data.test")
+        check_networks(networks, context)
+        with self.choosing():
+            networks.prepare(replace(context, progress=progress.part(0, 2, "networks")))
+        return erasing(Teachers(networks, context), context.real, splits.test.to(self.device), count=count,
+                       threshold=threshold, epochs=epochs, trials=trials, progress=progress.part(1, 2, "students"))
 
     def _tellers(self, pool: Pool, context: Context, progress: Progress) -> Teachers:
         """The networks that tell how hard images are, trained if they are missing."""

@@ -1,0 +1,106 @@
+"""What networks learn from images in which what they see has been erased: the experiment that motivates MetaDD."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from datastill.analysis.meta_features import look
+from datastill.arguments import is_number, whole
+from datastill.data import Batch, Images
+from datastill.errors import InputError
+from datastill.functional.invariance import Masks, masks
+from datastill.late import torch
+from datastill.nets import fresh
+from datastill.progress import Progress
+from datastill.rng import RNG
+from datastill.statistics import statistics
+from datastill.tables import counted, shown
+from datastill.teachers import Teacher, Teachers
+from datastill.train import Fixed, accuracies, fit, half_cosine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+WAYS = {
+    "nothing": "the images as they are",
+    "meta": "what all networks see",
+    "own heterogeneous": "what the student's architecture sees and not all do",
+    "others' heterogeneous": "what others see, and neither all nor the student's architecture",
+    "as much elsewhere": "the meta area of another image: as much, but not what is seen here (ours)"}
+
+
+class Erased(NamedTuple):
+    """Students of an architecture on images erased in a way: the mean share of an image that was erased, accuracies on whole
+    images, fractions, one for each trial."""
+
+    network: str
+    way: str
+    share: float
+    accuracies: tuple[float, ...]
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """Their mean and its interval."""
+        found: dict[str, float] = statistics(list(self.accuracies))
+        return found
+
+
+def erasing(teachers: Teachers, train: Images, test: Images, *, count: int = 5000, threshold: float = 0.5, epochs: int = 20,
+            lr: float = 0.05, batch_size: int = 128, trials: int = 3, seed: int = 0,
+            progress: Progress = Progress()) -> list[Erased]:
+    """Train students of each of the teachers' architectures on ``count`` random training images from which pixels have been
+    erased (set to the mean of the data) in the ways of ``WAYS``, and measure them on the whole test images.
+
+    teachers: at least two architectures, whose activation maps say what they see (``functional.invariance.masks``). epochs,
+    lr, batch_size: SGD with momentum 0.9, the learning rate falling as a cosine; students of a trial start alike. Zhao et
+    al. 2024 (MetaDD) show such an experiment on Tiny-ImageNet; its settings are not known to us. Raises InputError,
+    RunError.
+    """
+    count, epochs, trials = whole("count", count, 1), whole("epochs", epochs, 1), whole("trials", trials, 1)
+    batch_size, seed = whole("batch_size", batch_size, 1), whole("seed", seed)
+    for name, value, most in (("threshold", threshold, 1.0), ("lr", lr, 1e6)):
+        if not is_number(value) or not 0 < value <= most:
+            raise InputError(f"{name}: expected a number above 0 and at most {most:g}, got {shown(value)}")
+    members = list(teachers)
+    if len(members) < 2:
+        raise InputError("what networks see alike takes at least two, the pool has one")
+    if count > len(train):
+        raise InputError(f"count: {count} of {counted(len(train), 'training image')}; use {len(train)} or fewer")
+    rng = RNG(seed)("erasing")
+    rows = rng("images").permutation(len(train))[:count].sort().values
+    batch = train.batch(rows)
+    progress.tell(0, 1, "activation maps")
+    seen = masks(torch.stack([look(one, batch.x, batch.y.argmax(1)) for one in members]), threshold)
+    found, total, done = [], len(members) * len(WAYS) * trials, 0
+    for number, teacher in enumerate(members):
+        for way, mask in _masks(seen, number, rng):
+            x = batch.x.masked_fill(mask.to(batch.x.device)[:, None], 0.0)  # 0 is the mean
+            scores = []
+            for trial in range(trials):
+                progress.tell(done, total, f"{teacher.name}, {way}")
+                scores.append(_student(teachers, teacher, Batch(x, batch.y), test, rng("student", trial), epochs, lr,
+                                       batch_size))
+                done += 1
+            found.append(Erased(teacher.name, way, float(mask.double().mean()), tuple(scores)))
+    progress.tell(total, total)
+    return found
+
+
+def _masks(seen: Masks, number: int, rng: RNG) -> Iterator[tuple[str, Tensor]]:
+    """What is erased for students of network ``number``, (B, H, W), by way."""
+    own = seen.heterogeneous[:, number]
+    others = seen.heterogeneous[:, [other for other in range(seen.heterogeneous.shape[1]) if other != number]].any(1) & ~own
+    elsewhere = seen.meta[rng("elsewhere").permutation(len(seen.meta))]
+    yield from zip(WAYS, (torch.zeros_like(seen.meta), seen.meta, own, others, elsewhere), strict=True)
+
+
+def _student(teachers: Teachers, teacher: Teacher, batch: Batch, test: Images, rng: RNG, epochs: int, lr: float,
+             batch_size: int) -> float:
+    architecture = teachers.pool.networks[teacher.group]
+    network = fresh(architecture, test.shape, len(test.classes), rng("network"), test.device)
+    fit(network, Fixed(batch), half_cosine(lr, epochs, warmup=0.0), rng("train"), batch_size=batch_size)
+    shares: Sequence[float] = accuracies(network, test).tolist()
+    return sum(share * count for share, count in zip(shares, test.counts, strict=True) if count) / len(test)
