@@ -19,7 +19,7 @@ from datastill.data import Batch, Images
 from datastill.description import Description, Family
 from datastill.errors import InputError
 from datastill.late import nn, torch
-from datastill.nets import Architecture, Passes, fresh, passes
+from datastill.nets import Architecture, Passes, check_network, fresh, passes
 from datastill.parametrization import Codec, Parametrization
 from datastill.parametrizations.pixels import Pixels
 from datastill.progress import Progress
@@ -101,9 +101,16 @@ class Task:
         """The numbers of the classes that are distilled here."""
         return range(self.classes) if self.some is None else self.some
 
-    def fresh(self, rng: RNG) -> nn.Module:
-        """A new network with PyTorch's default initialization, a function of ``rng`` only, in training mode."""
-        return fresh(self.network, self.real.shape, self.classes, rng, self.device)
+    def fresh(self, rng: RNG, among: Sequence[Architecture] = ()) -> nn.Module:
+        """A new network with PyTorch's default initialization, a function of ``rng`` only, in training mode; of the run's
+        architecture, or of one drawn ``among`` several."""
+        drawn = among[int(rng("architecture").numpy().integers(len(among)))] if among else self.network
+        return fresh(drawn, self.real.shape, self.classes, rng, self.device)
+
+    def check_among(self, among: Sequence[Architecture]) -> None:
+        """Check that such networks can be matched on. Raises InputError."""
+        for one in among:
+            check_network(one, self.real.shape, self.classes, self.device)
 
     def features(self, net: nn.Module, x: Tensor) -> Tensor:
         """``net.embed(x)``, (B, D) in the type of x; in chunks of a suitable size, or all at once if images are coupled."""

@@ -21,8 +21,9 @@ from datastill.nets import Architecture
 from datastill.parametrization import Parametrization
 from datastill.registry import find, kind, members
 from datastill.rng import RNG
+from datastill.run import check_run
 from datastill.teachers import Pool
-from kit import Told
+from kit import Told, input_error
 
 FAMILIES: list[Any] = [Method, Plugin, Parametrization, Architecture, Protocol, Source, Pool]
 MEMBERS = [(family, name) for family in FAMILIES for name in members(family)]
@@ -56,6 +57,19 @@ def test_moves_the_images(method: str, parametrization: str, tmp_path: Path) -> 
     run = tiny.run(method, parametrization=parametrization)
     start = run.method.start(tiny.task(run), 1, RNG(0)("start")).batch().x
     assert not torch.equal(tiny.distill(run, tmp_path / "run").batch().x, start)
+
+
+@pytest.mark.parametrize("method", ["distribution", "gradient", "attention"])
+def test_architectures_are_drawn_for_every_iteration(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    among = [tiny.NETWORK, "convnet:width=4,depth=1"]
+    run = tiny.run(method, method_options={"networks": among})
+    task = check_run(run, tiny.splits().train, root=tiny.ROOT)
+    synthetic = run.method.start(task, 1, RNG(0))
+    depths = [len(next(iter(run.method.iterate(number, synthetic, task, RNG(0)("iteration", number)))).net.maps(synthetic.decode()))  # type: ignore[operator]
+              for number in range(12)]
+    assert set(depths) == {1, 2}
+    with input_error("lenet"):
+        check_run(tiny.run(method, method_options={"networks": [tiny.NETWORK, "lenet"]}), tiny.splits().train, root=tiny.ROOT)
 
 
 @pytest.mark.parametrize("plugin", tiny.PLUGINS)

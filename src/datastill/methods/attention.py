@@ -13,6 +13,7 @@ from datastill.errors import InputError
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import attention, class_means, mean_feature_distance
 from datastill.late import nn, torch
+from datastill.nets import Architecture
 from datastill.rng import RNG
 
 if TYPE_CHECKING:
@@ -33,16 +34,21 @@ class AttentionMatching(Method):
     features. Learning rate 10 from ipc 100 on; the authors' students train for 1800 epochs in batches of 64.
 
     augment: a DSA strategy (leave out ``flip`` for digits), shared by the real and synthetic images of a class; or "none".
+    networks: architectures of which one is drawn for every iteration, instead of the run's (a model pool).
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"datadam": {}}
 
+    networks: tuple[Architecture, ...] = ()
     iterations: int = Field(default=20_000, ge=0, le=10**9)
     batch_real: int = Field(default=256, ge=1)
     task_balance: float = Field(default=0.01, ge=0.0)
     augment: Strategy = STRATEGY
     init: Literal["real", "noise"] = "real"
     optim: Optim = Optim(images=Group(lr=1.0, momentum=0.5))
+
+    def check(self, task: Task, ipc: int) -> None:
+        task.check_among(self.networks)
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
         probe = task.fresh(rng("check")).eval()
@@ -53,7 +59,7 @@ class AttentionMatching(Method):
         return task.synthetic(task.first_images(ipc, self.init, rng), rng=rng("encode"))
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
-        net = task.fresh(rng("network")).requires_grad_(False)
+        net = task.fresh(rng("network"), self.networks).requires_grad_(False)
         real = task.random_real(self.batch_real, rng("real"))
         batch = synthetic.batch()
         with torch.no_grad():

@@ -13,7 +13,7 @@ from datastill.data import Batch, Images
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import GradientMetric, Layers, gradient_distance, gradient_norm
 from datastill.late import F, nn, torch
-from datastill.nets import couples_samples, passes
+from datastill.nets import Architecture, couples_samples, passes
 from datastill.rng import RNG
 from datastill.train import Fixed, augmented, fit
 
@@ -35,6 +35,7 @@ class GradientMatching(Method):
 
     outer, inner: 0 uses the authors' loops for 1, 10, 20, 30, 40, 50 and 100 images per class; in between, outer is ipc and
         inner is interpolated (ours).
+    networks: architectures of which one is drawn for every iteration, instead of the run's (a model pool).
     metric, layers: see ``losses.gradient_distance``; layers "convolutions" leaves out the other weights, as IDC does.
     augment: a DSA strategy, shared by the real and synthetic images of a class; "none" for DC.
     init: DC starts from noise, DSA from real images.
@@ -48,6 +49,7 @@ class GradientMatching(Method):
         "dsac": {"augment": STRATEGY, "init": "real", "contrast": True}}
     provides = frozenset({"gradient_norms"})
 
+    networks: tuple[Architecture, ...] = ()
     iterations: int = Field(default=1000, ge=0, le=10**9)
     batch_real: int = Field(default=256, ge=1)
     outer: int = Field(default=0, ge=0, le=10**5)
@@ -63,11 +65,14 @@ class GradientMatching(Method):
     warm_up_steps: int = Field(default=10, ge=0)
     optim: Optim = Optim(images=Group(lr=0.1, momentum=0.5))
 
+    def check(self, task: Task, ipc: int) -> None:
+        task.check_among(self.networks)
+
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
         return task.synthetic(task.first_images(ipc, self.init, rng), rng=rng("encode"))
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
-        net = task.fresh(rng("network"))
+        net = task.fresh(rng("network"), self.networks)
         outer, inner = self.loops(synthetic.ipc)
         for number in range(outer):
             together = self.contrast and (iteration >= self.warm_up or number >= self.warm_up_steps)
