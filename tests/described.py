@@ -50,8 +50,7 @@ VALUES: dict[object, list[Any]] = {
     tuple[int, int]: [(0, 2), (1, 2)],
     bool: [True, False], int: [0, 1, 2, 3, 5, 8, 64], float: [0.0, 0.25, 0.5, 2.0], types.NoneType: [None],
     str: ["crop", "mnist", "0.5", "other", "resnet34"]}
-TOGETHER: dict[str, Any] = {"trajectory": {"first_start": 4, "expand": 100}, "recover": {"together": "class"}, "latent": {"low": -5.0, "high": 10.0},
-                            "soft_labels": {"relabel": {"top": 5}}}  # fields that are valid only with one another
+TOGETHER: dict[str, Any] = {"trajectory": {"first_start": 4, "expand": 100}, "recover": {"together": "class"}, "latent": {"low": -5.0, "high": 10.0}}  # fields that are valid only with one another
 Place = tuple[str | int, ...]
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from datastill.data import Batch
 from datastill.description import Description, load
@@ -92,14 +92,6 @@ class Relabel(Description):
     epochs: int = Field(default=0, ge=0, le=100_000)
     top: int = Field(default=0, ge=0)
     rest: Literal["none", "smallest"] = "none"
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.rest == "smallest" and self.top == 0:
-            raise ValueError("rest=smallest says what becomes of logits that are not stored, but top=0 stores all; set top")
-        if self.rest == "smallest" and self.top == 1:
-            raise ValueError("rest=smallest with top=1 makes all logits of an image equal; use a larger top, or rest=none")
-        return self
 
 
 class Schedule(NamedTuple):

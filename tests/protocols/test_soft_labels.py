@@ -106,7 +106,8 @@ def test_teachers_are_those_of_the_method_unless_others_are_named() -> None:
         with input_error("set relabel.store=true"):
             evaluation(relabel=relabel)
     for more, says in (({"views": {"strips": 9}}, "9 strips of images of 8 pixels"), ({"relabel": {"store": True, "top": 11}}, "11 logits of 10"),
-                       ({"relabel": {"store": True, "epochs": 99}}, "labels of 99 epochs")):
+                       ({"relabel": {"store": True, "epochs": 99}}, "labels of 99 epochs"), ({"relabel": {"rest": "smallest"}}, "there is no rest"),
+                       ({"relabel": {"store": True, "rest": "smallest", "top": 1}}, "all logits of an image equal")):
         with input_error(says):
             evaluation(**more)
 

@@ -108,6 +108,9 @@ class SoftLabels(Protocol):
         if not self.relabel.store and (self.relabel.epochs or self.relabel.top):
             raise InputError("relabel.epochs and relabel.top say what is stored of labels, but none are; set "
                              "relabel.store=true")
+        if self.relabel.rest == "smallest" and self.relabel.top < 2:
+            why = "makes all logits of an image equal" if self.relabel.top else "stores all logits, so there is no rest"
+            raise InputError(f"relabel.rest=smallest with relabel.top={self.relabel.top} {why}; use a larger top, or rest=none")
         if self.labels == "hard":
             return
         if not (pools := self.pools(network)):
