@@ -110,7 +110,8 @@ class SoftLabels(Protocol):
                              "relabel.store=true")
         if self.relabel.rest == "smallest" and self.relabel.top < 2:
             why = "makes all logits of an image equal" if self.relabel.top else "stores all logits, so there is no rest"
-            raise InputError(f"relabel.rest=smallest with relabel.top={self.relabel.top} {why}; use a larger top, or rest=none")
+            raise InputError(f"relabel.rest=smallest with relabel.top={self.relabel.top} {why}; use a larger top, or "
+                             "rest=none")
         if self.labels == "hard":
             return
         if not (pools := self.pools(network)):
