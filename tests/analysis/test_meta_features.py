@@ -10,7 +10,7 @@ import torch
 
 import datastill as ds
 import tiny
-from datastill.analysis.meta_features import MetaFeatures, Seen, check_networks, look, of_run, summary
+from datastill.analysis.meta_features import MetaFeatures, Seen, check_networks, maps_of, of_run, summary
 from datastill.description import load
 from datastill.functional.cam import grad_cam, normalized_maps
 from datastill.report.meta_features import gallery, render
@@ -37,7 +37,7 @@ def test_maps_are_the_networks_own() -> None:
     batch = task.real.batch(torch.arange(5))
     for teacher in Teachers(pool, task.context):
         wanted = normalized_maps(grad_cam(teacher.network, batch.x, batch.y.argmax(1)).maps, (8, 8))
-        torch.testing.assert_close(look(teacher, batch.x, batch.y.argmax(1)), wanted)
+        torch.testing.assert_close(maps_of(teacher, batch.x, batch.y.argmax(1)), wanted)
 
 
 def test_of_a_run_and_who_was_seen(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_networks_that_know_more_classes_in_another_order() -> None:
 
 @pytest.mark.parametrize(("options", "says"), [
     ({"pool": {**POOL, "networks": NETS[:1]}}, ("at least two architectures", "plugins.metadd.pool.networks")),
-    ({"pool": {**POOL, "networks": [NETS[0], "mlp"]}}, ("metadd: mlp", "no feature map")),
+    ({"pool": {**POOL, "networks": [NETS[0], "mlp"]}}, ("mlp: no feature map",)),
     ({"layer": ["", "block2", ""]}, ("no layer 'block2'", "block1")), ({"layer": ["block1"]}, ("1 names for 3 networks",)),
     ({"variance": 0, "evidence": 0, "classification": 0, "distillation": 0}, ("all terms have the weight 0",)),
     ({"sign": 2}, ("sign",)), ({"temperature": 0}, ("temperature",)), ({"variance": -1}, ("variance",)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from datastill.analysis.meta_features import look
+from datastill.analysis.meta_features import maps_of
 from datastill.arguments import is_number, whole
 from datastill.data import Batch, Images
 from datastill.errors import InputError
@@ -73,7 +73,7 @@ def erasing(teachers: Teachers, train: Images, test: Images, *, count: int = 500
     rows = rng("images").permutation(len(train))[:count].sort().values
     batch = train.batch(rows)
     progress.tell(0, 1, "activation maps")
-    seen = masks(torch.stack([look(one, batch.x, batch.y.argmax(1)) for one in members]), threshold)
+    seen = masks(torch.stack([maps_of(one, batch.x, batch.y.argmax(1)) for one in members]), threshold)
     found, total, done = [], len(members) * len(WAYS) * trials, 0
     for number, teacher in enumerate(members):
         for way, mask in _masks(seen, number, rng):

@@ -14,14 +14,13 @@ from datastill import artifact
 from datastill.core import Task
 from datastill.digest import spec
 from datastill.errors import InputError
-from datastill.functional.cam import activation_map, normalized_maps
 from datastill.functional.invariance import map_variance, masks
 from datastill.late import no_grad, torch
-from datastill.nets import fresh
 from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.run import Run
 from datastill.teachers import Context, Pool, Teacher, Teachers
+from datastill.teachers._maps import check_maps, look
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,27 +89,16 @@ def check_networks(pool: Pool, context: Context) -> None:
     if len(pool.members()) < 2:
         raise InputError("what networks see alike takes at least two, the pool has one; give others, as in "
                          "pool.networks=convnet,resnet18,vit")
-    for group, network in enumerate(pool.networks):
-        domain = pool.domain(context, group)
-        net = fresh(network, domain.shape, len(domain.classes), RNG("check"), context.real.device).eval()
-        x = RNG("check")("maps").normal(2, *domain.shape).to(context.real.device)
-        try:
-            activation_map(net, x, torch.zeros(2, dtype=torch.long, device=x.device))
-        except InputError as error:
-            raise InputError(f"{spec(network)}: {error}") from None
+    check_maps(pool, context)
 
 
 @no_grad
-def look(teacher: Teacher, x: Tensor, y: Tensor) -> Tensor:
+def maps_of(teacher: Teacher, x: Tensor, y: Tensor) -> Tensor:
     """Normalized maps (B, H, W) of where a teacher sees the classes y (B,) of the run in its images (B, C, H, W), on the
     CPU."""
-    found = []
-    wanted = y if teacher.outputs is None else torch.tensor(teacher.outputs, device=y.device)[y]
     size = teacher.chunk(x)
-    for part, classes in zip(x.split(size), wanted.split(size), strict=True):
-        cam = activation_map(teacher.network, teacher.see(part), classes)
-        found.append(normalized_maps(cam.maps, (x.shape[2], x.shape[3])).cpu())
-    return torch.cat(found)
+    return torch.cat([look(teacher, part, classes).maps.cpu()
+                      for part, classes in zip(x.split(size), y.split(size), strict=True)])
 
 
 def of_run(folder: Path, run: Run, task: Task, teachers: Teachers, *, count: int = 200,
@@ -128,13 +116,13 @@ def of_run(folder: Path, run: Run, task: Task, teachers: Teachers, *, count: int
     real = task.real.batch(rows)
     found = {}
     progress.tell(0, total, "real images")
-    of_real = Seen("real images", torch.stack([look(one, real.x, real.y.argmax(1)) for one in members]),
+    of_real = Seen("real images", torch.stack([maps_of(one, real.x, real.y.argmax(1)) for one in members]),
                    task.real.targets[rows].cpu().numpy(), task.real.raw(rows).permute(0, 2, 3, 1).cpu())
     for number, (iteration, tensors) in enumerate(there.items()):
         progress.tell(number + 1, total, f"iteration {iteration}")
         x, y = tensors["images"].to(task.device), tensors["labels"].to(task.device).argmax(1)
-        found[iteration] = Seen(f"iteration {iteration}", torch.stack([look(one, x, y) for one in members]), y.cpu().numpy(),
-                                tensors["view"])
+        maps = torch.stack([maps_of(one, x, y) for one in members])
+        found[iteration] = Seen(f"iteration {iteration}", maps, y.cpu().numpy(), tensors["view"])
     progress.tell(total, total)
     return MetaFeatures(tuple(one.name for one in members), tuple(_known(run, members)), task.real.classes, of_real, found)
 

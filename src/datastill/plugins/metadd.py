@@ -10,17 +10,17 @@ from pydantic import Field
 from datastill.core import Plugin, Step, Task
 from datastill.digest import spec
 from datastill.errors import InputError
-from datastill.functional.cam import activation_map, normalized_maps
 from datastill.functional.chunks import of_networks
 from datastill.functional.invariance import distillation, evidence, map_variance
 from datastill.late import F, no_grad, torch
-from datastill.nets import Architecture, fresh
+from datastill.nets import Architecture
 from datastill.nets.convnet import ConvNet
 from datastill.nets.resnet18 import ResNet18
 from datastill.nets.vgg11 import VGG11
 from datastill.nets.vit import ViT
 from datastill.rng import RNG
 from datastill.teachers import Pool, Teacher
+from datastill.teachers._maps import check_maps, look
 from datastill.teachers.supervised import Supervised
 
 if TYPE_CHECKING:
@@ -84,14 +84,8 @@ class MetaDD(Plugin):
         pool.check(context, {"class_logits"})
         if self.distillation:
             self.backbone.for_network(task.network).check(context, {"class_logits"})
-        for group, network in enumerate(pool.networks if self._looks else ()):
-            domain = pool.domain(context, group)
-            net = fresh(network, domain.shape, len(domain.classes), RNG("check"), context.real.device).eval()
-            x = RNG("check")("maps").normal(2, *domain.shape).to(context.real.device)
-            try:
-                activation_map(net, x, torch.zeros(2, dtype=torch.long, device=x.device), self._layer(group))
-            except InputError as error:
-                raise InputError(f"metadd: {spec(network)}: {error}") from None
+        if self._looks:
+            check_maps(pool, context, self.layer)
 
     def prepare(self, task: Task) -> Mapping[str, Any]:
         facts = []
@@ -116,28 +110,15 @@ class MetaDD(Plugin):
         """Whether activation maps are needed."""
         return bool(self.evidence or (self.variance and self.match == "maps"))
 
-    def _layer(self, group: int) -> str:
-        return self.layer[group] if self.layer else ""
-
     def _outputs(self, teacher: Teacher, targets: Tensor) -> Callable[[Tensor, slice], tuple[Tensor, ...]]:
         """What is needed of a network, by part of the images: logits of the run's classes, maps or else nothing, features or
         else nothing."""
-        size_of: Callable[[Tensor], tuple[int, int]] = lambda x: (x.shape[2], x.shape[3])  # noqa: E731
+        layer = self.layer[teacher.group] if self.layer else ""
 
         def of(x: Tensor, rows: slice) -> tuple[Tensor, ...]:
-            seen, wanted = teacher.see(x), targets[rows]
-            if teacher.outputs is not None:
-                wanted = torch.tensor(teacher.outputs, device=wanted.device)[wanted]
             nothing = x.new_zeros(len(x), 0)
-            maps = nothing
-            if self._looks:
-                cam = activation_map(teacher.network, seen, wanted, self._layer(teacher.group),
-                                     through_weights=self.through_weights)
-                maps, logits = normalized_maps(cam.maps, size_of(x)), cam.logits
-            else:
-                logits = teacher.network(seen)
-            if teacher.outputs is not None:
-                logits = logits[:, teacher.outputs]
+            maps, logits = look(teacher, x, targets[rows], layer, self.through_weights) if self._looks else \
+                (nothing, teacher.class_logits(x))
             features = teacher.embed(x) if self.variance and self.match == "features" else nothing
             return logits, maps, features
         return of
