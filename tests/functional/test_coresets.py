@@ -71,3 +71,14 @@ def test_stratified_never_leaves_out_what_is_needed() -> None:
 def test_what_does_not_fit_is_refused(call: Callable[[Tensor], Tensor], says: str) -> None:
     with input_error(f"{says}"):
         call(torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0]))
+
+
+def test_k_center_may_begin_anywhere() -> None:
+    features = torch.randn(30, 4, generator=torch.Generator().manual_seed(2))
+    for first in (0, 7, 29):
+        found = coresets.k_center(features, 5, first).tolist()
+        assert found[0] == first
+        assert len(set(found)) == 5
+        assert found[1] == int((features - features[first]).norm(dim=1).argmax())
+    with input_error("from 0 to 29"):
+        coresets.k_center(features, 5, 30)

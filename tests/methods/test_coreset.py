@@ -10,7 +10,8 @@ import torch
 
 import datastill as ds
 import tiny
-from kit import Told
+from datastill.run import check_run
+from kit import Told, input_error
 
 
 def test_images_are_real_and_different_within_a_class(tmp_path: Path) -> None:
@@ -64,3 +65,14 @@ def test_the_training_for_features_is_told_of() -> None:
     run.method.start(task, 1, ds.RNG(0))
     assert told.steps == [(1, 2), (2, 2)]
     assert task == tiny.task(run)  # being told does not make it another task
+
+
+def test_k_center_from_a_random_image() -> None:
+    sets = [tiny.run("coreset", ipc=2, seed=seed, method_options={"choose": "k_center", "first": first, "epochs": 1})
+            for first, seed in (("nearest", 0), ("random", 0), ("random", 1))]
+    images = [run.method.start(tiny.task(run), 2, ds.RNG(run.seed)).decode() for run in sets]
+    assert not torch.equal(images[0], images[1])
+    assert not torch.equal(images[1], images[2])
+    assert torch.equal(images[1], sets[1].method.start(tiny.task(sets[1]), 2, ds.RNG(0)).decode())
+    with input_error("method.first=random is for k_center"):
+        check_run(tiny.run("coreset", method_options={"choose": "herding", "first": "random"}), tiny.splits().train, root=tiny.ROOT)

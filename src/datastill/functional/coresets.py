@@ -65,14 +65,16 @@ def nearest(features: Tensor, count: int) -> Tensor:
     return (features - features.mean(0)).norm(dim=1).argsort(stable=True)[:count].cpu()
 
 
-def k_center(features: Tensor, count: int) -> Tensor:
+def k_center(features: Tensor, count: int, first: int | None = None) -> Tensor:
     """Indices (count,) of examples that cover ``features`` (N, D), in order.
 
-    The first is nearest to the mean; each following one is farthest from those already chosen (the greedy 2-approximation of
-    Gonzalez 1985; Sener & Savarese 2018).
+    The first is nearest to the mean, unless its index is given; each following one is farthest from those already chosen
+    (the greedy 2-approximation of Gonzalez 1985; Sener & Savarese 2018).
     """
     features = _features(features, count, "k_center")
-    chosen = [int((features - features.mean(0)).norm(dim=1).argmin())]
+    if first is not None and not 0 <= first < len(features):
+        raise InputError(f"k_center: expected the first example from 0 to {len(features) - 1}, got {shown(first)}")
+    chosen = [int((features - features.mean(0)).norm(dim=1).argmin()) if first is None else first]
     nearest = (features - features[chosen[0]]).norm(dim=1)
     for _ in range(count - 1):
         nearest[chosen[-1]] = -1.0  # never chosen twice, even among equal examples
