@@ -102,7 +102,7 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: losses.clom(FLAT, PLAIN, torch.tensor([99])), "losses.clom: IndexError: Target 99 is out of bounds.; given: Flatten(start_dim=1, end_dim=-1), torch.float32 of shape (1, 1, 2, 2), torch.int64 of shape (1,)"),
     (lambda: losses.mean_feature_distance(EYE, HALF), "losses.mean_feature_distance: RuntimeError: The size of tensor"),
     (lambda: losses.class_means(HALF, [0, 1, 0, 1]), "losses.class_means: AttributeError"), (lambda: losses.attention(None), "given: None"),  # type: ignore[arg-type]
-    (lambda: losses.gradient_distance([EYE], [EYE], "nope"), "metric: expected one of layerwise, mse, cosine, got 'nope'"),  # type: ignore[arg-type]
+    (lambda: losses.gradient_distance([EYE], [EYE], "nope"), "metric: expected one of layerwise, mse, cosine, l1, l1_mean, got 'nope'"),  # type: ignore[arg-type]
     (lambda: losses.gradient_distance([EYE], []), "two lists of gradients of the same network"),
     (lambda: losses.gradient_distance([EYE[0]], [EYE[0]]), "layerwise ignores vectors"),
     (lambda: losses.trajectory_distance(EYE, EYE, EYE), "start and target are equal"),

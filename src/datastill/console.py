@@ -204,7 +204,8 @@ def show_erasing(found: Sequence[Any]) -> None:
     """Accuracy of students of images from which something was erased."""
     from datastill.analysis.erasing import WAYS
 
-    table = Table("student", "erased", title="accuracy on whole test images", title_justify="left")
+    table = Table("student", title="accuracy on whole test images", title_justify="left")
+    table.add_column("erased", no_wrap=True)
     for column in ("area %", "accuracy %", "std", "against nothing"):
         table.add_column(column, justify="right")
     plain = {one.network: one.summary["mean"] for one in found if one.way == next(iter(WAYS))}

@@ -101,10 +101,15 @@ class Task:
         """The numbers of the classes that are distilled here."""
         return range(self.classes) if self.some is None else self.some
 
-    def fresh(self, rng: RNG, among: Sequence[Architecture] = ()) -> nn.Module:
-        """A new network with PyTorch's default initialization, a function of ``rng`` only, in training mode; of the run's
-        architecture, or of one drawn ``among`` several."""
-        drawn = among[int(rng("architecture").numpy().integers(len(among)))] if among else self.network
+    def fresh(self, rng: RNG) -> nn.Module:
+        """A new network with PyTorch's default initialization, a function of ``rng`` only, in training mode."""
+        return fresh(self.network, self.real.shape, self.classes, rng, self.device)
+
+    def fresh_among(self, among: Sequence[Architecture], rng: RNG) -> nn.Module:
+        """The same of an architecture drawn among several; if there are none, of the run's."""
+        if not among:
+            return self.fresh(rng)
+        drawn = among[int(rng("architecture").numpy().integers(len(among)))]
         return fresh(drawn, self.real.shape, self.classes, rng, self.device)
 
     def check_among(self, among: Sequence[Architecture]) -> None:

@@ -254,7 +254,7 @@ DAMAGE = {
     "scores": (lambda folder: next((folder / "scores").glob("*.json")).write_text("{"), r"\.json is damaged .*delete it to score again"),
     "edited sheet": (edit_sheet, r"\.json is damaged or was edited: its checksum does not match; delete it to score again"),
     "sheet": (without_protocol, "not a readable score file"),
-    "snapshot": (lambda folder: (folder / "snapshots/000000.safetensors").write_bytes(b"x"), "000000.safetensors is no"),
+    "snapshot": (lambda folder: (folder / "snapshots/000000.safetensors").write_bytes(b"x"), "000000.safetensors is damaged"),
     "tensor": (other_tensors, "000000.safetensors is damaged or not a snapshot"),
     "log": (lambda folder: (folder / "log.jsonl").write_text('{"iteration": 1, "loss": "x"}\n'), "log.jsonl is damaged"),
 }

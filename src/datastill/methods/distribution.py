@@ -46,7 +46,7 @@ class DistributionMatching(Method):
         return task.synthetic(task.first_images(ipc, self.init, rng), rng=rng("encode"))
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
-        net = task.fresh(rng("network"), self.networks).requires_grad_(False)
+        net = task.fresh_among(self.networks, rng("network")).requires_grad_(False)
         real = task.random_real(self.batch_real, rng("real"))
         batch = synthetic.batch()
         with torch.no_grad():

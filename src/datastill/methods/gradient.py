@@ -72,7 +72,7 @@ class GradientMatching(Method):
         return task.synthetic(task.first_images(ipc, self.init, rng), rng=rng("encode"))
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
-        net = task.fresh(rng("network"), self.networks)
+        net = task.fresh_among(self.networks, rng("network"))
         outer, inner = self.loops(synthetic.ipc)
         for number in range(outer):
             together = self.contrast and (iteration >= self.warm_up or number >= self.warm_up_steps)
