@@ -25,7 +25,7 @@ from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.statistics import auroc
 from datastill.teachers import Context
-from datastill.train import Examples, Fixed, predict, right_of_class
+from datastill.train import Examples, Fixed, overall, predict, right_of_class
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -196,9 +196,7 @@ def student(examples: Any, protocol: Protocol, network: Architecture, images: Im
         protocol.train(net, seen, rng("train"), watching)
         logits = predict(net, images)
         shares = right_of_class(logits, images)
-    counts = torch.bincount(images.targets.cpu(), minlength=len(images.classes))
-    accuracy = float((shares.nan_to_num() * counts).sum() / counts.sum())
-    return Score(trial=trial, accuracy=accuracy, seconds=round(time.perf_counter() - began, 2),
+    return Score(trial=trial, accuracy=overall(shares, images), seconds=round(time.perf_counter() - began, 2),
                  per_class=tuple(None if math.isnan(v) else v for v in shares.tolist()), best=watching.best,
                  auroc=auroc(logits.softmax(1).numpy(), images.targets.cpu().numpy()))
 

@@ -328,6 +328,12 @@ def right_of_class(logits: Tensor, images: Images) -> Tensor:
     return right / torch.bincount(targets, minlength=classes)
 
 
+def overall(shares: Tensor, images: Images) -> float:
+    """The share of correct predictions over all images, from those of each class (K,)."""
+    counts = torch.bincount(images.targets.cpu(), minlength=len(shares))
+    return float((shares.nan_to_num() * counts).sum() / counts.sum())
+
+
 @no_grad
 def predict(network: nn.Module, images: Images) -> Tensor:
     """Logits (N, K) of all images, in evaluation mode; on the CPU.

@@ -58,6 +58,12 @@ def test_features_begin_as_the_generator_computes_them() -> None:
     torch.testing.assert_close(more.synthetic(start).decode(), plain.synthetic(start).decode())
 
 
+def test_every_image_has_its_own_latents() -> None:
+    task = task_of()
+    latents = task.synthetic(task.random_real(2, ds.RNG(0))).images["latents"]
+    assert len({tuple(one.tolist()) for one in latents}) == len(latents) == 20
+
+
 def test_the_first_images_can_be_brought_close_to_real_ones() -> None:
     start = task_of().random_real(2, ds.RNG(0))
     apart = [float((task_of(invert=steps).synthetic(start).decode() - start.x).square().mean()) for steps in (0, 100)]
@@ -71,7 +77,7 @@ def test_latents_stay_where_the_generator_knows_them() -> None:
     synthetic.images["latents"].data.mul_(10)
     assert not torch.equal(synthetic.decode(), before)
     again = synthetic.decode()
-    synthetic.images["latents"].data.mul_(100).clamp_(-0.5, 0.5)
+    synthetic.images["latents"].data.clamp_(-0.5, 0.5)
     torch.testing.assert_close(synthetic.decode(), again)
 
 

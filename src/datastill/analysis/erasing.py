@@ -17,11 +17,9 @@ from datastill.rng import RNG
 from datastill.statistics import statistics
 from datastill.tables import counted, shown
 from datastill.teachers import Teacher, Teachers
-from datastill.train import Fixed, accuracies, fit, half_cosine
+from datastill.train import Fixed, accuracies, fit, half_cosine, overall
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
 WAYS = {
@@ -102,5 +100,4 @@ def _student(teachers: Teachers, teacher: Teacher, batch: Batch, test: Images, r
     architecture = teachers.pool.networks[teacher.group]
     network = fresh(architecture, test.shape, len(test.classes), rng("network"), test.device)
     fit(network, Fixed(batch), half_cosine(lr, epochs, warmup=0.0), rng("train"), batch_size=batch_size)
-    shares: Sequence[float] = accuracies(network, test).tolist()
-    return sum(share * count for share, count in zip(shares, test.counts, strict=True) if count) / len(test)
+    return overall(accuracies(network, test), test)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from datastill.functional.chunks import parts_of
+
 
 class Recomputed(torch.autograd.Function):
     """Forward computes ``function(part of each input, rows)`` part by part without a graph; backward computes each part
@@ -18,7 +20,7 @@ class Recomputed(torch.autograd.Function):
     def forward(ctx: Any, function: Callable[[tuple[Tensor, ...], slice], Tensor], size: int, *inputs: Tensor) -> Tensor:
         ctx.function, ctx.size = function, size
         ctx.save_for_backward(*inputs)
-        return torch.cat([function(tuple(one[rows] for one in inputs), rows) for rows in _parts(len(inputs[0]), size)])
+        return torch.cat([function(tuple(one[rows] for one in inputs), rows) for _, rows in parts_of(inputs[0], size)])
 
     @staticmethod
     @once_differentiable
@@ -26,7 +28,7 @@ class Recomputed(torch.autograd.Function):
         inputs = ctx.saved_tensors
         wanted = [number for number, needed in enumerate(ctx.needs_input_grad[2:]) if needed]
         found = {number: torch.zeros_like(inputs[number]) for number in wanted}
-        for rows in _parts(len(inputs[0]), ctx.size):
+        for _, rows in parts_of(inputs[0], ctx.size):
             with torch.enable_grad():
                 parts = [one[rows].detach().requires_grad_(number in found) for number, one in enumerate(inputs)]
                 out = ctx.function(tuple(parts), rows)
@@ -35,7 +37,3 @@ class Recomputed(torch.autograd.Function):
                 if gradient is not None:
                     found[number][rows] = gradient
         return (None, None, *(found.get(number) for number in range(len(inputs))))
-
-
-def _parts(count: int, size: int) -> list[slice]:
-    return [slice(start, min(count, start + size)) for start in range(0, count, size)]

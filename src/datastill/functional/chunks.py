@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def sum_over(term: Callable[[Tensor, slice], Tensor], x: Tensor, size: int) -> Tensor:
     """Sum of ``term(part, rows)``, scalars, over parts of x (B, C, H, W) of ``size`` images; differentiable once in x."""
     if not (x.requires_grad and torch.is_grad_enabled()):
-        return torch.stack([term(part, rows) for part, rows in _parts(x, size)]).sum()
+        return torch.stack([term(part, rows) for part, rows in parts_of(x, size)]).sum()
     total, gradients = x.new_zeros(()), []
-    for part, rows in _parts(x, size):
+    for part, rows in parts_of(x, size):
         leaf = part.detach().requires_grad_()
         value = term(leaf, rows)
         gradients.append(torch.autograd.grad(value, leaf)[0])
@@ -37,7 +37,7 @@ def of_features(features: Callable[[Tensor], Tensor], loss: Callable[[Tensor], T
     Features are computed in parts of ``size`` images. The first few parts keep their graph; the others are computed again
     for the gradient, so that memory does not grow with the number of images.
     """
-    parts = [part for part, _ in _parts(x, size)]
+    parts = [part for part, _ in parts_of(x, size)]
     if not (x.requires_grad and torch.is_grad_enabled()):
         return loss(torch.cat([features(part) for part in parts]))
     inputs = [part.detach().requires_grad_() for part in parts]
@@ -66,7 +66,7 @@ def of_networks(outputs: Sequence[Callable[[Tensor, slice], Tensors]], loss: Cal
     are.
     """
     with torch.no_grad():
-        found = [_joined([of(part, rows) for part, rows in _parts(x, size)])
+        found = [_joined([of(part, rows) for part, rows in parts_of(x, size)])
                  for of, size in zip(outputs, sizes, strict=True)]
     if not (x.requires_grad and torch.is_grad_enabled()):
         return loss(found)
@@ -79,7 +79,7 @@ def of_networks(outputs: Sequence[Callable[[Tensor, slice], Tensors]], loss: Cal
         slopes = [next(wanted) for _ in several]
         if all(one is None for one in slopes):
             continue
-        for part, rows in _parts(x, size):
+        for part, rows in parts_of(x, size):
             leaf = part.detach().requires_grad_()
             pairs = [(one, slope[rows]) for one, slope in zip(of(leaf, rows), slopes, strict=True)
                      if slope is not None and one.requires_grad]
@@ -95,5 +95,6 @@ def _joined(parts: Sequence[Tensors]) -> Tensors:
     return tuple(torch.cat(one) for one in zip(*parts, strict=True))
 
 
-def _parts(x: Tensor, size: int) -> list[tuple[Tensor, slice]]:
+def parts_of(x: Tensor, size: int) -> list[tuple[Tensor, slice]]:
+    """Parts of ``size`` rows of x, the last one shorter, each with the rows it is."""
     return [(x[start:start + size], slice(start, start + size)) for start in range(0, len(x), size)]

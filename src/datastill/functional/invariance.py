@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from datastill.errors import InputError
-from datastill.late import F, torch
+from datastill.functional.labels import kl
+from datastill.late import torch
 from datastill.tables import shown
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ def distillation(logits: Tensor, known: Tensor, temperature: float = 1.0) -> Ten
     if logits.shape != known.shape or logits.dim() != 2 or temperature <= 0:
         raise InputError(f"distillation: expected two sets of logits (B, K) and a temperature above 0, got {shown(logits)}, "
                          f"{shown(known)} and {shown(temperature)}")
-    return temperature**2 * F.kl_div((logits / temperature).log_softmax(1), (known.detach() / temperature).log_softmax(1),
-                                     reduction="batchmean", log_target=True)
+    return temperature**2 * kl(logits, known.detach(), temperature) / len(logits)
 
 
 class Masks(NamedTuple):

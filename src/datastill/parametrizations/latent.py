@@ -15,12 +15,11 @@ from pydantic import Field, model_validator
 from datastill.data import Batch
 from datastill.data.domain import Domain, domain_of
 from datastill.errors import InputError
-from datastill.files import sha256
 from datastill.foreign import calling
 from datastill.late import nn, torch
 from datastill.parametrization import Parametrization
 from datastill.rng import RNG
-from datastill.teachers._weights import read_weights
+from datastill.teachers._weights import checksum, read_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +74,7 @@ class Latent(Parametrization):
         return self
 
     def identity(self) -> tuple[str, ...]:
-        return tuple(_checksum(one) for one in (self.generator, self.weights) if one.endswith((*SUFFIXES, ".safetensors")))
+        return tuple(checksum(one) for one in (self.generator, self.weights) if one.endswith((*SUFFIXES, ".safetensors")))
 
     def check(self, task: Task, ipc: int) -> None:
         if not self.generator:
@@ -110,7 +109,8 @@ class Latent(Parametrization):
 
     def encode(self, start: Batch, task: Task, rng: RNG) -> dict[str, Tensor]:
         codec = self.bound(task)
-        drawn = [rng("latent", task.first + number // len(task.here)).normal(*self.shape) for number in range(len(start.x))]
+        each = len(start.x) // len(task.here)
+        drawn = [rng("latent", c, task.first + number).normal(*self.shape) for c in task.here for number in range(each)]
         found = {LATENTS: torch.stack(drawn).to(task.device)}
         if self.invert and not task.dry_run:
             found[LATENTS] = self._inverted(codec, found[LATENTS], start.x, task)
@@ -201,13 +201,6 @@ class Generated:
         finally:
             hook.remove()
         return torch.cat(found)
-
-
-def _checksum(name: str) -> str:
-    try:
-        return sha256(Path(name).expanduser())
-    except OSError:
-        raise InputError(f"no file {name}; expected a generator, as TorchScript, or its weights") from None
 
 
 @lru_cache(maxsize=4)

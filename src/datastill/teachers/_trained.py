@@ -27,7 +27,7 @@ from datastill.tables import counted
 from datastill.teachers._lesson import STATE, Lesson, Trainer
 from datastill.teachers._snapshots import SNAPSHOTS, Rows, again, check_rows, read_into
 from datastill.teachers.pool import Context, Pool, Teacher, Trajectory, frozen
-from datastill.train import Examples, Training, accuracies, augmented, extrapolated
+from datastill.train import Examples, Training, accuracies, augmented, extrapolated, overall
 
 GRID = (0, 1, 2, 4, 6, 10, 20, 50, 100, 150)  # epochs stored by default
 SPLIT = RNG("teachers", "validation")  # the stream that draws which images a teacher is measured on
@@ -111,9 +111,7 @@ class Trained(Pool):
 
     def measure(self, network: nn.Module, held: Images) -> float:
         """Score of a network on held-out images, stored for every epoch; here the accuracy, a fraction."""
-        shares = accuracies(network, held).nan_to_num()
-        counts = torch.bincount(held.targets.cpu(), minlength=len(shares))
-        return float((shares * counts).sum() / counts.sum())
+        return overall(accuracies(network, held), held)
 
     def report(self, network: nn.Module, held: Images) -> dict[str, Any]:
         """Further entries of the card about a network that has been trained, from held-out images."""
