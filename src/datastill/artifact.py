@@ -325,6 +325,16 @@ def read_snapshot(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
     return tensors
 
 
+def read_snapshots(folder: Path) -> dict[int, dict[str, Tensor]]:
+    """The tensors of all snapshots of a run, by iteration. Raises InputError: there are none, or one is damaged."""
+    paths = snapshots(folder)
+    if not paths:
+        raise InputError(f"{folder} has no snapshots to analyze; distill keeps the first and the last in its folder "
+                         "snapshots unless they are deleted, and more with --keep 100,500")
+    card = read_card(folder)
+    return {iteration: read_snapshot(path, card) for iteration, path in paths.items()}
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of one safetensors file, checked against its checksum. Raises InputError for anything else (a pickle is
     never opened)."""

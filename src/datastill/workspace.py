@@ -16,7 +16,7 @@ from datastill.analysis.meta_features import of_run as of_networks
 from datastill.analysis.public import read_public
 from datastill.arguments import checked
 from datastill.artifact import CARD, TENSORS, load, read_card
-from datastill.core import Labeler, Protocol
+from datastill.core import Labeler, Protocol, Task
 from datastill.data import Data, Splits
 from datastill.data.given import Given
 from datastill.description import load as describe
@@ -310,13 +310,9 @@ class Workspace(Place):
             if not (what / CARD).exists():
                 raise InputError(f"{what} is not the folder of a finished run; for images of your own: folder "
                                  f"data.path={what}")
-            if wrong := [one for one in settings if not one.startswith("pool.")]:
-                raise InputError(f"{wrong[0]}: expected a setting of the pool, as in pool.count=2; the data are those of "
-                                 "the set")
-            run, real = read_run(what), self.load_of(what, data_path).train.to(self.device)
+            run, task = self._judged(what, settings, data_path)
             named = any(one.startswith("pool.networks") for one in settings)
             own = [] if named else [f'pool.networks=["{spec(run.network)}"]']
-            task = run.task(real, root=self.root, data_root=self.data_root)
             return of_run(what, run, task, self._tellers(read_pools(pool, [*own, *settings])[0][0], task.context, progress),
                           count=count, progress=progress)
         (networks,), data, _ = read_pools(pool, [f"data.source={what}", *settings])
@@ -334,11 +330,7 @@ class Workspace(Place):
         InputError, RunError."""
         if not (folder / CARD).exists():
             raise InputError(f"{folder} is not the folder of a finished run")
-        if wrong := [one for one in settings if not one.startswith("pool.")]:
-            raise InputError(f"{wrong[0]}: expected a setting of the pool, as in pool.count=2; the data are those of the "
-                             "set")
-        run, real = read_run(folder), self.load_of(folder, data_path).train.to(self.device)
-        task = run.task(real, root=self.root, data_root=self.data_root)
+        run, task = self._judged(folder, settings, data_path)
         some = read_pools(pool, settings)[0][0]
         check_networks(some, task.context)
         with self.choosing():
@@ -361,6 +353,14 @@ class Workspace(Place):
             networks.prepare(replace(context, progress=progress.part(0, 2, "networks")))
         return erasing(Teachers(networks, context), context.real, splits.test.to(self.device), count=count,
                        threshold=threshold, epochs=epochs, trials=trials, progress=progress.part(1, 2, "students"))
+
+    def _judged(self, folder: Path, settings: Sequence[str], data_path: Path | str | None) -> tuple[Run, Task]:
+        """The run of a folder and its task, to look at with a pool of these settings. Raises InputError."""
+        if wrong := [one for one in settings if not one.startswith("pool.")]:
+            raise InputError(f"{wrong[0]}: expected a setting of the pool, as in pool.count=2; the data are those of the "
+                             "set")
+        run, real = read_run(folder), self.load_of(folder, data_path).train.to(self.device)
+        return run, run.task(real, root=self.root, data_root=self.data_root)
 
     def _tellers(self, pool: Pool, context: Context, progress: Progress) -> Teachers:
         """The networks that tell how hard images are, trained if they are missing."""

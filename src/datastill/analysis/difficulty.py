@@ -104,12 +104,7 @@ def of_run(folder: Path, run: Run, task: Task, teachers: Teachers, *, count: int
            progress: Progress = Progress()) -> Difficulty:
     """Scores of every snapshot of a finished run (start, end, and those kept by ``distill --keep``), and of ``count`` random
     training images. Raises InputError: no snapshots, a damaged one, teachers of other classes."""
-    paths = artifact.snapshots(folder)
-    if not paths:
-        raise InputError(f"{folder} has no snapshots to analyze; distill keeps the first and the last in its folder "
-                         "snapshots unless they are deleted, and more with --keep 100,500")
-    card, scores = artifact.read_card(folder), known(teachers)
-    there = {iteration: artifact.read_snapshot(path, card) for iteration, path in paths.items()}
+    there, scores = artifact.read_snapshots(folder), known(teachers)
     rows = RNG("difficulty").permutation(len(task.real))[:count or len(task.real)].sort().values
     real = _of_real(task.real, teachers, rows, scores, progress.part(0, len(there) + 1, "real images"), whole=False)
     found, current = {}, {}

@@ -105,12 +105,7 @@ def of_run(folder: Path, run: Run, task: Task, teachers: Teachers, *, count: int
            progress: Progress = Progress()) -> MetaFeatures:
     """What the networks of a pool see in every snapshot of a finished run, and in ``count`` random real images (0: all).
     Raises InputError: no snapshots, a damaged one, networks of other classes."""
-    paths = artifact.snapshots(folder)
-    if not paths:
-        raise InputError(f"{folder} has no snapshots to analyze; distill keeps the first and the last in its folder "
-                         "snapshots unless they are deleted, and more with --keep 100,500")
-    card = artifact.read_card(folder)
-    there = {iteration: artifact.read_snapshot(path, card) for iteration, path in paths.items()}
+    there = artifact.read_snapshots(folder)
     rows = RNG("meta features").permutation(len(task.real))[:count or len(task.real)].sort().values
     members, total = list(teachers), len(there) + 1
     real = task.real.batch(rows)
