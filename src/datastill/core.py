@@ -3,6 +3,7 @@ and the families to extend: Method, Plugin, Protocol."""
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,6 +44,8 @@ class Task:
     progress: receives the progress of long preparation (training teachers, or the network whose features select a coreset).
     root: folder for results, including teachers; data_root: folder of other datasets. dry_run: nothing is created;
         untrained networks stand in for teachers (``datastill plan``). whole: the task this is a part of, if any.
+    kept: what a method remembers from one iteration to the next, by name: tensors and plain values, in lists and tables. It
+        is part of a run's checkpoint.
     ipc, first: of a whole set, its images per class and which of them is the first here (``Method.splits``); 0 if there is
         no such set. some: the classes that are distilled here, if not all (``Method.class_unit``).
 
@@ -61,6 +64,7 @@ class Task:
     ipc: int = 0
     first: int = 0
     some: range | None = None
+    kept: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
     _teachers: dict[Pool, Teachers] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def part(self, number: int, of: int) -> Task:
@@ -68,6 +72,12 @@ class Task:
         the whole task. A shard of a set starts from these images."""
         rows = torch.cat([of_class[number::of] for of_class in self.real.of_class])
         return replace(self, real=self.real.subset(rows.sort().values), whole=self)
+
+    def anew(self) -> Task:
+        """The same as at the beginning of a run, when nothing is ``kept``; its teachers stay loaded."""
+        found = copy.copy(self)
+        object.__setattr__(found, "kept", {})  # frozen
+        return found
 
     @property
     def context(self) -> Context:
@@ -122,6 +132,12 @@ class Task:
         how = self.passes(net, x)
         with self.autocast():
             return torch.cat([how.embed(part).to(x.dtype) for (part,) in how.split(x)])
+
+    def logits(self, net: nn.Module, x: Tensor) -> Tensor:
+        """``net(x)``, (B, K) in the type of x, likewise."""
+        how = self.passes(net, x)
+        with self.autocast():
+            return torch.cat([how.logits(part).to(x.dtype) for (part,) in how.split(x)])
 
     def passes(self, net: nn.Module, x: Tensor) -> Passes:
         """How to pass images through a network whose features are matched, in the task's ``precision``."""
@@ -263,7 +279,8 @@ class Method(Part):
     """A distillation method: a generator of proposed updates, each applied before the next is requested.
 
     One iteration is a pure function of (synthetic set, task, iteration number, stream), so a run can stop and resume
-    between any two. A new method is a file in ``datastill/methods``, or a class of your own.
+    between any two; what has to be remembered besides is in ``task.kept``. A new method is a file in ``datastill/methods``,
+    or a class of your own.
     """
 
     home: ClassVar[str] = "datastill.methods"

@@ -38,16 +38,16 @@ class Loop:
     """The state of a run between two iterations, and the step to the next one.
 
     What changes: ``synthetic``, the optimizer, ``iteration``, ``balance`` (ratios of plug-ins weighted by gradient),
-    ``mean`` (the running mean of the image parameters, if enabled). ``state`` and ``restore`` cover exactly these, so that
-    a resumed run is bit for bit the same as an uninterrupted one on a deterministic device: a CPU always, a GPU on request
-    (``compute.computing``).
+    ``task.kept`` (what the method remembers), ``mean`` (the running mean of the image parameters, if enabled). ``state`` and
+    ``restore`` cover exactly these, so that a resumed run is bit for bit the same as an uninterrupted one on a deterministic
+    device: a CPU always, a GPU on request (``compute.computing``).
     """
 
     def __init__(self, method: Method, plugins: Mapping[str, Plugin], task: Task, rng: RNG, ipc: int, *,
                  place: Task | None = None, previous: Previous | None = None) -> None:
         """``ipc``: stored images per class. ``place``: the part of the task whose images it starts from, if not all.
         ``previous``: a finished set it continues from, for the images that set has."""
-        self.method, self.plugins, self.task, self.rng = method, plugins, task, rng
+        self.method, self.plugins, self.task, self.rng = method, plugins, task.anew(), rng
         self.synthetic = _checked(method.start(place or task, ipc, rng("start")), method, task, ipc)
         with torch.no_grad():
             self.reach = max(1.0, float(self.synthetic.decode().abs().max()))
@@ -261,12 +261,15 @@ class Loop:
     def state(self) -> dict[str, Any]:
         """Everything that changes, as tensors and plain values."""
         return {"iteration": self.iteration, "synthetic": self.synthetic.state_dict(), "ratios": self.balance.state(),
-                "mean": self.mean, "optimizer": None if self.optimizer is None else self.optimizer.state_dict()}
+                "mean": self.mean, "kept": self.task.kept,
+                "optimizer": None if self.optimizer is None else self.optimizer.state_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a state."""
         self.iteration = state["iteration"]
         self.balance.restore(state["ratios"])
+        self.task.kept.clear()
+        self.task.kept.update(state.get("kept", {}))
         for name, parameter in self.synthetic.named_parameters():  # of a stage whose images have another size
             if parameter.shape != (kept := state["synthetic"][name]).shape:
                 parameter.data = torch.empty_like(kept)

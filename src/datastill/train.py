@@ -17,6 +17,7 @@ from datastill.errors import InputError, RunError
 from datastill.foreign import blaming, is_foreign
 from datastill.functional.augment import augment_images
 from datastill.functional.augment_dc import augment_dc, is_dc
+from datastill.functional.mixing import draw_cutmix, mixed, mixed_labels
 from datastill.functional.sam import gap_direction, perturbation
 from datastill.late import F, nn, no_grad, torch
 from datastill.nets import Passes, couples_samples, origin, passes
@@ -123,6 +124,26 @@ def augmented(examples: Examples, strategy: str) -> Examples:
     """The examples augmented by a strategy of DSA or of DC, each image with its own draw; unchanged for "none"."""
     augment = augment_dc if is_dc(strategy) else augment_images
     return examples if strategy == "none" else Augmented(examples, partial(augment, strategy=strategy))
+
+
+class CutMixed:
+    """Examples of which each batch is mixed with itself, with this probability: a box of every image is exchanged for that
+    of another one, and labels (B, K) are mixed by its area (CutMix, Yun et al. 2019)."""
+
+    def __init__(self, examples: Examples, probability: float) -> None:
+        self.examples, self.probability = examples, probability
+        self.slow = bool(getattr(examples, "slow", False))
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
+        batch = self.examples.batch(rows, epoch, None if rng is None else rng("examples"))
+        if rng is None or float(rng("mix").uniform(1)) >= self.probability:
+            return batch
+        height, width = batch.x.shape[2:]
+        mix = draw_cutmix(rng("box"), len(batch.x), (height, width))
+        return Batch(mixed(batch.x, mix), mixed_labels(batch.y, mix))
 
 
 LARGEST_WEIGHT = 1e6  # of a network that was trained; usual ones stay below 100

@@ -24,7 +24,13 @@ from datastill.functional.augment import (
     augment,
     augment_groups,
     augment_images,
+    color,
+    crop,
+    cutout,
     draw,
+    flip,
+    rotate,
+    scale,
     split_strategy,
 )
 from datastill.rng import RNG
@@ -142,6 +148,46 @@ def test_an_unknown_operation_is_named_with_the_known(strategy: str, unknown: st
 def test_a_strategy_is_its_operations_in_order() -> None:
     assert split_strategy(STRATEGY) == ["color", "crop", "cutout", "flip", "scale", "rotate"]
     assert split_strategy("flip") == ["flip"]
+
+
+# --- operations in turn, as in IDC ---------------------------------------------------------------------------------------
+
+
+def test_in_turn_mirrors_and_colors_first_and_cuts_out_last() -> None:
+    x = images(8, 3, 8, 8)
+    for seed in range(10):
+        y = augment(x, RNG(seed), "idc_cutout_crop_color_flip")
+        p = Parameters(*(one.expand(8) for one in draw(1, (8, 8), RNG(seed)("parameters"))))
+        assert torch.equal(y, cutout(crop(color(flip(x, p), p), p), p))
+        z = augment_images(x, RNG(seed), "idc_cutout_crop_color_flip")
+        p = draw(8, (8, 8), RNG(seed)("parameters"))
+        assert torch.equal(z, cutout(crop(color(flip(x, p), p), p), p))
+
+
+def test_in_turn_draws_one_of_the_others() -> None:
+    x = images(4, 3, 8, 8)
+    seen = set()
+    for seed in range(40):
+        y = augment(x, RNG(seed), "idc_crop_scale_rotate")
+        p = Parameters(*(one.expand(4) for one in draw(1, (8, 8), RNG(seed)("parameters"))))
+        (found,) = (name for name, one in (("crop", crop(x, p)), ("scale", scale(x, p)), ("rotate", rotate(x, p)))
+                    if torch.equal(y, one))
+        seen.add(found)
+    assert seen == {"crop", "scale", "rotate"}
+
+
+def test_in_turn_is_shared_within_a_group() -> None:
+    x = images(1, 3, 8, 8).expand(6, 3, 8, 8)
+    group = torch.tensor([0, 1, 2, 0, 1, 2])
+    y = augment_groups(x, group, 3, RNG(3), "idc_dsa")
+    assert torch.equal(y[:3], y[3:])
+    assert not torch.equal(y[0], y[1])
+
+
+def test_in_turn_without_any_to_draw() -> None:
+    x = images(3, 3, 8, 8)
+    p = Parameters(*(one.expand(3) for one in draw(1, (8, 8), RNG(0)("parameters"))))
+    assert torch.equal(augment(x, RNG(0), "idc_color_cutout"), cutout(color(x, p), p))
 
 
 # --- what is drawn ----------------------------------------------------------------------------------------------------

@@ -348,3 +348,36 @@ def test_skipped_iterations_stand_in_the_log(tmp_path: Path) -> None:
         lines += read_log(tmp_path / str(threshold))
     assert [text.partition(":")[0] for text in told.warned if "nothing" in text] == ["3 of these iterations changed nothing"]
     assert [line["skipped"] for line in lines] == [1.0] * 3 + [0.0] * 3
+
+
+SEVERAL = {"kind": "experts", "networks": [tiny.NETWORK, "convnet:width=6,depth=1"], "count": 2, "snapshots": [],
+           "batch_size": 512, "epochs": 2}
+
+
+def test_experts_of_several_architectures_take_turns_at_random() -> None:
+    method, task, synthetic = ready(run(pool=SEVERAL))
+    pool = method.experts(task.network)
+    seen = set()
+    for iteration in range(12):
+        (step,) = method.iterate(iteration, synthetic, task, ds.RNG(0)("iteration", iteration))
+        weights = flat(step.net)
+        of = [(group, number) for group, number in pool.members() for epoch in range(3)
+              if torch.equal(task.teachers(pool).trajectory(number, group).weights(epoch), weights)]
+        seen.update(of)
+        assert torch.isfinite(step.loss)
+    assert seen == set(pool.members())
+
+
+@pytest.mark.parametrize("options", [{"init": "correct", "labels": "learned"}, {"gradient": "tesla"}, {"gradient": "full"}])
+def test_experts_of_several_architectures_with_each_variant(options: dict[str, Any], tmp_path: Path) -> None:
+    of = run(pool=SEVERAL, **options)
+    one, two = (tiny.distill(of, tmp_path / name).batch().x for name in "ab")
+    assert torch.equal(one, two)
+    assert max(of.method.memory(tiny.task(of), 2).values()) > 0
+    assert set(read_log(tmp_path / "a")[-1]) >= {"method", "lr"}
+
+
+def test_architectures_whose_normalization_cannot_be_matched_are_named() -> None:
+    of = run(pool={**SEVERAL, "networks": [tiny.NETWORK, "convnet:width=4,depth=2,norm=batch"]})
+    with input_error("norm=batch", "running statistics"):
+        check_run(of, tiny.splits().train, root=tiny.ROOT)

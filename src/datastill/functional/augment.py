@@ -4,6 +4,9 @@ One operation is drawn from a strategy string such as ``color_crop_cutout_flip_s
 out for digits). *Siamese*: all images of a call share one draw, and two calls with equal streams draw the same, regardless
 of the number of images. *Grouped*: images of one group (for example a class) share a draw. *Per image*: one operation per
 call, with parameters drawn for each image, as in the evaluation protocols.
+
+``idc_`` before a strategy (``idc_color_crop_cutout``) is the composition of IDC (Kim et al. 2022, ICML): mirroring and color
+always, then one of the others, drawn, and cutting out last.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
+IN_TURN = "idc_"  # before a strategy whose operations follow each other
+FIRST, LAST = ("flip", "color"), ("cutout",)  # those that such a strategy always applies, before and after the drawn one
 SCALE = 1.2  # scaling factor in [1/1.2, 1.2]
 ROTATE = 15.0  # degrees
 CROP = 0.125  # maximum shift as a fraction of the side
@@ -50,10 +55,14 @@ def augment(x: Tensor, rng: RNG, strategy: str = STRATEGY) -> Tensor:
 
 def augment_groups(x: Tensor, group: Tensor, groups: int, rng: RNG, strategy: str = STRATEGY) -> Tensor:
     """One draw per group: ``group`` (B,) int64 in 0 .. groups-1 is the draw to use for each image of ``x`` (B, C, H, W)."""
-    operations = split_strategy(strategy)
+    before, operations, after = _arranged(strategy)
     chosen = (rng("operation").uniform(groups) * len(operations)).long()
-    parameters = draw(groups, x.shape[2:], rng("parameters"))
-    return _apply_each(x, [operations[i] for i in chosen.tolist()], parameters, group)
+    parameters = _on(x, draw(groups, x.shape[2:], rng("parameters")))
+    each = Parameters(*(p[group] for p in parameters)) if before or after else None
+    x = _in_turn(x, before, each)
+    if operations:
+        x = _apply_each(x, [operations[i] for i in chosen.tolist()], parameters, group)
+    return _in_turn(x, after, each)
 
 
 def augment_classes(x: Tensor, y: Tensor, rng: RNG, strategy: str) -> Tensor:
@@ -64,9 +73,10 @@ def augment_classes(x: Tensor, y: Tensor, rng: RNG, strategy: str) -> Tensor:
 
 def augment_images(x: Tensor, rng: RNG, strategy: str = STRATEGY) -> Tensor:
     """One operation for the call, with parameters drawn separately for each image of ``x`` (B, C, H, W)."""
-    operations = split_strategy(strategy)
-    chosen = operations[int(rng("operation").uniform(1).item() * len(operations))]
-    return OPERATIONS[chosen](x, _on(x, draw(len(x), x.shape[2:], rng("parameters"))))
+    before, operations, after = _arranged(strategy)
+    parameters = _on(x, draw(len(x), x.shape[2:], rng("parameters")))
+    drawn = operations[int(rng("operation").uniform(1).item() * len(operations))] if operations else None
+    return _in_turn(x, [*before, *([] if drawn is None else [drawn]), *after], parameters)
 
 
 def shift_and_flip(x: Tensor, rng: RNG, mirror: bool = True) -> Tensor:
@@ -77,12 +87,31 @@ def shift_and_flip(x: Tensor, rng: RNG, mirror: bool = True) -> Tensor:
 
 
 def split_strategy(strategy: str) -> list[str]:
-    """``"crop_flip"`` -> ``["crop", "flip"]``; "dsa" means all. Raises ValueError for an unknown operation or none."""
-    operations = (STRATEGY if strategy == "dsa" else strategy).split("_")
+    """``"crop_flip"`` and ``"idc_crop_flip"`` -> ``["crop", "flip"]``; "dsa" means all. Raises ValueError for an unknown
+    operation or none."""
+    bare = strategy.removeprefix(IN_TURN)
+    operations = (STRATEGY if bare == "dsa" else bare).split("_")
     if unknown := [name for name in operations if name not in OPERATIONS]:
         raise ValueError(f"unknown augmentation {unknown[0]!r} in {strategy!r}; expected one or more of "
-                         f"{', '.join(OPERATIONS)} joined by _, or dsa, or none")
+                         f"{', '.join(OPERATIONS)} joined by _, {IN_TURN} before them for all in turn, or dsa, or none")
     return operations
+
+
+def _arranged(strategy: str) -> tuple[list[str], list[str], list[str]]:
+    """The operations that come first, those of which one is drawn, and those that come last."""
+    operations = split_strategy(strategy)
+    if not strategy.startswith(IN_TURN):
+        return [], operations, []
+    return ([name for name in FIRST if name in operations], [name for name in operations if name not in FIRST + LAST],
+            [name for name in LAST if name in operations])
+
+
+def _in_turn(x: Tensor, operations: list[str], parameters: Parameters | None) -> Tensor:
+    """The operations one after the other, with parameters for each image."""
+    for name in operations:
+        assert parameters is not None
+        x = OPERATIONS[name](x, parameters)
+    return x
 
 
 def _known(strategy: str) -> str:
@@ -123,8 +152,8 @@ def _on(x: Tensor, parameters: Parameters) -> Parameters:
 
 
 def _apply_each(x: Tensor, operations: list[str], parameters: Parameters, group: Tensor) -> Tensor:
-    """Apply to each image the operation of its group; images with the same operation are processed together."""
-    parameters = _on(x, parameters)
+    """Apply to each image the operation of its group, whose parameters are on its device; images with the same operation are
+    processed together."""
     names = sorted(set(operations))
     if len(names) == 1:
         return OPERATIONS[names[0]](x, Parameters(*(p[group] for p in parameters)))

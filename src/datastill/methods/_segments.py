@@ -21,7 +21,8 @@ from datastill.teachers.experts import Experts
 class Segments(Method):
     """A method that compares its own training with segments of experts' trajectories.
 
-    pool: the experts; by default of the run's own network and data. With ``snapshots = []`` only the epochs that can be used
+    pool: the experts; by default of the run's own network and data. With several networks (a model pool) each segment is of an
+        expert of one of them, drawn, on which the set is matched then. With ``snapshots = []`` only the epochs that can be used
         are stored, and training ends there unless the finished experts are needed. Another window then needs other experts;
         "every" stores all epochs, for trying several windows.
     min_start, max_start: start epochs are drawn from min_start to max_start - 1. first_start: the end of that window at
@@ -88,18 +89,13 @@ class Segments(Method):
     def check_experts(self, task: Task) -> None:
         """Check that trajectories of the pool can be matched on this task. Raises InputError."""
         pool = self.experts(task.network)
-        if pool.networks != (task.network,):
+        if len(pool.networks) == 1 and pool.networks != (task.network,):
             raise InputError(f"method.pool.networks: the experts are {', '.join(map(spec, pool.networks))}, the run's "
                              f"network is {spec(task.network)}; trajectories can only be matched on the same network")
         if type(pool).trajectory is Pool.trajectory:
             pool.trajectory(task.context, 0)  # raises if there are none
-        net = task.fresh(RNG("check"))
-        if couples_samples(net):
-            raise InputError(f"trajectories cannot be matched on {spec(task.network)}: its normalization has running "
-                             "statistics, which are not weights; use norm=instance, or another per-image norm")
-        if others := sorted(set(net.state_dict()) - {name for name, _ in net.named_parameters()}):
-            raise InputError(f"trajectories cannot be matched on {spec(task.network)}: its {others[0]} is stored with the "
-                             "weights but is not a parameter of its own (a buffer, or shared by two layers)")
+        for network in pool.networks:
+            self._check_weights(network, task)
         pool.check(task.context)
         there, here = pool.domain(task.context), task.real
         pairs = {what: (getattr(there, what), getattr(here, what)) for what in ("classes", "shape", "mean", "std")}
@@ -109,10 +105,20 @@ class Segments(Method):
                 raise InputError(f"the experts are from other data: their {what} is {theirs}, the run's is {ours}; leave "
                                  "method.pool.data out, so that they are trained on the run's data")
 
+    def _check_weights(self, network: Architecture, task: Task) -> None:
+        """Check that all that a network learns is its weights. Raises InputError."""
+        net = task.fresh_among((network,), RNG("check"))
+        if couples_samples(net):
+            raise InputError(f"trajectories cannot be matched on {spec(network)}: its normalization has running "
+                             "statistics, which are not weights; use norm=instance, or another per-image norm")
+        if others := sorted(set(net.state_dict()) - {name for name, _ in net.named_parameters()}):
+            raise InputError(f"trajectories cannot be matched on {spec(network)}: its {others[0]} is stored with the "
+                             "weights but is not a parameter of its own (a buffer, or shared by two layers)")
+
     def prepare(self, task: Task) -> Mapping[str, Any]:
         pool = self.experts(task.network)
         pool.prepare(task.context)
-        for number in range(pool.size):
+        for group, number in pool.members():
             for epoch in self._epochs():
-                task.teachers(pool).trajectory(number).weights(epoch)  # finds damaged files before the work starts
+                task.teachers(pool).trajectory(number, group).weights(epoch)  # finds damaged files before the work starts
         return {"teachers": pool.facts(task.context)}

@@ -1,21 +1,23 @@
-"""DC, DSA and DSAC: match a network's gradients on real and synthetic images while it trains on the synthetic ones."""
+"""DC, DSA, DSAC and IDC: match a network's gradients on real and synthetic images while it trains."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from datastill.core import Group, Method, Optim, Step, Task
 from datastill.data import Batch, Images
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import GradientMetric, Layers, gradient_distance, gradient_norm
 from datastill.late import F, nn, torch
+from datastill.methods._range import check_range, keep_in_range
+from datastill.methods._real_training import RealTraining
 from datastill.nets import Architecture, couples_samples, passes
 from datastill.rng import RNG
-from datastill.train import Fixed, augmented, fit
+from datastill.train import Fixed, Training, augmented, fit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,11 +29,12 @@ WARM_UP = 16  # real images of each class that set the statistics of batch norma
 
 
 class GradientMatching(Method):
-    """Gradient matching: DC (Zhao, Mopuri & Bilen 2021, ICLR), and with ``augment`` DSA (Zhao & Bilen 2021, ICML).
+    """Gradient matching: DC (Zhao, Mopuri & Bilen 2021, ICLR), with ``augment`` DSA (Zhao & Bilen 2021, ICML), and with
+    ``real`` IDC (Kim et al. 2022, ICML).
 
     Each iteration draws a network and takes ``outer`` steps: for every class, the gradient of the loss on ``batch_real``
     real images is compared with that on the synthetic ones; between two steps the network is trained for ``inner`` epochs
-    on the synthetic images. Batch normalization statistics are set from real images and then frozen.
+    on the synthetic images, or on real ones. Batch normalization statistics are set from real images and then frozen.
 
     outer, inner: 0 uses the authors' loops for 1, 10, 20, 30, 40, 50 and 100 images per class; in between, outer is ipc and
         inner is interpolated (ours).
@@ -42,11 +45,21 @@ class GradientMatching(Method):
     contrast: match all classes at once: the gradient on all synthetic images against the mean over classes of those on real
         ones, so that classes are contrasted with each other (DCC, Lee et al. 2022; with ``augment`` DSAC). Used from
         iteration ``warm_up`` on, and before that from step ``warm_up_steps`` of each iteration on; until then per class.
+    real: train the network on real images instead (IDC); ``inner``, ``lr_net`` and ``batch_train`` then have no effect.
+        batch_syn: at most so many synthetic images of a class are compared in a step, drawn at random; 0: all. clamp: pixels
+        are kept within the range of real images from one iteration to the next.
+
+    IDC's code updates after every class, we once for all classes, as in DC; only how momentum spreads differs. Its pixels go
+    from 0 to 1, so in our recipes its learning rates are divided by the mean variance of the data's channels. The
+    parametrization (``tiles``) is set by the recipe; without it this is IDC-I.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "dc": {}, "dsa": {"augment": STRATEGY, "init": "real"},
-        "dsac": {"augment": STRATEGY, "init": "real", "contrast": True}}
+        "dsac": {"augment": STRATEGY, "init": "real", "contrast": True},
+        "idc": {"augment": "idc_color_crop_cutout", "init": "real", "iterations": 2000, "outer": 100, "batch_real": 64,
+                "batch_syn": 128, "metric": "mse", "layers": "convolutions", "clamp": True,
+                "real": {"augment": "idc_color_crop", "cutmix": 0.5}, "optim": {"images": {"lr": 0.08}}}}
     provides = frozenset({"gradient_norms"})
 
     networks: tuple[Architecture, ...] = ()
@@ -63,10 +76,22 @@ class GradientMatching(Method):
     contrast: bool = False
     warm_up: int = Field(default=250, ge=0)
     warm_up_steps: int = Field(default=10, ge=0)
+    real: RealTraining | None = None
+    batch_syn: int = Field(default=0, ge=0)
+    clamp: bool = False
     optim: Optim = Optim(images=Group(lr=0.1, momentum=0.5))
+
+    @model_validator(mode="after")
+    def _trains_once(self) -> Self:
+        if self.real is not None and self.inner:
+            raise ValueError(f"inner {self.inner}: epochs on synthetic images, but networks are trained on real ones "
+                             "(method.real); leave one of them out")
+        return self
 
     def check(self, task: Task, ipc: int) -> None:
         task.check_among(self.networks)
+        if self.clamp:
+            check_range(task)
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
         return task.synthetic(task.first_images(ipc, self.init, rng), rng=rng("encode"))
@@ -74,16 +99,22 @@ class GradientMatching(Method):
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         net = task.fresh_among(self.networks, rng("network"))
         outer, inner = self.loops(synthetic.ipc)
+        lesson = self._lesson(net, task, rng("inner"), outer - 1)
+        if self.clamp:
+            keep_in_range(synthetic, task)
         for number in range(outer):
             together = self.contrast and (iteration >= self.warm_up or number >= self.warm_up_steps)
             yield self._match(net, synthetic, task, rng("outer", number), together)
-            if number < outer - 1:
+            if number < outer - 1 and lesson is not None:
+                lesson.advance()
+            elif number < outer - 1:
                 self._train(net, synthetic, inner, rng("inner", number))
 
     def rehearsal(self, task: Task, ipc: int) -> tuple[Method, Images, float]:
         _, few, longer = super().rehearsal(task, ipc)
         outer, inner = self.loops(ipc)
         steps = min(outer, 2)  # with the training between them
+        inner = 0 if self.real is not None else inner
         return self.model_copy(update={"outer": steps, "inner": inner}), few, longer * outer / steps
 
     def loops(self, ipc: int) -> tuple[int, int]:
@@ -95,7 +126,7 @@ class GradientMatching(Method):
         if couples_samples(net.train()):
             _set_normalization(net, task, rng("normalisation"))
         parameters = [p for p in net.parameters() if p.requires_grad]
-        batch = synthetic.batch()
+        batch = synthetic.batch(self._rows(synthetic, task, rng("synthetic")))
         real = self._by_class(task.random_real(self.batch_real, rng("real")), rng)
         fake = self._by_class(batch, rng)
         if together:
@@ -117,12 +148,29 @@ class GradientMatching(Method):
         distance = gradient_distance(found, wanted, self.metric, self.layers)
         return Step(distance, batch, net, gradient_norms=gradient_norm(found)[None])
 
+    def _rows(self, synthetic: SyntheticSet, task: Task, rng: RNG) -> Tensor | None:
+        """The synthetic images of a step; None for all."""
+        each = len(synthetic) // len(task.here)
+        if not 0 < self.batch_syn < each:
+            return None
+        drawn = [number * each + rng(c).permutation(each)[:self.batch_syn] for number, c in enumerate(task.here)]
+        return torch.cat(drawn).to(task.device)
+
     def _by_class(self, batch: Batch, rng: RNG) -> list[Batch]:
         """The batch split by class, each part with its own augmentation, shared by real and synthetic images."""
         label, classes = batch.y.argmax(1), batch.y.shape[1]
         x = augment_classes(batch.x, batch.y, rng("augment"), self.augment)
         order, counts = label.argsort(stable=True), torch.bincount(label, minlength=classes).tolist()
         return [Batch(*part) for part in zip(x[order].split(counts), batch.y[order].split(counts), strict=True)]
+
+    def _lesson(self, net: nn.Module, task: Task, rng: RNG, times: int) -> Training | None:
+        """The training on real images, if there is one."""
+        if self.real is None:
+            return None
+        lesson = self.real.training(net, task.real, rng, times)
+        for _ in range(self.real.before):
+            lesson.advance()
+        return lesson
 
     def _train(self, net: nn.Module, synthetic: SyntheticSet, epochs: int, rng: RNG) -> None:
         with torch.no_grad():

@@ -16,6 +16,7 @@ from datastill.functional.batchnorm import Statistics, statistics_distance
 from datastill.functional.crops import crop, draw_boxes, flip
 from datastill.late import F, torch
 from datastill.methods._patches import Patches, check_patches, mosaics
+from datastill.methods._range import check_range, keep_in_range
 from datastill.parametrizations.pixels import Pixels
 from datastill.registry import kind
 from datastill.rng import RNG
@@ -122,8 +123,8 @@ class Recover(Method):
         if self.stages > 1 and not isinstance(task.parametrization, Pixels):
             raise InputError(f"parametrization {kind(task.parametrization)}: only images themselves can be mixed with "
                              "others; set method.stages=1")
-        if self._clamps(task) and task.real.whitening is not None:
-            raise InputError("whitened images have no range to keep pixels in; set method.clamp=false, or data.zca=false")
+        if self.clamp:
+            check_range(task)
 
     def prepare(self, task: Task) -> Mapping[str, Any]:
         pool = self.pool.for_network(task.network)
@@ -170,12 +171,8 @@ class Recover(Method):
         passes = self._passes(synthetic, task)
         loss = work.over(batch, passes) if self.together == "set" else work.apart(batch, passes)
         yield Step(loss, batch, teacher.for_run, log=work.log)
-        if self._clamps(task):
-            for pixels in synthetic.images.values():
-                _clamp(pixels, task)
-
-    def _clamps(self, task: Task) -> bool:
-        return self.clamp and task.parametrization.in_pixels
+        if self.clamp:
+            keep_in_range(synthetic, task)
 
     def memory(self, task: Task, ipc: int) -> Mapping[str, int]:
         """The graph of a pass, measured on a few images, and the images with Adam's means and the gradient; shards have
@@ -325,10 +322,3 @@ def _resized(x: Tensor, size: tuple[int, ...]) -> Tensor:
     if x.shape[2:] == size:
         return x
     return F.interpolate(x, size=size, mode="bilinear")  # without antialiasing, as in FADRM's code
-
-
-def _clamp(pixels: Tensor, task: Task) -> None:
-    """Keep normalized images (N, C, H, W) within what real ones can be, in place."""
-    mean, std = (torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (task.real.mean, task.real.std))
-    with torch.no_grad():
-        pixels.copy_(pixels.maximum(-mean / std).minimum((1 - mean) / std))

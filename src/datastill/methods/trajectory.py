@@ -93,8 +93,12 @@ class TrajectoryMatching(Segments):
 
     def memory(self, task: Task, ipc: int) -> Mapping[str, int]:
         kept = 0 if self.offload and task.device.type != "cpu" else -(-self.steps // self.keep_every)
-        held = unroll_memory(task.fresh(RNG("memory")), task, self.augment, self.batch_syn or task.decoded(ipc))
-        return held.peaks(self.steps, kept + self.keep_every, self._graphs(task, held))
+        batch, found = self.batch_syn or task.decoded(ipc), dict[str, int]()
+        for group in range(len(self.experts(task.network).networks)):
+            held = unroll_memory(self._network(group, task, RNG("memory")), task, self.augment, batch)
+            peaks = held.peaks(self.steps, kept + self.keep_every, self._graphs(task, held))
+            found = {name: max(peak, found.get(name, 0)) for name, peak in peaks.items()}
+        return found
 
     def _graphs(self, task: Task, held: Held) -> int:
         """How many steps keep their graphs."""
@@ -134,9 +138,8 @@ class TrajectoryMatching(Segments):
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         pool = self.experts(task.network)
-        net = task.fresh(rng("network"))
         for attempt in range(self.redraws + 1):
-            step = self._match(iteration, net, synthetic, task, task.teachers(pool), rng("segment", attempt))
+            step = self._match(iteration, synthetic, task, task.teachers(pool), rng("network"), rng("segment", attempt))
             if bool(torch.isfinite(step.loss)):
                 if attempt:
                     step = replace(step, log={**step.log, "redrawn": float(attempt)}, caution=(
@@ -149,10 +152,10 @@ class TrajectoryMatching(Segments):
                        f"the last good checkpoint is kept. Lower method.lr_net (now {now:.3g}, "
                        "learned), method.optim.inner_lr.lr or method.optim.images.lr")
 
-    def _match(self, iteration: int, net: nn.Module, synthetic: SyntheticSet, task: Task, experts: Teachers,
-               rng: RNG) -> Step:
+    def _match(self, iteration: int, synthetic: SyntheticSet, task: Task, experts: Teachers, fresh: RNG, rng: RNG) -> Step:
         pick = rng("expert").numpy()
-        trajectory = experts.trajectory(int(pick.integers(len(experts))))
+        group, number = divmod(int(pick.integers(len(experts))), experts.pool.size)
+        net, trajectory = self._network(group, task, fresh), experts.trajectory(number, group)
         epoch = int(pick.integers(self.min_start, self.window(iteration)))
         start, target = trajectory.weights(epoch), trajectory.weights(epoch + self.expert_epochs)
         batch = synthetic.batch()
@@ -177,6 +180,11 @@ class TrajectoryMatching(Segments):
         skipped = {} if self.threshold is None else {"skipped": float(not apply)}
         return Step(loss, batch, net, value=value, gradient_norms=found.norms, norm_reduce="mean", apply=apply,
                     log={"start": float(epoch), "lr": float(synthetic.lr.detach()), **skipped})
+
+    def _network(self, group: int, task: Task, rng: RNG) -> nn.Module:
+        """A network of the experts' architecture ``group``."""
+        networks = self.experts(task.network).networks
+        return task.fresh_among(networks[group:group + 1] if len(networks) > 1 else (), rng)
 
     def _labels(self, net: nn.Module, target: Tensor, batch: Batch) -> Tensor:
         """Labels of the inner training, (N, K)."""

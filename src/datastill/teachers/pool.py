@@ -317,6 +317,10 @@ class Pool(Family):
                              "name a network")
         return [(group, number) for group in range(len(self.networks)) for number in range(self.size)]
 
+    def only(self, group: int) -> Self:
+        """The pool with only one of its networks."""
+        return self if len(self.networks) == 1 else self.model_copy(update={"networks": (self.networks[group],)})
+
     def alone(self, group: int, number: int) -> Self:
         """A pool with only one of its teachers."""
         return self.model_copy(update={"networks": (self.networks[group],)})
@@ -379,7 +383,7 @@ class Teachers:
     def __init__(self, pool: Pool, context: Context) -> None:
         self.pool, self.context, self._members = pool, context, pool.members()
         self._loaded: dict[tuple[int, int], Teacher] = {}
-        self._trajectories: dict[int, Trajectory] = {}
+        self._trajectories: dict[tuple[int, int], Trajectory] = {}
 
     def __repr__(self) -> str:
         networks = ", ".join(map(spec, self.pool.networks))
@@ -404,21 +408,21 @@ class Teachers:
                 guard_network(self._loaded[group, number].network, f"teacher {group}, {number} of {kind(cls)}", cls)
         return self._loaded[group, number]
 
-    def trajectory(self, number: int) -> Trajectory:
-        """Training trajectory of member ``number`` of the pool's first network. Raises InputError."""
-        if number not in self._trajectories:
-            self._trajectories[number] = self._wander(number) if self.context.dry_run else \
-                self.pool.trajectory(self.context, number)
-        return self._trajectories[number]
+    def trajectory(self, number: int, group: int = 0) -> Trajectory:
+        """Training trajectory of member ``number`` of the pool's network ``group``. Raises InputError."""
+        if (group, number) not in self._trajectories:
+            self._trajectories[group, number] = self._wander(group, number) if self.context.dry_run else \
+                self.pool.only(group).trajectory(self.context, number)
+        return self._trajectories[group, number]
 
     def draw(self, rng: RNG) -> Teacher:
         """A random teacher: a network uniformly, then one of its members."""
         pick = rng.numpy()
         return self.teacher(int(pick.integers(len(self.pool.networks))), int(pick.integers(self.pool.size)))
 
-    def _wander(self, number: int) -> Trajectory:
+    def _wander(self, group: int, number: int) -> Trajectory:
         """Stands in for a trajectory in a dry run: the weights of an untrained network, moved slightly each epoch."""
-        start = as_function(self._stand_in(0).network)[0].cpu()
+        start = as_function(self._stand_in(group).network)[0].cpu()
         away = 0.01 * RNG("wander", number).normal(len(start))
         return Trajectory(lambda epoch: start + epoch * away, self.context.real.device)
 
