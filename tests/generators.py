@@ -31,6 +31,20 @@ class Free(Small):
         return super().forward(z, z.new_zeros(len(z), 10))
 
 
+class Encoding(Small):
+    """With latents of its own: the mean pixel."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x.mean((1, 2, 3))[:, None].expand(-1, 4)
+
+
+class Encoding5(Encoding):
+    """Takes more latents than it gives."""
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return super().forward(z[:, :4], y)
+
+
 class Large(Small):
     """Of another size."""
 

@@ -51,7 +51,8 @@ _HOMES = {
     "workspace": ["Workspace"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_PRESETS = {name: name.lower() for name in ("DM", "DC", "DSA", "DSAC", "DataDAM", "MTT", "TESLA", "FTD", "DATM")}
+_PRESETS = {name: name.lower() for name in ("DM", "IDM", "DC", "DSA", "DSAC", "IDC", "DataDAM", "MTT", "TESLA", "FTD",
+                                            "DATM")}
 _MODULES = ["losses"]
 __all__ = sorted([*_HOME_OF, *_PRESETS, *_MODULES])  # noqa: PLE0605
 
@@ -87,7 +88,7 @@ if TYPE_CHECKING:
     from datastill.teachers.supervised import Supervised
     from datastill.workspace import Workspace
 
-    DM = DC = DSA = DSAC = DataDAM = MTT = TESLA = FTD = DATM = Preset(Method, "dm")
+    DM = IDM = DC = DSA = DSAC = IDC = DataDAM = MTT = TESLA = FTD = DATM = Preset(Method, "dm")
 
 
 def __getattr__(name: str) -> Any:

@@ -46,6 +46,10 @@ class Parametrization(Family):
         """Prepare what is needed before the first iteration. Returns what the card records about it."""
         return {}
 
+    def seconds(self, task: Task) -> float:
+        """Estimated seconds of ``prepare``, for ``datastill plan``; nothing is written."""
+        return 0.0
+
     def identity(self) -> tuple[str, ...]:
         """What determines its images besides the description: the content of files."""
         return ()

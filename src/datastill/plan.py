@@ -103,7 +103,7 @@ def _plan(run: Run, images: Images, protocol: Protocol, network: Architecture, r
     first(rough)
     progress.tell(3, 4, "teachers, whole iterations")
     pools = {*run.pools(), *protocol.for_method(run.method, run.network).pools(network)}
-    rough = replace(rough, teachers=sum(pool.seconds(context) for pool in pools))
+    rough = replace(rough, teachers=sum(pool.seconds(context) for pool in pools) + run.parametrization.seconds(task))
     if max(start, measured) * longer > AFFORDABLE:
         return rough
     start, measured, plain, disk = _try(run, task, read_start(run, task))

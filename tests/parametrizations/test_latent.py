@@ -12,6 +12,7 @@ import torch
 import datastill as ds
 import tiny
 from datastill.core import Task
+from datastill.data.domain import domain_of
 from datastill.description import load
 from datastill.parametrizations.latent import Generated, Latent
 from datastill.run import check_run
@@ -112,7 +113,7 @@ def test_a_copy_of_a_set_shares_its_generator() -> None:
 
 
 @pytest.mark.parametrize(("options", "says"), [
-    ({"generator": ""}, ("needs a generator",)), ({"generator": "generators:Large"}, ("shape (1, 16, 16)", "data.size")),
+    ({"generator": "", "weights": "x"}, ("of which generator",)), ({"generator": "generators:Large"}, ("shape (1, 16, 16)", "data.size")),
     ({"generator": "generators:Deaf"}, ("cannot be differentiated",)), ({"generator": "generators:Broken"}, ("generators:Broken raised", "out of order")),
     ({"generator": "generators:Boundless"}, ("not finite",)), ({"generator": "generators:Plain"}, ("expected a torch.nn.Module",)),
     ({"generator": "generators:Nothing"}, ("Nothing",)), ({"generator": "nowhere:Small"}, ("nowhere",)), ({"generator": "small"}, ("package.module:Class",)),
@@ -134,6 +135,15 @@ def test_files_that_are_no_generator(content: bytes, tmp_path: Path) -> None:
     torch.save({"first.weight": torch.zeros(2)}, tmp_path / "w.pth")
     with input_error("w.pth: tensor", "the weights are from another one"):
         check_run(tiny.run(parametrization={**OPTIONS, "weights": str(tmp_path / "w.pth")}), tiny.splits().train, root=tiny.ROOT)
+
+
+def test_a_generator_that_can_encode_is_asked_for_the_first_latents() -> None:
+    task = task_of(generator="generators:Encoding")
+    start = task.random_real(2, ds.RNG(0))
+    latents = task.synthetic(start).images["latents"]
+    torch.testing.assert_close(latents[:, 0], (2 * domain_of(task.real).pixels(start.x) - 1).mean((1, 2, 3)))
+    with input_error("encode gives latents of shape (4,)", "expected (5,)"):
+        check_run(tiny.run(parametrization={**OPTIONS, "generator": "generators:Encoding5", "shape": [5]}), task.real, root=tiny.ROOT)
 
 
 def test_a_set_alone_cannot_be_decoded() -> None:

@@ -41,7 +41,7 @@ class Queue(RealTraining):
         """A random network of the queue, frozen in evaluation mode, and its accuracy on real images so far, a fraction (0
         before any training)."""
         queue = self._queue(task)
-        if iteration % self.push == 0:
+        if not queue or iteration % self.push == 0:
             for number in range(self.first + 1 if not queue else 1):
                 queue.append(self._new(task, among, rng("new", number)))
             del queue[:-self.size]

@@ -21,10 +21,10 @@ from datastill.teachers.experts import Experts
 class Segments(Method):
     """A method that compares its own training with segments of experts' trajectories.
 
-    pool: the experts; by default of the run's own network and data. With several networks (a model pool) each segment is of an
-        expert of one of them, drawn, on which the set is matched then. With ``snapshots = []`` only the epochs that can be used
-        are stored, and training ends there unless the finished experts are needed. Another window then needs other experts;
-        "every" stores all epochs, for trying several windows.
+    pool: the experts; by default of the run's own network and data. With several networks (a model pool) each segment is of
+        an expert of one of them, drawn, on which the set is matched then. With ``snapshots = []`` only the epochs that can
+        be used are stored, and training ends there unless the finished experts are needed. Another window then needs other
+        experts; "every" stores all epochs, for trying several windows.
     min_start, max_start: start epochs are drawn from min_start to max_start - 1. first_start: the end of that window at
         iteration 0; it grows to max_start at iteration ``expand`` (DATM; 0: the full window from the beginning).
     expert_epochs: epochs from the start of a segment to its end.

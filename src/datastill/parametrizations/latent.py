@@ -18,6 +18,7 @@ from datastill.errors import InputError
 from datastill.foreign import calling
 from datastill.late import nn, torch
 from datastill.parametrization import Parametrization
+from datastill.parametrizations._autoencoder import Autoencoder
 from datastill.rng import RNG
 from datastill.teachers._weights import checksum, read_weights
 
@@ -37,12 +38,15 @@ class Latent(Parametrization):
     closely.
 
     generator: a TorchScript file (.pt), or ``package.module:Class``, created without arguments, with ``weights`` from a
-        state dict. It takes latents (B, *shape), if ``conditional`` one-hot classes of the run (B, K) too, and returns
-        images (B, C, H, W) of the data's size with values from ``low`` to ``high``. It is used in evaluation mode, frozen. A
-        StyleGAN-XL or the decoder of an autoencoder is wrapped in such a class.
+        state dict. By default the decoder of a class-conditional autoencoder that is trained on the run's own images with
+        the settings ``training``, before the first iteration, and stored in ``ROOT/generators``; ``shape``, ``conditional``,
+        ``low`` and ``high`` are then its own. It takes latents (B, *shape), if ``conditional`` one-hot classes of the run
+        (B, K) too, and returns images (B, C, H, W) of the data's size with values from ``low`` to ``high``. It is used in
+        evaluation mode, frozen. A StyleGAN-XL or the decoder of an autoencoder is wrapped in such a class.
     shape: of one latent. layer: path of the submodule whose input is learned too, only for classes.
     invert: steps of Adam (learning rate ``invert_lr``) in which the first latents are brought to decode to the images the
-        method starts from; 0: random latents. limit: latents are kept within [-limit, limit].
+        method starts from. They begin random, or as ``encode(images)`` says, if the generator has such a method, for images
+        from ``low`` to ``high``; the one that is trained here has. limit: latents are kept within [-limit, limit].
     batch_size: images that are decoded at once. Gradients are computed part by part, so that memory does not grow with the
         set.
 
@@ -51,6 +55,7 @@ class Latent(Parametrization):
     """
 
     generator: str = ""
+    training: Autoencoder = Autoencoder()
     weights: str = ""
     shape: tuple[int, ...] = Field(default=(64,), min_length=1, max_length=4)
     conditional: bool = True
@@ -66,6 +71,8 @@ class Latent(Parametrization):
     def _fits(self) -> Self:
         if not self.low < self.high:
             raise ValueError(f"low and high: expected low below high, got {self.low:g} and {self.high:g}")
+        if self.weights and not self.generator:
+            raise ValueError(f"weights {self.weights}: of which generator? Give it as generator=package.module:Class")
         if min(self.shape) < 1:
             raise ValueError(f"shape: expected numbers above 0, got {list(self.shape)}")
         if self.layer and self.generator.endswith(SUFFIXES):
@@ -78,13 +85,12 @@ class Latent(Parametrization):
 
     def check(self, task: Task, ipc: int) -> None:
         if not self.generator:
-            raise InputError("parametrization latent needs a generator: a TorchScript file or package.module:Class, as in "
-                             "parametrization.generator=generator.pt")
+            self.training.check(task.real)
         codec = self.bound(task)
         with self._blaming():
-            z = RNG("check").normal(2, *self.shape).to(task.device).requires_grad_()
+            z = RNG("check").normal(2, *codec.how.shape).to(task.device).requires_grad_()
             y = torch.eye(task.classes, device=task.device)[[0, task.classes - 1]]
-            found = codec.generator(z, y) if self.conditional else codec.generator(z)
+            found = codec.generator(z, y) if codec.how.conditional else codec.generator(z)
         if not isinstance(found, torch.Tensor) or tuple(found.shape) != (2, *task.real.shape):
             came = tuple(found.shape[1:]) if isinstance(found, torch.Tensor) else type(found).__name__
             raise InputError(f"generator {self.generator} gives images of shape {came}, the data have {task.real.shape}; "
@@ -97,21 +103,43 @@ class Latent(Parametrization):
             known = ", ".join(name for name, _ in codec.generator.named_children())
             raise InputError(f"generator {self.generator} has no layer {self.layer!r}; it has {known}")
 
+    def prepare(self, task: Task) -> Mapping[str, Any]:
+        if self.generator:
+            return {"generator": self.generator}
+        card = self.training.train(task.real, task.root, task.progress)
+        return {"generator": self.training.folder(task.real, task.root).name, "loss": card["loss"][-1]}
+
+    def seconds(self, task: Task) -> float:
+        return 0.0 if self.generator else self.training.seconds(task.real, task.root)
+
     def bound(self, task: Task) -> Generated:
-        with self._blaming():
-            generator = _generator(self.generator, self.weights, self.identity(), str(task.device))
-        return Generated(self, generator, domain_of(task.real), tuple(task.here), task.classes)
+        how = self
+        if self.generator:
+            with self._blaming():
+                generator = _generator(self.generator, self.weights, self.identity(), str(task.device))
+        else:
+            how = self.model_copy(update={"shape": self.training.shape(task.real), "conditional": True, "low": -1.0,
+                                          "high": 1.0})
+            generator = _trained(self.training, task)
+        return Generated(how, generator, domain_of(task.real), tuple(task.here), task.classes)
 
     @contextmanager
     def _blaming(self) -> Iterator[None]:
+        if not self.generator:
+            yield
+            return
         with calling(f"generator {self.generator}", self.generator.partition(".")[0].partition(":")[0]):
             yield
 
     def encode(self, start: Batch, task: Task, rng: RNG) -> dict[str, Tensor]:
         codec = self.bound(task)
         each = len(start.x) // len(task.here)
-        drawn = [rng("latent", c, task.first + number).normal(*self.shape) for c in task.here for number in range(each)]
-        found = {LATENTS: torch.stack(drawn).to(task.device)}
+        if hasattr(codec.generator, "encode"):
+            found = {LATENTS: codec.encode(start.x)}
+        else:
+            drawn = [rng("latent", c, task.first + number).normal(*codec.how.shape) for c in task.here
+                     for number in range(each)]
+            found = {LATENTS: torch.stack(drawn).to(task.device)}
         if self.invert and not task.dry_run:
             found[LATENTS] = self._inverted(codec, found[LATENTS], start.x, task)
         if self.layer:
@@ -189,6 +217,18 @@ class Generated:
         finally:
             hook.remove()
 
+    def encode(self, x: Tensor) -> Tensor:
+        """The generator's own latents of normalized images. Raises InputError if it gives none of the right shape."""
+        seen = self.domain.pixels(x) * (self.how.high - self.how.low) + self.how.low
+        with torch.no_grad(), self.how._blaming():
+            parts = [self.generator.encode(part) for part in seen.split(self.how.batch_size)]  # type: ignore[operator]
+        for found in parts:
+            if not isinstance(found, torch.Tensor) or found.shape[1:] != self.how.shape:
+                came = tuple(found.shape[1:]) if isinstance(found, torch.Tensor) else type(found).__name__
+                raise InputError(f"generator {self.how.generator}: encode gives latents of shape {came}; expected "
+                                 f"{self.how.shape} (parametrization.shape)")
+        return torch.cat(parts)
+
     def entering(self, z: Tensor) -> Tensor:
         """The features that enter the layer for these latents, of all stored images."""
         found: list[Tensor] = []
@@ -201,6 +241,20 @@ class Generated:
         finally:
             hook.remove()
         return torch.cat(found)
+
+
+_TRAINED: dict[Any, nn.Module] = {}  # the last one, by settings, data and device
+
+
+def _trained(how: Autoencoder, task: Task) -> nn.Module:
+    """The generator trained for this task, frozen; untrained before it has been trained, as in a dry run."""
+    done = how.finished(task.real, task.root) and not task.dry_run
+    key = (how, task.real.fingerprint, str(task.root), str(task.device), done)
+    if key not in _TRAINED:
+        _TRAINED.clear()
+        found = how.load(task.real, task.root) if done else how.fresh(task.real)
+        _TRAINED[key] = found.requires_grad_(False).eval()
+    return _TRAINED[key]
 
 
 @lru_cache(maxsize=4)
