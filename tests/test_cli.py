@@ -216,7 +216,7 @@ def test_every_recipe_is_valid_and_named_for_what_it_does(name: str) -> None:
     assert cell == f"{data}-ipc{recipe.run.ipc}"
     assert {"dm": "distribution", "random": "coreset", "herding": "coreset", "k_center": "coreset", "nearest": "coreset",
             **dict.fromkeys(("easiest", "hardest", "window", "ccs"), "ranked"), "dc": "gradient",
-            "dsa": "gradient", "dsac": "gradient", "datadam": "attention", "rded": "rded",
+            "dsa": "gradient", "dsac": "gradient", "idc": "gradient", "idm": "distribution", "datadam": "attention", "rded": "rded",
             **dict.fromkeys(("sre2l", "sre2l_pp", "cda", "lpld", "fadrm", "scdd"), "recover")}.get(method, "trajectory") == kind(recipe.run.method)
     assert recipe.published is None or recipe.published.source
 

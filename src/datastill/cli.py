@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -321,14 +321,21 @@ def study(name: Annotated[str, typer.Argument(metavar="STUDY", help="A study (`d
     say(f"Report: {workspace.study_folder(title) / 'index.html'}")
 
 
+def _listable() -> list[str]:
+    """What can be listed."""
+    from datastill.listing import families
+    return [*families(), "recipes", "studies"]
+
+
 @command(app, name="list")
 def list_(what: Annotated[str, typer.Argument(
         metavar="WHAT", help="methods, plugins, data, networks, pools, parametrizations, protocols, recipes or studies",
-        autocompletion=lambda: [*_families(), "recipes", "studies"])]) -> None:
+        autocompletion=_listable)]) -> None:
     """List the known methods, plugins, data, networks, pools, parametrizations, protocols, recipes or studies."""
+    from datastill import listing
     from datastill.tables import nearest
-    if not _show_list(what):
-        raise InputError(f"cannot list {what!r}{nearest(what, [*_families(), 'recipes', 'studies'])}")
+    if not listing.show_list(what):
+        raise InputError(f"cannot list {what!r}{nearest(what, _listable())}")
 
 
 @command(app)
@@ -336,30 +343,31 @@ def show(name: Annotated[str, typer.Argument(
         metavar="NAME", help="A recipe, method, plug-in, network, dataset, protocol, module:Class, or run, data, optim.",
         )]) -> None:
     """Show what a name means: its settings with their defaults, or the recipe's text."""
-    from datastill import console
+    from datastill import listing
     from datastill.recipes import recipe_names, recipe_path
     from datastill.registry import names, preset, presets
     from datastill.studies import study_names, study_path
     from datastill.tables import nearest, read_text
-    families, known = _families(), name.lower()
+    families, known = listing.families(), name.lower()
     texts = [path(name) for path, listed in ((recipe_path, recipe_names()), (study_path, study_names())) if name in listed]
     members = [(*preset(family, known), known if known in presets(family) else "")
                for family in families.values() if ":" not in name and known in names(family)]
     if ":" in name:
-        members = [(_outside(name), {}, "")]
-    if known in _parts():
-        members = [(_parts()[known], {}, "")]
+        members = [(listing.outside(name), {}, "")]
+    if known in listing.parts():
+        members = [(listing.parts()[known], {}, "")]
     if name.endswith(".toml"):
         texts = [recipe_path(name)]
-    if not members and not texts and _show_list(known):
+    if not members and not texts and listing.show_list(known):
         return
     if not members and not texts:
-        listed = [*_parts(), *recipe_names(), *study_names(), *(n for family in families.values() for n in names(family))]
+        listed = [*listing.parts(), *recipe_names(), *study_names(),
+                  *(n for family in families.values() for n in names(family))]
         hint = nearest(name, listed) if difflib.get_close_matches(name, listed) else \
             "; see datastill list recipes, methods, plugins, data, networks, pools, studies; your own class: module:Class"
         raise InputError(f"unknown name {name!r}{hint}")
     for member, settings, called in members:
-        console.show_member(member, settings, called)
+        listing.show_member(member, settings, called)
     for path in texts:
         say(read_text(path).rstrip())
 
@@ -395,48 +403,6 @@ def merge(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="
 # --- helpers -----------------------------------------------------------------------------------------------------------
 
 
-def _families() -> dict[str, Any]:
-    from datastill.core import Method, Plugin, Protocol
-    from datastill.data import Source
-    from datastill.nets import Architecture
-    from datastill.parametrization import Parametrization
-    from datastill.teachers import Pool
-    return {"methods": Method, "plugins": Plugin, "data": Source, "networks": Architecture,
-            "parametrizations": Parametrization, "protocols": Protocol, "pools": Pool}
-
-
-def _parts() -> dict[str, Any]:
-    """The parts every run has, by the name of their table."""
-    from datastill.core import Optim
-    from datastill.data import Data
-    from datastill.run import Run
-    return {"run": Run, "data": Data, "optim": Optim}
-
-
-ALIASES = {"teachers": "pools", "students": "networks", "datasets": "data", "sources": "data", "plug-ins": "plugins"}
-
-
-def _show_list(what: str) -> bool:
-    """Show the list of this name, also in the singular or under another name; whether there is one."""
-    from datastill import console
-    wanted = {what, f"{what}s", f"{what[:-1]}ies"}
-    wanted |= {ALIASES.get(one, one) for one in wanted}
-    if "recipes" in wanted:
-        console.show_recipes()
-    elif "studies" in wanted:
-        console.show_studies()
-    elif found := [family for name, family in _families().items() if name in wanted]:
-        console.show_family(found[0])
-    else:
-        return False
-    return True
-
-
-def _outside(name: str) -> Any:
-    """The class that ``package.module:Class`` names, of any family."""
-    from datastill.description import Family
-    from datastill.registry import find
-    return find(Family, name)
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:
