@@ -14,11 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from typing import Any
+
+from apart import apart
 
 VARIANTS = ("base", "MetaDD, 1 teacher", "MetaDD, 4 teachers", "model pool", "GLaD")
 ITERATIONS = 5
@@ -74,7 +74,7 @@ def main() -> None:
         found: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}
         for number in range(options.rounds):
             for variant in VARIANTS if number % 2 else VARIANTS[::-1]:
-                found[variant].append(_apart(case, options.width, variant))
+                found[variant].append(apart(__file__, "--width", options.width, "--one", case, variant))
         for variant in VARIANTS:
             cells = []
             for what, form in (("seconds", ".3g"), ("rise", ".0f")):
@@ -82,15 +82,6 @@ def main() -> None:
                 cells.append(f"{statistics.median(own):{form}} ({min(own):{form}} to {max(own):{form}})")
                 cells.append(f"{statistics.median(own) / statistics.median(base):.2f}")
             print(f"| {case} | {options.width} | {variant} | {' | '.join(cells)} |", flush=True)
-
-
-def _apart(case: str, width: int, variant: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--width", str(width), "--one", case, variant]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{case}, {variant} failed:\n{done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from apart import apart
 
 SCRIPTS = {"DatasetCondensation": ("VICO-UoE/DatasetCondensation", "main_DM.py", "53f63a6"),
            "mtt-distillation": ("GeorgeCazenavette/mtt-distillation", "distill.py", "cccd3a6"),
@@ -84,13 +84,9 @@ def measure(side: str, case: str, width: int, options: argparse.Namespace) -> di
     """One measurement in a process of its own. Exits with what it said if it fails."""
     here = Path(__file__).parent
     tail = [case, str(width), str(COUNT[case])]
-    command = [str(here / "peers.py"), *tail, options.peers, options.data] if side == "theirs" else \
-        [__file__, options.peers, "--data", options.data, "--ours", *tail]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{side} of {case} failed:\n{done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    if side == "theirs":
+        return apart(str(here / "peers.py"), *tail, options.peers, options.data)
+    return apart(__file__, options.peers, "--data", options.data, "--ours", *tail)
 
 
 def least(case: str, width: int) -> float:

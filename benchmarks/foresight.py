@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from typing import Any
 
+from apart import apart
 from bench import make_task
 from datastill.core import Method
 from datastill.description import load
@@ -25,7 +24,8 @@ from datastill.nets.convnet import ConvNet
 from datastill.plan import plan
 from datastill.protocols.dc import DC
 from datastill.rng import RNG
-from datastill.run import Run, distill, prepare
+from datastill.run import Run
+from datastill.running import distill, prepare
 from datastill.train import Fixed
 
 REAL, IPC = 128, 10
@@ -70,11 +70,9 @@ def taken(case: str, width: int, iterations: int) -> dict[str, Any]:
             "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
-def apart(case: str, width: int, iterations: int) -> dict[str, Any]:
+def one(case: str, width: str, iterations: int) -> dict[str, Any]:
     """``foretold`` (0 iterations) or ``taken``, in a process of its own."""
-    command = [sys.executable, __file__, "--cases", case, "--widths", str(width), "--iterations", str(iterations)]
-    found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    return found
+    return apart(__file__, "--cases", case, "--widths", width, "--iterations", iterations)
 
 
 def main() -> None:
@@ -93,10 +91,10 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for width in options.widths.split(","):
         for case in options.cases.split(","):
-            said = apart(case, int(width), 0)
+            said = one(case, width, 0)
             iterations = 1000 if case == "herding" else max(5, round(1000 * options.seconds / said["distill"]))
             said["distill"] *= iterations / 1000
-            was = apart(case, int(width), iterations)
+            was = one(case, width, iterations)
             cells = [f"{said[key]:.1f} | {was[key]:.1f} | {was[key] / said[key]:.2f}" for key in ("distill", "student")]
             memory = f"{said['memory'] / 2**20:.0f} | {was['memory'] / 2**20:.0f} | {was['memory'] / said['memory']:.2f}"
             print(f"| {case} | {width} | {iterations if case != 'herding' else '-'} | {' | '.join(cells)} | {memory} |",

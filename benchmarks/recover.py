@@ -29,12 +29,13 @@ import datastill as ds
 from authors import processor
 from bench import make_task
 from datastill.data.domain import domain_of
+from datastill.digest import dump
 from datastill.loop import Loop
 from datastill.memory import keep_freed
 from datastill.methods.recover import Recover
 from datastill.nets import passes
 from datastill.nets.resnet18 import ResNet18
-from datastill.relabel import Labels, Relabel, Schedule, Views, columns, forecast, make_labels
+from datastill.relabel import Labels, Relabel, Schedule, Views, files_of, forecast, make_labels
 from datastill.rng import RNG
 from datastill.rows import RowWriter
 from datastill.store import Entry
@@ -116,15 +117,16 @@ def reading(gigabytes: float, folder: Path) -> None:
     one = Schedule(Views(), Relabel(store=True), batch, 1)
     epochs = max(1, round(gigabytes * 1e9 / forecast(one, count, CLASSES)))
     schedule = one._replace(epochs=epochs)
-    wanted, sums = columns(schedule, count, CLASSES), {}
+    wanted, sums = files_of(schedule, count, CLASSES), {}
     generator = np.random.default_rng(0)
-    for name, column in wanted.items():
-        writer = RowWriter(folder / f"{name}.npy", epochs, *column)
-        sums[name] = [writer.write(epoch, (generator.random(column.shape) * 90).astype(column.dtype))
+    for name, form in wanted.items():
+        writer = RowWriter(folder / f"{name}.npy", form, goes_on=False)
+        sums[name] = [writer.write(epoch, (generator.random(form.shape) * 90).astype(form.dtype))
                       for epoch in range(epochs)]
         writer.close()
     Entry(folder, "again").finish({"kind": "datastill.labels", "images": "set", "epochs": epochs, "classes": CLASSES,
-                                   "widths": schedule.widths(count), "relabel": {"rest": "none"}, "sums": sums})
+                                   "widths": schedule.widths(count), "views": dump(schedule.views),
+                                   "relabel": dump(schedule.relabel), "sums": sums})
     labels = Labels.read(folder)
     order = [(int(e), int(n)) for e, n in zip(generator.integers(epochs, size=300),
                                               generator.integers(count // batch, size=300), strict=True)]

@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from typing import Any
+
+from apart import apart
 
 ITERATIONS = {"dc-1": 8, "dc-10": 4, "dm-10": 10, "mtt-10": 8, "mtt-50": 3}
 
@@ -66,22 +66,13 @@ def main() -> None:
         pairs = []
         for number in range(options.rounds):
             order = ("0", "0.01") if number % 2 else ("0.01", "0")
-            found = {weight: _apart(case, options.width, weight) for weight in order}
+            found = {weight: apart(__file__, "--width", options.width, "--one", case, weight) for weight in order}
             pairs.append((found["0"], found["0.01"]))
         ratios = sorted(b["seconds"] / a["seconds"] for a, b in pairs)
         middle = [statistics.median(one["seconds"] for one in column) for column in zip(*pairs, strict=True)]
         rise = [statistics.median(one["rise"] for one in column) for column in zip(*pairs, strict=True)]
         print(f"| {case} | {options.width} | {middle[0]:.3g} | {middle[1]:.3g} | **{statistics.median(ratios):.2f}** "
               f"({ratios[0]:.2f} to {ratios[-1]:.2f}) | {rise[0]:.0f} / {rise[1]:.0f} |", flush=True)
-
-
-def _apart(case: str, width: int, weight: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--width", str(width), "--one", case, weight]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{case} failed:\n{done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 if __name__ == "__main__":

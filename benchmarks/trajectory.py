@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from apart import apart
 from datastill.functional.unroll import Inner, unroll
 from datastill.nets import as_function, chunk_size, fresh
 from datastill.nets.convnet import ConvNet
@@ -55,14 +54,6 @@ def _memory() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def apart(how: str, steps: int, options: argparse.Namespace) -> dict[str, Any]:
-    """``case`` in a process of its own."""
-    command = [sys.executable, __file__, "--width", str(options.width), "--images", str(options.images), "--how", how,
-               "--steps", str(steps)]
-    found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, number in (("width", 128), ("images", 500)):
@@ -85,7 +76,8 @@ def main() -> None:
             if how == "full" and needed * steps > options.limit * 2**10:
                 print(f"| {steps} | full | does not fit: about {needed * steps:.0f} | | | | |", flush=True)
                 continue
-            found[how] = one = apart(how, steps, options)
+            found[how] = one = apart(
+                __file__, "--width", options.width, "--images", options.images, "--how", how, "--steps", steps)
             if how == "full":
                 needed = one["MiB"] / steps
             whole = found.get("full")
