@@ -164,6 +164,13 @@ def test_the_distance_is_the_same_as_dms_and_accuracy_weighs_the_rest() -> None:
     torch.testing.assert_close(step.loss, step.log["distance"] + 0.5 * 75 * wrong)
 
 
+def test_what_a_queue_takes_is_foretold() -> None:
+    run = idm(queue={**QUEUE, "size": 50})
+    parameters = sum(one.nbytes for one in tiny.task(run).fresh(RNG(0)).state_dict().values())
+    assert run.method.memory(tiny.task(run), 2) == {"queue.size=50": 100 * parameters}
+    assert not tiny.run("distribution").method.memory(tiny.task(run), 2)
+
+
 def test_architectures_of_a_queue_are_drawn_once_for_each_network() -> None:
     run = idm(networks=[tiny.NETWORK, "convnet:width=4,depth=1"], queue={**QUEUE, "first": 8, "size": 9})
     loop = Loop(run.method, {}, tiny.task(run), RNG(0), 2)

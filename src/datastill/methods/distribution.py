@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -59,6 +59,13 @@ class DistributionMatching(Method):
 
     def check(self, task: Task, ipc: int) -> None:
         task.check_among(self.networks)
+
+    def memory(self, task: Task, ipc: int) -> Mapping[str, int]:
+        if self.queue is None:
+            return {}
+        nets = [task.fresh_among(self.networks[n:n + 1], RNG("memory")) for n in range(max(1, len(self.networks)))]
+        largest = max(sum(one.nbytes for one in net.state_dict().values()) for net in nets)
+        return {f"queue.size={self.queue.size}": 2 * self.queue.size * largest}  # with the optimizers' momentum
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
         return task.synthetic(task.first_images(ipc, self.init, rng), rng=rng("encode"))
