@@ -164,6 +164,12 @@ def test_the_distance_is_the_same_as_dms_and_accuracy_weighs_the_rest() -> None:
     torch.testing.assert_close(step.loss, step.log["distance"] + 0.5 * 75 * wrong)
 
 
+@pytest.mark.parametrize("run", [idc(real={**REAL, "lr": 1e12}), idm(queue={**QUEUE, "lr": 1e12})])
+def test_networks_that_diverge_are_named_at_once(run: ds.Run, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"training diverged.*lower the lr it is trained with"):
+        tiny.distill(run, tmp_path / "run")
+
+
 def test_what_a_queue_takes_is_foretold() -> None:
     run = idm(queue={**QUEUE, "size": 50})
     parameters = sum(one.nbytes for one in tiny.task(run).fresh(RNG(0)).state_dict().values())

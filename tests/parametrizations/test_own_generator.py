@@ -110,6 +110,12 @@ def test_what_cannot_be(real: ds.Images, training: dict[str, Any], says: tuple[s
         check_run(run(**training), real, root=tiny.ROOT)
 
 
+def test_a_layer_it_does_not_have_is_named() -> None:
+    of = tiny.run(parametrization={"kind": "latent", "training": TRAINING, "layer": "nowhere"})
+    with input_error("the generator trained here has no layer 'nowhere'", "encoder, classes, decoder"):
+        check_run(of, REAL, root=tiny.ROOT)
+
+
 def test_without_diffusers_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with input_error("datastill[generators]", "parametrization.generator"):

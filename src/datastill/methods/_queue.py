@@ -86,4 +86,5 @@ class Queue(RealTraining):
             for _ in range(self.before):
                 training.advance()
         training.advance()
+        training.check()
         return {**one, "training": training.state(), "right": right, "seen": seen}

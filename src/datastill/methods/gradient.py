@@ -107,6 +107,7 @@ class GradientMatching(Method):
             yield self._match(net, synthetic, task, rng("outer", number), together)
             if number < outer - 1 and lesson is not None:
                 lesson.advance()
+                lesson.check()
             elif number < outer - 1:
                 self._train(net, synthetic, inner, rng("inner", number))
 

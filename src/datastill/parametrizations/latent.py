@@ -93,15 +93,15 @@ class Latent(Parametrization):
             found = codec.generator(z, y) if codec.how.conditional else codec.generator(z)
         if not isinstance(found, torch.Tensor) or tuple(found.shape) != (2, *task.real.shape):
             came = tuple(found.shape[1:]) if isinstance(found, torch.Tensor) else type(found).__name__
-            raise InputError(f"generator {self.generator} gives images of shape {came}, the data have {task.real.shape}; "
+            raise InputError(f"{self.called} gives images of shape {came}, the data have {task.real.shape}; "
                              "take another generator, or set data.size and data.channels")
         if not bool(torch.isfinite(found).all()):
-            raise InputError(f"generator {self.generator} gives values that are not finite for normal latents")
+            raise InputError(f"{self.called} gives values that are not finite for normal latents")
         if not found.requires_grad:
-            raise InputError(f"generator {self.generator} cannot be differentiated with respect to its latents")
+            raise InputError(f"{self.called} cannot be differentiated with respect to its latents")
         if self.layer and self.layer not in dict(codec.generator.named_modules()):
             known = ", ".join(name for name, _ in codec.generator.named_children())
-            raise InputError(f"generator {self.generator} has no layer {self.layer!r}; it has {known}")
+            raise InputError(f"{self.called} has no layer {self.layer!r}; it has {known}")
 
     def prepare(self, task: Task) -> Mapping[str, Any]:
         if self.generator:
@@ -123,12 +123,17 @@ class Latent(Parametrization):
             generator = _trained(self.training, task)
         return Generated(how, generator, domain_of(task.real), tuple(task.here), task.classes)
 
+    @property
+    def called(self) -> str:
+        """The generator in messages."""
+        return f"generator {self.generator}" if self.generator else "the generator trained here"
+
     @contextmanager
     def _blaming(self) -> Iterator[None]:
         if not self.generator:
             yield
             return
-        with calling(f"generator {self.generator}", self.generator.partition(".")[0].partition(":")[0]):
+        with calling(self.called, self.generator.partition(".")[0].partition(":")[0]):
             yield
 
     def encode(self, start: Batch, task: Task, rng: RNG) -> dict[str, Tensor]:
@@ -225,7 +230,7 @@ class Generated:
         for found in parts:
             if not isinstance(found, torch.Tensor) or found.shape[1:] != self.how.shape:
                 came = tuple(found.shape[1:]) if isinstance(found, torch.Tensor) else type(found).__name__
-                raise InputError(f"generator {self.how.generator}: encode gives latents of shape {came}; expected "
+                raise InputError(f"{self.how.called}: encode gives latents of shape {came}; expected "
                                  f"{self.how.shape} (parametrization.shape)")
         return torch.cat(parts)
 
