@@ -55,7 +55,7 @@ def read(dataset: Any, classes: Any, mean: Any, std: Any, like: Any, limits: Any
     name = "arrays" if _are_arrays(dataset) else type(dataset).__name__
     item, count = _items(dataset)
     items = _Items(item, name, package_of(type(dataset)), limits, size)
-    pixels, labels = _read_all(items, count, lazy)
+    taken, labels = _read_all(items, count, lazy)
     known = _known(dataset) if not given else _Named((), False)
     if like is not None:
         labels = _as_in(like.classes, known, labels, name) if known.names else labels
@@ -65,7 +65,7 @@ def read(dataset: Any, classes: Any, mean: Any, std: Any, like: Any, limits: Any
         labels = _as_in(occurring, known, labels, name)
         given = occurring
     names = given or known.names or _numbers(labels, name)
-    shape = (count, *(pixels[0].shape if pixels else (4, 4, 1)))
+    shape = (count, *taken.shape)
     like_them: Any = np.broadcast_to(np.uint8(0), shape)  # of their form; the values are checked
     if like is None:
         check_arrays(Arrays((like_them, labels), None, names), name)
@@ -74,10 +74,10 @@ def read(dataset: Any, classes: Any, mean: Any, std: Any, like: Any, limits: Any
     if mean and len(mean) != shape[3] and like is not None:
         raise InputError(f"{name}: images have {counted(shape[3], 'channel')}, the training images {len(mean)}")
     stored: Any
-    if isinstance(pixels, _Seen):
-        stored = LazyItems(items, shape, pixels.hashes)
+    if taken.stay:
+        stored = LazyItems(items, shape, taken.hashes)
     else:
-        stacked = np.stack(pixels) if pixels else np.zeros(shape, np.uint8)
+        stacked = np.stack(taken.images) if taken.images else np.zeros(shape, np.uint8)
         stored = torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
     images = Images(stored, torch.from_numpy(labels), names, mean, std, origin=name)
     return images if mean else measured(images)
@@ -137,17 +137,22 @@ class _Items(NamedTuple):
         return image, label
 
 
-class _Seen(list[np.ndarray]):
-    """The first of the images of a dataset that stay there, and the hashes of all."""
+class _Taken:
+    """What is taken of images (H, W, C) that are read one after the other: they themselves, or their hashes if they ``stay``
+    in their dataset; and their shape, (4, 4, 1) before the first."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, stay: bool) -> None:
+        self.stay, self.shape = stay, (4, 4, 1)
+        self.images: list[np.ndarray] = []
         self.hashes: list[bytes] = []
 
-    def append(self, image: np.ndarray) -> None:
-        self.hashes.append(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest())
-        if not self:
-            super().append(image)
+    def add(self, image: np.ndarray) -> None:
+        """One more, of the same shape."""
+        self.shape = image.shape
+        if self.stay:
+            self.hashes.append(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest())
+        else:
+            self.images.append(image)
 
 
 class LazyItems(Lazy):
@@ -174,21 +179,21 @@ class LazyItems(Lazy):
         return b"".join(self.hashes[row] for row in indices.tolist())
 
 
-def _read_all(items: _Items, count: int, lazy: bool) -> tuple[list[np.ndarray], np.ndarray]:
-    """The images (H, W, C) uint8 of one size, of those that stay in the dataset only the first; all labels (N,)."""
-    pixels: list[np.ndarray] = _Seen() if lazy else []
+def _read_all(items: _Items, count: int, lazy: bool) -> tuple[_Taken, np.ndarray]:
+    """The images, uint8 of one size, and their labels (N,)."""
+    taken = _Taken(stay=lazy)
     labels = np.zeros(count, dtype=np.int64)
     for row in range(count):
         image, label = items.read(row)
         if not 0 <= label < 2**31:
             raise InputError(f"{items.name}[{row}] has the label {label}; expected 0 to K - 1 for K classes")
-        if pixels and image.shape != pixels[0].shape:
+        if row and image.shape != taken.shape:
             raise InputError(f"{items.name}[{row}] has shape {image.shape} (H, W, C), {items.name}[0] has "
-                             f"{pixels[0].shape}; give the size they are to have, as in size=64, or resize them to one "
+                             f"{taken.shape}; give the size they are to have, as in size=64, or resize them to one "
                              "size in the dataset's transform")
-        pixels.append(image)
+        taken.add(image)
         labels[row] = label
-    return pixels, labels
+    return taken, labels
 
 
 def _known(dataset: Any) -> _Named:
