@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -93,18 +94,14 @@ def analyse_theory(fractions: Annotated[str, typer.Option(help="Kept fractions, 
     """
     from datastill import console
     from datastill.analysis.theory import curves
-    from datastill.files import make_folder, write_atomically
-    from datastill.outputs import check_named, check_output, is_page
     from datastill.report.theory import render
 
-    check_named(out, "a page of datastill", ".html", ".htm")
-    check_output(out, "a page of datastill", is_page, force)
-    make_folder(out.parent)
+    page = _Page(out, force)
+    page.ready()
     with console.progress("theory", str(out)) as bar, Interrupt(bar):
         found = curves(_numbers(fractions, "--fractions"), _numbers(angles, "--angles"), trials=trials, maps=True,
                        progress=bar)
-    write_atomically(out, render(found).encode())
-    say(f"Theory: {out}")
+    page.write(render(found), "Theory")
 
 
 @command(app, name="difficulty")
@@ -127,17 +124,13 @@ def analyse_difficulty(what: Annotated[str, typer.Argument(metavar="DIR|DATA", h
     """
     from datastill import console
     from datastill.data.source import Source
-    from datastill.files import make_folder, write_atomically
-    from datastill.outputs import check_apart, check_named, check_output, is_page
     from datastill.registry import names
     from datastill.report.difficulty import render
     from datastill.store import CARD
     from datastill.workspace import Workspace
 
     folder = Path(what) if Path(what).is_dir() and ((Path(what) / CARD).exists() or what not in names(Source)) else None
-    check_named(out, "a page of datastill", ".html", ".htm")
-    check_output(out, "a page of datastill", is_page, force)
-    check_apart(out, folder)
+    page = _Page(out, force, [] if folder is None else [folder])
     if folder is None and data_path is not None:
         raise InputError("--data-path says where the data of a finished run are; of a dataset, set data.path=PATH")
     if folder is None and "/" in what:
@@ -145,13 +138,12 @@ def analyse_difficulty(what: Annotated[str, typer.Argument(metavar="DIR|DATA", h
     if folder is not None and scores is not None:
         raise InputError("--scores compares scores of a whole dataset; give a dataset such as cifar10 instead of a folder")
     workspace = Workspace(root, data_root, device)
-    make_folder(out.parent)
+    page.ready()
     with console.progress("difficulty", what) as bar, Interrupt(bar):
         found = workspace.difficulty(what if folder is None else folder, settings or [], pool, count=count, scores=scores,
                                      data_path=data_path, progress=bar)
-    write_atomically(out, render(found, what).encode())
+    page.write(render(found, what), "Difficulty")
     console.show_difficulty(found)
-    say(f"Difficulty: {out}")
 
 
 @command(app, name="meta-features")
@@ -170,21 +162,16 @@ def analyse_meta_features(folder: Annotated[Path, typer.Argument(metavar="DIR", 
     The networks are trained if they are missing. Choose some that took no part in the run: those are what a set is for.
     """
     from datastill import console
-    from datastill.files import make_folder, write_atomically
-    from datastill.outputs import check_apart, check_named, check_output, is_page
     from datastill.report.meta_features import render
     from datastill.workspace import Workspace
 
-    check_named(out, "a page of datastill", ".html", ".htm")
-    check_output(out, "a page of datastill", is_page, force)
-    check_apart(out, folder)
+    page = _Page(out, force, [folder])
     workspace = Workspace(root, data_root, device)
-    make_folder(out.parent)
+    page.ready()
     with console.progress("meta-features", str(folder)) as bar, Interrupt(bar):
         found = workspace.meta_features(folder, settings or [], pool, count=count, data_path=data_path, progress=bar)
-    write_atomically(out, render(found, str(folder)).encode())
+    page.write(render(found, str(folder)), "Meta features")
     console.show_meta_features(found)
-    say(f"Meta features: {out}")
 
 
 @command(app, name="erasing")
@@ -225,25 +212,46 @@ def analyse_statistics(folders: Annotated[list[Path], typer.Argument(metavar="DI
     """
     from datastill import console
     from datastill.analysis.statistics import informative
-    from datastill.files import make_folder, write_atomically
-    from datastill.outputs import check_apart, check_named, check_output, is_page
     from datastill.report.statistics import render
     from datastill.run import read_run
     from datastill.workspace import Workspace
 
-    check_named(out, "a page of datastill", ".html", ".htm")
-    check_output(out, "a page of datastill", is_page, force)
-    for folder in folders:
-        check_apart(out, folder)
+    page = _Page(out, force, folders)
     workspace = Workspace(root, data_root, device)
-    make_folder(out.parent)
+    page.ready()
     found = []
     for folder in folders:
         real = workspace.load_of(folder, data_path).train.to(workspace.device)
         found.append(informative(folder, read_run(folder).task(real, root=root, data_root=data_root)))
-    write_atomically(out, render(found).encode())
+    page.write(render(found), "Statistics")
     console.show_statistics(found)
-    say(f"Statistics: {out}")
+
+
+class _Page:
+    """The HTML file that an analysis writes: checked before the work, written after it."""
+
+    def __init__(self, out: Path, force: bool, folders: Sequence[Path] = ()) -> None:
+        """Raises InputError if it is no such file, would replace one that is none, or is a part of a set's folder."""
+        from datastill.outputs import check_apart, check_named, check_output, is_page
+
+        self.out = out
+        check_named(out, "a page of datastill", ".html", ".htm")
+        check_output(out, "a page of datastill", is_page, force)
+        for folder in folders or (None,):
+            check_apart(out, folder)
+
+    def ready(self) -> None:
+        """Make its folder, when everything else has been checked."""
+        from datastill.files import make_folder
+
+        make_folder(self.out.parent)
+
+    def write(self, content: str, name: str) -> None:
+        """Write it, and say where it is."""
+        from datastill.files import write_atomically
+
+        write_atomically(self.out, content.encode())
+        say(f"{name}: {self.out}")
 
 
 def _numbers(text: str, option: str) -> list[float]:
