@@ -87,3 +87,20 @@ def test_a_description_is_shown_in_words_that_fit_the_terminal(name: str, run_cl
         assert "method mtt (trajectory: default settings)" in text
         assert "protocol mtt\n" in text
         assert re.search(r"│ lr +│ learned +│ number or learned +│", text)
+
+
+@pytest.mark.parametrize(("against", "seeds"), [("", 1), ("plain", 1), ("plain", 3)])
+def test_rows_of_a_study(against: str, seeds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Console(width=160, file=io.StringIO())
+    monkeypatch.setattr(console, "out", shown)
+    mean = {"mean": 0.25, "std": 0.01 if seeds > 1 else 0.0, "n": seeds}
+    row = {"recipe": "dm/digits-ipc1", "arm": "a", "student": "mlp", "mean": mean, "gain": mean}
+    difference = {"mean": 0.02, **({"low": 0.01, "high": 0.03} if seeds > 1 else {})}
+    console.show_results({"question": "Which?", "against": against, "rows": [{**row, **({"difference": difference} if against else {})}]})
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert ("25.0 ± 1.0" in text) == (seeds > 1)
+    assert "25.0" in text
+    assert ("vs. plain" in text) == bool(against)
+    assert "vs. -" not in text
+    assert ("+1.0 to +3.0" in text) == (seeds > 1)
+    assert ("one seed" in text) == (bool(against) and seeds == 1)

@@ -361,12 +361,14 @@ def show_results(results: Mapping[str, Any]) -> None:
     table = Table(title=results["question"], title_justify="left")
     for column in ("recipe", "arm", "student"):
         table.add_column(column, overflow="fold")
-    for column in ("accuracy %", "gain over random", f"vs. {results['against'] or '-'}", "95 % interval"):
+    compared = [f"vs. {results['against']}", "95 % interval"] if results["against"] else []
+    for column in ("accuracy %", "gain over random", *compared):
         table.add_column(column, justify="right")
     for row in results["rows"]:
         against, mean = row.get("difference"), row["mean"]
-        cells = [f"{100 * mean['mean']:.1f} ± {100 * mean['std']:.1f}", f"{100 * row['gain']['mean']:+.1f}"]
-        cells += [""] * 2 if against is None else [
+        spread = f" ± {100 * mean['std']:.1f}" if mean["n"] > 1 else ""  # over seeds
+        cells = [f"{100 * mean['mean']:.1f}{spread}", f"{100 * row['gain']['mean']:+.1f}"]
+        cells += [""] * len(compared) if against is None else [
             f"{100 * against['mean']:+.1f}", f"{100 * against['low']:+.1f} to {100 * against['high']:+.1f}"
             if "low" in against else "one seed"]
         table.add_row(row["recipe"], escape(row["arm"]), row["student"], *cells)
