@@ -19,7 +19,7 @@ import datastill as ds
 import tiny
 from datastill.data.domain import bring
 from datastill.description import load
-from datastill.digest import dump
+from datastill.digest import dump, spec
 from datastill.errors import InputError
 from datastill.functional.guidance import clom
 from datastill.nets import Architecture
@@ -201,12 +201,23 @@ def test_what_does_not_fit_is_named(options: dict[str, Any], says: str, tmp_path
     ({}, "no weights are available by name for convnet:width=4,depth=2; give a file for each network"),
     ({"files": ["x"], "mean": [0.5]}, "one number per channel each"),
     ({"files": ["x"], "mean": [0.5], "std": [0.0]}, "std: expected numbers above 0"),
-    ({"networks": []}, "networks: give one with weights available by name, or files with weights of the run's network"),
     ({"networks": ["timm:model=resnet18"], "weights": "IMAGENET1K_V1"}, "for timm, the tag after the network name selects the weights"),
 ])
 def test_settings_that_cannot_be(options: dict[str, Any], says: str) -> None:
     with input_error(says):
         pool(**options)
+
+
+def test_the_runs_own_network_is_taken_if_it_has_weights_by_name(tmp_path: Path) -> None:
+    own = pool(networks=[])
+    named = own.for_network(load(Architecture, "torchvision:model=resnet18"))  # type: ignore[type-abstract]
+    assert [spec(one) for one in named.networks] == ["torchvision:model=resnet18"]
+    assert named.domain(context(tmp_path)).classes[0] == "tench"
+    with input_error("pool.files: no weights are available by name for convnet:width=4,depth=2; give a file for each network"):
+        own.for_network(load(Architecture, tiny.NETWORK)).check(context(tmp_path))  # type: ignore[type-abstract]
+    from datastill.recipes import read_recipe
+    (recovered,) = read_recipe("sre2l/imagenet-ipc10", ["network=torchvision:model=mobilenet_v2"]).run.pools()
+    assert [spec(one) for one in recovered.networks] == ["torchvision:model=mobilenet_v2"]
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def evidence(maps: Tensor) -> Tensor:
 
     MetaDD has a third loss, L_pos, whose definition is not known to us. This is our reconstruction of it, which keeps maps
     from vanishing, as they otherwise may to agree. Raises InputError."""
-    _check_maps(maps)
+    _check_maps(maps, least=1)
     return -maps.mean()
 
 
@@ -91,8 +91,8 @@ def masks(maps: Tensor, threshold: float = 0.5) -> Masks:
     return Masks(meta, seen & ~meta[:, None])
 
 
-def _check_maps(maps: Tensor) -> None:
+def _check_maps(maps: Tensor, least: int = 2) -> None:
     if not isinstance(maps, torch.Tensor) or maps.dim() != 4 or not maps.is_floating_point():
         raise InputError(f"expected maps (M, B, H, W) of M networks, got {shown(maps)}")
-    if len(maps) < 2:
+    if len(maps) < least:
         raise InputError(f"maps of {len(maps)} network: what several see alike takes at least two")

@@ -57,21 +57,27 @@ class Pretrained(Pool):
         if self.files and len(self.networks) not in (0, 1, len(self.files)):
             raise ValueError(f"files: expected one for each of the {len(self.networks)} networks, or several for a single "
                              f"one, got {len(self.files)}")
-        named = [network for network in self.networks if not isinstance(network, (Torchvision, Timm))]
-        if named and not self.files:
-            raise ValueError(f"files: no weights are available by name for {spec(named[0])}; give a file for each network")
-        if not self.networks and not self.files:
-            raise ValueError("networks: give one with weights available by name, or files with weights of the run's network")
+        if wrong := self._unavailable():
+            raise ValueError(wrong)
         if len(self.mean) != len(self.std):
             raise ValueError("mean and std: expected one number per channel each")
         if self.shape and (len(self.shape) != 3 or min(self.shape) < 1 or max(self.shape) > LARGEST):
             raise ValueError(f"shape: expected [C, H, W], each from 1 to {LARGEST}, got {list(self.shape)}")
         if any(value <= 0 for value in self.std):
             raise ValueError("std: expected numbers above 0")
-        if self.weights != "DEFAULT" and not self.files and any(isinstance(network, Timm) for network in self.networks):
-            raise ValueError(f"weights {self.weights!r}: for timm, the tag after the network name selects the weights, as "
-                             "in resnet18.a1_in1k")
         return self
+
+    def _unavailable(self) -> str:
+        """What is wrong if weights by name are asked of a network that has none; empty if nothing is."""
+        if self.files:
+            return ""
+        named = [network for network in self.networks if not isinstance(network, (Torchvision, Timm))]
+        if named:
+            return f"files: no weights are available by name for {spec(named[0])}; give a file for each network"
+        if self.weights != "DEFAULT" and any(isinstance(network, Timm) for network in self.networks):
+            return (f"weights {self.weights!r}: for timm, the tag after the network name selects the weights, as in "
+                    "resnet18.a1_in1k")
+        return ""
 
     @property
     def size(self) -> int:
@@ -85,6 +91,8 @@ class Pretrained(Pool):
         return tuple(checksum(name) for name in self.files)
 
     def check(self, context: Context, asked: Collection[str] = ()) -> None:
+        if wrong := self._unavailable():  # of the run's own network, which was not known before
+            raise InputError(f"pool.{wrong}")
         for name in self.files:
             checksum(name)
         super().check(context, asked)
