@@ -59,7 +59,7 @@ class GradientMatching(Method):
         "dsac": {"augment": STRATEGY, "init": "real", "contrast": True},
         "idc": {"augment": "idc_color_crop_cutout", "init": "real", "iterations": 2000, "outer": 100, "batch_real": 64,
                 "batch_syn": 128, "metric": "mse", "layers": "convolutions", "clamp": True,
-                "real": {"augment": "idc_color_crop", "cutmix": 0.5}, "optim": {"images": {"lr": 0.08}}}}
+                "real": {"augment": "idc_color_crop", "cutmix": 0.5}, "optim": {"images": {"lr": 0.124}}}}
     provides = frozenset({"gradient_norms"})
 
     networks: tuple[Architecture, ...] = ()
