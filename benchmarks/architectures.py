@@ -6,7 +6,7 @@ Random pixels of CIFAR-10 shape, 10 images a class: DM with 256 real images of e
 The networks are untrained stand-ins. MetaDD's teachers are a ConvNet, ResNet-18, VGG-11 and ViT of this width (ResNet-18
 alone, the largest, where there is one), the model pool's the same; GLaD's generator is the one that is trained by default
 (width 32). Every measurement in a process of its own, in turn. The first iteration, which measures gradient norms, does not
-count for the time. "rise": by how many MiB the memory of the process rose.
+count for the time. "rise": by how many MiB the memory of the process rose; "peak": its largest, all in all.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def measure(case: str, width: int, variant: str) -> dict[str, Any]:
     from datastill.compute import computing
     from datastill.description import load
     from datastill.loop import Loop
+    from datastill.memory import peak
     from datastill.parametrizations.latent import Latent
     from datastill.plugins.metadd import MetaDD
     from peers import BATCH, Memory
@@ -55,7 +56,7 @@ def measure(case: str, width: int, variant: str) -> dict[str, Any]:
             began = time.perf_counter()
             loop.advance()
             seconds.append(time.perf_counter() - began)
-    return {"seconds": statistics.median(seconds[1:]), "rise": memory.rise()}
+    return {"seconds": statistics.median(seconds[1:]), "rise": memory.rise(), "peak": peak(task.device) / 2**20}
 
 
 def main() -> None:
@@ -68,8 +69,8 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one[0], options.width, options.one[1])))
         return
-    print("| method | width | variant | an iteration, s (range) | times the base | rise, MiB (range) | times the base |\n"
-          "|---|---|---|---|---|---|---|")
+    print("| method | width | variant | an iteration, s (range) | times the base | rise, MiB (range) | times the base | "
+          "peak, MiB (range) | times the base |\n|---|---|---|---|---|---|---|---|---|")
     for case in options.cases.split(","):
         found: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}
         for number in range(options.rounds):
@@ -77,7 +78,7 @@ def main() -> None:
                 found[variant].append(apart(__file__, "--width", options.width, "--one", case, variant))
         for variant in VARIANTS:
             cells = []
-            for what, form in (("seconds", ".3g"), ("rise", ".0f")):
+            for what, form in (("seconds", ".3g"), ("rise", ".0f"), ("peak", ".0f")):
                 own, base = ([one[what] for one in found[name]] for name in (variant, "base"))
                 cells.append(f"{statistics.median(own):{form}} ({min(own):{form}} to {max(own):{form}})")
                 cells.append(f"{statistics.median(own) / statistics.median(base):.2f}")

@@ -28,7 +28,7 @@ from datastill.run import RESERVED, Run, label
 
 FAMILIES = (Method, Plugin, Protocol, Parametrization, Architecture, Source)
 MEMBERS = [pytest.param(family, name, id=f"{family.__name__}-{name}") for family in FAMILIES for name in members_of(family)]
-RUN = Run(method=DistributionMatching(), plugins=(TotalVariation(), TotalVariation(label="second")))
+RUN = Run(method=DistributionMatching(queue={}), plugins=(TotalVariation(), TotalVariation(label="second")))
 
 rates = st.floats(0, 1e30)
 groups = st.builds(Group, lr=rates, momentum=st.floats(0, 0.999))
@@ -50,7 +50,7 @@ VALUES: dict[object, list[Any]] = {
     tuple[int, int]: [(0, 2), (1, 2)],
     bool: [True, False], int: [0, 1, 2, 3, 5, 8, 64], float: [0.0, 0.25, 0.5, 2.0], types.NoneType: [None],
     str: ["crop", "mnist", "0.5", "other", "resnet34"]}
-TOGETHER: dict[str, Any] = {"trajectory": {"first_start": 4, "expand": 100}, "recover": {"together": "class"}, "latent": {"low": -5.0, "high": 10.0}}  # fields that are valid only with one another
+TOGETHER: dict[str, Any] = {"distribution": {"queue": {}}, "trajectory": {"first_start": 4, "expand": 100}, "recover": {"together": "class"}, "latent": {"low": -5.0, "high": 10.0, "generator": "generators:Small"}}  # fields that are valid only with one another
 Place = tuple[str | int, ...]
 
 

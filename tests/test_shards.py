@@ -66,7 +66,7 @@ def test_no_two_start_from_one_image(method: str) -> None:
 def test_iterations_draw_from_all_images_and_teachers_are_those_of_the_whole() -> None:
     task = tiny.task(run_of())
     part = task.part(1, 2)
-    assert begin(run_of(), task).task is task
+    assert begin(run_of(), task).task.real is task.real
     assert [len(rows) for rows in part.real.of_class] == [len(rows[1::2]) for rows in task.real.of_class]
     pool = load(ds.find(ds.Plugin, "clom"), tiny.plugin_options("clom")).pool  # type: ignore[attr-defined]
     assert part.teachers(pool) is task.teachers(pool)

@@ -142,8 +142,8 @@ def analyse_difficulty(what: Annotated[str, typer.Argument(metavar="DIR|DATA", h
     with console.progress("difficulty", what) as bar, Interrupt(bar):
         found = workspace.difficulty(what if folder is None else folder, settings or [], pool, count=count, scores=scores,
                                      data_path=data_path, progress=bar)
-    page.write(render(found, what), "Difficulty")
     console.show_difficulty(found)
+    page.write(render(found, what), "Difficulty")
 
 
 @command(app, name="meta-features")
@@ -170,8 +170,8 @@ def analyse_meta_features(folder: Annotated[Path, typer.Argument(metavar="DIR", 
     page.ready()
     with console.progress("meta-features", str(folder)) as bar, Interrupt(bar):
         found = workspace.meta_features(folder, settings or [], pool, count=count, data_path=data_path, progress=bar)
-    page.write(render(found, str(folder)), "Meta features")
     console.show_meta_features(found)
+    page.write(render(found, str(folder)), "Meta features")
 
 
 @command(app, name="erasing")
@@ -223,8 +223,8 @@ def analyse_statistics(folders: Annotated[list[Path], typer.Argument(metavar="DI
     for folder in folders:
         real = workspace.load_of(folder, data_path).train.to(workspace.device)
         found.append(informative(folder, read_run(folder).task(real, root=root, data_root=data_root)))
-    page.write(render(found), "Statistics")
     console.show_statistics(found)
+    page.write(render(found), "Statistics")
 
 
 class _Page:

@@ -169,5 +169,5 @@ def test_decode_gives_back_what_was_encoded(name: str) -> None:
     assert (everything.stored, everything.ipc) == (20, 2)
     assert len(everything) == len(everything.decode()) == task.decoded(2)
     assert everything.decode().shape[1:] == task.real.shape
-    assert torch.equal(everything.batch(rows).x, everything.decode()[rows])
+    torch.testing.assert_close(everything.batch(rows).x, everything.decode()[rows])  # convolutions of fewer images round otherwise
     assert torch.equal(everything.batch(rows).y, everything.y()[rows])

@@ -46,7 +46,7 @@ def weights_of_steps(run: ds.Run, synthetic: Any, task: ds.Task) -> list[torch.T
 
 def test_the_presets_are_the_papers() -> None:
     one, two = load(Method, "idc"), load(Method, "idm")  # type: ignore[type-abstract]
-    assert (one.outer, one.iterations, one.batch_real, one.batch_syn, one.metric) == (100, 2000, 64, 128, "mse")  # type: ignore[attr-defined]
+    assert (one.loops(10)[0], one.iterations, one.batch_real, one.batch_syn, one.metric) == (100, 2000, 64, 128, "mse")  # type: ignore[attr-defined]
     assert (one.real.images, one.real.batch_size, one.real.cutmix, one.clamp) == (2000, 64, 0.5, True)  # type: ignore[attr-defined]
     assert (two.queue.first, two.queue.push, two.queue.size, two.queue.trained) == (3, 30, 100, 2)  # type: ignore[attr-defined]
     assert two.queue.images == 10 * two.queue.batch_size  # type: ignore[attr-defined]

@@ -40,7 +40,8 @@ def test_short_form_is_read_back(text: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "recipe", "name"), [
-    ("dm", None, "DM"), ({"kind": "distribution", "iterations": 3, "optim": {"images": {"lr": 3.0}}}, None, "DM"), ("dc", None, "DC"), ("dsa", None, "DSA"),
+    ("dm", None, "DM"), ({"kind": "distribution", "iterations": 3, "optim": {"images": {"lr": 3.0}}}, None, "DM"), ("dc", None, "DC"), ("idc", None, "IDC"), ("idm", None, "IDM"), ({"kind": "dc", "outer": 5, "batch_real": 64}, None, "DC"),
+    ({"kind": "idm", "classification": 0.1}, None, "IDM"), ("dsa", None, "DSA"),
     ({"kind": "dsa", "augment": "color_crop"}, None, "gradient"), ({"kind": "dsa", "augment": "color_crop_cutout_scale_rotate"}, "dsa/mnist-ipc1", "DSA"),
     ({"kind": "dsac", "augment": "color_crop_cutout_scale_rotate"}, "dsa/mnist-ipc1", "gradient"), ("random", None, "random"),
     ("herding", "random/mnist-ipc1", "herding"), ("k_center", None, "k-center"), ("tesla", None, "TESLA"), ("datadam", None, "DataDAM"), ("tiny:Pull", None, "Pull"),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datastill.synthetic import SyntheticSet
 
 LOOPS = {10: 50, 20: 25, 30: 20, 40: 15, 50: 10, 100: 2}  # ipc -> inner epochs, the authors' values; outer = ipc
+OUTER_REAL = 100  # the authors' steps where networks are trained on real images (IDC)
 WARM_UP = 16  # real images of each class that set the statistics of batch normalization
 
 
@@ -37,7 +38,7 @@ class GradientMatching(Method):
     on the synthetic images, or on real ones. Batch normalization statistics are set from real images and then frozen.
 
     outer, inner: 0 uses the authors' loops for 1, 10, 20, 30, 40, 50 and 100 images per class; in between, outer is ipc and
-        inner is interpolated (ours).
+        inner is interpolated (ours); with ``real``, outer is 100.
     networks: architectures of which one is drawn for every iteration, instead of the run's (a model pool).
     metric, layers: see ``losses.gradient_distance``; layers "convolutions" leaves out the other weights, as IDC does.
     augment: a DSA strategy, shared by the real and synthetic images of a class; "none" for DC.
@@ -57,8 +58,8 @@ class GradientMatching(Method):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "dc": {}, "dsa": {"augment": STRATEGY, "init": "real"},
         "dsac": {"augment": STRATEGY, "init": "real", "contrast": True},
-        "idc": {"augment": "idc_color_crop_cutout", "init": "real", "iterations": 2000, "outer": 100, "batch_real": 64,
-                "batch_syn": 128, "metric": "mse", "layers": "convolutions", "clamp": True,
+        "idc": {"augment": "idc_color_crop_cutout", "init": "real", "iterations": 2000, "batch_real": 64, "batch_syn": 128,
+                 "metric": "mse", "layers": "convolutions", "clamp": True,
                 "real": {"augment": "idc_color_crop", "cutmix": 0.5}, "optim": {"images": {"lr": 0.124}}}}
     provides = frozenset({"gradient_norms"})
 
@@ -121,7 +122,7 @@ class GradientMatching(Method):
     def loops(self, ipc: int) -> tuple[int, int]:
         """(outer steps, inner epochs) for this many stored images per class."""
         inner = 1 if ipc == 1 else round(float(np.interp(ipc, list(LOOPS), list(LOOPS.values()))))
-        return self.outer or ipc, self.inner or inner
+        return self.outer or (ipc if self.real is None else OUTER_REAL), self.inner or inner
 
     def _match(self, net: nn.Module, synthetic: SyntheticSet, task: Task, rng: RNG, together: bool) -> Step:
         if couples_samples(net.train()):

@@ -54,7 +54,8 @@ def data_name(card: Mapping[str, Any]) -> str:
 
 def method_name(card: Mapping[str, Any]) -> str:
     """What the method of a set is called in the literature, such as DM, if its settings are those that tell it apart from
-    others of its kind; else its kind. A recipe's own settings are those of the method it is named after."""
+    others of its kind; else its kind. Of numbers only whether they are 0 tells: how much is no other method. A recipe's own
+    settings are those of the method it is named after."""
     method: Method | None = read(Method, card["run"]["method"])
     known = {name: settings for name, (cls, settings) in presets(Method).items() if cls is type(method)}
     named: list[tuple[str, Any]] = [(name, read(Method, name)) for name in known]
@@ -64,7 +65,8 @@ def method_name(card: Mapping[str, Any]) -> str:
 
     def told(one: Method) -> list[Any]:
         table = leaves(dump(one))
-        return [table.get(key) for key in telling]
+        values = [table.get(key) for key in telling]
+        return [bool(one) if isinstance(one, (int, float)) else one for one in values]
 
     found = next((name for name, one in named if method is not None and told(one) == told(method)), None)
     written = {name.lower(): name for name in datastill.__all__}
