@@ -403,8 +403,6 @@ def merge(folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="
 # --- helpers -----------------------------------------------------------------------------------------------------------
 
 
-
-
 def _whole_numbers(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdecimal() for part in parts):

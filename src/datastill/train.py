@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -105,11 +106,11 @@ def ahead(parts: Iterable[T]) -> Iterator[T]:
 _END = object()
 
 
-class Augmented:
-    """Examples whose images are augmented as they are drawn; their labels stay."""
+class _Changed(ABC):
+    """Examples whose batches are changed as they are drawn, with a stream of their own."""
 
-    def __init__(self, examples: Examples, augment: Augment) -> None:
-        self.examples, self.augment = examples, augment
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
         self.slow = bool(getattr(examples, "slow", False))
 
     def __len__(self) -> int:
@@ -117,7 +118,22 @@ class Augmented:
 
     def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
         batch = self.examples.batch(rows, epoch, None if rng is None else rng("examples"))
-        return batch if rng is None else batch._replace(x=self.augment(batch.x, rng))
+        return batch if rng is None else self.change(batch, rng)
+
+    @abstractmethod
+    def change(self, batch: Batch, rng: RNG) -> Batch:
+        """What is shown instead of a batch."""
+
+
+class Augmented(_Changed):
+    """Examples whose images are augmented as they are drawn; their labels stay."""
+
+    def __init__(self, examples: Examples, augment: Augment) -> None:
+        super().__init__(examples)
+        self.augment = augment
+
+    def change(self, batch: Batch, rng: RNG) -> Batch:
+        return batch._replace(x=self.augment(batch.x, rng))
 
 
 def augmented(examples: Examples, strategy: str) -> Examples:
@@ -126,20 +142,16 @@ def augmented(examples: Examples, strategy: str) -> Examples:
     return examples if strategy == "none" else Augmented(examples, partial(augment, strategy=strategy))
 
 
-class CutMixed:
+class CutMixed(_Changed):
     """Examples of which each batch is mixed with itself, with this probability: a box of every image is exchanged for that
     of another one, and labels (B, K) are mixed by its area (CutMix, Yun et al. 2019)."""
 
     def __init__(self, examples: Examples, probability: float) -> None:
-        self.examples, self.probability = examples, probability
-        self.slow = bool(getattr(examples, "slow", False))
+        super().__init__(examples)
+        self.probability = probability
 
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def batch(self, rows: Tensor, epoch: int = 0, rng: RNG | None = None) -> Batch:
-        batch = self.examples.batch(rows, epoch, None if rng is None else rng("examples"))
-        if rng is None or float(rng("mix").uniform(1)) >= self.probability:
+    def change(self, batch: Batch, rng: RNG) -> Batch:
+        if float(rng("mix").uniform(1)) >= self.probability:
             return batch
         height, width = batch.x.shape[2:]
         mix = draw_cutmix(rng("box"), len(batch.x), (height, width))

@@ -169,5 +169,8 @@ def test_decode_gives_back_what_was_encoded(name: str) -> None:
     assert (everything.stored, everything.ipc) == (20, 2)
     assert len(everything) == len(everything.decode()) == task.decoded(2)
     assert everything.decode().shape[1:] == task.real.shape
-    torch.testing.assert_close(everything.batch(rows).x, everything.decode()[rows])  # convolutions of fewer images round otherwise
+    if name == tiny.LATENT:  # a network, whose convolutions round otherwise for fewer images on some processors
+        torch.testing.assert_close(everything.batch(rows).x, everything.decode()[rows])
+    else:
+        assert torch.equal(everything.batch(rows).x, everything.decode()[rows])
     assert torch.equal(everything.batch(rows).y, everything.y()[rows])

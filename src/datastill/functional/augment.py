@@ -58,11 +58,13 @@ def augment_groups(x: Tensor, group: Tensor, groups: int, rng: RNG, strategy: st
     before, operations, after = _arranged(strategy)
     chosen = (rng("operation").uniform(groups) * len(operations)).long()
     parameters = _on(x, draw(groups, x.shape[2:], rng("parameters")))
-    each = Parameters(*(p[group] for p in parameters)) if before or after else None
-    x = _in_turn(x, before, each)
+    for name in before:
+        x = OPERATIONS[name](x, _of(parameters, group))
     if operations:
         x = _apply_each(x, [operations[i] for i in chosen.tolist()], parameters, group)
-    return _in_turn(x, after, each)
+    for name in after:
+        x = OPERATIONS[name](x, _of(parameters, group))
+    return x
 
 
 def augment_classes(x: Tensor, y: Tensor, rng: RNG, strategy: str) -> Tensor:
@@ -76,7 +78,9 @@ def augment_images(x: Tensor, rng: RNG, strategy: str = STRATEGY) -> Tensor:
     before, operations, after = _arranged(strategy)
     parameters = _on(x, draw(len(x), x.shape[2:], rng("parameters")))
     drawn = operations[int(rng("operation").uniform(1).item() * len(operations))] if operations else None
-    return _in_turn(x, [*before, *([] if drawn is None else [drawn]), *after], parameters)
+    for name in (*before, *([] if drawn is None else [drawn]), *after):
+        x = OPERATIONS[name](x, parameters)
+    return x
 
 
 def shift_and_flip(x: Tensor, rng: RNG, mirror: bool = True) -> Tensor:
@@ -106,12 +110,9 @@ def _arranged(strategy: str) -> tuple[list[str], list[str], list[str]]:
             [name for name in LAST if name in operations])
 
 
-def _in_turn(x: Tensor, operations: list[str], parameters: Parameters | None) -> Tensor:
-    """The operations one after the other, with parameters for each image."""
-    for name in operations:
-        assert parameters is not None
-        x = OPERATIONS[name](x, parameters)
-    return x
+def _of(parameters: Parameters, which: Tensor) -> Parameters:
+    """The parameters of each image from those of its group."""
+    return Parameters(*(p[which] for p in parameters))
 
 
 def _known(strategy: str) -> str:
@@ -156,10 +157,10 @@ def _apply_each(x: Tensor, operations: list[str], parameters: Parameters, group:
     processed together."""
     names = sorted(set(operations))
     if len(names) == 1:
-        return OPERATIONS[names[0]](x, Parameters(*(p[group] for p in parameters)))
+        return OPERATIONS[names[0]](x, _of(parameters, group))
     number = send(torch.tensor([names.index(name) for name in operations]), x.device)[group]
     order, counts = number.argsort(stable=True), torch.bincount(number, minlength=len(names)).tolist()
-    parts = [OPERATIONS[name](x[rows], Parameters(*(p[group[rows]] for p in parameters)))
+    parts = [OPERATIONS[name](x[rows], _of(parameters, group[rows]))
              for name, rows in zip(names, order.split(counts), strict=True) if len(rows)]
     return torch.cat(parts)[order.argsort()]
 

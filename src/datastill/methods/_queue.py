@@ -79,12 +79,8 @@ class Queue(RealTraining):
             return cross_entropy(logits, y)
 
         net = self._network(task, among, one)
-        training = self.training(net, task.real, rng, one["training"].get("epoch", 0) + 1, counted)
-        if "epoch" in one["training"]:
-            training.restore(one["training"])
-        else:
-            for _ in range(self.before):
-                training.advance()
+        state = one["training"] if "epoch" in one["training"] else None  # or it was never trained
+        training = self.training(net, task.real, rng, 1, counted, state)
         training.advance()
         training.check()
         return {**one, "training": training.state(), "right": right, "seen": seen}

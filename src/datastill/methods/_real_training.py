@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -36,12 +36,19 @@ class RealTraining(Description):
     augment: Strategy = "none"
     cutmix: float = Field(default=0.0, ge=0.0, le=1.0)
 
-    def training(self, net: nn.Module, real: Images, rng: RNG, times: int, criterion: Criterion = cross_entropy) -> Training:
-        """The training of this network, ``times`` times ``images`` images after the ``before`` epochs; each is an epoch of
-        the ``Training``."""
+    def training(self, net: nn.Module, real: Images, rng: RNG, times: int, criterion: Criterion = cross_entropy,
+                 state: Mapping[str, Any] | None = None) -> Training:
+        """The training of this network as it is after the ``before`` epochs, or continued from a state, for ``times`` times
+        ``images`` images more; each is an epoch of the ``Training``."""
         draws = Draws(real, self, alone=not couples_samples(net.train()))
-        return Training(net, draws, [self.lr] * (self.before + times), rng, batch_size=self.batch_size,
-                        momentum=self.momentum, weight_decay=self.weight_decay, criterion=criterion)
+        done = self.before if state is None else state["epoch"]
+        training = Training(net, draws, [self.lr] * (done + times), rng, batch_size=self.batch_size,
+                            momentum=self.momentum, weight_decay=self.weight_decay, criterion=criterion)
+        if state is not None:
+            training.restore(state)
+        while training.epoch < done:
+            training.advance()
+        return training
 
 
 class Draws:

@@ -17,7 +17,7 @@ from datastill.methods._range import check_range, keep_in_range
 from datastill.methods._real_training import RealTraining
 from datastill.nets import Architecture, couples_samples, passes
 from datastill.rng import RNG
-from datastill.train import Fixed, Training, augmented, fit
+from datastill.train import Fixed, augmented, fit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +59,7 @@ class GradientMatching(Method):
         "dc": {}, "dsa": {"augment": STRATEGY, "init": "real"},
         "dsac": {"augment": STRATEGY, "init": "real", "contrast": True},
         "idc": {"augment": "idc_color_crop_cutout", "init": "real", "iterations": 2000, "batch_real": 64, "batch_syn": 128,
-                 "metric": "mse", "layers": "convolutions", "clamp": True,
+                "metric": "mse", "layers": "convolutions", "clamp": True,
                 "real": {"augment": "idc_color_crop", "cutmix": 0.5}, "optim": {"images": {"lr": 0.124}}}}
     provides = frozenset({"gradient_norms"})
 
@@ -100,29 +100,32 @@ class GradientMatching(Method):
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         net = task.fresh_among(self.networks, rng("network"))
         outer, inner = self.loops(synthetic.ipc)
-        lesson = self._lesson(net, task, rng("inner"), outer - 1)
+        lesson = None if self.real is None else self.real.training(net, task.real, rng("inner"), outer - 1)
         if self.clamp:
             keep_in_range(synthetic, task)
         for number in range(outer):
             together = self.contrast and (iteration >= self.warm_up or number >= self.warm_up_steps)
             yield self._match(net, synthetic, task, rng("outer", number), together)
-            if number < outer - 1 and lesson is not None:
+            if number == outer - 1:
+                return
+            if lesson is None:
+                self._train(net, synthetic, inner, rng("inner", number))
+            else:
                 lesson.advance()
                 lesson.check()
-            elif number < outer - 1:
-                self._train(net, synthetic, inner, rng("inner", number))
 
     def rehearsal(self, task: Task, ipc: int) -> tuple[Method, Images, float]:
         _, few, longer = super().rehearsal(task, ipc)
         outer, inner = self.loops(ipc)
         steps = min(outer, 2)  # with the training between them
-        inner = 0 if self.real is not None else inner
         return self.model_copy(update={"outer": steps, "inner": inner}), few, longer * outer / steps
 
     def loops(self, ipc: int) -> tuple[int, int]:
         """(outer steps, inner epochs) for this many stored images per class."""
+        if self.real is not None:
+            return self.outer or OUTER_REAL, 0
         inner = 1 if ipc == 1 else round(float(np.interp(ipc, list(LOOPS), list(LOOPS.values()))))
-        return self.outer or (ipc if self.real is None else OUTER_REAL), self.inner or inner
+        return self.outer or ipc, self.inner or inner
 
     def _match(self, net: nn.Module, synthetic: SyntheticSet, task: Task, rng: RNG, together: bool) -> Step:
         if couples_samples(net.train()):
@@ -164,15 +167,6 @@ class GradientMatching(Method):
         x = augment_classes(batch.x, batch.y, rng("augment"), self.augment)
         order, counts = label.argsort(stable=True), torch.bincount(label, minlength=classes).tolist()
         return [Batch(*part) for part in zip(x[order].split(counts), batch.y[order].split(counts), strict=True)]
-
-    def _lesson(self, net: nn.Module, task: Task, rng: RNG, times: int) -> Training | None:
-        """The training on real images, if there is one."""
-        if self.real is None:
-            return None
-        lesson = self.real.training(net, task.real, rng, times)
-        for _ in range(self.real.before):
-            lesson.advance()
-        return lesson
 
     def _train(self, net: nn.Module, synthetic: SyntheticSet, epochs: int, rng: RNG) -> None:
         with torch.no_grad():

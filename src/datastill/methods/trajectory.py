@@ -23,7 +23,7 @@ from datastill.methods._unroll_memory import Held, unroll_memory
 from datastill.nets import as_function, passes
 from datastill.rng import RNG
 from datastill.tables import counted
-from datastill.teachers import Teachers
+from datastill.teachers import Pool, Teachers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,8 +94,9 @@ class TrajectoryMatching(Segments):
     def memory(self, task: Task, ipc: int) -> Mapping[str, int]:
         kept = 0 if self.offload and task.device.type != "cpu" else -(-self.steps // self.keep_every)
         batch, found = self.batch_syn or task.decoded(ipc), dict[str, int]()
-        for group in range(len(self.experts(task.network).networks)):
-            held = unroll_memory(self._network(group, task, RNG("memory")), task, self.augment, batch)
+        pool = self.experts(task.network)
+        for group in range(len(pool.networks)):
+            held = unroll_memory(_network(pool, group, task, RNG("memory")), task, self.augment, batch)
             peaks = held.peaks(self.steps, kept + self.keep_every, self._graphs(task, held))
             found = {name: max(peak, found.get(name, 0)) for name, peak in peaks.items()}
         return found
@@ -155,7 +156,7 @@ class TrajectoryMatching(Segments):
     def _match(self, iteration: int, synthetic: SyntheticSet, task: Task, experts: Teachers, fresh: RNG, rng: RNG) -> Step:
         pick = rng("expert").numpy()
         group, number = divmod(int(pick.integers(len(experts))), experts.pool.size)
-        net, trajectory = self._network(group, task, fresh), experts.trajectory(number, group)
+        net, trajectory = _network(experts.pool, group, task, fresh), experts.trajectory(number, group)
         epoch = int(pick.integers(self.min_start, self.window(iteration)))
         start, target = trajectory.weights(epoch), trajectory.weights(epoch + self.expert_epochs)
         batch = synthetic.batch()
@@ -181,11 +182,6 @@ class TrajectoryMatching(Segments):
         return Step(loss, batch, net, value=value, gradient_norms=found.norms, norm_reduce="mean", apply=apply,
                     log={"start": float(epoch), "lr": float(synthetic.lr.detach()), **skipped})
 
-    def _network(self, group: int, task: Task, rng: RNG) -> nn.Module:
-        """A network of the experts' architecture ``group``."""
-        networks = self.experts(task.network).networks
-        return task.fresh_among(networks[group:group + 1] if len(networks) > 1 else (), rng)
-
     def _labels(self, net: nn.Module, target: Tensor, batch: Batch) -> Tensor:
         """Labels of the inner training, (N, K)."""
         if self.labels != "teacher":
@@ -205,6 +201,11 @@ class TrajectoryMatching(Segments):
         if self.augment == "none":
             return None
         return lambda x, number: augment_images(x, rng(number), self.augment)
+
+
+def _network(experts: Pool, group: int, task: Task, rng: RNG) -> nn.Module:
+    """A network of the experts' architecture ``group``."""
+    return task.fresh_among(experts.networks[group:group + 1] if len(experts.networks) > 1 else (), rng)
 
 
 def _assign(net: nn.Module, weights: Tensor) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from datastill.description import Description
 from datastill.digest import digest, dump
 from datastill.errors import InputError, RunError
 from datastill.files import reason
-from datastill.late import F, nn, no_grad, torch
+from datastill.late import F, nn, torch
 from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.states import read_state, write_state
@@ -23,8 +22,6 @@ from datastill.store import CARD, Entry
 from datastill.train import extrapolated, half_cosine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
 WEIGHTS, STATE = "weights.pt", "state.pt"
@@ -106,8 +103,11 @@ class Autoencoder(Description):
                 lesson.restore(read_state(path, real.device, "generator"))
             while len(lesson.losses) < self.epochs:
                 lesson.advance()
-                with _saving(lesson, path):
+                try:
                     progress.tell(len(lesson.losses), self.epochs, "generator")
+                except BaseException:  # a stop was requested
+                    write_state(path, lesson.state())
+                    raise
                 if time.monotonic() - saved > EVERY:
                     write_state(path, lesson.state())
                     saved = time.monotonic()
@@ -157,7 +157,7 @@ class _Lesson:
         """One update per batch of these images. Returns the mean loss."""
         found = []
         for number, rows in enumerate(order.split(self.how.batch_size)):
-            x, y = pixels(self.real.raw(rows).to(self.real.device)), self.real.labels(rows)
+            x, y = self.real.raw(rows).to(self.real.device).float() / 127.5 - 1, self.real.labels(rows)
             mean, log_var = self.network.spread(x)
             z = mean + (0.5 * log_var).exp() * rng(number).normal(*mean.shape).to(mean.device)
             apart = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).mean()
@@ -175,22 +175,6 @@ class _Lesson:
         self.losses = list(state["losses"])
         self.network.load_state_dict(state["network"])
         self.updates.load_state_dict(state["updates"])
-
-
-@no_grad
-def pixels(raw: Tensor) -> Tensor:
-    """uint8 images as float from -1 to 1."""
-    return raw.float() / 127.5 - 1
-
-
-@contextmanager
-def _saving(lesson: _Lesson, path: Path) -> Iterator[None]:
-    """Write a checkpoint if a stop is requested inside."""
-    try:
-        yield
-    except BaseException:
-        write_state(path, lesson.state())
-        raise
 
 
 def _again(folder: Path) -> str:
