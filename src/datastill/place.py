@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, lru_cache, partial
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Self
 
@@ -106,16 +107,17 @@ class Place:
         """Where the results and the page of a study are stored."""
         return self.root / "studies" / name
 
-    def make_teachers(self, pool: Pool, data: Data, executor: Executor, progress: Progress = Progress()) -> None:
-        """Train or load what is missing of a pool for runs on this data. Raises InputError, RunError."""
-        context = self.context(data, progress)
-        if not isinstance(executor, InProcess) and pool.missing(context) > 1:
-            alone = {f"{group}-{number}": pool.alone(group, number) for group in range(len(pool.networks))
-                     for number in range(pool.size)}
-            missing = {name: one for name, one in alone.items() if one.missing(context)}
-            executor.map(partial(_prepare, self, data), missing, progress)
-        with self.choosing():
-            pool.prepare(context)
+    def make_teachers(self, asked: Sequence[tuple[Pool, Data]], executor: Executor, progress: Progress = Progress()) -> None:
+        """Train or load what is missing of these pools for runs on their data; the teachers of all pools at the same time,
+        as pools of one teacher would leave all processes but one without work. Raises InputError, RunError."""
+        if not isinstance(executor, InProcess):
+            missing = {str(one.places(context)[0]): (one, data) for pool, data in asked for context in [self.context(data)]
+                       for one in starmap(pool.alone, pool.members()) if one.missing(context)}
+            if len(missing) > 1:
+                executor.map(partial(_prepare, self), missing, progress)
+        for pool, data in asked:
+            with self.choosing():
+                pool.prepare(self.context(data, progress))
 
 
 @lru_cache(maxsize=2)
@@ -124,7 +126,8 @@ def _again(cls: type[Place], root: Path, data_root: Path, asked: torch.device | 
     return cls(root, data_root, asked, portable=portable)
 
 
-def _prepare(place: Place, data: Data, pool: Pool, device: torch.device) -> None:
+def _prepare(place: Place, asked: tuple[Pool, Data], device: torch.device) -> None:
+    pool, data = asked
     with place.choosing():
         pool.prepare(place.on(device).context(data))
 

@@ -43,10 +43,10 @@ def run_study(study: Study, place: Place, folder: Path, *, executor: Executor | 
     found = cells(study)
     progress.tell(0, 1, "check")
     check_study(study, found, place)
-    for needed in (folder, place.baselines):
-        make_folder(needed)
-    for pool, cell in pools(study, found):
-        place.make_teachers(pool, cell.read.run.data, executor, progress.part(0, 1, "teachers"))
+    for one in (folder, place.baselines):
+        make_folder(one)
+    needed = [(pool, cell.read.run.data) for pool, cell in pools(study, found)]
+    place.make_teachers(needed, executor, progress.part(0, 1, "teachers"))
     alone = {cell.name: cell for cell in found}  # arms may share a run
     outcome = executor.map(partial(_run_cell, study, place), alone, progress.part(0, 1, "runs"))
     results = compare(study, found, [outcome[cell.name] for cell in found])

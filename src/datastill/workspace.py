@@ -116,7 +116,7 @@ class Workspace(Place):
         if retrain:
             pool.mend(context)
         pool.check(context)
-        self.make_teachers(pool, data, self.executor(jobs), progress)
+        self.make_teachers([(pool, data)], self.executor(jobs), progress)
         return Teachers(pool, context)
 
     @checked

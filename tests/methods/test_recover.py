@@ -221,6 +221,7 @@ def test_a_teacher_that_knows_more_classes_is_asked_for_all_of_them(monkeypatch:
 
 @pytest.mark.parametrize(("options", "parts"), [
     ({"pool": {"kind": "classifier", "networks": [tiny.NETWORK]}}, ("does not provide statistics", "no batch normalization")),
+    ({"roll": 10**9}, ("roll", "4096")),
     ({"sides": [4], "stages": 2}, ("sides", "2 stages", "got 1")),
     ({"sides": [100_000, 8], "stages": 2}, ("sides", "from 1 to 4096", "got 100000")),
     ({"optim": {"labels": {"lr": 1.0}}}, ("method.optim.labels.lr is 1", "recover has hard labels")),

@@ -106,7 +106,7 @@ def test_networks_that_know_more_classes_in_another_order() -> None:
     ({"pool": {**POOL, "networks": [NETS[0], "mlp"]}}, ("mlp: no feature map",)),
     ({"layer": ["", "block2", ""]}, ("no layer 'block2'", "block1")), ({"layer": ["block1"]}, ("1 names for 3 networks",)),
     ({"variance": 0, "evidence": 0, "classification": 0, "distillation": 0}, ("all terms have the weight 0",)),
-    ({"sign": 2}, ("sign",)), ({"temperature": 0}, ("temperature",)), ({"variance": -1}, ("variance",)),
+    ({"sign": 2}, ("sign",)), ({"temperature": 0}, ("temperature",)), ({"temperature": 1e-30}, ("temperature",)), ({"variance": -1}, ("variance",)),
     ({"backbone": {**tiny.POOL, "data": {"source": "digits", "classes": ["0", "1"]}}}, ("have to know the run's classes",))])
 def test_bad_input(options: dict[str, Any], says: tuple[str, ...]) -> None:
     with input_error(*says):

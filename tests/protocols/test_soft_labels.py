@@ -190,7 +190,7 @@ def test_labels_of_stored_protocols_are_asked_for_by_the_command(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("options", "parts"), [
-    ({"temperature": 0.0}, ("temperature", "greater than 0")), ({"temperature": -1.0}, ("temperature",)),
+    ({"temperature": 0.0}, ("temperature", "0.01")), ({"temperature": 1e-30}, ("temperature", "0.01")), ({"temperature": -1.0}, ("temperature",)),
     ({"stretch": 0.5}, ("stretch",)), ({"labels": "medium"}, ("labels",)), ({"views": {"mix": "blend"}}, ("mix",)),
 ])
 def test_bad_input(options: dict[str, Any], parts: tuple[str, ...]) -> None:

@@ -24,6 +24,7 @@ from datastill.core import Step
 from datastill.data import Batch, Data, Images
 from datastill.description import load
 from datastill.errors import InputError, Stopped
+from datastill.executors import Executor, InProcess
 from datastill.nets import Architecture
 from datastill.place import Place
 from datastill.rng import RNG
@@ -152,8 +153,24 @@ def test_several_at_once_are_the_same(tmp_path: Path) -> None:
     some, data = pool(count=3), Data(source="digits", validation=0.1)
     for name, jobs in (("one", 1), ("two", 2)):
         place = Place(tmp_path / name, tmp_path, "cpu")
-        place.make_teachers(some, data, place.executor(jobs))
+        place.make_teachers([(some, data)], place.executor(jobs))
     assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+def test_those_of_several_pools_are_trained_at_once(tmp_path: Path) -> None:
+    given = []
+
+    class Counting(Executor):
+        def map(self, work: Any, items: Any, progress: Any = None) -> dict[str, Any]:
+            given.append(len(items))
+            return InProcess(torch.device("cpu")).map(work, items)
+
+    data, place = Data(source="digits", validation=0.1), Place(tmp_path, tmp_path, "cpu")
+    asked = [(pool(seed=seed, count=count), data) for seed, count in ((3, 1), (3, 2), (9, 1))]  # the first is in the second
+    place.make_teachers(asked, Counting())
+    place.make_teachers(asked, Counting())
+    assert given == [3]
+    assert not any(one.missing(place.context(data)) for one, _ in asked)
 
 
 def test_one_that_is_being_trained_is_waited_for(tmp_path: Path) -> None:

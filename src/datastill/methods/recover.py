@@ -80,7 +80,7 @@ class Recover(Method):
     crop: float | None = Field(default=0.08, gt=0.0, le=1.0)
     crop_from: float | None = Field(default=None, gt=0.0, le=1.0)
     flip: bool = True
-    roll: int = Field(default=32, ge=0)
+    roll: int = Field(default=32, ge=0, le=LARGEST)
     init: Literal["noise", "real", "patches"] = "noise"
     patches: Patches = Patches()
     clamp: bool = True

@@ -64,7 +64,7 @@ class MetaDD(Plugin):
     distillation: float = Field(default=1.0, ge=0.0)
     sign: Literal[1, -1] = 1
     evidence: float = Field(default=1.0, ge=0.0)
-    temperature: float = Field(default=1.0, gt=0.0, le=1e3)
+    temperature: float = Field(default=1.0, ge=0.01, le=1e3)
     match: Literal["maps", "logits", "features"] = "maps"
     layer: tuple[str, ...] = ()
     through_weights: bool = True

@@ -64,7 +64,7 @@ class SoftLabels(Protocol):
     labels: Literal["soft", "hard"] = "soft"
     views: Views = Views()
     relabel: Relabel = Relabel()
-    temperature: float = Field(default=20.0, gt=0.0, le=1e6)
+    temperature: float = Field(default=20.0, ge=0.01, le=1e6)
     t_squared: bool = False
     epochs: int = Field(default=300, ge=1, le=10**6)
     batch_size: int = Field(default=100, ge=1)

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
-import random
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import lightly.loss as losses
-import numpy as np
 import torch
 from lightly.models.modules import heads
 from lightly.models.utils import update_momentum
-from lightly.transforms.simclr_transform import SimCLRViewTransform
 from torch import Tensor, nn
-from torchvision.transforms.functional import to_pil_image
 
 from datastill.data import Images
 from datastill.errors import RunError
 from datastill.rng import RNG
 from datastill.teachers._probe import features, probe
+from datastill.teachers._views import Views
 from datastill.train import LARGEST_WEIGHT, batches
 
 if TYPE_CHECKING:
@@ -49,10 +45,7 @@ class SelfTraining:
         learned = [*network.parameters(), *self.heads.parameters(), *self.loss.parameters()]
         self.updates = torch.optim.SGD(learned, pool.lr, momentum=pool.momentum, weight_decay=pool.weight_decay)
         _BANKS[network] = images
-        size: Any = images.shape[1:]
-        self.view = SimCLRViewTransform(
-            input_size=size, cj_bright=0.4, cj_contrast=0.4, cj_sat=0.4, cj_hue=0.1, min_scale=0.2,
-            gaussian_blur=0.5 if min(size) > 64 else 0.0, normalize={"mean": list(images.mean), "std": list(images.std)})
+        self.views = Views(images)
 
     def advance(self) -> float:
         """One more epoch. Returns the mean loss; raises RunError if it is not finite."""
@@ -61,8 +54,8 @@ class SelfTraining:
         for group in self.updates.param_groups:
             group["lr"] = self.pool.rates[epoch]
         order = self.rng("order", epoch).permutation(len(self.images))
-        for number, rows in enumerate(batches(order, self.pool.batch_size, alone=False)):
-            one, two = self._views(rows, self.rng("views", epoch, number))
+        parts = batches(order, self.pool.batch_size, alone=False)
+        for number, (one, two) in enumerate(self.views.batches(parts, self.rng("views", epoch))):
             self.updates.zero_grad(set_to_none=True)
             with self.rng("inside", epoch, number).as_global(self.images.device):
                 value = self._loss(one, two)
@@ -79,15 +72,6 @@ class SelfTraining:
         if self.epoch == self.pool.epochs:
             probe(self.network, self.images, self.pool.probe_epochs, self.pool.probe_lr, self.rng("probe"))
         return mean
-
-    def _views(self, rows: Tensor, rng: RNG) -> tuple[Tensor, Tensor]:
-        pictures = self.images.originals(rows, lambda number, picture: picture)
-        if pictures is None:
-            pictures = [to_pil_image(one) for one in self.images.raw(rows).cpu()]
-        with rng.as_global(), _others(rng.seed):
-            pairs = [(self.view(one), self.view(one)) for one in pictures]
-        one, two = (torch.stack(views).to(self.images.device) for views in zip(*pairs, strict=True))
-        return one, two
 
     def _loss(self, one: Tensor, two: Tensor) -> Tensor:
         first = [self.heads["project"](self.network.embed(x)) for x in (one, two)]  # type: ignore[operator]
@@ -165,19 +149,6 @@ def _loss(pool: SelfSupervised) -> nn.Module:
         "vicreg": losses.VICRegLoss}
     found: nn.Module = made[pool.loss]()
     return found
-
-
-@contextmanager
-def _others(seed: int) -> Iterator[None]:
-    """Inside, the global generators of Python and numpy, which some views draw from, start at a seed."""
-    before, there = random.getstate(), np.random.get_state()  # noqa: NPY002
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(before)
-        np.random.set_state(there)  # noqa: NPY002
 
 
 _BANKS: WeakKeyDictionary[nn.Module, Images] = WeakKeyDictionary()  # what a network is being trained on

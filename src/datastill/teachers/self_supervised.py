@@ -55,7 +55,7 @@ class SelfSupervised(Trained):
     count: int = Field(default=1, ge=1, le=10_000)
     drops: tuple[float, ...] = Field(default=(), max_length=0)  # the learning rate falls as a cosine
     augment: Literal["none"] = "none"  # views are what is learned from
-    temperature: float = Field(default=0.1, gt=0.0, le=1e3)
+    temperature: float = Field(default=0.1, ge=0.01, le=1e3)
     queue: int = Field(default=4096, ge=1, le=2**20)
     ema: float = Field(default=0.99, ge=0.0, lt=1.0)
     hidden: int = Field(default=512, ge=1, le=65536)
