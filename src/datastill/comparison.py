@@ -12,7 +12,8 @@ from datastill.study import Cell, Study
 
 def compare(study: Study, found: Sequence[Cell], outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Rows by recipe, arm and kind of student: accuracy by seed (mean over trials), and the difference to the arm
-    ``against``, paired by seed; what the judges measured, and its rank correlation with accuracy over all runs."""
+    ``against``, paired by seed; that of real images under the same labels and others; what the judges measured, and its
+    rank correlation with accuracy over all runs."""
     by = {(cell.recipe, cell.arm, cell.seed): outcome for cell, outcome in zip(found, outcomes, strict=True)}
     seeds = list(range(study.seed, study.seed + study.seeds))
     rows = []
@@ -24,6 +25,9 @@ def compare(study: Study, found: Sequence[Cell], outcomes: Sequence[Mapping[str,
             row = {"recipe": recipe, "arm": arm, "student": student, "accuracy": accuracy, "random": random,
                    "mean": statistics(accuracy), "gain": statistics([a - b for a, b in zip(accuracy, random, strict=True)]),
                    "flags": sorted({flag for one in of_seed for flag in one["scores"][student]["flags"]})}
+            if controls := of_seed[0]["scores"][student].get("controls"):
+                row["controls"] = {name: [average(one["scores"][student]["controls"][name]) for one in of_seed]
+                                   for name in controls}
             if study.against and arm != study.against:
                 other = [average(by[recipe, study.against, seed]["scores"][student]["synthetic"]) for seed in seeds]
                 row["difference"] = difference([a - b for a, b in zip(accuracy, other, strict=True)])

@@ -24,7 +24,7 @@ from datastill.progress import Progress
 from datastill.run import Run, check_protocol, check_run
 from datastill.running import distill, labeler
 from datastill.scoring import Evaluation, check_student
-from datastill.sheets import scored
+from datastill.sheets import CONTROLS, scored
 from datastill.study import Cell, Study, cells
 from datastill.teachers import Context, Pool
 from datastill.trials import score
@@ -218,8 +218,10 @@ def _run_cell(study: Study, place: Place, cell: Cell, device: torch.device) -> d
         with place.choosing():
             sheet = score(folder, distilled, evaluation, trials=study.trials, baselines=place.baselines, labeler=labels,
                           controls=study.controls)
-        scores[spec(student)] = {subject: [one["accuracy"] for one in sheet[subject]][:study.trials]
-                                 for subject in ("synthetic", "random")} | {"flags": sheet["flags"]}
+        accuracy = {name: [one["accuracy"] for one in trials][:study.trials] for name, trials in
+                    [(name, sheet[name]) for name in ("synthetic", "random")] + [*sheet.get(CONTROLS, {}).items()]}
+        scores[spec(student)] = {"synthetic": accuracy.pop("synthetic"), "random": accuracy["random"],
+                                 "controls": accuracy if study.controls else {}, "flags": sheet["flags"]}
     prepared = distilled.card.get("prepared", {})
     judged = [] if study.judges is None else [one._asdict() for one in judge(folder, run, task.teachers(study.judges))]
     return {"folder": folder.name, "scores": scores, "judged": judged,

@@ -226,6 +226,9 @@ protocol = {{ kind = "soft_labels", epochs = 2, batch_size = 8, pool = {{ kind =
     assert place.foresee(study).teachers > 0
     results = place.study(study, "labels")
     assert results["rows"][0]["gain"]["n"] == 1
+    assert len(results["rows"][0]["controls"]) == 9
+    assert results["rows"][0]["controls"]["random"] == results["rows"][0]["random"]
+    assert "| images chosen by herding, hard labels | " in (tmp_path / "out" / "studies" / "labels" / "table.md").read_text()
     assert len(list((tmp_path / "out" / "teachers").iterdir())) == 2  # one chooses, one labels
     assert list((tmp_path / "out" / "baselines").glob("control-*.json"))
     assert place.foresee(study).teachers == 0

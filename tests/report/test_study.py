@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from datastill.report.study import cells, curves, harder, judged, markdown, pictures, render, verdict, write
+from datastill.report.study import cells, controls, curves, harder, judged, markdown, pictures, render, verdict, write
 from datastill.statistics import difference, statistics
 
 ARMS, STUDENTS, SEEDS = ("plain", "few <1>", "many"), ("convnet:width=32", "mlp"), (0, 1, 2)
@@ -151,6 +151,21 @@ def test_flags_are_shown_on_page_and_table() -> None:
     for text in (render(flagged), markdown(flagged)):
         assert "Caution: no better than guessing for at least one seed: dm/x, few" in text
     assert "Caution" not in render(results())
+
+
+def test_real_images_under_the_same_labels_are_a_table_of_their_own() -> None:
+    found = results()
+    for row in found["rows"]:
+        same = [0.25, 0.26, 0.27] if row["recipe"] == "dm/x" or row["arm"] == "plain" else [0.4, 0.4, 0.4]
+        row["controls"] = {"herding": same, "random, hard labels": [0.1, 0.1, 0.1]}
+    lines = controls(found)
+    assert ("dm/x", "mlp", "images chosen by herding, the same labels", "26.0 ± 1.0", "25.0, 26.0, 27.0", "all arms") in lines
+    assert ("dc/x", "mlp", "images chosen by herding, the same labels", "40.0 ± 0.0", "40.0, 40.0, 40.0", "few <1>; many") in lines
+    assert len(lines) == 2 * (2 + 3)
+    for text in (render(found), markdown(found)):
+        assert "random real images, hard labels" in text
+    assert controls(results()) == []
+    assert "images and labels" not in render(results()) + markdown(results())
 
 
 def test_a_bar_in_a_name_does_not_break_the_table() -> None:

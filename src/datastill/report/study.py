@@ -17,7 +17,8 @@ from datastill.errors import InputError
 from datastill.files import make_folder, write_atomically
 from datastill.outputs import check_output, is_page
 from datastill.report import plots, words
-from datastill.statistics import difference
+from datastill.sheets import control
+from datastill.statistics import difference, statistics
 from datastill.study_run import RESULTS
 
 PAGE, TABLE = "index.html", "table.md"
@@ -67,8 +68,8 @@ def render(results: Mapping[str, Any]) -> str:
     return environment.get_template("study.html.jinja").render(
         results=results, words=words, pictures=list(pictures(results)), cells=cells, verdict=verdict,
         teachers=teachers(results), remarks=remarks(results), judged=judged(results),
-        harder=harder(results), curves=list(curves(results)), correlations=list(correlations(results)),
-        version=datastill.__version__)
+        controls=controls(results), harder=harder(results), curves=list(curves(results)),
+        correlations=list(correlations(results)), version=datastill.__version__)
 
 
 class Cells(NamedTuple):
@@ -84,8 +85,7 @@ class Cells(NamedTuple):
 def cells(row: Mapping[str, Any]) -> Cells:
     """A row of the results as cells."""
     mean, gain, against = row["mean"], row["gain"], row.get("difference")
-    accuracy = words.number(100 * mean["mean"]) + (f" ± {words.number(100 * mean['std'])}" if mean["n"] > 1 else "")
-    return Cells(accuracy, words.points(gain["mean"]), words.interval(gain),
+    return Cells(words.spread(mean, mean["n"]), words.points(gain["mean"]), words.interval(gain),
                  *(("", "") if against is None else (words.points(against["mean"]), words.interval(against))))
 
 
@@ -117,6 +117,9 @@ def markdown(results: Mapping[str, Any]) -> str:
             line += [cell.gain_interval, ", ".join(words.number(100 * v) for v in row["accuracy"])]
         text.append(_line(line))
     text += [line for remark in remarks(results) for line in ("", f"Caution: {remark}")]
+    if real := controls(results):
+        text += ["", "| recipe | student | images and labels | accuracy | by seed | beside |", "|" + "---|" * 6]
+        text += map(_line, real)
     if seen := judged(results):
         text += ["", "| recipe | arm | cross-entropy under the judges: start | end | accuracy: start | end | "
                  "GraDN: start | end |", "|" + "---|" * 8]
@@ -142,6 +145,20 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
         for flag in row["flags"]:
             rows.setdefault(flag, []).append(f"{row['recipe']}, {row['arm']}, {row['student']}")
     return [f"{flag} for at least one seed: {'; '.join(of)}" for flag, of in rows.items()]
+
+
+def controls(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """(recipe, student, images and labels, accuracy, by seed, arms they stand beside) of real images that were scored beside
+    the sets, under the same labels or others. Arms whose students learn from the same labels share them."""
+    beside: dict[tuple[str, str, str, tuple[float, ...]], list[str]] = {}
+    for row in results["rows"]:
+        for name, accuracy in row.get("controls", {}).items():
+            beside.setdefault((row["recipe"], row["student"], name, tuple(accuracy)), []).append(row["arm"])
+    every = {recipe: {row["arm"] for row in results["rows"] if row["recipe"] == recipe} for recipe, *_ in beside}
+    return [(recipe, student, control(name), words.spread(statistics(accuracy), len(accuracy)),
+             ", ".join(words.number(100 * value) for value in accuracy),
+             "all arms" if {*arms} == every[recipe] else "; ".join(arms))
+            for (recipe, student, name, accuracy), arms in beside.items()]
 
 
 def judged(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
