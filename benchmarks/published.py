@@ -37,7 +37,7 @@ def row(recipe: Recipe, accuracies: Sequence[float]) -> str:
     found = statistics([100 * one for one in accuracies])
     mean, low, high = (found[name] - published.accuracy for name in ("mean", "low", "high"))
     apart = max(low, -high, 0.0)  # how far the interval is from 0
-    verdict = "agrees" if apart <= 1 else f"{apart:.1f} beyond the interval"
+    verdict = "within a point" if apart <= 1 else f"{apart:.1f} beyond the interval"
     star = "*" if published.recalled else ""
     return (f"| {recipe.name} | {found['mean']:.1f} ± {found['std']:.1f} | {found['n']} | {published.accuracy:.1f}{star} | "
             f"{mean:+.1f} ({low:+.1f} to {high:+.1f}) | {verdict} |")

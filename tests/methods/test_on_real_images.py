@@ -112,12 +112,12 @@ def test_pixels_stay_in_range(tmp_path: Path) -> None:
         assert bool(((inside >= low - 1e-5) & (inside <= high + 1e-5)).all()) == clamp
 
 
-def test_what_does_not_fit_together_is_refused() -> None:
+def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
     with input_error("inner 5", "method.real"):
         idc(inner=5)
     with input_error("classification 0.5", "method.queue"):
         idm(queue=None)
-    whitened = ds.Data(source="digits", zca=True).load(Path()).train
+    whitened = ds.Data(source="digits", zca=True).load(tmp_path).train
     with input_error("whitened images have no range", "method.clamp=false"):
         check_run(idc(clamp=True), whitened, root=tiny.ROOT)
 

@@ -110,3 +110,11 @@ def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "lightly", None)
     with input_error("lightly", "pip install datastill[ssl]"):
         pool().check(context)
+
+
+@pytest.mark.parametrize(("loss", "passes"), [("moco_v2", 1), ("simclr", 2), ("byol", 2)])
+def test_what_the_network_sees(loss: str, passes: int, tmp_path: Path) -> None:
+    """MoCo asks with one view and answers with the other, which only the running mean sees; others pass both."""
+    teacher = taught(pool(loss=loss, epochs=1), tmp_path)[0]
+    updates = {int(one.num_batches_tracked) for one in normalizations(teacher.network).values()}
+    assert updates == {passes * 5}  # 300 images in batches of 64

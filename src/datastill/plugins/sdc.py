@@ -26,8 +26,7 @@ class SDC(Plugin):
     the network they are matched on (ours). All parameters count, biases and normalization too.
 
     power: 1: the norm; 2: its square. The paper's abstract says which idea it is, not which power (1 is inferred) and which
-        weights: they are unknown. By the figures of our specification 0.002 is hardly felt by gradient matching and 0.1 to
-        0.8 % of MTT's pixel gradient; with ``balance="gradient"`` the weight is such a share.
+        weights: they are unknown. With ``balance="gradient"`` or "start" the weight is a share of the method's gradient.
     """
 
     weight: float = Field(default=0.002, ge=0.0)

@@ -27,7 +27,8 @@ OWN = "/own-"  # in the names of the recipes for data of one's own
 class Published(Description):
     """A number from the literature: accuracy (and std) in percent, where it is published, how far it can be trusted.
 
-    recalled: known from memory of the paper only. verified: reached by us at these settings.
+    recalled: known from memory of the paper only. verified: reached by us within a point of our interval, in some
+    cases with a shorter training of the feature network (docs/results/published.md).
     """
 
     accuracy: float = Field(ge=0.0, le=100.0)

@@ -74,14 +74,11 @@ class SelfTraining:
         return mean
 
     def _loss(self, one: Tensor, two: Tensor) -> Tensor:
-        first = [self.heads["project"](self.network.embed(x)) for x in (one, two)]  # type: ignore[operator]
         kind: str = self.pool.loss
-        if kind in TEACHER:
-            with torch.no_grad():
-                second = [self.second["heads"]["project"](self.second["network"].embed(x))  # type: ignore[index, operator]
-                          for x in (one, two)]
-        if kind == "moco_v2":
-            return self.loss(first[0], second[1])
+        if kind == "moco_v2":  # the network sees the first view only, its running mean the second
+            return self.loss(self._project(one), self._second(two))
+        first = [self._project(x) for x in (one, two)]
+        second = [self._second(x) for x in (one, two)] if kind in TEACHER else []
         if kind == "byol":
             a, b = (self.heads["predict"](z) for z in first)
             return 0.5 * (self.loss(a, second[1]) + self.loss(b, second[0]))
@@ -92,6 +89,15 @@ class SelfTraining:
             prototypes.normalize()
             return self.loss([prototypes(nn.functional.normalize(z, dim=1)) for z in first], [])
         return self.loss(*first)
+
+    def _project(self, x: Tensor) -> Tensor:
+        found: Tensor = self.heads["project"](self.network.embed(x))  # type: ignore[operator]
+        return found
+
+    @torch.no_grad()
+    def _second(self, x: Tensor) -> Tensor:
+        found: Tensor = self.second["heads"]["project"](self.second["network"].embed(x))  # type: ignore[index, operator]
+        return found
 
     def check(self) -> None:
         """Check the final weights. Raises RunError."""
