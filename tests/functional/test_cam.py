@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from datastill.functional.cam import Cam, activation_map, attention_map, deepest_layer, grad_cam, normalized_maps
 from datastill.functional.invariance import distillation, evidence, map_variance, masks
 from datastill.nets.convnet import ConvNet
+from datastill.nets.timm import Timm
 from datastill.nets.torchvision import Torchvision
 from datastill.nets.vit import ViT
 from datastill.rng import RNG
@@ -61,10 +62,61 @@ def test_attention_in_the_open_is_the_networks_own() -> None:
 
 def test_attention_of_torchvisions_transformer() -> None:
     network = net(Torchvision(model="vit_b_16"), (3, 32, 32))
-    network.grid = (2, 2)
-    found = attention_map(network, some(2, (3, 32, 32)), torch.tensor([0, 2]))
+    network.classifier.weight.copy_(RNG("head").normal(3, 768))  # torchvision's begins at zero
+    found = activation_map(network, some(2, (3, 32, 32)), torch.tensor([0, 2]))
     assert found.maps.shape == (2, 2, 2)
     assert bool((found.maps >= 0).all())
+    assert float(found.maps.max()) > 0
+
+
+# Networks whose forward pass is more than their parts one after the other: flattening, channels last, nested maps.
+FOREIGN = [(Torchvision(model="vgg11"), (3, 64, 64), (4, 4)), (Torchvision(model="mobilenet_v2"), (3, 32, 32), (4, 4)),
+           (Torchvision(model="swin_t"), (3, 64, 64), (4, 4)), (Torchvision(model="shufflenet_v2_x0_5"), (3, 32, 32), (4, 4)),
+           (Torchvision(model="densenet121"), (3, 32, 32), (4, 4)), (Torchvision(model="resnet18"), (3, 32, 32), (4, 4))]
+
+
+@pytest.mark.parametrize(("architecture", "shape", "size"), FOREIGN, ids=[one.model for one, *_ in FOREIGN])
+def test_networks_of_torchvision(architecture: Torchvision, shape: tuple[int, int, int], size: tuple[int, int]) -> None:
+    with RNG("cam").as_global():
+        network = architecture.build(shape, 3).eval().requires_grad_(False)
+    x, y = some(2, shape).float().requires_grad_(), torch.tensor([0, 2])
+    found = activation_map(network, x, y)
+    assert found.maps.shape == (2, *size)
+    torch.testing.assert_close(found.logits, network(x))
+    assert float(torch.autograd.grad(found.maps.sum() + found.logits.square().sum(), x)[0].abs().max()) > 0
+    for name, one in network.maps(x).items():  # type: ignore[operator]
+        if one.dim() == 4 and min(one.shape[2:]) > 1:
+            assert activation_map(network, x.detach(), y, name).maps.shape[1:] == one.shape[2:]
+
+
+@pytest.mark.parametrize(("model", "says"), [("resnet18", ""), ("vit_tiny_patch16_224", ""), ("swin_tiny_patch4_window7_224", "nothing leads from")])
+def test_networks_of_timm(model: str, says: str) -> None:
+    timm = pytest.importorskip("timm")
+    assert timm
+    with RNG("cam").as_global():
+        network = Timm(model=model).build((3, 64, 64), 3).eval().requires_grad_(False)
+    x, y = some(2, (3, 64, 64)).float(), torch.tensor([0, 2])
+    if says:
+        with input_error(says, "name a submodule"):
+            activation_map(network, x, y)
+        return
+    found = activation_map(network, x, y)
+    torch.testing.assert_close(found.logits, network(x))
+    assert min(found.maps.shape[1:]) >= 4
+
+
+def test_a_layer_of_a_transformer_by_name() -> None:
+    """What follows the last block but one depends on its patches; what follows the last one only on its class token."""
+    network, x, y = net(VIT), some(), torch.tensor([0, 2])
+    first, last = (grad_cam(network, x, y, f"block{number}") for number in (1, 2))
+    assert first.maps.shape == last.maps.shape == (2, 4, 4)
+    assert float(first.maps.max()) > 0 == float(last.maps.max())
+    torch.testing.assert_close(grad_cam(network, x, y, "features.block1").maps, first.maps)
+
+
+def test_one_patch_is_refused() -> None:
+    with input_error("1 x 1 patches", "smaller patches"):
+        activation_map(net(ViT(width=8, depth=1, heads=2, patch=8)), some(), torch.tensor([0, 1]))
 
 
 def test_it_looks_where_the_class_is() -> None:

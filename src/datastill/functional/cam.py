@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,13 +42,17 @@ def grad_cam(network: nn.Module, x: Tensor, y: Tensor, layer: str = "", *, throu
     _check(x, y, "grad_cam")
     graph = torch.is_grad_enabled() and x.requires_grad
     with torch.enable_grad():
-        logits, found = _seen(network, x if graph else x.detach(), layer)
+        logits, output, arrange = _seen(network, x if graph else x.detach(), layer)
+        found = arrange(output)
         if found.dim() != 4 or min(found.shape[2:]) < 2:
             raise InputError(f"grad_cam: layer {layer!r} gives {tuple(found.shape[1:])} for an image; expected (D, h, w) of "
                              "several places, since a single one is a constant: take an earlier layer")
-        (slope,) = torch.autograd.grad(_of_classes(logits, y), found, create_graph=graph and through_weights,
-                                       retain_graph=graph)
-        maps = (slope.mean((2, 3), keepdim=True) * found).sum(1).relu()
+        (slope,) = torch.autograd.grad(_of_classes(logits, y), output, create_graph=graph and through_weights,
+                                       retain_graph=graph, allow_unused=True)
+        if slope is None:
+            raise InputError(f"grad_cam: nothing leads from {f'layer {layer!r}' if layer else 'the deepest feature map'} of "
+                             f"{type(network).__name__} to its logits; name a submodule on the way")
+        maps = (arrange(slope).mean((2, 3), keepdim=True) * found).sum(1).relu()
     return Cam(maps, logits) if graph else Cam(maps.detach(), logits.detach())
 
 
@@ -66,6 +70,9 @@ def attention_map(network: nn.Module, x: Tensor, y: Tensor, *, through_weights: 
     with torch.enable_grad(), _attending() as found:
         seen = x if graph else x.detach().requires_grad_()
         grid = _grid(network, seen)
+        if min(grid) < 2:
+            raise InputError(f"attention_map: the network divides images of this size into {grid[0]} x {grid[1]} patches; "
+                             "expected several in rows and columns: take smaller patches, or larger images")
         found.clear()
         logits = network(seen)
         if not found or found[-1].shape[-1] < math.prod(grid):
@@ -84,7 +91,7 @@ def attention_map(network: nn.Module, x: Tensor, y: Tensor, *, through_weights: 
 
 def activation_map(network: nn.Module, x: Tensor, y: Tensor, layer: str = "", *, through_weights: bool = True) -> Cam:
     """``attention_map`` for networks that attend over all patches, if no layer is named, else ``grad_cam``."""
-    if not layer and hasattr(network, "grid"):
+    if not layer and getattr(network, "attends", False):
         return attention_map(network, x, y, through_weights=through_weights)
     return grad_cam(network, x, y, layer, through_weights=through_weights)
 
@@ -127,27 +134,38 @@ def _of_classes(logits: Tensor, y: Tensor) -> Tensor:
     return logits.gather(1, y[:, None]).sum()
 
 
-def _seen(network: Any, x: Tensor, layer: str) -> tuple[Tensor, Tensor]:
-    """Logits, and the output of a layer, in one graph."""
+def _seen(network: Any, x: Tensor, layer: str) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    """Logits, the output of a layer in the same graph, and what arranges it as a map (B, D, h, w)."""
     x = x if x.requires_grad else x.requires_grad_()
     modules = {name: module for name, module in network.named_modules() if name}
     if layer in modules:
-        found: list[Tensor] = []
+        found: list[Any] = []
         hook = modules[layer].register_forward_hook(lambda module, given, out: found.append(out))
         try:
-            return network(x), found[-1]
+            logits = network(x)
         finally:
             hook.remove()
+        if not found or not isinstance(found[-1], torch.Tensor):
+            what = f"gives {shown(found[-1])}" if found else "is not passed"
+            raise InputError(f"layer {layer!r} of {type(network).__name__} {what}; expected one that gives a tensor")
+        tokens = found[-1].dim() == 3 and hasattr(network, "arrange")
+        return logits, found[-1], network.arrange if tokens else _as_it_is
     if not (hasattr(network, "walk") and hasattr(network, "classifier")):
         which = f"no layer {layer!r} in {type(network).__name__}" if layer else \
             f"which layer of {type(network).__name__} to take is not known"
         raise InputError(f"{which}; name a submodule, such as {next(reversed(modules), '')!r}")
-    features, maps = network.walk(x)
-    layer = layer or deepest_layer({name: tuple(one.shape) for name, one in maps.items()}, (x.shape[2], x.shape[3]))
-    if layer not in maps:
-        raise InputError(f"no layer {layer!r}; feature maps: {', '.join(maps)}; or the path of a submodule, such as "
+    features, outputs = network.walk(x)
+    if not layer:
+        shapes = {name: tuple(network.arrange(one).shape) for name, one in outputs.items()}
+        layer = deepest_layer(shapes, (x.shape[2], x.shape[3]))
+    if layer not in outputs:
+        raise InputError(f"no layer {layer!r}; feature maps: {', '.join(outputs)}; or the path of a submodule, such as "
                          f"{next(iter(modules))!r}")
-    return network.classifier(features), maps[layer]
+    return network.classifier(features), outputs[layer], network.arrange
+
+
+def _as_it_is(output: Tensor) -> Tensor:
+    return output
 
 
 def _grid(network: Any, x: Tensor) -> tuple[int, int]:

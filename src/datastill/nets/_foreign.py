@@ -21,33 +21,38 @@ class ForeignNetwork(Network):
     """A Network around any module that turns images into features; ``taps`` names its submodules by dotted path.
 
     ``classifier_path`` is the path of the classifier in the library's module, so that weights under the library's names can
-    be loaded. ``arrange`` converts a submodule's output to a map (B, C, H, W) if it is not one. Attention uses the math
+    be loaded. ``arranged`` converts a submodule's output to a map (B, C, H, W) if it is not one. Attention uses the math
     backend: the fused kernels cannot be differentiated twice, which gradient matching needs.
     """
 
     def __init__(self, features: nn.Module, classifier: nn.Module, taps: Mapping[str, str],
-                 arrange: Callable[[Tensor], Tensor] | None = None, classifier_path: str = "") -> None:
+                 arranged: Callable[[Tensor], Tensor] | None = None, classifier_path: str = "",
+                 attends: bool = False) -> None:
         super().__init__(features, classifier, taps)
-        self.arrange = arrange
+        self.arranged = arranged
         self.classifier_path = classifier_path
+        self.attends = attends  # type: ignore[misc]
 
     def embed(self, x: Tensor) -> Tensor:
         """Flattened features before the classifier, (B, D)."""
         with sdpa_kernel(SDPBackend.MATH):
             return super().embed(x)
 
-    def maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Feature maps by tap name in order of depth, each (B, C, H, W)."""
+    def arrange(self, output: Tensor) -> Tensor:
+        """A submodule's output as a map (B, C, H, W)."""
+        return self.arranged(output) if self.arranged else output
+
+    def walk(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """``embed(x)`` and the outputs of the tapped submodules, in one pass."""
         found: dict[str, Tensor] = {}
 
         def keep(tap: str) -> Callable[[nn.Module, object, Tensor], None]:
-            return lambda module, inputs, output: found.__setitem__(tap, self.arrange(output) if self.arrange else output)
+            return lambda module, inputs, output: found.__setitem__(tap, output)
 
         with ExitStack() as hooks:
             for tap, path in self.taps.items():
                 hooks.callback(self.features.get_submodule(path).register_forward_hook(keep(tap)).remove)
-            self.embed(x)
-        return found
+            return self.embed(x), found
 
 
 def wants_small(stem: Stem, shape: Shape) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -11,8 +12,10 @@ class Network(nn.Module):
     """``features`` in named stages, then a linear ``classifier`` on their flattened output.
 
     ``taps`` names the feature maps: tap -> the stage whose output it is, in order. ``features`` is an ``nn.Sequential``;
-    a subclass that overrides ``maps`` may use any module.
+    a subclass that overrides ``walk`` may use any module. ``attends``: whether its blocks attend over all patches.
     """
+
+    attends: ClassVar[bool] = False
 
     def __init__(self, features: nn.Module, classifier: nn.Module, taps: Mapping[str, str]) -> None:
         super().__init__()
@@ -30,10 +33,14 @@ class Network(nn.Module):
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         """Feature maps by tap name in order of depth, each (B, C, H, W), or (B, D) for a fully connected stage."""
-        return self.walk(x)[1]
+        return {tap: self.arrange(output) for tap, output in self.walk(x)[1].items()}
+
+    def arrange(self, output: Tensor) -> Tensor:
+        """A stage's output as a map (B, C, H, W); its values, not computed with."""
+        return output
 
     def walk(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """``embed(x)`` and ``maps(x)`` in one pass."""
+        """``embed(x)`` and, by tap name in order of depth, the outputs ``maps(x)`` are arranged from, in one pass."""
         found = {}
         tap_of = {stage: tap for tap, stage in self.taps.items()}
         for name, stage in self.features.named_children():

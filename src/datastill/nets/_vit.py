@@ -17,15 +17,16 @@ Pooling = Literal["class", "mean"]
 class TokenNetwork(Network):
     """A Network whose stages pass on tokens (B, N, D); the last ones are those of the cells of ``grid`` (rows, columns)."""
 
+    attends = True
+
     def __init__(self, features: nn.Sequential, classifier: nn.Module, taps: dict[str, str],
                  grid: tuple[int, int]) -> None:
         super().__init__(features, classifier, taps)
         self.grid = grid
 
-    def maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Token grids by tap name in order of depth, each (B, D, rows, columns), without the class token."""
-        return {tap: tokens[:, -math.prod(self.grid):].transpose(1, 2).unflatten(2, self.grid)
-                for tap, tokens in super().maps(x).items()}
+    def arrange(self, output: Tensor) -> Tensor:
+        """Tokens (B, N, D) as a grid (B, D, rows, columns), without the class token."""
+        return output[:, -math.prod(self.grid):].transpose(1, 2).unflatten(2, self.grid)
 
 
 class Tokens(nn.Module):

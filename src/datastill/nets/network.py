@@ -191,7 +191,8 @@ def look(network: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 
     methods = [inspect.unwrap(getattr(type(network), name)) for name in ("maps", "embed")]
     if isinstance(network, Network) and methods == [Network.maps, Network.embed]:
-        return network.walk(x)
+        features, outputs = network.walk(x)
+        return features, {tap: network.arrange(output) for tap, output in outputs.items()}
     return network.embed(x), network.maps(x)  # type: ignore[operator]
 
 

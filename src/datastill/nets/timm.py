@@ -66,7 +66,8 @@ class Timm(Architecture):
             raise InputError(f"network timm:model={self.model} has no stem that can be changed for small images; "
                              "use stem=auto")
         taps = {info["module"]: info["module"] for info in model.feature_info}  # type: ignore[union-attr]
-        network = TimmNetwork(model, nn.Identity(), taps, classifier_path=str(config.classifier or ""))
+        network = TimmNetwork(model, nn.Identity(), taps, classifier_path=str(config.classifier or ""),
+                              attends=isinstance(model, timm.models.VisionTransformer))
         network.classifier = nn.Linear(_foreign.count_features(self, network, shape), classes)
         return network
 

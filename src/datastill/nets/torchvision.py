@@ -34,6 +34,7 @@ class Series(NamedTuple):
     maps, of: feature maps are the outputs of the modules whose path matches ``maps`` and whose class is ``torch.nn.<of>``.
     arrange: converts such an output to a map (B, C, H, W).
     small: whether the stem can be changed for small images; pool: the max pooling after the stem, which is then dropped.
+    attends: whether its blocks attend over all patches.
     """
 
     maps: str
@@ -41,6 +42,7 @@ class Series(NamedTuple):
     arrange: Callable[[Tensor], Tensor] | None = None
     small: bool = False
     pool: str = ""
+    attends: bool = False
 
 
 RESNET = Series(r"layer\d", small=True, pool="maxpool")
@@ -59,7 +61,7 @@ SERIES = {
     "maxvit": Series(r"blocks\.\d"),
     "convnext": Series(r"features\.[1357]"),
     "swin": Series(r"features\.[1357]", arrange=_channels_first),
-    "vit": Series(r"encoder\.layers\.\w+", arrange=_tokens_as_grid),
+    "vit": Series(r"encoder\.layers\.\w+", arrange=_tokens_as_grid, attends=True),
 }
 
 
@@ -113,7 +115,7 @@ class Torchvision(Architecture):
         model.set_submodule(path, nn.Identity())
         taps = {name: name for name, module in model.named_modules()
                 if re.fullmatch(series.maps, name) and isinstance(module, getattr(nn, series.of))}
-        network = _foreign.ForeignNetwork(model, classifier, taps, series.arrange, path)
+        network = _foreign.ForeignNetwork(model, classifier, taps, series.arrange, path, series.attends)
         _foreign.count_features(self, network, shape)  # raises if the image size does not fit
         return network
 
