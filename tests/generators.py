@@ -73,5 +73,25 @@ class Boundless(Small):
         return super().forward(z, y) / 0 * z.sum()
 
 
+class Unseeded(nn.Module):
+    """Draws its weights when it is created."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(4, 64)
+        self.beside = nn.Linear(4, 4)  # not on the way to the images
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return torch.tanh(self.last(z)).view(-1, 1, 8, 8)
+
+
+class Noisy(Small):
+    """Draws at random."""
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        found = super().forward(z, y)
+        return found + 0.1 * torch.randn_like(found)
+
+
 class Plain:
     """No module."""

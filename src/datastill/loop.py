@@ -212,6 +212,7 @@ class Loop:
             group["lr"] = group["base_lr"] * factor
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.synthetic.codec.project(self.synthetic.images)
         with torch.no_grad():
             if self.synthetic.lr is not None:
                 self.synthetic.lr.clamp_(min=SMALLEST_LR)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from datastill.core import Task
 
 
+PARAMETRIZATION = "parametrization"  # what cards say about it goes by this name
+
+
 class Codec(Interface):
     """What turns parameters into images in a run, and how many there are."""
 
@@ -26,6 +29,10 @@ class Codec(Interface):
 
     def labels(self, stored: Tensor) -> Tensor:
         """As ``Parametrization.labels``."""
+        ...
+
+    def project(self, parameters: Mapping[str, Tensor]) -> None:
+        """As ``Parametrization.project``."""
         ...
 
 
@@ -54,6 +61,11 @@ class Parametrization(Family):
         """What determines its images besides the description: the content of files."""
         return ()
 
+    def origin(self, task: Task) -> str:
+        """What else decodes the parameters, such as a generator and its content; "" if nothing does. The card records it as
+        ``prepared.parametrization.generator``. A run continues from sets of the same origin only."""
+        return ""
+
     def bound(self, task: Task) -> Codec:
         """What decodes in a run on this task: itself, unless it needs more than the parameters (a generator)."""
         return self
@@ -69,6 +81,9 @@ class Parametrization(Family):
     @abstractmethod
     def decode(self, parameters: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
         """Normalized images (N, C, H, W), differentiable in the parameters; only those at ``rows`` if given."""
+
+    def project(self, parameters: Mapping[str, Tensor]) -> None:
+        """Bring parameters back to where they may be, in place; after the start and after every update."""
 
     def labels(self, stored: Tensor) -> Tensor:
         """Labels of the decoded images (N, K) from those of the stored ones (S, K)."""

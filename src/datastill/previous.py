@@ -13,6 +13,7 @@ from datastill.data.domain import bring, domain_of
 from datastill.digest import dump, spec
 from datastill.errors import InputError
 from datastill.late import no_grad, torch
+from datastill.parametrization import PARAMETRIZATION
 
 if TYPE_CHECKING:
     from datastill.distilled import Distilled
@@ -75,6 +76,11 @@ def _check(there: Distilled, who: str, method: Method, task: Task) -> None:
     if (other := there.card["run"]["parametrization"]) != dump(task.parametrization):
         raise InputError(f"{who}: its images are parametrized by {other}, the run's by {spec(task.parametrization)}; "
                          "both must be the same")
+    known = there.card.get("prepared", {}).get(PARAMETRIZATION, {}).get("generator", "")
+    if known != (ours := task.parametrization.origin(task)):
+        raise InputError(f"{who}: its parameters are decoded by {known or 'nothing else'}, the run's by "
+                         f"{ours or 'nothing else'}, so they would give other images; load the run's data the way that "
+                         "set's was, and take its generator")
     if (shape := there.domain.shape) != task.real.shape:
         raise InputError(f"{who}: its images have shape {shape}, the run's have {task.real.shape}; both must be the same "
                          "(data.size, data.channels)")

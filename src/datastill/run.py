@@ -19,7 +19,7 @@ from datastill.errors import InputError
 from datastill.loop import OWN, check_codec, check_optim
 from datastill.nets import Architecture, check_network
 from datastill.nets.convnet import ConvNet
-from datastill.parametrization import Parametrization
+from datastill.parametrization import PARAMETRIZATION, Parametrization
 from datastill.parametrizations.pixels import Pixels
 from datastill.previous import origin
 from datastill.progress import Progress
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     pass
 
 BESIDE = ("protocol", "published", "started_from", "code")  # what run.toml stores beside the run
-PARAMETRIZATION = "parametrization"
 RESERVED = {*OWN, PARAMETRIZATION}  # names the log and the card use themselves
 
 

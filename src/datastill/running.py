@@ -24,11 +24,12 @@ from datastill.loop import Loop
 from datastill.nets import choosing
 from datastill.nets.choices import RECORD, SPEED
 from datastill.outputs import check_apart
+from datastill.parametrization import PARAMETRIZATION
 from datastill.previous import Previous, origin, read_previous
 from datastill.progress import Progress
 from datastill.registry import kind
 from datastill.rng import RNG
-from datastill.run import BESIDE, PARAMETRIZATION, Run, asked, check_run, label
+from datastill.run import BESIDE, Run, asked, check_run, label
 from datastill.store import Entry
 from datastill.tables import PLAIN, counted, is_plain, read_toml, read_versioned, shown
 

@@ -14,8 +14,9 @@ import tiny
 from datastill.core import Task
 from datastill.data.domain import domain_of
 from datastill.description import load
-from datastill.parametrizations.latent import Generated, Latent
+from datastill.parametrizations.latent import Generated, Latent, _generator
 from datastill.run import check_run
+from datastill.running import begin, read_start
 from generators import Small
 from kit import input_error
 
@@ -72,14 +73,43 @@ def test_the_first_images_can_be_brought_close_to_real_ones() -> None:
 
 
 def test_latents_stay_where_the_generator_knows_them() -> None:
-    task = task_of(limit=0.5)
-    synthetic = task.synthetic(task.random_real(2, ds.RNG(0)))
-    before = synthetic.decode()
-    synthetic.images["latents"].data.mul_(10)
-    assert not torch.equal(synthetic.decode(), before)
-    again = synthetic.decode()
-    synthetic.images["latents"].data.clamp_(-0.5, 0.5)
-    torch.testing.assert_close(synthetic.decode(), again)
+    """At the start, after every update, and with a gradient at the edge, from where they can come back."""
+    run = tiny.run(parametrization={**OPTIONS, "limit": 0.5}, ipc=2,
+                   method_options={"iterations": 3, "optim": {"parameters": {"latents": {"lr": 100.0}}}})
+    loop = begin(run, tiny.task(run))
+    for _ in range(3):
+        latents = loop.synthetic.images["latents"]
+        assert float(latents.detach().abs().max()) == 0.5
+        (slope,) = torch.autograd.grad(loop.synthetic.decode().square().sum(), latents)
+        assert bool((slope[latents.detach().abs() == 0.5] != 0).any())
+        loop.advance()
+    found = load(ds.Parametrization, {**OPTIONS, "limit": 0.5, "invert": 5, "invert_lr": 10.0})  # type: ignore[type-abstract]
+    task = tiny.task(tiny.run(parametrization=found))
+    assert float(task.synthetic(task.random_real(1, ds.RNG(0))).images["latents"].detach().abs().max()) <= 0.5
+
+
+def test_what_a_generator_draws_when_it_is_created_is_always_the_same() -> None:
+    run, images = tiny.run(parametrization={**OPTIONS, "generator": "generators:Unseeded"}), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        _generator.cache_clear()
+        task = tiny.task(run)
+        images.append(task.synthetic(task.random_real(1, ds.RNG(0))).decode())
+    assert torch.equal(*images)
+
+
+def test_another_generator_is_no_start(tmp_path: Path) -> None:
+    """Latents mean nothing to it, whatever it is called."""
+    for factor in (1, 2):
+        torch.save({name: factor * value for name, value in Small().state_dict().items()}, tmp_path / "weights.pth")
+        run = tiny.run(parametrization={**OPTIONS, "weights": str(tmp_path / "weights.pth")})
+        if factor == 1:
+            tiny.distill(run, tmp_path / "first")
+            same = run.model_copy(update={"start_from": str(tmp_path / "first")})
+            assert read_start(same, tiny.task(same)) is not None
+        else:
+            with input_error("decoded by generators:Small", "would give other images"):
+                read_start(same, tiny.task(same))
 
 
 @pytest.mark.parametrize("form", ["script", "weights", "free"])
@@ -118,7 +148,8 @@ def test_a_copy_of_a_set_shares_its_generator() -> None:
     ({"generator": "generators:Boundless"}, ("not finite",)), ({"generator": "generators:Plain"}, ("expected a torch.nn.Module",)),
     ({"generator": "generators:Nothing"}, ("Nothing",)), ({"generator": "nowhere:Small"}, ("nowhere",)), ({"generator": "small"}, ("package.module:Class",)),
     ({"generator": "none.pt"}, ("no file none.pt",)), ({"weights": "none.safetensors"}, ("no file none.safetensors",)),
-    ({"shape": [5]}, ("generators:Small raised",)), ({"conditional": False}, ("generators:Small raised",)), ({"layer": "first2"}, ("no layer 'first2'", "first, middle, last")),
+    ({"generator": "generators:Noisy"}, ("draws at random",)), ({"generator": "generators:Unseeded", "layer": "beside"}, ("passes no layer 'beside'", "it passes last")),
+    ({"shape": [5]}, ("generators:Small raised",)), ({"conditional": False}, ("generators:Small raised",)), ({"layer": "first2"}, ("passes no layer 'first2'", "first, middle, last")),
     ({"generator": "x.pt", "layer": "last"}, ("TorchScript",)), ({"low": 1.0}, ("low below high",)), ({"shape": [0]}, ("shape",)),
     ({"limit": 0}, ("limit",)), ({"batch_size": 0}, ("batch_size",))])
 def test_bad_input(options: dict[str, Any], says: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import torch
 
 import datastill as ds
 import tiny
+from datastill.compute import computing
 from datastill.errors import RunError
 from datastill.parametrizations import _autoencoder
 from datastill.parametrizations._autoencoder import Autoencoder
 from datastill.run import check_run
+from datastill.running import begin, read_start
 from kit import Told, input_error, toy_images
 
 TRAINING: dict[str, Any] = {"width": 8, "halvings": 1, "channels": 2, "epochs": 3, "batch_size": 16, "lr": 3e-3}
@@ -112,8 +116,54 @@ def test_what_cannot_be(real: ds.Images, training: dict[str, Any], says: tuple[s
 
 def test_a_layer_it_does_not_have_is_named() -> None:
     of = tiny.run(parametrization={"kind": "latent", "training": TRAINING, "layer": "nowhere"})
-    with input_error("the generator trained here has no layer 'nowhere'", "encoder, classes, decoder"):
+    with input_error("the generator trained here passes no layer 'nowhere'", "decoder.conv_in"):
         check_run(of, REAL, root=tiny.ROOT)
+    with input_error("passes no layer 'encoder'"):  # it is there, but not on the way to the images
+        check_run(tiny.run(parametrization={"kind": "latent", "training": TRAINING, "layer": "encoder"}), REAL, root=tiny.ROOT)
+
+
+def test_a_shard_has_the_generator_of_the_whole(tmp_path: Path) -> None:
+    whole, part = run(), run().model_copy(update={"shard": (0, 2), "ipc": 2})
+    for of in (whole, part):
+        of.parametrization.prepare(task := of.task(REAL, root=tmp_path))
+        loop = begin(of, task)
+        trained = Autoencoder(**TRAINING).load(REAL, tmp_path).state_dict()
+        used = loop.synthetic.codec.generator.state_dict()  # type: ignore[attr-defined]
+        assert all(torch.equal(value, trained[name]) for name, value in used.items())
+    assert len(folders(tmp_path)) == 1
+
+
+def test_a_set_of_a_generator_trained_on_other_images_is_no_start(tmp_path: Path) -> None:
+    ds.distill(run(), REAL, tmp_path / "first", root=tmp_path)
+    again = run().model_copy(update={"start_from": str(tmp_path / "first")})
+    assert read_start(again, again.task(REAL, root=tmp_path)) is not None
+    other = REAL.subset(torch.arange(len(REAL) - 1))
+    with input_error("decoded by autoencoder-", "load the run's data the way"):
+        read_start(again, again.task(other, root=tmp_path))
+
+
+def test_it_is_the_same_for_runs_of_every_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, inside = [], [0]
+
+    @contextmanager
+    def watched(*given: Any) -> Iterator[None]:
+        asked.append(given)
+        inside[0] += 1
+        with computing(*given):
+            yield
+        inside[0] -= 1
+
+    original = _autoencoder._Lesson.see
+
+    def see(self: Any, *given: Any) -> float:
+        assert inside[0] == 1
+        return original(self, *given)
+
+    monkeypatch.setattr(_autoencoder, "computing", watched)
+    monkeypatch.setattr(_autoencoder._Lesson, "see", see)
+    with computing(torch.device("cpu"), "tf32"):
+        Autoencoder(**TRAINING).train(REAL, tmp_path, Told())
+    assert asked == [(REAL.device,)] * 3  # float32, the default
 
 
 def test_without_diffusers_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

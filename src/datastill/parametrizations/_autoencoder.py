@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from datastill.compute import computing
 from datastill.data import Images
 from datastill.description import Description
 from datastill.digest import digest, dump
@@ -102,7 +103,8 @@ class Autoencoder(Description):
             if (path := place.folder / STATE).exists():
                 lesson.restore(read_state(path, real.device, "generator"))
             while len(lesson.losses) < self.epochs:
-                lesson.advance()
+                with computing(real.device):  # runs of every precision share it
+                    lesson.advance()
                 try:
                     progress.tell(len(lesson.losses), self.epochs, "generator")
                 except BaseException:  # a stop was requested

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +16,7 @@ from datastill.data import Batch
 from datastill.data.domain import Domain, domain_of
 from datastill.errors import InputError
 from datastill.foreign import calling
-from datastill.late import nn, torch
+from datastill.late import nn, no_grad, torch
 from datastill.parametrization import Parametrization
 from datastill.parametrizations._autoencoder import Autoencoder
 from datastill.rng import RNG
@@ -42,11 +42,14 @@ class Latent(Parametrization):
         the settings ``training``, before the first iteration, and stored in ``ROOT/generators``; ``shape``, ``conditional``,
         ``low`` and ``high`` are then its own. It takes latents (B, *shape), if ``conditional`` one-hot classes of the run
         (B, K) too, and returns images (B, C, H, W) of the data's size with values from ``low`` to ``high``. It is used in
-        evaluation mode, frozen. A StyleGAN-XL or the decoder of an autoencoder is wrapped in such a class.
-    shape: of one latent. layer: path of the submodule whose input is learned too, only for classes.
+        evaluation mode, frozen, and may not draw at random. A StyleGAN-XL or the decoder of an autoencoder is wrapped in
+        such a class; what it draws when it is created is the same every time.
+    shape: of one latent. layer: path of the submodule whose input is learned too, only for classes. Where images depend on
+        the latents through that input alone (as in the decoder trained here), only these features are learned.
     invert: steps of Adam (learning rate ``invert_lr``) in which the first latents are brought to decode to the images the
         method starts from. They begin random, or as ``encode(images)`` says, if the generator has such a method, for images
-        from ``low`` to ``high``; the one that is trained here has. limit: latents are kept within [-limit, limit].
+        from ``low`` to ``high``; the one that is trained here has. limit: latents are brought back into [-limit, limit]
+        after every update.
     batch_size: images that are decoded at once. Gradients are computed part by part, so that memory does not grow with the
         set.
 
@@ -83,45 +86,61 @@ class Latent(Parametrization):
     def identity(self) -> tuple[str, ...]:
         return tuple(checksum(one) for one in (self.generator, self.weights) if one.endswith((*SUFFIXES, ".safetensors")))
 
+    def origin(self, task: Task) -> str:
+        if self.generator:
+            return " ".join((self.generator, *self.identity()))
+        return self.training.folder(_all(task).real, task.root).name
+
     def check(self, task: Task, ipc: int) -> None:
         if not self.generator:
             self.training.check(task.real)
-        codec = self.bound(task)
+        codec = self._bound(task, self._load(task, untrained=True))
         with self._blaming():
             z = RNG("check").normal(2, *codec.how.shape).to(task.device).requires_grad_()
             y = torch.eye(task.classes, device=task.device)[[0, task.classes - 1]]
-            found = codec.generator(z, y) if codec.how.conditional else codec.generator(z)
+            found, again = (codec.generator(z, y) if codec.how.conditional else codec.generator(z) for _ in range(2))
         if not isinstance(found, torch.Tensor) or tuple(found.shape) != (2, *task.real.shape):
             came = tuple(found.shape[1:]) if isinstance(found, torch.Tensor) else type(found).__name__
             raise InputError(f"{self.called} gives images of shape {came}, the data have {task.real.shape}; "
                              "take another generator, or set data.size and data.channels")
         if not bool(torch.isfinite(found).all()):
             raise InputError(f"{self.called} gives values that are not finite for normal latents")
+        if not torch.equal(found, again):
+            raise InputError(f"{self.called} gives another image for the same latents: it draws at random, and a run could "
+                             "not be repeated; fix its noise")
         if not found.requires_grad:
             raise InputError(f"{self.called} cannot be differentiated with respect to its latents")
-        if self.layer and self.layer not in dict(codec.generator.named_modules()):
-            known = ", ".join(name for name, _ in codec.generator.named_children())
-            raise InputError(f"{self.called} has no layer {self.layer!r}; it has {known}")
+        if self.layer:
+            codec.check_layer(z.detach(), y)
 
     def prepare(self, task: Task) -> Mapping[str, Any]:
         if self.generator:
-            return {"generator": self.generator}
-        card = self.training.train(task.real, task.root, task.progress)
-        return {"generator": self.training.folder(task.real, task.root).name, "loss": card["loss"][-1]}
+            return {"generator": self.origin(task)}
+        card = self.training.train(_all(task).real, task.root, task.progress)
+        return {"generator": self.origin(task), "loss": card["loss"][-1]}
 
     def seconds(self, task: Task) -> float:
-        return 0.0 if self.generator else self.training.seconds(task.real, task.root)
+        return 0.0 if self.generator else self.training.seconds(_all(task).real, task.root)
 
     def bound(self, task: Task) -> Generated:
+        return self._bound(task, self._load(task, untrained=task.dry_run))
+
+    def _bound(self, task: Task, load: Callable[[], nn.Module]) -> Generated:
         how = self
-        if self.generator:
-            with self._blaming():
-                generator = _generator(self.generator, self.weights, self.identity(), str(task.device))
-        else:
+        if not self.generator:
             how = self.model_copy(update={"shape": self.training.shape(task.real), "conditional": True, "low": -1.0,
                                           "high": 1.0})
-            generator = _trained(self.training, task)
-        return Generated(how, generator, domain_of(task.real), tuple(task.here), task.classes)
+        return Generated(how, load, domain_of(task.real), tuple(task.here), task.classes)
+
+    def _load(self, task: Task, *, untrained: bool) -> Callable[[], nn.Module]:
+        """What loads the generator when it is first used. untrained: an untrained one stands in for one of our own, which a
+        dry run does not train and a check has not trained yet."""
+        def load() -> nn.Module:
+            if not self.generator:
+                return _trained(self.training, _all(task), untrained)
+            with self._blaming():
+                return _generator(self.generator, self.weights, self.identity(), str(task.device))
+        return load
 
     @property
     def called(self) -> str:
@@ -147,6 +166,7 @@ class Latent(Parametrization):
             found = {LATENTS: torch.stack(drawn).to(task.device)}
         if self.invert and not task.dry_run:
             found[LATENTS] = self._inverted(codec, found[LATENTS], start.x, task)
+        codec.project(found)
         if self.layer:
             found[FEATURES] = codec.entering(found[LATENTS])
         return found
@@ -160,6 +180,7 @@ class Latent(Parametrization):
                 updates.zero_grad()
                 (codec.decode({LATENTS: z}) - wanted).square().mean().backward()
                 updates.step()
+                codec.project({LATENTS: z})
                 task.progress.tell(number + 1, self.invert, "latents of the first images")
         return z.detach()
 
@@ -170,11 +191,23 @@ class Latent(Parametrization):
 class Generated:
     """A generator as what decodes."""
 
-    def __init__(self, how: Latent, generator: nn.Module, domain: Domain, here: tuple[int, ...], classes: int) -> None:
-        self.how, self.generator, self.domain, self.here, self.classes = how, generator, domain, here, classes
+    def __init__(self, how: Latent, load: Callable[[], nn.Module], domain: Domain, here: tuple[int, ...],
+                 classes: int) -> None:
+        self.how, self._load, self.domain, self.here, self.classes = how, load, domain, here, classes
+
+    @cached_property
+    def generator(self) -> nn.Module:
+        """Frozen."""
+        return self._load()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Generated:
         return self  # frozen, and possibly large
+
+    @no_grad
+    def project(self, parameters: Mapping[str, Tensor]) -> None:
+        """Bring latents back to where the generator knows them, in place."""
+        if self.how.limit is not None:
+            parameters[LATENTS].clamp_(-self.how.limit, self.how.limit)
 
     def labels(self, stored: Tensor) -> Tensor:
         """One image each."""
@@ -205,7 +238,6 @@ class Generated:
         return self.domain.normalize(pixels)
 
     def _call(self, z: Tensor, y: Tensor) -> Tensor:
-        z = z if self.how.limit is None else z.clamp(-self.how.limit, self.how.limit)
         found: Tensor = self.generator(z, y) if self.how.conditional else self.generator(z)
         return found
 
@@ -234,6 +266,23 @@ class Generated:
                                  f"{self.how.shape} (parametrization.shape)")
         return torch.cat(parts)
 
+    def check_layer(self, z: Tensor, y: Tensor) -> None:
+        """Check that the layer is there and that one tensor enters it on the way to the images. Raises InputError."""
+        passed: dict[str, Any] = {}
+        hooks = [module.register_forward_pre_hook(lambda module, given, name=name: passed.update({name: given}))
+                 for name, module in self.generator.named_modules() if name]
+        try:
+            with torch.no_grad(), self.how._blaming():
+                self._call(z, y)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        known = [name for name, given in passed.items() if given and isinstance(given[0], torch.Tensor)
+                 and len(given[0]) == len(z)]
+        if self.how.layer not in known:
+            raise InputError(f"{self.how.called} passes no layer {self.how.layer!r} on the way to its images; it passes "
+                             f"{', '.join(known[:12])}{', ...' if len(known) > 12 else ''}")
+
     def entering(self, z: Tensor) -> Tensor:
         """The features that enter the layer for these latents, of all stored images."""
         found: list[Tensor] = []
@@ -248,16 +297,20 @@ class Generated:
         return torch.cat(found)
 
 
+def _all(task: Task) -> Task:
+    """The task whose images the generator is trained on: a shard's generator is that of the whole."""
+    return task.whole or task
+
+
 _TRAINED: dict[Any, nn.Module] = {}  # the last one, by settings, data and device
 
 
-def _trained(how: Autoencoder, task: Task) -> nn.Module:
-    """The generator trained for this task, frozen; untrained before it has been trained, as in a dry run."""
-    done = how.finished(task.real, task.root) and not task.dry_run
-    key = (how, task.real.fingerprint, str(task.root), str(task.device), done)
+def _trained(how: Autoencoder, task: Task, untrained: bool) -> nn.Module:
+    """The generator trained for this task, or an untrained one, frozen. Raises InputError if it is missing."""
+    key = (how, task.real.fingerprint, str(task.root), str(task.device), untrained)
     if key not in _TRAINED:
         _TRAINED.clear()
-        found = how.load(task.real, task.root) if done else how.fresh(task.real)
+        found = how.fresh(task.real) if untrained else how.load(task.real, task.root)
         _TRAINED[key] = found.requires_grad_(False).eval()
     return _TRAINED[key]
 
@@ -277,7 +330,8 @@ def _generator(generator: str, weights: str, identity: tuple[str, ...], device: 
         if not name:
             raise InputError(f"generator {generator!r}: expected a TorchScript file (.pt) or package.module:Class")
         try:
-            found = getattr(importlib.import_module(module), name)()
+            with RNG("generator", generator).as_global():
+                found = getattr(importlib.import_module(module), name)()
         except (ModuleNotFoundError, AttributeError) as error:
             raise InputError(f"generator {generator}: {error}") from None
         if not isinstance(found, nn.Module):
