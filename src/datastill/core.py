@@ -73,6 +73,11 @@ class Task:
         rows = torch.cat([of_class[number::of] for of_class in self.real.of_class])
         return replace(self, real=self.real.subset(rows.sort().values), whole=self)
 
+    def to_start(self) -> Task:
+        """The task as ``Method.start`` is given it: with the images counted that stored ones start from."""
+        each = self.parametrization.starts
+        return self if each == 1 else replace(self, ipc=self.ipc * each, first=self.first * each, whole=self.whole or self)
+
     def anew(self) -> Task:
         """The same as at the beginning of a run, when nothing is ``kept``; its teachers stay loaded."""
         found = copy.copy(self)
@@ -161,11 +166,14 @@ class Task:
 
     def synthetic(self, start: Batch, soft: bool = False, lr: float | None = None,
                   rng: RNG = RNG("encode")) -> SyntheticSet:
-        """A synthetic set initialized from these images and labels, one for each stored image, with the task's
-        parametrization.
+        """A synthetic set initialized from these images and labels with the task's parametrization. Where a stored image
+        starts from several, they follow each other, and its label is the mean of theirs.
 
-        rng: the stream for parametrizations that draw further images; without it the draw is the same for every seed.
+        rng: the stream for parametrizations that draw at random; without it the draw is the same for every seed.
         """
+        if len(start.x) % (len(self.here) * (each := self.parametrization.starts)):
+            raise InputError(f"parametrization {kind(self.parametrization)} makes each stored image of {each}; got "
+                             f"{counted(len(start.x), 'image')} of {counted(len(self.here), 'class')}")
         parameters = self.parametrization.encode(start, self, rng)
         for name, value in parameters.items():
             if not isinstance(value, torch.Tensor) or not value.is_floating_point() or not str(name).isidentifier():
@@ -173,7 +181,8 @@ class Task:
                                  "floating-point tensors by names that are valid in Python")
         from datastill.synthetic import SyntheticSet
 
-        return SyntheticSet(parameters, start.y, self.real, self.codec, soft, lr, self.some)
+        labels = start.y if each == 1 else start.y.unflatten(0, (-1, each)).mean(1)
+        return SyntheticSet(parameters, labels, self.real, self.codec, soft, lr, self.some)
 
     @property
     def codec(self) -> Codec:
@@ -312,8 +321,8 @@ class Method(Part):
 
     @abstractmethod
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
-        """The synthetic set to start from, ``ipc`` stored images of each class in class order: ``task.synthetic(images,
-        rng=rng("encode"))``."""
+        """The synthetic set to start from: ``task.synthetic(images, rng=rng("encode"))`` of ``ipc`` images of each class in
+        class order. Where a stored image starts from several, that many more are asked for."""
 
     @abstractmethod
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:

@@ -48,7 +48,9 @@ class Loop:
         """``ipc``: stored images per class. ``place``: the part of the task whose images it starts from, if not all.
         ``previous``: a finished set it continues from, for the images that set has."""
         self.method, self.plugins, self.task, self.rng = method, plugins, task.anew(), rng
-        self.synthetic = _checked(method.start(place or task, ipc, rng("start")), method, task, ipc)
+        self.place = (place or self.task).to_start()
+        begun = method.start(self.place, ipc * task.parametrization.starts, rng("start"))
+        self.synthetic = _checked(begun, method, task, ipc)
         with torch.no_grad():
             self.reach = max(1.0, float(self.synthetic.decode().abs().max()))
         if previous is not None:
@@ -69,7 +71,7 @@ class Loop:
 
     def _renew(self) -> None:
         """Go on with the set that the method wants at this iteration, if it wants another one."""
-        renewed = self.method.renew(self.iteration, self.synthetic, self.task, self.rng("start"))
+        renewed = self.method.renew(self.iteration, self.synthetic, self.place, self.rng("start"))
         if renewed is not None:
             self.synthetic = renewed
             self._learn()

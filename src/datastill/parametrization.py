@@ -46,6 +46,11 @@ class Parametrization(Family):
     home: ClassVar[str] = "datastill.parametrizations"
     in_pixels: ClassVar[bool] = False  # whether parameters are normalized pixels, however arranged: some methods clamp them
 
+    @property
+    def starts(self) -> int:
+        """How many images each stored one starts from."""
+        return 1
+
     def check(self, task: Task, ipc: int) -> None:
         """Check that it fits the task and ``ipc`` stored images per class, before any work. Raises InputError."""
 
@@ -74,8 +79,8 @@ class Parametrization(Family):
     def encode(self, start: Batch, task: Task, rng: RNG) -> dict[str, Tensor]:
         """Initial parameters, by name.
 
-        start: one normalized image for each stored one, (S, C, H, W), and its label (S, K), probabilities or logits. If
-        more real images are needed, they are drawn from ``task.real`` with ``rng``.
+        start: ``starts`` normalized images for each stored one, one after the other, (S * starts, C, H, W), and their labels
+        (S * starts, K), probabilities or logits.
         """
 
     @abstractmethod

@@ -176,7 +176,7 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
     method = run.method
     whole = replace(task, some=None, dry_run=True)  # what an encoder prepares need not be there yet
     lr = 1.0 if method.has_learned_lr else None
-    probe = whole.synthetic(task.random_real(1, RNG("check")), method.has_soft_labels, lr)
+    probe = whole.synthetic(task.random_real(run.parametrization.starts, RNG("check")), method.has_soft_labels, lr)
     check_codec(probe, run.parametrization)
     check_optim(method, probe)
     _check_learns(method, list(probe.groups()), progress)

@@ -55,7 +55,7 @@ def test_the_presets_are_the_papers() -> None:
 def test_the_network_is_trained_on_real_images_whatever_the_synthetic_ones_are() -> None:
     run = idc()
     task = tiny.task(run)
-    first, second = (run.method.start(task, 2, RNG(seed)) for seed in (0, 1))
+    first, second = (run.method.start(task, 8, RNG(seed)) for seed in (0, 1))
     assert not torch.equal(first.decode(), second.decode())
     one, two = weights_of_steps(run, first, task), weights_of_steps(run, second, task)
     assert len(one) == 3
@@ -67,7 +67,7 @@ def test_the_network_is_trained_on_real_images_whatever_the_synthetic_ones_are()
 def test_it_learns_what_real_images_are() -> None:
     run = idc(outer=2, real={"images": 10_000, "batch_size": 32, "lr": 0.05, "before": 1})
     task = tiny.task(run)
-    synthetic = run.method.start(task, 2, RNG(0))
+    synthetic = run.method.start(task, 8, RNG(0))
     synthetic.images["tiles"].requires_grad_()
     *_, last = run.method.iterate(0, synthetic, task, RNG(1))
     real = task.random_real(20, RNG(2))
@@ -87,7 +87,7 @@ def test_each_time_some_are_drawn_without_replacement_after_epochs_of_all() -> N
 def test_so_many_synthetic_images_of_each_class_are_compared() -> None:
     run = idc(batch_syn=3)
     task = tiny.task(run)
-    synthetic = run.method.start(task, 2, RNG(0))
+    synthetic = run.method.start(task, 8, RNG(0))
     synthetic.images["tiles"].requires_grad_()
     batches = [step.batch for step in run.method.iterate(0, synthetic, task, RNG(1))]
     whole = synthetic.batch()
@@ -150,7 +150,7 @@ def test_a_loop_begins_without_what_another_kept() -> None:
 def test_the_distance_is_the_same_as_dms_and_accuracy_weighs_the_rest() -> None:
     run = idm(augment="none")
     task = tiny.task(run)
-    synthetic = run.method.start(task, 2, RNG(0))
+    synthetic = run.method.start(task, 8, RNG(0))
     synthetic.images["tiles"].requires_grad_()
     (first,) = run.method.iterate(0, synthetic, task, RNG(3))
     assert first.log["accuracy"] == 0.0

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Order = Literal["rows", "columns"]
-Shrink = Literal["nearest", "bilinear"]
+Shrink = Literal["nearest", "mean"]
 
 
 def untiled(x: Tensor, factor: int, order: Order = "rows", pad: float = 0.5) -> Tensor:
@@ -41,7 +41,8 @@ def untiled(x: Tensor, factor: int, order: Order = "rows", pad: float = 0.5) -> 
 
 def tiled(x: Tensor, factor: int, order: Order = "rows", shrink: Shrink = "nearest") -> Tensor:
     """The inverse, for images that the factor divides: ``factor``^2 images each (N, factor^2, C, H, W) made small and put
-    together, (N, C, H, W). shrink: "nearest", as IDC's code does, or "bilinear" with antialiasing. Raises InputError.
+    together, (N, C, H, W). shrink: "nearest", as IDC's code does, or "mean", of the pixels that become one, as IDM's
+    does. Raises InputError.
 
     >>> tiled(torch.arange(4.0).view(1, 4, 1, 1, 1).expand(1, 4, 1, 2, 2), 2)[0, 0]
     tensor([[0., 1.],
@@ -54,8 +55,9 @@ def tiled(x: Tensor, factor: int, order: Order = "rows", shrink: Shrink = "neare
     _check_factor(factor, min(height, width))
     if height % factor or width % factor:
         raise InputError(f"tiled: {factor} does not divide images of {height}x{width} pixels")
-    how = {"mode": "nearest"} if shrink == "nearest" else {"mode": "bilinear", "antialias": True}
-    small = F.interpolate(x.flatten(0, 1), (height // factor, width // factor), **how)
+    whole = x.flatten(0, 1)
+    small = F.interpolate(whole, (height // factor, width // factor), mode="nearest") if shrink == "nearest" else \
+        F.avg_pool2d(whole, factor)
     grid = small.unflatten(0, (len(x), factor, factor))  # (N, rows, columns, C, h, w)
     grid = grid if order == "rows" else grid.transpose(1, 2)
     return grid.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)

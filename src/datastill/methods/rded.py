@@ -43,7 +43,7 @@ class RDED(Method):
 
     def check(self, task: Task, ipc: int) -> None:
         self.pool.for_network(task.network).check(task.context, {"class_logits"})
-        check_patches(self.patches, task, task.ipc or ipc)
+        check_patches(self.patches, task, (task.ipc or ipc) * task.parametrization.starts)
 
     def prepare(self, task: Task) -> Mapping[str, Any]:
         pool = self.pool.for_network(task.network)

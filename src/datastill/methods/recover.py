@@ -114,7 +114,7 @@ class Recover(Method):
         asked = {"class_logits", *(["statistics"] if self.weight else [])}
         self.pool.for_network(task.network).check(task.context, asked)
         if self.init == "patches":
-            check_patches(self.patches, task, task.ipc or ipc)
+            check_patches(self.patches, task, (task.ipc or ipc) * task.parametrization.starts)
         if self.stages > max(1, self.iterations):
             raise InputError(f"{self.stages} stages of {self.iterations} iterations; use at most as many stages")
         if self.sides and self.sides[-1] != task.real.shape[1]:
@@ -161,7 +161,7 @@ class Recover(Method):
             x = _resized(synthetic.decode(), side)
             if stage:
                 x = self.residual * x + (1 - self.residual) * _resized(self._first(task, synthetic.ipc, rng), side)
-        return task.synthetic(Batch(x, synthetic.labels), rng=rng("encode"))
+        return task.synthetic(Batch(x, synthetic.y()), rng=rng("encode"))
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         teachers = task.teachers(self.pool)
@@ -204,7 +204,8 @@ class Recover(Method):
             parts = [(c, n, some) for c, of_class in enumerate(rows, start)
                      for n, some in enumerate(of_class.split(self.batch_size))]
         else:
-            parts = [(n, c, some) for n, of_number in enumerate(rows.T, task.first)
+            first = task.first * (len(synthetic) // synthetic.stored)  # in images as they are decoded
+            parts = [(n, c, some) for n, of_number in enumerate(rows.T, first)
                      for c, some in enumerate(of_number.split(self.batch_size), start // self.batch_size)]
         return [Pass((*names,), some) for *names, some in parts]
 

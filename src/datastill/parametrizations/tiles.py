@@ -10,7 +10,6 @@ from pydantic import Field
 from datastill.data import Batch
 from datastill.errors import InputError
 from datastill.functional.tiles import Order, Shrink, tiled, untiled
-from datastill.late import torch
 from datastill.parametrization import Parametrization
 from datastill.rng import RNG
 
@@ -25,10 +24,11 @@ class Tiles(Parametrization):
     decoded. A set of ipc images then has ipc * factor^2 images for students to learn from, at the same storage: the
     multi-formation of IDC (Kim et al. 2022, ICML), also used by IDM (Zhao et al. 2023, CVPR) and DREAM.
 
-    It starts from real images made small: the one that the method gives and others of its class, none twice as long as there
-    are enough. order: of the tiles: "rows" (IDC) or "columns" (IDM, factor 2). shrink: how real images are made small:
-    "nearest" as IDC's code does, or "bilinear" with antialiasing. IDC decodes pixels from 0 to 1, here they are normalized,
-    which is the same as long as the factor divides the images; others are refused.
+    It starts from images made small, of which the method gives factor^2 for each stored one: random real images, none twice
+    as long as there are enough, noise, or chosen ones. order: of the tiles: "rows" (IDC) or "columns" (IDM, factor 2).
+    shrink: how images are made small: "nearest" as IDC's code does, or "mean", of the pixels that become one, as IDM's does.
+    IDC decodes pixels from 0 to 1, here they are normalized, which is the same as long as the factor divides the images;
+    others are refused.
     """
 
     in_pixels: ClassVar[bool] = True
@@ -45,18 +45,12 @@ class Tiles(Parametrization):
                              + (f"parametrization.factor={', '.join(map(str, fitting[:6]))}" if fitting else
                                 "images of another data.size"))
 
+    @property
+    def starts(self) -> int:
+        return self.factor**2
+
     def encode(self, start: Batch, task: Task, rng: RNG) -> dict[str, Tensor]:
-        each = len(start.x) // len(task.here)
-        more = self.factor**2 - 1
-        stored = []
-        for number, c in enumerate(task.here):
-            of_class = task.real.of_class[c]
-            order = of_class[rng(c).permutation(len(of_class))]
-            places = torch.arange(task.first * more, (task.first + each) * more) % len(order)
-            others = task.real.batch(order[places]).x.unflatten(0, (each, more)) if more else start.x[:0]
-            first = start.x[number * each:(number + 1) * each, None]
-            stored.append(tiled(torch.cat([first, others], 1) if more else first, self.factor, self.order, self.shrink))
-        return {"tiles": torch.cat(stored)}
+        return {"tiles": tiled(start.x.unflatten(0, (-1, self.starts)), self.factor, self.order, self.shrink)}
 
     def decode(self, parameters: Mapping[str, Tensor], rows: Tensor | None = None) -> Tensor:
         stored, each = parameters["tiles"], self.factor**2
