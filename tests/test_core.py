@@ -19,3 +19,10 @@ def test_random_images_of_all_classes_are_those_of_each_in_one_batch(monkeypatch
     assert torch.equal(found.x, torch.cat([one.x for one in each]))
     assert torch.equal(found.y, torch.cat([one.y for one in each]))
     assert calls == [30]
+
+
+def test_no_more_real_images_are_matched_on_than_the_largest_class_has() -> None:
+    task = tiny.task(tiny.run())
+    most = max(map(len, task.real.of_class))
+    assert len(task.real_batch(5000, ds.RNG(0)).x) == most * task.classes
+    assert torch.equal(task.real_batch(3, ds.RNG(0)).x, task.random_real(3, ds.RNG(0)).x)

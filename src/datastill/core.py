@@ -159,6 +159,11 @@ class Task:
         drawn = [filled(self.real.draw(ipc, rng(c), of_class=c), ipc) for c in range(self.classes)]
         return self.real.batch(torch.cat(drawn))
 
+    def real_batch(self, count: int, rng: RNG) -> Batch:
+        """``count`` random training images per class to match on, in class order, but no more than the largest class has:
+        more would only repeat them."""
+        return self.random_real(min(count, max(map(len, self.real.of_class))), rng)
+
     def first_images(self, ipc: int, init: Literal["real", "noise"], rng: RNG) -> Batch:
         """What a method starts from: random real images, or standard normal noise with their labels."""
         start = self.random_real(ipc, rng("start"))

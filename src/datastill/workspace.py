@@ -315,7 +315,7 @@ class Workspace(Place):
             own = [] if named else [f'pool.networks=["{spec(run.network)}"]']
             return of_run(what, run, task, self._tellers(read_pools(pool, [*own, *settings])[0][0], task.context, progress),
                           count=count, progress=progress)
-        (networks,), data, _ = read_pools(pool, [f"data.source={what}", *settings])
+        (networks,), data, _ = read_pools(pool, [f"data.source={what}", "pool.count=1", *settings])
         context = self.context(data)
         if scores is not None:
             read_public(scores, context.real)  # a wrong file is named before anything is trained
@@ -331,7 +331,7 @@ class Workspace(Place):
         if not (folder / CARD).exists():
             raise InputError(f"{folder} is not the folder of a finished run")
         run, task = self._judged(folder, settings, data_path)
-        some = read_pools(pool, settings)[0][0]
+        some = read_pools(pool, ["pool.count=1", *settings])[0][0]
         check_networks(some, task.context)
         with self.choosing():
             some.prepare(replace(task.context, progress=progress.part(0, 2, "networks")))
@@ -343,7 +343,7 @@ class Workspace(Place):
                 threshold: float = 0.5, epochs: int = 20, trials: int = 3, progress: Progress = Progress()) -> list[Erased]:
         """What architectures of a pool learn from a dataset, by name, if what its networks see is erased; see
         ``analysis.erasing``. settings: ``pool.networks=convnet,vit``, ``data.size=32``. Raises InputError, RunError."""
-        (networks,), data, _ = read_pools(pool, [f"data.source={what}", *settings])
+        (networks,), data, _ = read_pools(pool, [f"data.source={what}", "pool.count=1", *settings])
         splits = self.load(data)
         context = Context(splits.train.to(self.device), self.root, self.data_root)
         if splits.test is None:

@@ -62,5 +62,7 @@ def test_bad_input(options: dict[str, Any], says: str) -> None:
 
 
 def test_one_network_sees_nothing_alike() -> None:
+    with input_error("2 networks of each", "pool.count=1"):
+        erasing(teachers(count=2), tiny.splits().train, tiny.splits().test)
     with input_error("at least two"):
         erasing(teachers(networks=[tiny.NETWORK]), tiny.splits().train, tiny.splits().test)

@@ -51,6 +51,8 @@ def test_of_a_run_and_who_was_seen(tmp_path: Path) -> None:
     assert got.real.maps.shape == (2, 20, 8, 8)
     assert got.run[3].maps.shape == (2, 10, 8, 8)
     assert list(got.groups) == ["all"]
+    pooled = run.model_copy(update={"method": run.method.model_copy(update={"networks": tuple(pool.networks[1:])})})
+    assert of_run(tmp_path / "run", pooled, task, Teachers(pool, task.context), count=20).known == (False, True)
 
 
 def test_numbers() -> None:
@@ -74,7 +76,7 @@ def test_the_page() -> None:
 
 def test_bad_input(tmp_path: Path) -> None:
     context = tiny.task(tiny.run()).context
-    for networks, says in (([tiny.NETWORK], "takes at least two"), ([tiny.NETWORK, "mlp"], "no feature map")):
+    for networks, says in (([tiny.NETWORK], "takes at least two"), ([tiny.NETWORK, tiny.NETWORK], "takes at least two"), ([tiny.NETWORK, "mlp"], "no feature map")):
         with input_error(says):
             check_networks(load(Pool, {**POOL, "networks": networks}), context)  # type: ignore[type-abstract]
     tiny.distill(tiny.run(), tmp_path / "run")

@@ -11,6 +11,8 @@ import datastill as ds
 import tiny
 from datastill.data import Batch
 from datastill.methods.gradient import GradientMatching
+from datastill.run import check_run
+from kit import input_error
 
 
 @pytest.mark.parametrize(("ipc", "loops"), [(1, (1, 1)), (10, (10, 50)), (20, (20, 25)), (30, (30, 20)), (40, (40, 15)),
@@ -113,3 +115,10 @@ def test_parts_by_class_keep_the_order_of_the_batch() -> None:
     parts = GradientMatching()._by_class(batch, ds.RNG(0))
     assert [part.x.flatten().tolist() for part in parts] == [[1, 4], [], [0, 2, 5], [3]]
     assert [part.y.argmax(1).tolist() for part in parts] == [[0, 0], [], [2, 2, 2], [3]]
+
+
+@pytest.mark.parametrize("networks", [[], [tiny.NETWORK, "mlp"]])
+def test_only_convolutions_of_a_network_without_any_are_refused_before_the_work(networks: list[str]) -> None:
+    run = tiny.run("gradient", network=tiny.NETWORK if networks else "mlp", method_options={"layers": "convolutions", "networks": networks})
+    with input_error("layers=convolutions", "mlp", "layers=all"):
+        check_run(run, tiny.splits().train, root=tiny.ROOT)

@@ -17,6 +17,7 @@ from datastill.description import load
 from datastill.errors import RunError
 from datastill.loop import Loop
 from datastill.methods._real_training import Draws, RealTraining
+from datastill.recipes import read_recipe
 from datastill.rng import RNG
 from datastill.run import check_run
 from datastill.states import read_state, write_state
@@ -210,3 +211,11 @@ def test_what_is_kept_survives_on_disk(tmp_path: Path) -> None:
     other = Loop(run.method, {}, tiny.task(run), RNG(0), 2)
     other.restore(read_state(tmp_path / "state", torch.device("cpu"), "run"))
     assert other.advance() == loop.advance()
+
+
+@pytest.mark.parametrize(("data", "side", "std"), [("mnist", 28, 0.3081), ("fashion_mnist", 32, 0.3530)])
+@pytest.mark.parametrize("ipc", [1, 10, 50])
+def test_learning_rates_of_idcs_recipes(data: str, side: int, std: float, ipc: int) -> None:
+    """0.0001 x ipc / 10 x (28 / side)^2 for pixels from 0 to 1; the authors count Fashion-MNIST among images of 32 pixels."""
+    lr = read_recipe(f"idc/{data}-ipc{ipc}").run.method.optim.images.lr
+    assert lr == pytest.approx(1e-4 * ipc / 10 * (28 / side) ** 2 / std**2, rel=5e-3)

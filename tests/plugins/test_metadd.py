@@ -102,6 +102,7 @@ def test_networks_that_know_more_classes_in_another_order() -> None:
 
 
 @pytest.mark.parametrize(("options", "says"), [
+    ({"pool": {**POOL, "networks": [NETS[0], NETS[0]]}}, ("at least two architectures",)),
     ({"pool": {**POOL, "networks": NETS[:1]}}, ("at least two architectures", "plugins.metadd.pool.networks")),
     ({"pool": {**POOL, "networks": [NETS[0], "mlp"]}}, ("mlp: no feature map",)),
     ({"layer": ["", "block2", ""]}, ("no layer 'block2'", "block1")), ({"layer": ["block1"]}, ("1 names for 3 networks",)),

@@ -62,6 +62,9 @@ def erasing(teachers: Teachers, train: Images, test: Images, *, count: int = 500
     for name, value, most in (("threshold", threshold, 1.0), ("lr", lr, 1e6)):
         if not is_number(value) or not 0 < value <= most:
             raise InputError(f"{name}: expected a number above 0 and at most {most:g}, got {shown(value)}")
+    if teachers.pool.size > 1:
+        raise InputError(f"erasing compares what architectures see, the pool has {teachers.pool.size} networks of each; set "
+                         "pool.count=1")
     members = list(teachers)
     if len(members) < 2:
         raise InputError("what networks see alike takes at least two, the pool has one")

@@ -86,8 +86,9 @@ class MetaFeatures:
 def check_networks(pool: Pool, context: Context) -> None:
     """Check that networks of a pool can be compared by their maps, before any are trained. Raises InputError."""
     pool.check(context, {"class_logits"})
-    if len(pool.members()) < 2:
-        raise InputError("what networks see alike takes at least two, the pool has one; give others, as in "
+    if len({*pool.networks}) < 2:
+        raise InputError("what networks see alike takes at least two architectures, the pool has "
+                         f"{', '.join(sorted({*map(spec, pool.networks)}))}; give others, as in "
                          "pool.networks=convnet,resnet18,vit")
     check_maps(pool, context)
 
@@ -124,12 +125,9 @@ def of_run(folder: Path, run: Run, task: Task, teachers: Teachers, *, count: int
 
 def _known(run: Run, members: Sequence[Teacher]) -> list[bool]:
     """Whether a run had networks of the architecture of each teacher: those it matched on, and those of its plug-ins."""
-    had = {spec(run.network)}
-    for plugin in run.plugins:
-        for pool in plugin.pools(run.network):
-            had |= {spec(network) for network in pool.networks}
-    for pool in run.method.pools(run.network):
-        had |= {spec(network) for network in pool.networks}
+    pools = [pool for part in (run.method, *run.plugins) for pool in part.pools(run.network)]
+    matched = getattr(run.method, "networks", ()) or [run.network]  # a model pool takes the place of the run's network
+    had = {spec(network) for networks in (matched, *(pool.networks for pool in pools)) for network in networks}
     return [str(one.facts.get("network", "")) in had for one in members]
 
 

@@ -60,7 +60,7 @@ class AttentionMatching(Method):
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         net = task.fresh_among(self.networks, rng("network")).requires_grad_(False)
-        real = task.random_real(self.batch_real, rng("real"))
+        real = task.real_batch(self.batch_real, rng("real"))
         batch = synthetic.batch()
         with torch.no_grad():
             wanted = _means(task, net, augment_classes(real.x, real.y, rng("augment"), self.augment), real.y)

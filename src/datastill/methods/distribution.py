@@ -72,7 +72,7 @@ class DistributionMatching(Method):
 
     def iterate(self, iteration: int, synthetic: SyntheticSet, task: Task, rng: RNG) -> Iterator[Step]:
         net, accuracy = self._network(iteration, task, rng("network"))
-        real = task.random_real(self.batch_real, rng("real"))
+        real = task.real_batch(self.batch_real, rng("real"))
         batch = synthetic.batch()
         with torch.no_grad():
             wanted = class_means(task.features(net, augment_classes(real.x, real.y, rng("augment"), self.augment)), real.y)

@@ -10,12 +10,14 @@ from pydantic import Field, model_validator
 
 from datastill.core import Group, Method, Optim, Step, Task
 from datastill.data import Batch, Images
+from datastill.digest import spec
+from datastill.errors import InputError
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import GradientMetric, Layers, gradient_distance, gradient_norm
 from datastill.late import F, nn, torch
 from datastill.methods._range import check_range, keep_in_range
 from datastill.methods._real_training import RealTraining
-from datastill.nets import Architecture, couples_samples, passes
+from datastill.nets import Architecture, couples_samples, fresh, passes
 from datastill.rng import RNG
 from datastill.train import Fixed, augmented, fit
 
@@ -91,6 +93,12 @@ class GradientMatching(Method):
 
     def check(self, task: Task, ipc: int) -> None:
         task.check_among(self.networks)
+        if self.layers == "convolutions":
+            for one in self.networks or (task.network,):
+                net = fresh(one, task.real.shape, task.classes, RNG("check"), task.device)
+                if not any(weight.dim() == 4 for weight in net.parameters()):
+                    raise InputError(f"method.layers=convolutions: network {spec(one)} has none; use method.layers=all, or "
+                                     "another network")
         if self.clamp:
             check_range(task)
 
@@ -132,7 +140,7 @@ class GradientMatching(Method):
             _set_normalization(net, task, rng("normalisation"))
         parameters = [p for p in net.parameters() if p.requires_grad]
         batch = synthetic.batch(self._rows(synthetic, task, rng("synthetic")))
-        real = self._by_class(task.random_real(self.batch_real, rng("real")), rng)
+        real = self._by_class(task.real_batch(self.batch_real, rng("real")), rng)
         fake = self._by_class(batch, rng)
         if together:
             return self._match_together(net, parameters, batch, real, fake)

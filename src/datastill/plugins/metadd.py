@@ -73,7 +73,7 @@ class MetaDD(Plugin):
 
     def check(self, task: Task, ipc: int) -> None:
         pool, context = self.pool.for_network(task.network), task.context
-        if len(pool.networks) < 2:
+        if len({*pool.networks}) < 2:
             raise InputError("metadd: what networks see alike takes at least two architectures, the pool has "
                              f"{', '.join(map(spec, pool.networks))}; add others to plugins.metadd.pool.networks")
         if self.layer and len(self.layer) != len(pool.networks):
