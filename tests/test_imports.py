@@ -16,7 +16,7 @@ ORDER = [["errors"], ["files", "environment"], ["tables", "foreign", "late", "me
          ["comparison", "studies"], ["study_run"], ["report", "console"], ["listing", "workspace"], ["scores", "options"], ["analyses"], ["cli"], ["__main__"]]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 FAMILIES = {"data", "nets", "parametrizations", "methods", "plugins", "protocols", "teachers"}
-SHARED = {"methods": {"_segments", "_opinions", "_unroll_memory", "_patches", "_range", "_real_training", "_queue"}, "data": {"source", "images", "description", "whitening", "domain", "_memory", "_torchvision", "_image_files", "_layout", "_fit", "_caveats", "_reader"},
+SHARED = {"methods": {"_segments", "_opinions", "_unroll_memory", "_patches", "_range", "_sides", "_real_training", "_queue"}, "data": {"source", "images", "description", "whitening", "domain", "_memory", "_torchvision", "_image_files", "_layout", "_fit", "_caveats", "_reader"},
           "nets": {"_blocks", "forms", "choices", "_timing", "network", "_network", "_pool", "_foreign", "_vit", "_resnet18", "_cifar_resnet", "_timm"}, "teachers": {"pool", "_for_run", "_names", "_snapshots", "_lesson", "_self_training", "_views", "_probe", "_trained", "_weights", "_difficulty"},
           "plugins": {"_guidance"}, "protocols": {"_sgd"}, "parametrizations": {"_autoencoder", "_conditional"}}  # a family's base, and what a member is made of; not a member
 

@@ -16,7 +16,7 @@ import tiny
 from datastill import relabel
 from datastill.errors import RunError, Stopped
 from datastill.functional.views import shown
-from datastill.relabel import Labels, Online, Relabel, Schedule, Stored, Views, asked, forecast, label, make_labels
+from datastill.relabel import Labels, Online, Relabel, Schedule, Stored, Views, asked, forecast, label, make_labels, name_of
 from datastill.store import write_record
 from datastill.teachers import Teachers
 from datastill.train import Fixed
@@ -219,3 +219,26 @@ def test_views_are_functions_of_their_stream() -> None:
     assert one.mix is not None
     assert two.mix is not None
     assert torch.equal(one.mix.order, two.mix.order)
+
+
+@pytest.mark.parametrize("rest", ["none", "smallest"])
+def test_as_much_is_kept_of_labels_that_are_not_stored(rest: Any, teachers: Teachers, tmp_path: Path) -> None:
+    """Real images to compare with get labels of as many epochs, as many logits, in half precision."""
+    how = schedule(epochs=6, batch_size=5)._replace(relabel=Relabel(store=True, epochs=2, top=2, rest=rest))
+    labels = stored(tmp_path / "labels", teachers, how)
+    online = Online(images(), how, list(teachers))
+    seen: set[bytes] = set()
+    for epoch in range(6):
+        there, asked_for = list(Stored(images(), labels).walk(epoch, ds.RNG(3))), list(online.walk(epoch, ds.RNG(3)))
+        assert [len(x) for x, _ in there] == [len(x) for x, _ in asked_for]
+        for (_, y), (x, found) in zip(there, asked_for, strict=True):
+            assert torch.equal(torch.isinf(y).sum(1), torch.isinf(found).sum(1))
+            assert torch.equal(found, found.half().float())
+            seen.add(x.numpy().tobytes())
+    assert len(seen) == 8  # batches of two epochs
+
+
+def test_a_schedule_that_leaves_out_incomplete_batches_has_another_name(teachers: Teachers) -> None:
+    names = {name_of("set", schedule(epochs=epochs)._replace(relabel=Relabel(store=True, epochs=3)), teachers.pool, teachers, ds.RNG(0))
+             for epochs in (3, 9)}
+    assert len(names) == 2

@@ -20,7 +20,7 @@ from datastill.report import report
 from datastill.run import check_run, read_run
 from datastill.running import begin
 from datastill.shards import merge
-from kit import input_error, toy_images
+from kit import Told, input_error, toy_images
 
 IPC, OF = 5, 2
 
@@ -125,7 +125,7 @@ def test_a_killed_merge_is_done_again(parts: list[Path], tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize(("method", "options"), [
     ("rded", {}), ("recover", {}), ("recover", {"init": "real", "batch_size": 3}),
-    ("recover", {"init": "patches", "patches": {"images": 40}, "stages": 2, "iterations": 4, "sides": [6, 8]})])
+    ("recover", {"init": "patches", "patches": {"images": 40}, "stages": 2, "iterations": 4, "sides": [6, 8], "pool": tiny.POOLING})])
 def test_parts_of_a_method_that_splits_are_those_of_the_unbroken_run(method: str, options: dict[str, Any], tmp_path: Path) -> None:
     of = {"method_options": options, "seed": 3}
     whole = tiny.distill(tiny.run(method, ipc=IPC, **of), tmp_path / "whole")
@@ -140,7 +140,7 @@ def test_parts_of_a_method_that_splits_are_those_of_the_unbroken_run(method: str
 
 @pytest.mark.parametrize(("method", "options", "across"), [
     ("rded", {}, 3), ("recover", {}, 2), ("recover", {"init": "real", "batch_size": 3}, 4),
-    ("recover", {"init": "patches", "patches": {"images": 40}, "stages": 2, "iterations": 4, "sides": [6, 8]}, 3)])
+    ("recover", {"init": "patches", "patches": {"images": 40}, "stages": 2, "iterations": 4, "sides": [6, 8], "pool": tiny.POOLING}, 3)])
 def test_a_grid_of_classes_and_images_is_the_unbroken_run(method: str, options: dict[str, Any], across: int, tmp_path: Path) -> None:
     of = {"method_options": options, "seed": 3}
     whole = tiny.distill(tiny.run(method, ipc=IPC, **of), tmp_path / "whole")
@@ -227,6 +227,11 @@ def test_what_does_not_fit_is_refused(parts: list[Path], tmp_path: Path) -> None
         merge([parts[0], made(tmp_path / "data", run_of(1), replace(tiny.splits().train.subset(torch.arange(900)), origin=run_of(1).data))], out)
     with input_error("are not parts of one set", "the run's method"):
         merge([parts[0], made(tmp_path / "method", run_of(1, method_options={"batch_real": 9}))], out)
+    with pytest.MonkeyPatch.context() as patch:  # from teachers in a file of the same name, for example
+        patch.setattr("datastill.running.prepare", lambda run, task: {"method": {"teachers": [{"digest": "another"}]}})
+        other = made(tmp_path / "other", run_of(1))
+    with input_error("are not parts of one set", "they differ in what they were prepared with"):
+        merge([parts[0], other], out)
     with input_error("is part 1 of 3", "is one of 2"):
         merge([parts[0], made(tmp_path / "three", run_of(1, 3))], out)
     whole = made(tmp_path / "whole", tiny.run(ipc=IPC))
@@ -240,6 +245,15 @@ def test_what_does_not_fit_is_refused(parts: list[Path], tmp_path: Path) -> None
         merge(parts, parts[0])
     with input_error("holds no distilled set"):
         merge([parts[0], tmp_path / "nowhere"], out)
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    ({"plugins": {"total_variation": {"weight": 0.1}}}, "plug-in total_variation sees the images of a part"),
+    ({"method_options": {"optim": {"images": {"clip": 1.0}}}}, "clips the gradient of the images of a part"), ({}, "")])
+def test_what_ties_the_parts_of_a_recovery_together_is_said(more: dict[str, Any], says: str) -> None:
+    told = Told()
+    check_run(run_of(1, method="recover", **more), tiny.splits().train, root=tiny.ROOT, progress=told)
+    assert [says in one for one in told.warned] == ([True] if says else [])
 
 
 def test_different_learned_learning_rates_are_refused(tmp_path: Path) -> None:

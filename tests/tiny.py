@@ -27,6 +27,7 @@ CHEAP = {"iterations": 3, "batch_real": 8, "outer": 2, "inner": 1, "epochs": 1, 
 OWN = {"recover": {"pool": {"kind": "classifier", "networks": ["convnet:width=4,depth=2,norm=batch"], "epochs": 1, "batch_size": 512},
                    "batch_size": 4, "roll": 1},
        "rded": {"patches": {"images": 40, "crops": 2}}}  # taken by these methods
+POOLING = {**OWN["recover"]["pool"], "networks": ["resnet20:width=4"]}  # type: ignore[dict-item]  # takes images of any size
 POOL = {"kind": "supervised", "networks": [NETWORK], "count": 2, "epochs": 1, "batch_size": 512}
 ROOT = Path(tempfile.mkdtemp(prefix="datastill-tests-"))  # for teachers, made once for all tests
 atexit.register(shutil.rmtree, ROOT, ignore_errors=True)

@@ -79,8 +79,8 @@ class Relabel(Description):
     teacher: "eval": the teachers as they are used; "batch": with the statistics of the batch in their batch normalization
         ("BSSL", which the scripts of SRe2L for CIFAR do without saying so, and CV-DD on purpose).
     store: whether labels are stored beside the set: one schedule of views, the same for every student (FKD), in half
-        precision. Otherwise the teachers are asked while each student trains. Labels of real images to compare with are
-        never stored; the two differ by rounding.
+        precision. Otherwise the teachers are asked while each student trains. Labels of real images to compare with are not
+        stored, but asked for as many epochs, and as much is kept of each.
     epochs: of labels that are stored; students of more epochs see their batches several times, in new orders (LPLD prunes
         this way). 0: as many as students train. An incomplete batch is left out if they are fewer.
     top: how many of a label's logits are stored, the largest ones; 0: all. rest: what the others become: "none": no share;
@@ -157,6 +157,37 @@ def label(teachers: Sequence[Teacher], x: Tensor, how: Literal["eval", "batch"] 
     return torch.stack(found).mean(0).to(x.dtype)
 
 
+def kept(logits: Tensor, relabel: Relabel) -> Tensor:
+    """What a store keeps of logits (B, K): half precision, the largest ones."""
+    if not relabel.store:
+        return logits
+    logits = logits.half().to(logits.dtype)
+    if not 0 < relabel.top < logits.shape[1]:
+        return logits
+    values, which = logits.topk(relabel.top, 1)
+    return spread(values, which, logits.shape[1], relabel.rest)
+
+
+def spread(values: Tensor, which: Tensor, classes: int, rest: Literal["none", "smallest"]) -> Tensor:
+    """Logits (B, K) of which only these values (B, top) of these classes are known; others are -inf or the smallest."""
+    fill = values.min(1, keepdim=True).values if rest == "smallest" else values.new_full((len(values), 1), -torch.inf)
+    return fill.expand(-1, classes).clone().scatter_(1, which, values)
+
+
+def turns(epoch: int, of_epoch: int, stored: int, rng: RNG) -> Iterator[tuple[int, int]]:
+    """(epoch, number) of the batches a student sees in an epoch, where there are labels for ``stored`` epochs of
+    ``of_epoch`` batches: after these, batches are drawn from all of them, in new orders, all once before any comes again.
+    """
+    orders: dict[int, Tensor] = {}
+    for place in range(epoch * of_epoch, (epoch + 1) * of_epoch):
+        turn, number = divmod(place, stored * of_epoch)
+        if turn or epoch >= stored:
+            if turn not in orders:
+                orders[turn] = rng("pool", turn).permutation(stored * of_epoch)
+            number = int(orders[turn][number])
+        yield divmod(number, of_epoch)
+
+
 class Online:
     """Examples whose views are labeled by teachers as they are drawn; without teachers by their own labels, mixed."""
 
@@ -173,13 +204,18 @@ class Online:
         view = self.schedule.views.draw(rng("view"), len(x), (x.shape[2], x.shape[3]))
         x = shown(x, view)
         if self.teachers:
-            return Batch(x, label(self.teachers, x, self.schedule.relabel.teacher))
+            return Batch(x, kept(label(self.teachers, x, self.schedule.relabel.teacher), self.schedule.relabel))
         return Batch(x, y if view.mix is None else mixed_labels(y, view.mix))
 
     def walk(self, epoch: int, rng: RNG) -> Iterator[Batch]:
         """The batches of an epoch."""
-        for number, rows in enumerate(self.schedule.batches(len(self), epoch, rng)):
-            yield self.batch(rows, epoch, rng("batch", epoch, number))
+        parts: dict[int, list[Tensor]] = {}
+        stored = self.schedule.stored if self.teachers else epoch + 1
+        of_epoch = len(self.schedule.widths(len(self)))
+        for there, number in turns(epoch, of_epoch, stored, rng):
+            if there not in parts:
+                parts[there] = self.schedule.batches(len(self), there, rng)
+            yield self.batch(parts[there][number], there, rng("batch", there, number))
 
 
 def files(views: Views, relabel: Relabel, epochs: int, widths: Sequence[int], classes: int) -> dict[str, Form]:
@@ -276,15 +312,11 @@ class Labels:
         assert logits is not None
         if which is None:
             return logits.float()
-        whole = torch.full((len(logits), self.card["classes"]), -torch.inf)
-        if self.card["relabel"]["rest"] == "smallest":
-            whole = logits.float().min(1, keepdim=True).values.expand_as(whole).clone()
-        return whole.scatter_(1, which.long(), logits.float())
+        return spread(logits.float(), which.long(), self.card["classes"], self.card["relabel"]["rest"])
 
 
 class Stored:
-    """Examples whose views and labels are read from a store. A student of more epochs than there are labels for draws its
-    batches from all of them, in new orders, all once before any comes again."""
+    """Examples whose views and labels are read from a store."""
 
     def __init__(self, examples: Examples, labels: Labels) -> None:
         self.examples, self.labels = examples, labels
@@ -297,17 +329,10 @@ class Stored:
 
     def walk(self, epoch: int, rng: RNG) -> Iterator[Batch]:
         """The batches of an epoch."""
-        of_epoch, there = len(self.labels), self.labels.epochs
-        for place in range(epoch * of_epoch, (epoch + 1) * of_epoch):
-            turn, number = divmod(place, there * of_epoch)
-            if turn or epoch >= there:
-                number = int(self._order(turn, rng)[number])
-            rows, view, logits = self.labels.batch(*divmod(number, of_epoch))
+        for place in turns(epoch, len(self.labels), self.labels.epochs, rng):
+            rows, view, logits = self.labels.batch(*place)
             x = self.examples.batch(rows).x
             yield Batch(shown(x, view), logits.to(x))
-
-    def _order(self, turn: int, rng: RNG) -> Tensor:
-        return rng("pool", turn).permutation(self.labels.epochs * len(self.labels))
 
 
 def make_labels(folder: Path, images: str, examples: Examples, schedule: Schedule, pool: Pool, teachers: Teachers, rng: RNG,
@@ -333,7 +358,8 @@ def make_labels(folder: Path, images: str, examples: Examples, schedule: Schedul
 def name_of(images: str, schedule: Schedule, pool: Pool, teachers: Teachers, rng: RNG) -> str:
     """The name of a store: of what determines it."""
     context = teachers.context
-    return digest(schedule.relabel, digest(schedule.views), str(schedule.batch_size), str(schedule.stored), images,
+    pruned = ["pruned"] if schedule.pruned else []  # which leaves out incomplete batches
+    return digest(schedule.relabel, digest(schedule.views), str(schedule.batch_size), str(schedule.stored), *pruned, images,
                   pool.digest(context.real.fingerprint, *pool.identity(context.data_root)), *map(str, rng.path))
 
 

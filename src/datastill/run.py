@@ -170,6 +170,8 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
     if of > 1 and not run.method.splits:
         progress.warn(f"{kind(run.method)} distills the images of a class together, so that {counted(of, 'part')} are not "
                       "what one run would make of them")
+    if (of > 1 or run.class_shard[1] > 1) and run.method.splits and (why := _ties(run)):
+        progress.warn(f"{why} of a part, not of the whole set, so that the parts are not what one run would make of them")
     _check_needs(run)
     run.parametrization.check(task, ipc)
     check_network(run.network, real.shape, task.classes, real.device)
@@ -183,6 +185,14 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
     for part in asked(run).values():
         part.check(task, ipc)
     return task
+
+
+def _ties(run: Run) -> str:
+    """What ties the images of a set together although the method does not, in words; "" if nothing does."""
+    if weighted := [kind(plugin) for plugin in run.plugins if plugin.weight]:
+        return f"plug-in {weighted[0]} sees the images"
+    clipped = run.method.optim.images.clip or any(one.clip for one in run.method.optim.parameters.values())
+    return "method.optim clips the gradient of the images" if clipped else ""
 
 
 def _check_learns(method: Method, names: Iterable[str], progress: Progress) -> None:

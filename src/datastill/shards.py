@@ -124,7 +124,8 @@ def _whole(part: Distilled) -> dict[str, Any]:
     """What all parts of one set have in common, in words."""
     run = {f"the run's {key}": _essence(value) for key, value in load(Run, part.card["run"])
            if key not in ("shard", "class_shard")}
-    return {**run, "the data's fingerprint": part.card["data"]["fingerprint"],
+    return {**run, "what they were prepared with (teachers, generators)": part.card.get("prepared"),
+            "the data's fingerprint": part.card["data"]["fingerprint"],
             "the set they start from": part.card.get("started_from"), "the kind of labels": part.card["labels"]}
 
 

@@ -24,7 +24,7 @@ from datastill.analysis.statistics import (
 )
 from datastill.nets.cifar_resnet import CifarResNet
 from datastill.nets.resnet18 import ResNet18
-from datastill.report.statistics import render
+from datastill.report.statistics import named, render
 from kit import input_error
 
 
@@ -104,3 +104,13 @@ def test_bad_input(run: Path, tmp_path: Path) -> None:
     with input_error("has no batch normalization"):
         informative(tmp_path / "plain", tiny.task(plain))
     assert control(tiny.task(tiny.run("recover")).teachers(tiny.run("recover").method.pool)[0], tiny.task(tiny.run("recover"))).raw > 1  # type: ignore[attr-defined]
+
+
+def test_networks_of_the_same_architecture_are_told_apart(run: Path, tmp_path: Path) -> None:
+    """By how they were trained: that is what the page compares."""
+    of = tiny.run("recover")
+    other = of.model_copy(update={"method": of.method.model_copy(update={"pool": of.method.pool.model_copy(update={"lr": 0.05})})})  # type: ignore[attr-defined]
+    tiny.distill(other, tmp_path / "other")
+    found = [informative(run, tiny.task(of)), informative(tmp_path / "other", tiny.task(other))]
+    assert len(named(found)) == 2
+    assert all("classifier" in name for name in named(found))

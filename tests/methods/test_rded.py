@@ -73,7 +73,7 @@ def test_whole_images_at_one_crop_of_all() -> None:
         patch.setattr("datastill.methods._patches.draw_boxes", lambda rng, count, size, **_: torch.tensor([[0, 0, *size]]).expand(count, 4))
         patch.setattr("datastill.methods._patches.once", lambda path, make: (make(path), path)[1])
         (task.root / "patches").mkdir(exist_ok=True)
-        found = mosaics(Patches(images=10_000, crops=1), task, pool, 3, ds.RNG("whole"))
+        found = mosaics(Patches(images=10_000, crops=1), task, pool, 3, range(3), ds.RNG("whole"))
     teachers = list(task.teachers(pool))
     for c, rows in enumerate(task.real.of_class):
         x = task.real.batch(rows).x

@@ -18,6 +18,7 @@ from datastill.errors import InputError, Stopped
 from datastill.functional.batchnorm import statistics, statistics_distance
 from datastill.loop import Loop
 from datastill.methods import recover
+from datastill.methods._sides import seen_sides
 from datastill.methods.recover import Recover
 from datastill.run import check_run
 from datastill.running import begin
@@ -160,7 +161,7 @@ def test_pixels_stay_within_the_range_of_images(tmp_path: Path) -> None:
 
 
 def test_stages_mix_with_the_start_and_begin_anew() -> None:
-    run = run_of(init="real", stages=2, iterations=4, residual=0.25, sides=[6, 8], clamp=False)
+    run = run_of(init="real", stages=2, iterations=4, residual=0.25, sides=[6, 8], clamp=False, pool=tiny.POOLING)
     loop = loop_of(run)
     start = loop.synthetic.decode().detach().clone()
     loop.advance()
@@ -178,9 +179,26 @@ def test_stages_mix_with_the_start_and_begin_anew() -> None:
     assert loop.synthetic.decode().shape[2:] == (8, 8)
 
 
+def test_teachers_see_images_of_a_stage_in_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As FADRM's do, not enlarged to the data's; a teacher of images twice as large sees them twice as large."""
+    loop, seen = loop_of(run_of(init="real", stages=2, iterations=4, sides=[6, 8], pool=tiny.POOLING)), []
+    original = Teacher.watched
+    monkeypatch.setattr(Teacher, "watched", lambda self, x: (seen.append(tuple(x.shape[2:])), original(self, x))[1])
+    for _ in range(4):
+        loop.advance()
+    assert [*dict.fromkeys(seen[:len(seen) // 2])] == [(6, 6)]
+    assert [*dict.fromkeys(seen[len(seen) // 2:])] == [(8, 8)]
+    teacher = loop.task.teachers(loop.method.pool)[0]  # type: ignore[attr-defined]
+    other = replace(teacher, domain=replace(teacher.domain, shape=(1, 16, 16)))
+    assert seen_sides((6, 6), loop.task, other) == (12, 12)
+    assert other.see(torch.zeros(1, 1, 6, 6), 12, 12).shape == (1, 1, 12, 12)
+    with input_error("does not take images of 6x6 pixels", "method.sides"):
+        check_run(run_of(stages=2, sides=[6, 8]), tiny.splits().train, root=tiny.ROOT)
+
+
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_run_in_stages_goes_on_where_it_stopped(stop: int, tmp_path: Path) -> None:
-    run = run_of(init="real", stages=2, iterations=4, sides=[6, 8])
+    run = run_of(init="real", stages=2, iterations=4, sides=[6, 8], pool=tiny.POOLING)
     whole = tiny.distill(run, tmp_path / "whole")
     with pytest.raises(Stopped):
         tiny.distill(run, tmp_path / "parts", progress=Told(stop_at=stop))

@@ -47,7 +47,7 @@ def some(count: int = 20) -> Any:
 def test_presets_of_the_papers(name: str) -> None:
     protocol = load(Protocol, name)  # type: ignore[type-abstract]
     assert isinstance(protocol, SoftLabels)
-    assert protocol.for_network(ConvNet()).lr == {"sre2l_cifar": 0.1, "sre2l_tiny": 0.2}.get(name, 1e-3)
+    assert protocol.for_network(ConvNet()).lr == {"sre2l_tiny": 0.2}.get(name, 1e-3)
 
 
 def test_the_learning_rate_falls_as_far_as_it_is_stretched(monkeypatch: pytest.MonkeyPatch) -> None:

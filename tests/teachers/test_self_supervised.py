@@ -103,6 +103,15 @@ def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = Context(few(), tmp_path, tmp_path)
     with input_error("epoch 1", "linear classifier is trained after the last epoch"):
         pool(epoch=1).check(context, {"logits"})
+    with input_error("epoch 1", "linear classifier is trained after the last epoch"):
+        pool(epoch=1).check(context, {"class_logits"})
+    with input_error("epoch 0", "linear classifier is trained after the last epoch"):
+        pool(epochs=0).check(context, {"class_logits"})
+    with input_error("no linear layer"):
+        pool(networks=["misfits:Plain"]).check(context)
+    with input_error("5 channels", "data.channels=3"):
+        many = ds.Images(torch.zeros(12, 5, 8, 8, dtype=torch.uint8), torch.arange(12) % 3, ("a", "b", "c"), (0.5,) * 5, (0.2,) * 5)
+        pool().check(Context(many, tmp_path, tmp_path))
     pool(epoch=1).check(context, {"statistics"})
     with input_error("no linear layer"):
         from datastill.teachers._probe import probe

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -67,3 +69,13 @@ def test_a_process_that_is_ended_is_named() -> None:
 def test_how_many() -> None:
     assert suitable(torch.device("cpu")) == 0
     assert 0 <= suitable(torch.device("cuda")) <= MOST
+
+
+def test_views_are_whitened_where_images_are(tmp_path: Path) -> None:
+    """What a network is trained on is of the same kind as what it is asked about later."""
+    white = ds.Data(source="digits", zca=True).load(tmp_path).train.subset(torch.arange(30))  # type: ignore[arg-type]
+    plain = replace(white, whitening=None, whitened=None)
+    rows = torch.arange(12)
+    (one, _), (other, _) = (Views(images).pair(rows, RNG(1)) for images in (white, plain))
+    assert white.whitening is not None
+    torch.testing.assert_close(one, white.whitening.whiten(other))

@@ -19,7 +19,7 @@ from datastill.late import nn, no_grad, torch
 from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.run import Run, read_run
-from datastill.teachers import Teacher
+from datastill.teachers import Pool, Teacher
 
 FACTOR = 2.0  # of the rescaling that leaves the function of a network as it is
 IMAGES = 100  # of noise, on which distances are measured
@@ -143,7 +143,8 @@ def informative(folder: Path, task: Task) -> Informative:
     if not pools:
         raise InputError(f"{folder}: method {kind(run.method)} has no teachers; expected a run of a method that recovers "
                          "images from networks, such as sre2l")
-    teachers = [teacher for pool in pools for teacher in task.teachers(pool)]
+    named = {_named(pool, teacher): teacher for pool in pools for teacher in task.teachers(pool)}
+    teachers = list(named.values())
     if lacking := [one.name for one in teachers if "statistics" not in one.gives]:
         raise InputError(f"{folder}: teacher {lacking[0]} has no batch normalization with running statistics")
     signals: dict[str, tuple[list[int], list[float]]] = {}
@@ -153,5 +154,11 @@ def informative(folder: Path, task: Task) -> Informative:
                 iterations, values = signals.setdefault(name, ([], []))
                 iterations.append(int(line["iteration"]))
                 values.append(float(line[name]))
-    shown: dict[str, Any] = {one.name: (layers(one.network), of_network(one.network)) for one in teachers}
-    return Informative(folder.name, run, shown, {one.name: control(one, task) for one in teachers}, signals)
+    shown: dict[str, Any] = {name: (layers(one.network), of_network(one.network)) for name, one in named.items()}
+    return Informative(folder.name, run, shown, {name: control(one, task) for name, one in named.items()}, signals)
+
+
+def _named(pool: Pool, teacher: Teacher) -> str:
+    """A name that tells it from others of its architecture: how it was trained, and the digest of the rest."""
+    how, digest = getattr(pool, "loss", kind(pool)), str(teacher.facts.get("digest", ""))[:6]
+    return f"{teacher.name}, {how}{f' ({digest})' if digest else ''}"

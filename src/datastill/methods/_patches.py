@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
@@ -52,9 +52,13 @@ def check_patches(patches: Patches, task: Task, ipc: int) -> None:
                          (f", or images={wanted}" if smallest >= wanted else ""))
 
 
-def mosaics(patches: Patches, task: Task, pool: Pool, ipc: int, rng: RNG) -> Tensor:
-    """``ipc`` such images of each of the task's classes in their order (N, C, H, W). Made once, then read from
-    ``root/patches``. Raises RunError if they cannot be stored."""
+def mosaics(patches: Patches, task: Task, pool: Pool, ipc: int, numbers: range, rng: RNG) -> Tensor:
+    """Of ``ipc`` such images of each of the task's classes those with these numbers, in class order (N, C, H, W). All are
+    made once, then only these are read from ``root/patches``. Raises RunError if they cannot be stored."""
+    def some(whole: Any) -> Any:
+        each = whole.reshape(len(task.here), ipc, *task.real.shape)[:, numbers.start:numbers.stop]
+        return each.reshape(-1, *task.real.shape)
+
     def made() -> Tensor:
         teachers, found = list(task.teachers(pool)), []
         for number, c in enumerate(task.here):
@@ -67,13 +71,14 @@ def mosaics(patches: Patches, task: Task, pool: Pool, ipc: int, rng: RNG) -> Ten
             np.save(target, made().cpu().numpy())
 
     if task.dry_run:
-        return made()
+        found: Tensor = some(made())
+        return found
     teachers = pool.digest(task.real.fingerprint, *pool.identity(task.data_root))
     name = digest(patches, task.real.fingerprint, teachers, str(ipc), *map(str, rng.path),
                   *([] if task.some is None else [str(task.some)]))
     path = task.root / "patches" / f"{name}.npy"
     try:
-        return torch.from_numpy(np.load(once(path, write))).to(task.device)
+        return torch.from_numpy(np.array(some(np.load(once(path, write), mmap_mode="r")))).to(task.device)
     except OSError as error:
         raise RunError(f"chosen crops cannot be stored in {path}: {reason(error)}; remove what is in the way, or choose "
                        "another --root") from error

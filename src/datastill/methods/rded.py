@@ -51,8 +51,8 @@ class RDED(Method):
         return {"teachers": pool.facts(task.context)}
 
     def start(self, task: Task, ipc: int, rng: RNG) -> SyntheticSet:
-        whole = mosaics(self.patches, task, self.pool.for_network(task.network), task.ipc or ipc, rng("patches"))
-        x = whole.unflatten(0, (len(task.here), -1))[:, task.first:task.first + ipc].flatten(0, 1)
+        numbers = range(task.first, task.first + ipc)
+        x = mosaics(self.patches, task, self.pool.for_network(task.network), task.ipc or ipc, numbers, rng("patches"))
         labels = torch.eye(task.classes, device=x.device)[list(task.here)].repeat_interleave(ipc, 0)
         return task.synthetic(Batch(x, labels), rng=rng("encode"))
 

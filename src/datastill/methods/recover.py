@@ -17,6 +17,7 @@ from datastill.functional.crops import crop, draw_boxes, flip
 from datastill.late import F, torch
 from datastill.methods._patches import Patches, check_patches, mosaics
 from datastill.methods._range import check_range, keep_in_range
+from datastill.methods._sides import check_sides, seen_sides
 from datastill.parametrizations.pixels import Pixels
 from datastill.registry import kind
 from datastill.rng import RNG
@@ -55,8 +56,8 @@ class Recover(Method):
     init: "noise", standard normal; "real" images; "patches": real crops chosen by the teachers, see ``patches``.
     clamp: whether pixels are kept within the range of real images, where they are what is learned.
     stages, sides, residual: FADRM: as many stages of equal length, each with a new optimizer, with images of these sides in
-        pixels (by default the usual one); after each but the last the images are mixed with the share 1 - ``residual`` of
-        those they started from.
+        pixels (by default the usual one), which the teachers see in that size; after each but the last the images are mixed
+        with the share 1 - ``residual`` of those they started from.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -120,6 +121,8 @@ class Recover(Method):
         if self.sides and self.sides[-1] != task.real.shape[1]:
             raise InputError(f"sides: the last stage has images of {self.sides[-1]} pixels, the data {task.real.shape[1]}; "
                              "both must be the same")
+        if self.sides:
+            check_sides(self.sides, self.pool.for_network(task.network), task)
         if self.stages > 1 and not isinstance(task.parametrization, Pixels):
             raise InputError(f"parametrization {kind(task.parametrization)}: only images themselves can be mixed with "
                              "others; set method.stages=1")
@@ -145,8 +148,7 @@ class Recover(Method):
             drawn = [rng("noise", number).normal(task.classes, *task.real.shape)[here] for number in numbers]
             return torch.stack(drawn, 1).flatten(0, 1).to(task.device)
         if self.init == "patches":
-            found = mosaics(self.patches, task, self.pool.for_network(task.network), whole, rng("patches"))
-            return found.unflatten(0, (len(task.here), whole))[:, numbers.start:numbers.stop].flatten(0, 1)
+            return mosaics(self.patches, task, self.pool.for_network(task.network), whole, numbers, rng("patches"))
         rows = [filled(task.real.draw(whole, rng("real", c), of_class=c), whole)[numbers.start:numbers.stop]
                 for c in task.here]
         return task.real.batch(torch.cat(rows)).x
@@ -276,12 +278,16 @@ class _Work:
 
     def _terms(self, x: Tensor, y: Tensor, one: Pass) -> tuple[Tensor, dict[str, Statistics]]:
         """Mean cross-entropy over all classes the teacher knows, and the statistics of its layers."""
-        seen, targets = self.teacher.see(self._augmented(x, self.rng(*one.name))), y.argmax(1)
+        seen, targets = self._seen(self._augmented(x, self.rng(*one.name))), y.argmax(1)
         if self.teacher.outputs is not None:
             targets = torch.tensor(self.teacher.outputs, device=x.device)[targets]
         with self.task.autocast():
             logits, statistics = self.teacher.watched(seen)
         return F.cross_entropy(logits.to(x.dtype), targets), statistics
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """What the teacher sees: images of a stage are as much smaller or larger for it as they are for the data."""
+        return self.teacher.see(x, *seen_sides(x.shape[2:], self.task, self.teacher))
 
     def _distance(self, statistics: dict[str, Statistics], one: Pass) -> Tensor:
         if not self.method.weight:
@@ -294,10 +300,10 @@ class _Work:
         return statistics_distance(statistics, self.method.first, self.method.scale_free)
 
     def _augmented(self, x: Tensor, rng: RNG) -> Tensor:
-        """All images cropped, mirrored and shifted alike; crops in the size of the data."""
+        """All images cropped, mirrored and shifted alike; crops in the size of the images."""
         if self.share is not None:
-            height, width = x.shape[2:]
-            x = crop(x, draw_boxes(rng("crop"), 1, (height, width), (self.share, 1.0)), self.task.real.shape[1:])
+            size = (x.shape[2], x.shape[3])
+            x = crop(x, draw_boxes(rng("crop"), 1, size, (self.share, 1.0)), size)
         if self.method.flip:
             x = flip(x, rng("flip").uniform(1) < 0.5)
         if self.method.roll:

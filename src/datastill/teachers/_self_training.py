@@ -34,7 +34,8 @@ class SelfTraining:
 
     def __init__(self, pool: SelfSupervised, network: nn.Module, images: Images, rng: RNG) -> None:
         self.pool, self.network, self.images, self.rng, self.epoch = pool, network, images, rng, 0
-        width = network.embed(images.batch(torch.arange(2)).x.to(images.device)).shape[1]  # type: ignore[operator]
+        with torch.no_grad():  # in evaluation mode: what batch normalization remembers is of views
+            width = network.eval().embed(images.batch(torch.arange(2)).x).shape[1]  # type: ignore[operator]
         with rng("heads").as_global(images.device), torch.device(images.device):
             self.heads = _heads(pool, width)
             self.loss = _loss(pool).to(images.device)

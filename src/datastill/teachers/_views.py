@@ -64,8 +64,11 @@ class Views:
             pictures = [to_pil_image(one) for one in self.images.raw(rows)]
         with rng.as_global(), _others(rng.seed):
             pairs = [(self.view(one), self.view(one)) for one in pictures]
-        one, two = (torch.stack(views) for views in zip(*pairs, strict=True))
+        one, two = (self._whitened(torch.stack(views)) for views in zip(*pairs, strict=True))
         return one, two
+
+    def _whitened(self, x: Tensor) -> Tensor:
+        return x if self.images.whitening is None else self.images.whitening.whiten(x)
 
 
 def suitable(device: torch.device) -> int:

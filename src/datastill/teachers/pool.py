@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -69,9 +69,13 @@ class Teacher:
     facts: Mapping[str, Any] = field(default_factory=dict)
     stand_in: bool = False
 
-    def see(self, x: Tensor) -> Tensor:
-        """The run's images (B, C, H, W) as images of the teacher's domain, differentiable."""
-        return bring(x, self.home, self.domain)
+    def see(self, x: Tensor, *size: int) -> Tensor:
+        """The run's images (B, C, H, W) as images of the teacher's domain, differentiable; of another ``size``, rows and
+        columns, than it was trained on if asked, which whitening does not allow."""
+        there = self.domain
+        if size and there.whitening is None:
+            there = replace(there, shape=(there.shape[0], size[0], size[1]))
+        return bring(x, self.home, there)
 
     @cached_property
     def gives(self) -> frozenset[str]:

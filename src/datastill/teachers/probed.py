@@ -14,6 +14,7 @@ from datastill.errors import InputError
 from datastill.late import nn
 from datastill.nets import Architecture
 from datastill.rng import RNG
+from datastill.teachers._probe import check_classifier
 from datastill.teachers._trained import Trained
 from datastill.teachers._weights import checksum, file_names, fill_body, read_weights
 from datastill.teachers.pool import Context
@@ -63,7 +64,10 @@ class Probed(Trained):
             raise InputError("pool probed needs the checkpoint of each network; give them, as in pool.files=checkpoint.pth")
         for name in self.files:
             read_weights(Path(name).expanduser())
+        if {"logits", "class_logits"} & {*asked} and self.epoch == 0:
+            raise InputError("epoch 0: the linear classifier is not trained yet; leave epoch out")
         super().check(context, asked)
+        check_classifier(self, context)
 
     def training(self, network: nn.Module, images: Images, rng: RNG) -> Trainer:
         fill_body(network, read_weights(Path(self.files[0]).expanduser()), self.files[0])

@@ -11,7 +11,9 @@ from datastill.data import Images
 from datastill.errors import InputError
 from datastill.late import nn
 from datastill.nets import Architecture
+from datastill.registry import kind
 from datastill.rng import RNG
+from datastill.teachers._probe import check_classifier
 from datastill.teachers._trained import Trained
 from datastill.teachers.pool import Context
 from datastill.train import half_cosine
@@ -28,7 +30,8 @@ class SelfSupervised(Trained):
     normalization stay as they are. Needs the extra ``datastill[ssl]`` (lightly, whose losses, heads and views these are).
 
     The defaults are those of MoCo's public recipe for CIFAR, which the settings that SC-DD names for CIFAR-100 and
-    Tiny-ImageNet fit (inferred): SGD, learning rate 0.06 that falls as a cosine over 200 epochs, weight decay 5e-4, batches
+    Tiny-ImageNet fit (inferred), except for the head, a linear layer there, and batch normalization, in eight parts of a
+    batch there (both ours): SGD, learning rate 0.06 that falls as a cosine over 200 epochs, weight decay 5e-4, batches
     of 512, a queue of 4096, temperature 0.1, momentum of the second network 0.99. All losses see the same views (ours):
     crops of 20 to 100 % of the area, mirrored, colors jittered, some gray, above 64 pixels blurred.
 
@@ -42,6 +45,8 @@ class SelfSupervised(Trained):
     What is measured after each epoch is the accuracy of the 200 nearest neighbors among up to 5,000 training images; the
     card has that of the linear classifier too.
     """
+
+    version: ClassVar[int] = 2  # 2: MoCo's network sees the first view only; views are whitened where images are
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {name: {"loss": name} for name in (
         "moco_v2", "simclr", "byol", "dino", "swav", "barlow_twins", "vicreg")}
@@ -74,10 +79,14 @@ class SelfSupervised(Trained):
         except ModuleNotFoundError:
             raise InputError("pools that learn without labels need lightly, which is not installed; pip install "
                              "datastill[ssl]") from None
-        if "logits" in asked and self.epoch not in ("last", self.epochs):
-            raise InputError(f"epoch {self.epoch}: the linear classifier is trained after the last epoch; leave epoch out, "
-                             "or take another kind of pool")
+        if {"logits", "class_logits"} & {*asked} and (self.epoch not in ("last", self.epochs) or not self.epochs):
+            raise InputError(f"epoch {self.epoch if self.epochs else 0}: the linear classifier is trained after the last "
+                             "epoch; leave epoch out, or take another kind of pool")
+        if (channels := context.real.shape[0] if self.data is None else self.domain(context).shape[0]) not in (1, 3):
+            raise InputError(f"pool {kind(self)}: its views are made of gray or color pictures, the images have "
+                             f"{channels} channels; set data.channels=3, or take another kind of pool")
         super().check(context, asked)
+        check_classifier(self, context)
 
     def training(self, network: nn.Module, images: Images, rng: RNG) -> Trainer:
         from datastill.teachers._self_training import SelfTraining
