@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import datastill as ds
 import tiny
 from datastill.functional.rded import centered
-from datastill.methods._patches import Patches, _losses, mosaics
+from datastill.methods._patches import Patches, _losses, _of_class, mosaics
 from datastill.run import check_run
 from kit import input_error
 
@@ -91,3 +93,25 @@ def test_whole_images_at_one_crop_of_all() -> None:
 def test_bad_input(ipc: int, patches: dict[str, Any], parts: tuple[str, ...]) -> None:
     with input_error(*parts):
         check_run(run_of(ipc, **patches), tiny.splits().train, root=tiny.ROOT)
+
+
+def test_crops_of_photographs_are_cut_out_of_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stripes of one pixel are gray in a small image, and black and white in a crop of the original."""
+    for split in ("train", "val"):
+        for label in range(2):
+            folder = tmp_path / "imagenet" / split / f"n0000000{label}"
+            folder.mkdir(parents=True)
+            stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))
+            for name in "ab":
+                Image.fromarray(stripes).convert("RGB").save(folder / f"{name}.png")
+    images = ds.Data(source="imagenet", size=8).load(tmp_path).train  # type: ignore[arg-type]
+    assert images.have_originals
+    assert not tiny.splits().train.have_originals
+    monkeypatch.setattr("datastill.methods._patches.AREA", (0.015, 0.016))  # about 8 x 8 of 64 x 64 pixels
+    monkeypatch.setattr("datastill.methods._patches._losses", lambda teacher, x, c: x.mean((1, 2, 3)))
+    task: Any = ds.Run(method="rded", network="resnet20:width=4", data={"source": "imagenet", "size": 8}).task(images, root=tmp_path)  # type: ignore[arg-type]
+    found, again = (_of_class(Patches(images=2, crops=3), task, [None], 2, 0, ds.RNG(0)) for _ in range(2))  # type: ignore[list-item]
+    assert found.shape == (2, 3, 8, 8)
+    assert torch.equal(found, again)
+    gray = images.batch(torch.tensor([0])).x
+    assert float(found.std()) > 5 * float(gray.std())

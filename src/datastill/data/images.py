@@ -16,7 +16,7 @@ import numpy as np
 from datastill.compute import send
 from datastill.data.whitening import Whitening
 from datastill.errors import InputError
-from datastill.functional.crops import AREA, crop, draw_boxes
+from datastill.functional.crops import AREA, RATIO, crop, draw_boxes
 from datastill.late import torch
 from datastill.rng import RNG
 from datastill.tables import counted, shown
@@ -175,19 +175,28 @@ class Images:
         targets = send(self.targets[rows], self.device)
         return torch.nn.functional.one_hot(targets, len(self.classes)).float()
 
-    def crops(self, rows: Tensor, rng: RNG, area: tuple[float, float] = AREA) -> Tensor:
+    @property
+    def have_originals(self) -> bool:
+        """Whether crops are cut from files of their own."""
+        return self.whitened is None and self.originals(torch.arange(0), lambda number, picture: picture) is not None
+
+    def crops(self, rows: Tensor, rng: RNG, area: tuple[float, float] = AREA, ratio: tuple[float, float] = RATIO,
+              size: tuple[int, int] | None = None) -> Tensor:
         """A random crop of each of the images at these rows, (B, C, H, W), as torchvision's RandomResizedCrop: a box of a
-        uniform share of the ``area``, resized to (H, W). Images that are read from files of their own are cut before they
-        are made smaller (in 8 bits, as usual), so that a crop of a large photograph is sharp."""
+        uniform share of the ``area`` and of this ``ratio`` of width to height, resized to ``size``, by default (H, W).
+        Images that are read from files of their own are cut before they are made smaller (in 8 bits, as usual), so that a
+        crop of a large photograph is sharp."""
+        size = size or (self.shape[1], self.shape[2])
+
         def cut(number: int, picture: Any) -> Any:
             from torchvision.transforms import functional
 
-            box = draw_boxes(rng("original", number), 1, (picture.height, picture.width), area)[0]
-            return functional.resized_crop(picture, *box.tolist(), list(self.shape[1:]))
+            box = draw_boxes(rng("original", number), 1, (picture.height, picture.width), area, ratio)[0]
+            return functional.resized_crop(picture, *box.tolist(), list(size))
 
         found = self.originals(rows, cut) if self.whitened is None else None
         if found is None:
-            return crop(self.batch(rows).x, draw_boxes(rng, len(rows), self.shape[1:], area))
+            return crop(self.batch(rows).x, draw_boxes(rng, len(rows), self.shape[1:], area, ratio), size)
         arrays = np.stack([np.atleast_3d(np.asarray(one)) for one in found])
         return self.normalize(send(torch.from_numpy(arrays).permute(0, 3, 1, 2), self.device))
 

@@ -13,7 +13,7 @@ from datastill.description import Description
 from datastill.digest import digest
 from datastill.errors import InputError, RunError
 from datastill.files import reason
-from datastill.functional.crops import crop, draw_boxes
+from datastill.functional.crops import AREA, crop, draw_boxes
 from datastill.functional.rded import centered, choose_crops, mosaic
 from datastill.late import F, no_grad, torch
 from datastill.nets import passes
@@ -29,8 +29,9 @@ class Patches(Description):
     """Images of factor x factor crops of real images of their class (RDED, Sun et al. 2024).
 
     Of each class ``images`` random ones are looked at, ``crops`` random crops of each (8 to 100 % of its area, square, 1 /
-    ``factor`` of a side); a crop is put in the middle of an image of the mean color and shown to the teacher. Of every image
-    the crop with the lowest cross-entropy stays, of these the lowest at ``place`` 0; at 0.5 those in the middle.
+    ``factor`` of a side; cut out of the files, where each image has its own); a crop is put in the middle of an image of the
+    mean color and shown to the teacher. Of every image the crop with the lowest cross-entropy stays, of these the lowest at
+    ``place`` 0; at 0.5 those in the middle.
     """
 
     images: int = Field(default=300, ge=1)
@@ -90,9 +91,13 @@ def _of_class(patches: Patches, task: Task, teachers: list[Teacher], ipc: int, c
     small = (size[0] // patches.factor, size[1] // patches.factor)
     boxes = draw_boxes(rng("crops"), len(rows) * patches.crops, size, ratio=(1.0, 1.0)).view(len(rows), patches.crops, 4)
     crops, losses = [], []
-    for some, theirs in zip(rows.split(64), boxes.split(64), strict=True):
-        x = task.real.batch(some).x.repeat_interleave(patches.crops, 0)
-        crops.append(crop(x, theirs.flatten(0, 1), small))
+    for number, (some, theirs) in enumerate(zip(rows.split(64), boxes.split(64), strict=True)):
+        if task.real.have_originals:
+            several = some.repeat_interleave(patches.crops)
+            crops.append(task.real.crops(several, rng("crops", number), AREA, (1.0, 1.0), small))
+        else:
+            x = task.real.batch(some).x.repeat_interleave(patches.crops, 0)
+            crops.append(crop(x, theirs.flatten(0, 1), small))
         losses.append(torch.stack([_losses(teacher, centered(crops[-1], size), c) for teacher in teachers]).mean(0))
     count = ipc * patches.factor**2
     table = torch.cat(losses).view(len(rows), patches.crops).cpu()
