@@ -59,12 +59,13 @@ class Views(Description):
         strips = boxes = mix = None
         if self.strips > 1:
             strips = rng("strips").uniform(count, 2, self.strips).argsort(2).flatten(1)
+        inner = (size[0] // self.strips * self.strips, size[1] // self.strips * self.strips)
         if self.window == "crop":
-            boxes = draw_boxes(rng("crop"), count, size, (self.area, 1.0))
+            boxes = draw_boxes(rng("crop"), count, inner, (self.area, 1.0))
         elif self.window == "shift":
             most = torch.tensor([int(0.125 * side + 0.5) for side in size])
             places = (rng("shift").uniform(count, 2) * (2 * most + 1)).long() - most
-            boxes = torch.cat([places, torch.tensor([size]).expand(count, 2)], 1)
+            boxes = torch.cat([places, torch.tensor([inner]).expand(count, 2)], 1)
         flips = draw_flips(rng("flip"), count) if self.flip else None
         if self.mix != "none":
             mix = draw_cutmix(rng("mix"), count, size, self.beta) if self.mix == "cutmix" else \

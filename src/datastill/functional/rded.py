@@ -49,9 +49,8 @@ def _cells(side: int, factor: int) -> list[int]:
 
 def shuffle_strips(x: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
     """Images (..., H, W) cut into as many vertical strips as ``columns`` (F,) has entries, which come in that order, then
-    likewise into horizontal ones. Strips have width W // F, the last one what remains too, as in the authors' code."""
+    likewise into horizontal ones. Strips have width W // F; pixels that remain are left out, as in the authors' code."""
     for order, axis in ((columns, -1), (rows, -2)):
-        width, last = x.shape[axis] // len(order), len(order) - 1
-        x = torch.cat([x.narrow(axis, number * width, width if number < last else x.shape[axis] - last * width)
-                       for number in order.tolist()], axis)
+        width = x.shape[axis] // len(order)
+        x = torch.cat([x.narrow(axis, number * width, width) for number in order.tolist()], axis)
     return x

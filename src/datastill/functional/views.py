@@ -36,6 +36,8 @@ def shown(x: Tensor, view: View) -> Tensor:
         beyond = _beyond(view.boxes, (x.shape[2], x.shape[3]))
         boxes = view.boxes + torch.tensor([beyond, beyond, 0, 0]) if beyond else view.boxes
         x = crop(F.pad(x, (beyond,) * 4) if beyond else x, boxes, size)
+    elif (x.shape[2], x.shape[3]) != size:
+        x = F.interpolate(x, size, mode="bilinear")
     if view.flips is not None:
         x = flip(x, view.flips)
     return x if view.mix is None else mixed(x, view.mix)
@@ -48,12 +50,11 @@ def _beyond(boxes: Tensor, size: tuple[int, int]) -> int:
 
 
 def _in_order(x: Tensor, order: Tensor, axis: int) -> Tensor:
-    """Images (B, C, H, W) with their strips along an axis in an order (B, F) each; the last strip has what F does not divide
-    too."""
-    side, strips = x.shape[axis], order.shape[1]
-    pixels = torch.arange(side, device=x.device)
-    strip = (pixels // (side // strips)).clamp(max=strips - 1)
-    places = (order.argsort(1)[:, strip] * side + pixels).argsort(1)  # (B, side)
+    """Images (B, C, H, W) with their strips along an axis in an order (B, F) each; what F does not divide is left out."""
+    width = x.shape[axis] // order.shape[1]
+    places = (order[:, :, None] * width + torch.arange(width, device=x.device)).flatten(1)
     shape = [len(x), 1, 1, 1]
-    shape[axis] = side
-    return x.gather(axis, places.view(shape).expand_as(x))
+    shape[axis] = places.shape[1]
+    wanted = [*x.shape]
+    wanted[axis] = places.shape[1]
+    return x.gather(axis, places.view(shape).expand(wanted))
