@@ -19,7 +19,7 @@ from datastill.nets.mlp import MLP
 from datastill.place import Place
 from datastill.studies import read_study
 from datastill.study import Study, cells
-from datastill.study_run import Foreseen, foresee, run_study
+from datastill.study_run import Foreseen, _beside, foresee, run_study
 from datastill.tables import read_toml
 from kit import Told, input_error
 
@@ -264,6 +264,18 @@ def test_foreseen_without_writing(tmp_path: Path) -> None:
     assert all(seconds > 0 for *_, seconds in foreseen.arms)
     assert foreseen.teachers > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_students_of_real_images_are_foreseen_once() -> None:
+    """Arms under the same labels share random real images and the controls; others need their own."""
+    def beside(controls: bool, **arms: Any) -> list[int]:
+        one, known = study(recipes={"sre2l/cifar10-ipc10": {}}, changes={}, controls=controls, against="", arms=arms), set[str]()
+        return [_beside(one, cell, known) for cell in cells(one) if cell.seed == 0]
+
+    weights: dict[str, Any] = {"one": {"method.weight": 0.1}, "two": {"method.weight": 1.0}}
+    assert beside(False, **weights) == [1, 0]
+    assert beside(True, **weights) == [9, 0]
+    assert beside(True, **weights, other={"protocol.temperature": 4.0}, hard={"protocol.labels": "hard"}) == [9, 0, 9, 1]
 
 
 def test_a_study_is_estimated_early_and_its_progress_told(tmp_path: Path) -> None:

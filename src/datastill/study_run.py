@@ -27,7 +27,7 @@ from datastill.scoring import Evaluation, check_student
 from datastill.sheets import CONTROLS, scored
 from datastill.study import Cell, Study, cells
 from datastill.teachers import Context, Pool
-from datastill.trials import score
+from datastill.trials import CHOSEN, score
 
 RESULTS = "results.json"
 
@@ -124,9 +124,10 @@ class _Missing(NamedTuple):
     runs: int
     students: list[int]
 
-    def row(self, distill: float, students: Sequence[float]) -> tuple[str, str, int, int, int, float]:
-        """Its row, from the seconds of a run and of a student of each kind."""
-        scoring = sum(2 * count * one for count, one in zip(self.students, students, strict=True))
+    def row(self, distill: float, students: Sequence[float], beside: int = 1) -> tuple[str, str, int, int, int, float]:
+        """Its row, from the seconds of a run and of a student of each kind, each with so many others beside it that learn
+        from real images."""
+        scoring = sum((1 + beside) * count * one for count, one in zip(self.students, students, strict=True))
         return self.recipe, self.arm, len(self.cells), self.runs, sum(self.students), self.runs * distill + scoring
 
 
@@ -149,10 +150,11 @@ def foresee(study: Study, place: Place, progress: Progress = Progress(),
             said = True
             first(Foreseen([one.row(rough.distill, [rough.student] * len(one.students)) for one in lacking], 0.0))
 
-    arms = list[tuple[str, str, int, int, int, float]]()
+    arms, compared = list[tuple[str, str, int, int, int, float]](), set[str]()
     for one in lacking:
         part = progress.part(len(arms), len(lacking), f"{one.recipe} {one.arm}")
-        arms.append(_foresee(study, place, one, part, say) if one in todo else one.row(0.0, [0.0] * len(one.students)))
+        arms.append(_foresee(study, place, one, compared, part, say) if one in todo else
+                    one.row(0.0, [0.0] * len(one.students)))
     progress.tell(len(lacking), len(lacking), "teachers")
     return Foreseen(arms, _teachers(study, place, found))
 
@@ -170,13 +172,26 @@ def _kinds(study: Study, cell: Cell) -> tuple[Architecture, ...]:
     return study.students or (cell.read.run.network,)
 
 
-def _foresee(study: Study, place: Place, one: _Missing, progress: Progress,
+def _beside(study: Study, cell: Cell, compared: set[str]) -> int:
+    """How many students learn from real images for each student of a run: those of random ones and of the controls, if they
+    are not shared with an arm before, whose key is in ``compared``."""
+    run, protocol = cell.read.run, _protocol(cell)
+    key = digest(run.data, digest(protocol), str(run.ipc), digest(run.parametrization), digest(run.network))
+    if key in compared:
+        return 0
+    compared.add(key)
+    labels = len(protocol.controls()) if study.controls else 0
+    return (1 + len(CHOSEN)) * (1 + labels) if labels else 1
+
+
+def _foresee(study: Study, place: Place, one: _Missing, compared: set[str], progress: Progress,
              first: Callable[[Plan], None]) -> tuple[str, str, int, int, int, float]:
     run, protocol = one.cells[0].read.run, one.cells[0].read.protocol
     kind, *others = _kinds(study, one.cells[0])
     task = place.task(run)
     tried = plan(run, task.real, protocol, kind, root=place.root, data_root=place.data_root, progress=progress, first=first)
-    return one.row(tried.distill, [tried.student, *(student_seconds(run, task, protocol, other) for other in others)])
+    return one.row(tried.distill, [tried.student, *(student_seconds(run, task, protocol, other) for other in others)],
+                   _beside(study, one.cells[0], compared))
 
 
 def _teachers(study: Study, place: Place, found: Sequence[Cell]) -> float:
