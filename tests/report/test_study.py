@@ -151,6 +151,9 @@ def test_flags_are_shown_on_page_and_table() -> None:
     for text in (render(flagged), markdown(flagged)):
         assert "Caution: no better than guessing for at least one seed: dm/x, few" in text
     assert "Caution" not in render(results())
+    for row in flagged["rows"]:
+        row["flags"] = ["below random real images"]
+    assert "Caution: below random real images for at least one seed: all rows\n" in markdown(flagged)
 
 
 def test_real_images_under_the_same_labels_are_a_table_of_their_own() -> None:

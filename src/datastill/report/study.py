@@ -144,7 +144,9 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
     for row in results["rows"]:
         for flag in row["flags"]:
             rows.setdefault(flag, []).append(f"{row['recipe']}, {row['arm']}, {row['student']}")
-    return [f"{flag} for at least one seed: {'; '.join(of)}" for flag, of in rows.items()]
+    count = len(results["rows"])
+    return [f"{flag} for at least one seed: {'all rows' if len(of) == count > 1 else '; '.join(of)}"
+            for flag, of in rows.items()]
 
 
 def controls(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
