@@ -176,7 +176,8 @@ class Task:
 
         rng: the stream for parametrizations that draw at random; without it the draw is the same for every seed.
         """
-        if len(start.x) % (len(self.here) * (each := self.parametrization.starts)):
+        each = self.parametrization.starts
+        if each > 1 and len(start.x) % (len(self.here) * each):
             raise InputError(f"parametrization {kind(self.parametrization)} makes each stored image of {each}; got "
                              f"{counted(len(start.x), 'image')} of {counted(len(self.here), 'class')}")
         parameters = self.parametrization.encode(start, self, rng)

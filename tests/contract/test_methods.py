@@ -22,6 +22,7 @@ from datastill.parametrization import Parametrization
 from datastill.registry import find, kind, members
 from datastill.rng import RNG
 from datastill.run import check_run
+from datastill.running import begin
 from datastill.teachers import Pool
 from kit import Told, input_error
 
@@ -55,7 +56,7 @@ def test_runs_with_each_other(method: str, plugin: str, parametrization: str, tm
 @pytest.mark.parametrize("method", tiny.iterating())
 def test_moves_the_images(method: str, parametrization: str, tmp_path: Path) -> None:
     run = tiny.run(method, parametrization=parametrization)
-    start = run.method.start(tiny.task(run), 1, RNG(0)("start")).batch().x
+    start = begin(run, tiny.task(run)).synthetic.batch().x
     assert not torch.equal(tiny.distill(run, tmp_path / "run").batch().x, start)
 
 
@@ -164,7 +165,7 @@ def test_is_documented(family: type[Family], name: str) -> None:
 @pytest.mark.parametrize("name", tiny.PARAMETRIZATIONS)
 def test_decode_gives_back_what_was_encoded(name: str) -> None:
     task = tiny.task(tiny.run(parametrization=name))
-    start = task.random_real(2, RNG(0))
+    start = task.random_real(2 * task.parametrization.starts, RNG(0))
     everything, rows = task.synthetic(start), torch.tensor([11, 3])
     assert (everything.stored, everything.ipc) == (20, 2)
     assert len(everything) == len(everything.decode()) == task.decoded(2)

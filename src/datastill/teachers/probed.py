@@ -14,7 +14,6 @@ from datastill.errors import InputError
 from datastill.late import nn
 from datastill.nets import Architecture
 from datastill.rng import RNG
-from datastill.teachers._probe import check_classifier
 from datastill.teachers._trained import Trained
 from datastill.teachers._weights import checksum, file_names, fill_body, read_weights
 from datastill.teachers.pool import Context
@@ -67,6 +66,8 @@ class Probed(Trained):
         if {"logits", "class_logits"} & {*asked} and self.epoch == 0:
             raise InputError("epoch 0: the linear classifier is not trained yet; leave epoch out")
         super().check(context, asked)
+        from datastill.teachers._probe import check_classifier
+
         check_classifier(self, context)
 
     def training(self, network: nn.Module, images: Images, rng: RNG) -> Trainer:

@@ -13,7 +13,6 @@ from datastill.late import nn
 from datastill.nets import Architecture
 from datastill.registry import kind
 from datastill.rng import RNG
-from datastill.teachers._probe import check_classifier
 from datastill.teachers._trained import Trained
 from datastill.teachers.pool import Context
 from datastill.train import half_cosine
@@ -86,6 +85,8 @@ class SelfSupervised(Trained):
             raise InputError(f"pool {kind(self)}: its views are made of gray or color pictures, the images have "
                              f"{channels} channels; set data.channels=3, or take another kind of pool")
         super().check(context, asked)
+        from datastill.teachers._probe import check_classifier
+
         check_classifier(self, context)
 
     def training(self, network: nn.Module, images: Images, rng: RNG) -> Trainer:
