@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 import datastill as ds
 import tiny
+from datastill.errors import InputError
 from datastill.protocols.dc import DC
 from datastill.recipes import read_recipe
 from datastill.studies import read_study
@@ -172,3 +174,20 @@ def test_data_that_come_with_a_library_have_no_path(tmp_path: Path) -> None:
     folder = place.distill(tiny.run("coreset"), tmp_path / "run")
     with input_error("--data-path: digits comes with a library and has no path; leave it out"):
         place.load_of(folder, tmp_path)
+
+
+def test_how_many_networks_an_analysis_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of each architecture looks at maps; how hard images are is told by as many as the pool has."""
+    seen: list[int] = []
+
+    def stop(pool: Any, *_: Any) -> None:
+        seen.append(pool.size)
+        raise InputError("seen")
+
+    monkeypatch.setattr(ds.Workspace, "_tellers", lambda self, pool, *_: stop(pool))
+    monkeypatch.setattr("datastill.workspace.check_networks", stop)
+    place = ds.Workspace(tmp_path, tmp_path, "cpu")
+    for analyse, settings in ((place.difficulty, []), (place.erasing, []), (place.erasing, ["pool.count=3"])):
+        with pytest.raises(InputError, match="seen"):
+            analyse("digits", ["pool.networks=mlp", *settings])  # type: ignore[operator]
+    assert seen == [10, 1, 3]

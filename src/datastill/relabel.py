@@ -209,10 +209,9 @@ class Online:
 
     def walk(self, epoch: int, rng: RNG) -> Iterator[Batch]:
         """The batches of an epoch."""
-        parts: dict[int, list[Tensor]] = {}
+        parts = {epoch: self.schedule.batches(len(self), epoch, rng)}
         stored = self.schedule.stored if self.teachers else epoch + 1
-        of_epoch = len(self.schedule.widths(len(self)))
-        for there, number in turns(epoch, of_epoch, stored, rng):
+        for there, number in turns(epoch, len(parts[epoch]), stored, rng):
             if there not in parts:
                 parts[there] = self.schedule.batches(len(self), there, rng)
             yield self.batch(parts[there][number], there, rng("batch", there, number))

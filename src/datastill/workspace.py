@@ -315,7 +315,7 @@ class Workspace(Place):
             own = [] if named else [f'pool.networks=["{spec(run.network)}"]']
             return of_run(what, run, task, self._tellers(read_pools(pool, [*own, *settings])[0][0], task.context, progress),
                           count=count, progress=progress)
-        (networks,), data, _ = read_pools(pool, [f"data.source={what}", *_one_each(settings), *settings])
+        (networks,), data, _ = read_pools(pool, [f"data.source={what}", *settings])
         context = self.context(data)
         if scores is not None:
             read_public(scores, context.real)  # a wrong file is named before anything is trained

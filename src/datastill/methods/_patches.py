@@ -90,9 +90,9 @@ def _of_class(patches: Patches, task: Task, teachers: list[Teacher], ipc: int, c
     size: tuple[int, int] = task.real.shape[1:]
     small = (size[0] // patches.factor, size[1] // patches.factor)
     boxes = draw_boxes(rng("crops"), len(rows) * patches.crops, size, ratio=(1.0, 1.0)).view(len(rows), patches.crops, 4)
-    crops, losses = [], []
+    crops, losses, sharp = [], [], task.real.have_originals
     for number, (some, theirs) in enumerate(zip(rows.split(64), boxes.split(64), strict=True)):
-        if task.real.have_originals:
+        if sharp:
             several = some.repeat_interleave(patches.crops)
             crops.append(task.real.crops(several, rng("crops", number), AREA, (1.0, 1.0), small))
         else:

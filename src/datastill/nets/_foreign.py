@@ -31,7 +31,7 @@ class ForeignNetwork(Network):
         super().__init__(features, classifier, taps)
         self.arranged = arranged
         self.classifier_path = classifier_path
-        self.attends = attends  # type: ignore[misc]
+        self.attends = attends
 
     def embed(self, x: Tensor) -> Tensor:
         """Flattened features before the classifier, (B, D)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ class Network(nn.Module):
     a subclass that overrides ``walk`` may use any module. ``attends``: whether its blocks attend over all patches.
     """
 
-    attends: ClassVar[bool] = False
+    attends: bool = False
 
     def __init__(self, features: nn.Module, classifier: nn.Module, taps: Mapping[str, str]) -> None:
         super().__init__()

@@ -81,7 +81,7 @@ class SelfSupervised(Trained):
         if {"logits", "class_logits"} & {*asked} and (self.epoch not in ("last", self.epochs) or not self.epochs):
             raise InputError(f"epoch {self.epoch if self.epochs else 0}: the linear classifier is trained after the last "
                              "epoch; leave epoch out, or take another kind of pool")
-        if (channels := context.real.shape[0] if self.data is None else self.domain(context).shape[0]) not in (1, 3):
+        if (channels := self.domain(context).shape[0]) not in (1, 3):
             raise InputError(f"pool {kind(self)}: its views are made of gray or color pictures, the images have "
                              f"{channels} channels; set data.channels=3, or take another kind of pool")
         super().check(context, asked)
