@@ -32,9 +32,10 @@ def one_thread() -> Iterator[None]:
 
 
 class Told(Progress):
-    """Keeps what it is told, and stops after ``stop_at`` steps."""
+    """Keeps what it is told, and stops after ``stop_at`` steps, or when it is asked for the ``stop_at_check``-th time."""
 
-    def __init__(self, stop_at: int | None = None) -> None:
+    def __init__(self, stop_at: int | None = None, stop_at_check: int | None = None) -> None:
+        self.checked, self.stop_at_check = 0, stop_at_check
         self.told: list[tuple[int, int, str]] = []
         self.warned: list[str] = []
         self.stop_at = stop_at
@@ -42,6 +43,11 @@ class Told(Progress):
     def tell(self, done: int, of: int, note: str = "") -> None:
         self.told.append((done, of, note))
         if self.stop_at is not None and done >= self.stop_at:
+            raise Stopped(code=143)
+
+    def check(self) -> None:
+        self.checked += 1
+        if self.stop_at_check is not None and self.checked >= self.stop_at_check:
             raise Stopped(code=143)
 
     def warn(self, text: str) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import torch
 
 from datastill.errors import RunError, Stopped
 from datastill.executors import Executor, InProcess, Processes
-from datastill.progress import log, of_data
+from datastill.progress import Progress, log, of_data
 from kit import Told
 
 CPU = torch.device("cpu")
@@ -25,11 +26,11 @@ EXECUTORS = [InProcess(CPU), Processes(2, [CPU])]
 ITEMS = {"one": 1.0, "two": 4.0, "three": 9.0}
 
 
-def root(item: float, device: torch.device) -> float:
+def root(item: float, device: torch.device, progress: Progress) -> float:
     return math.sqrt(item)
 
 
-def meet(item: tuple[Path, int], device: torch.device) -> tuple[int, str]:
+def meet(item: tuple[Path, int], device: torch.device, progress: Progress) -> tuple[int, str]:
     """Waits until so many processes are here at the same time; returns its own and its device."""
     folder, count = item
     (folder / str(os.getpid())).touch()
@@ -53,7 +54,7 @@ def test_an_error_ends_it(executor: Executor) -> None:
         executor.map(root, {"a": 1.0, "b": -1.0, "c": 4.0})
 
 
-def be_killed(item: float, device: torch.device) -> None:
+def be_killed(item: float, device: torch.device, progress: Progress) -> None:
     os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where the memory is full
 
 
@@ -70,6 +71,105 @@ def test_a_stop_ends_it(executor: Executor) -> None:
         executor.map(root, ITEMS, Told(stop_at=1))
 
 
+def go_on(item: Path, device: torch.device, progress: Progress) -> None:
+    """Long work that keeps what it did when it is stopped."""
+    for step in range(600):
+        try:
+            progress.tell(step, 600)
+        except Stopped:
+            item.write_text(f"saved at step {step}")
+            raise
+        item.with_suffix(".begun").touch()
+        time.sleep(0.1)
+
+
+@pytest.mark.usefixtures("quick_processes")
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_stop_reaches_what_is_in_work(executor: Executor, tmp_path: Path) -> None:
+    class Asked(Told):
+        def check(self) -> None:
+            if list(tmp_path.glob("*.begun")):
+                raise Stopped(code=143)
+
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        executor.map(go_on, {name: tmp_path / name for name in "abc"}, Asked())
+    assert time.monotonic() - began < 30
+    begun = {path.stem for path in tmp_path.glob("*.begun")}
+    assert begun
+    assert "c" not in begun
+    assert {path.name for path in tmp_path.iterdir() if not path.suffix} == begun
+
+
+def fail_or_go_on(item: Path, device: torch.device, progress: Progress) -> None:
+    if item.name == "a":
+        _until(item.with_name("b.begun").exists)
+        raise RunError("no")
+    go_on(item, device, progress)
+
+
+@pytest.mark.usefixtures("quick_processes")
+def test_an_error_stops_what_is_in_work(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no"):
+        Processes(2, [CPU]).map(fail_or_go_on, {name: tmp_path / name for name in "ab"})
+    assert (tmp_path / "b").read_text().startswith("saved at step")
+
+
+def hang(item: Path, device: torch.device, progress: Progress) -> None:
+    (item / str(os.getpid())).touch()
+    time.sleep(60)
+
+
+@pytest.mark.usefixtures("quick_processes")
+def test_interrupted_while_it_waits_it_ends_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second Ctrl-C does not wait for work that does not look whether it should stop."""
+    class Asked(Told):
+        def check(self) -> None:
+            if len(list(tmp_path.iterdir())) == 2:
+                raise Stopped
+
+    def interrupted(pool: object, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        if cancel_futures:
+            raise KeyboardInterrupt
+        shutdown(pool, wait)
+
+    shutdown = ProcessPoolExecutor.shutdown
+    monkeypatch.setattr(ProcessPoolExecutor, "shutdown", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Processes(2, [CPU]).map(hang, {"a": tmp_path, "b": tmp_path}, Asked())
+    assert not any(_alive(int(path.name)) for path in tmp_path.iterdir())
+
+
+def test_a_signal_to_all_is_answered_by_the_first(tmp_path: Path) -> None:
+    """A terminal or a scheduler sends it to the whole group."""
+    (tmp_path / "script.py").write_text(
+        "import os, time\n"
+        "from pathlib import Path\n"
+        "import torch\n"
+        "from datastill.errors import Stopped\n"
+        "from datastill.executors import Processes\n"
+        "from datastill.options import Interrupt\n"
+        "from datastill.console import Bar\n"
+        "from test_executors import go_on\n"
+        "if __name__ == '__main__':\n"
+        "    bar = Bar(None, None, 'work')\n"
+        "    try:\n"
+        "        with Interrupt(bar):\n"
+        "            Processes(2, [torch.device('cpu')]).map(go_on, {name: Path(name) for name in 'abc'}, bar)\n"
+        "    except Stopped as error:\n"
+        "        raise SystemExit(error.code)\n")
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    parent = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True,
+                              env={**os.environ, "PYTHONPATH": paths})
+    try:
+        _until(lambda: len(list(tmp_path.glob("*.begun"))) == 2)
+        os.killpg(parent.pid, signal.SIGINT)
+        assert parent.wait(60) == 128 + signal.SIGINT
+        assert len([path for path in tmp_path.iterdir() if not path.suffix]) == 2
+    finally:
+        parent.kill()
+
+
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_nothing_to_do(executor: Executor) -> None:
     assert executor.map(root, {}) == {}
@@ -82,8 +182,8 @@ def test_devices_are_dealt_in_turn(devices: list[str], wanted: list[str], tmp_pa
     assert sorted(device for _, device in found.values()) == sorted(wanted)
 
 
-def heard(item: tuple[Path, int], device: torch.device) -> list[bool]:
-    meet(item, device)
+def heard(item: tuple[Path, int], device: torch.device, progress: Progress) -> list[bool]:
+    meet(item, device, progress)
     return [logger.isEnabledFor(logging.WARNING) for logger in (log, of_data)]
 
 
@@ -99,7 +199,7 @@ def test_processes_end_with_their_parent(tmp_path: Path) -> None:
         "import os, time\n"
         "import torch\n"
         "from datastill.executors import Processes\n"
-        "def work(name, device):\n"
+        "def work(name, device, progress):\n"
         "    open(name, 'w').write(str(os.getpid()))\n"
         "    os.rename(name, name + '.pid')\n"
         "    time.sleep(60)\n"

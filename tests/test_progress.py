@@ -29,6 +29,17 @@ def test_warnings_and_stops_go_through_parts() -> None:
         part.tell(0, 10)
 
 
+def test_steps_that_are_not_shown_can_be_stopped() -> None:
+    told = Told(stop_at_check=3)
+    unshown = told.part(1, 2).unshown()
+    unshown.tell(1, 10)
+    unshown.part(0, 2).check()
+    unshown.warn("careful")
+    with pytest.raises(Stopped):
+        unshown.part(0, 2).part(1, 3).tell(1, 10)
+    assert (told.told, told.warned) == ([], ["careful"])
+
+
 def test_by_default_warnings_are_logged_and_nothing_else(caplog: pytest.LogCaptureFixture,
                                                          capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress()

@@ -15,6 +15,7 @@ import tiny
 from children import Child, command
 from datastill.description import load
 from datastill.digest import to_toml
+from datastill.errors import Stopped
 from datastill.nets.mlp import MLP
 from datastill.place import Place
 from datastill.studies import read_study
@@ -236,6 +237,13 @@ def test_two_at_once_find_the_same(whole: tuple[Path, dict[str, Any]], tmp_path:
     assert parallel == whole[1]
     assert told.told[0] == (0, 1, "check")
     assert told.told[-1] == (4, 4, "runs")
+
+
+def test_stopped_in_the_middle_of_a_run_and_carried_on(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    some, where = study(judges={**tiny.POOL, "seed": 50, "count": 1}, students=[tiny.NETWORK, "mlp:width=8"]), place(tmp_path)
+    with pytest.raises(Stopped, match=r"stopped at iteration [1-3] of 4; run the same command to continue"):
+        run_study(some, where, tmp_path / "results", progress=Told(stop_at_check=3))
+    assert run_study(some, where, tmp_path / "results") == whole[1]
 
 
 def test_killed_inside_and_carried_on(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -50,6 +50,10 @@ class Bar(Progress):
         """``done`` of ``of`` steps; ``note`` is shown after it. A different number of steps, or fewer done than before,
         means a new piece of work: the time left is estimated from scratch. Raises Stopped if a stop was requested."""
         self._show(done, of, note)
+        self.check()
+
+    def check(self) -> None:
+        """Raise Stopped if a stop was requested."""
         if self.stop is not None:
             raise Stopped(code=self.stop)
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from datastill.errors import Stopped
+from datastill.progress import SIGNALS
 
 
 def command(group: typer.Typer, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -65,8 +66,7 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-            self.before = {number: signal.signal(number, self._take) for number in numbers}
+            self.before = {number: signal.signal(number, self._take) for number in SIGNALS}
         return self
 
     def __exit__(self, *error: object) -> None:

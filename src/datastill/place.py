@@ -126,10 +126,10 @@ def _again(cls: type[Place], root: Path, data_root: Path, asked: torch.device | 
     return cls(root, data_root, asked, portable=portable)
 
 
-def _prepare(place: Place, asked: tuple[Pool, Data], device: torch.device) -> None:
+def _prepare(place: Place, asked: tuple[Pool, Data], device: torch.device, progress: Progress) -> None:
     pool, data = asked
     with place.choosing():
-        pool.prepare(place.on(device).context(data))
+        pool.prepare(place.on(device).context(data, progress))
 
 
 def images_of(splits: Splits, split: str) -> Images:

@@ -213,6 +213,9 @@ class _Watching(Progress):
         if done in self.epochs:
             self.best = max(self.best or 0.0, self._measured(self.epochs[done]))
 
+    def check(self) -> None:
+        self.progress.check()
+
     def warn(self, text: str) -> None:
         self.progress.warn(text)
 

@@ -215,14 +215,14 @@ def _unscored(study: Study, place: Place, cell: Cell, student: Architecture) -> 
     return max(0, study.trials - scored(folder, artifact.load(folder), evaluation))
 
 
-def _run_cell(study: Study, place: Place, cell: Cell, device: torch.device) -> dict[str, Any]:
+def _run_cell(study: Study, place: Place, cell: Cell, device: torch.device, progress: Progress) -> dict[str, Any]:
     """One run, its students, and the judges' results."""
     run, place = cell.read.run, place.on(device)
     splits, folder = place.load(run.data), place.run_folder(run)
     task = place.task(run)
     every = max(1, run.method.iterations // study.snapshots)
     distill(run, task.real, folder, root=place.root, data_root=place.data_root, wait=True, portable=place.portable,
-            keep=range(0, run.method.iterations + 1, every), about=cell.read.about())
+            keep=range(0, run.method.iterations + 1, every), about=cell.read.about(), progress=progress)
     distilled = artifact.load(folder).to(device)
     images = images_of(splits, study.split).to(device)
     scores = {}
@@ -232,7 +232,7 @@ def _run_cell(study: Study, place: Place, cell: Cell, device: torch.device) -> d
                                 data_root=place.data_root)
         with place.choosing():
             sheet = score(folder, distilled, evaluation, trials=study.trials, baselines=place.baselines, labeler=labels,
-                          controls=study.controls)
+                          controls=study.controls, progress=progress)
         accuracy = {name: [one["accuracy"] for one in trials][:study.trials] for name, trials in
                     [(name, sheet[name]) for name in ("synthetic", "random")] + [*sheet.get(CONTROLS, {}).items()]}
         scores[spec(student)] = {"synthetic": accuracy.pop("synthetic"), "random": accuracy["random"],

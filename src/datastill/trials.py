@@ -131,10 +131,10 @@ def missing(folder: Path, distilled: Distilled, evaluation: Evaluation, *, basel
 
 
 def train_ahead(subject: str, trial: int, folder: Path, distilled: Distilled, evaluation: Evaluation, *, baselines: Path,
-                scores: Path | None = None, labeler: Labeler | None = None) -> None:
+                scores: Path | None = None, labeler: Labeler | None = None, progress: Progress = Progress()) -> None:
     """Train one student and store its score where ``score`` will find it, whatever other processes do meanwhile."""
     work = _Work(folder, distilled, evaluation, baselines, scores, labeler)
-    found = work.students(subject, trial + 1)(trial)
+    found = work.students(subject, trial + 1, progress)(trial)
     write_record(_ahead(work.places[subject], trial), {"score": found.model_dump(mode="json")})
 
 

@@ -399,14 +399,15 @@ class Workspace(Place):
 
 
 def _student(place: Workspace, folder: Path, protocol: Protocol, network: Architecture, split: Split, seed: int,
-             data_path: Path | None, scores: Path | None, which: tuple[str, int], device: torch.device) -> None:
+             data_path: Path | None, scores: Path | None, which: tuple[str, int], device: torch.device,
+             progress: Progress) -> None:
     """Train one student in this process and store its score for the sheet."""
     here = place.on(device)
     (evaluation,) = here.evaluations(folder, [network], protocol, split=split, seed=seed, data_path=data_path)
     distilled = load(folder).to(device)
     with here.choosing():
         train_ahead(*which, folder, distilled, evaluation, baselines=here.baselines, scores=scores,
-                    labeler=here._labeler(folder, distilled, evaluation))
+                    labeler=here._labeler(folder, distilled, evaluation), progress=progress)
 
 
 def _storing(evaluation: Evaluation) -> SoftLabels:
