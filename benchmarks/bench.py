@@ -30,7 +30,6 @@ from torch import Tensor
 
 import plain
 from authors import processor
-from datastill.core import Task
 from datastill.data import Batch, Images
 from datastill.memory import ALLOCATOR, keep_freed
 from datastill.methods.distribution import DistributionMatching
@@ -39,6 +38,7 @@ from datastill.nets.convnet import ConvNet
 from datastill.protocols.dc import DC
 from datastill.rng import RNG
 from datastill.scoring import evaluate
+from datastill.task import Task
 from floor import floor
 
 CLASSES, SIDE, OUTER, INNER, EPOCHS, TRIALS, SCORED = 10, 32, 2, 5, 20, 5, 640

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from datastill.core import Task
 from datastill.data import Batch, Images
 from datastill.functional.augment import augment_groups, augment_images
 from datastill.nets._pool import AveragePool
 from datastill.rng import RNG
+from datastill.task import Task
 
 
 def network(task: Task, rng: RNG) -> nn.Module:

@@ -30,12 +30,13 @@ from authors import processor
 from bench import make_task
 from datastill.data.domain import domain_of
 from datastill.digest import dump
+from datastill.label_store import Labels, files_of, forecast, make_labels
 from datastill.loop import Loop
 from datastill.memory import keep_freed
 from datastill.methods.recover import Recover
 from datastill.nets import passes
 from datastill.nets.resnet18 import ResNet18
-from datastill.relabel import Labels, Relabel, Schedule, Views, files_of, forecast, make_labels
+from datastill.relabel import Relabel, Schedule, Views
 from datastill.rng import RNG
 from datastill.rows import RowWriter
 from datastill.store import Entry

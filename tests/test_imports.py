@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import datastill
+from datastill.core import Method, Plugin
+from datastill.parametrization import Parametrization
+from datastill.registry import find, members, presets
+from datastill.teachers import Pool
 
 SOURCE = Path(datastill.__file__).parent
 ORDER = [["errors"], ["files", "environment"], ["tables", "foreign", "late", "memory", "progress", "statistics"], ["arguments", "rng", "compute", "registry"],
          ["description"], ["digest"],
          ["store"], ["rows"], ["states", "executors"], ["functional"], ["losses"], ["data"], ["nets"], ["train"], ["parametrization"], ["synthetic", "distilled"],
-         ["teachers"], ["relabel", "parametrizations"], ["core"], ["methods", "plugins", "protocols"], ["artifact", "balance"], ["previous"], ["loop"], ["checkpoint"], ["run"],
+         ["teachers"], ["relabel", "parametrizations"], ["label_store", "task"], ["core"], ["methods", "plugins", "protocols"], ["artifact", "balance"], ["previous"], ["loop"], ["checkpoint"], ["run"],
          ["outputs"], ["running"], ["recipes", "scoring", "export", "plan", "shards", "place"], ["sheets", "speed"], ["trials"], ["selection", "tuning", "analysis"], ["study"],
          ["comparison", "studies"], ["study_run"], ["report", "console"], ["listing", "workspace"], ["scores", "options"], ["analyses"], ["cli"], ["__main__"]]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
@@ -71,3 +78,13 @@ def test_public_names_exist_and_are_documented() -> None:
     for name in datastill.__all__:
         assert getattr(datastill, name).__doc__, name
     assert set(datastill.__all__) == {*datastill._HOME_OF, *datastill._PRESETS, *datastill._MODULES}
+
+
+@pytest.mark.parametrize("family", [Method, Plugin, Parametrization, Pool])
+def test_what_a_run_is_put_together_of_has_a_public_name(family: Any) -> None:
+    assert {find(family, name).__name__ for name in members(family)} <= set(datastill.__all__)
+
+
+def test_methods_have_public_names_as_in_their_papers() -> None:
+    chosen = {name for name in presets(Method) if find(Method, name) in (datastill.Coreset, datastill.Ranked)}
+    assert set(datastill._PRESETS.values()) == set(presets(Method)) - chosen

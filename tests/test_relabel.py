@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 import datastill as ds
 import tiny
-from datastill import relabel
+from datastill import label_store
 from datastill.errors import RunError, Stopped
 from datastill.functional.views import shown
-from datastill.relabel import Labels, Online, Relabel, Schedule, Stored, Views, asked, forecast, label, make_labels, name_of
+from datastill.label_store import Labels, Stored, forecast, make_labels, name_of
+from datastill.relabel import Online, Relabel, Schedule, Views, asked, label
 from datastill.store import write_record
 from datastill.teachers import Teachers
 from datastill.train import Fixed
@@ -145,17 +146,17 @@ def test_it_goes_on_where_it_stopped(stop: int, teachers: Teachers, tmp_path: Pa
     with pytest.raises(Stopped):
         stored(tmp_path / "parts", teachers, schedule(), progress=Told(stop_at=stop))
     asked_for: list[int] = []
-    original = relabel._epoch
+    original = label_store._epoch
 
     def counted(*arguments: Any) -> Any:
         asked_for.append(arguments[4])
         return original(*arguments)
 
-    monkeypatch.setattr(relabel, "_epoch", counted)
+    monkeypatch.setattr(label_store, "_epoch", counted)
     parts = stored(tmp_path / "parts", teachers, schedule())
     assert asked_for == list(range(stop, 3))
     assert parts.card["sums"] == whole.card["sums"]
-    assert not (tmp_path / "parts" / relabel.STATE).exists()
+    assert not (tmp_path / "parts" / label_store.STATE).exists()
 
 
 def test_what_is_damaged_or_of_another_set_is_named(teachers: Teachers, tmp_path: Path) -> None:
@@ -185,16 +186,16 @@ def test_a_beginning_of_other_labels_is_refused(teachers: Teachers, tmp_path: Pa
         stored(tmp_path / "labels", teachers, schedule(), progress=Told(stop_at=1))
     with input_error("the beginning of other labels"):
         stored(tmp_path / "labels", teachers, schedule(epochs=4))
-    state = json.loads((tmp_path / "labels" / relabel.STATE).read_text())
+    state = json.loads((tmp_path / "labels" / label_store.STATE).read_text())
     state.pop("checksum")
     state["sums"]["flips"] = ["0" * 64]
-    write_record(tmp_path / "labels" / relabel.STATE, state)
+    write_record(tmp_path / "labels" / label_store.STATE, state)
     with input_error("flips.npy is damaged"):
         stored(tmp_path / "labels", teachers, schedule())
 
 
 def test_logits_too_large_for_half_precision(teachers: Teachers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relabel, "label", lambda teachers, x, how: torch.full((len(x), 10), 1e6))
+    monkeypatch.setattr(label_store, "label", lambda teachers, x, how: torch.full((len(x), 10), 1e6))
     with pytest.raises(RunError, match="half precision cannot hold"):
         stored(tmp_path / "labels", teachers, schedule())
 

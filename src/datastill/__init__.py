@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "artifact": ["load"],
-    "core": ["Group", "Labeler", "Method", "Optim", "Plugin", "Protocol", "Step", "Task"],
+    "core": ["Group", "Labeler", "Method", "Optim", "Plugin", "Protocol", "Step"],
     "data": ["Batch", "Data", "Images", "Source", "Splits"],
     "description": ["Description", "Family"],
     "distilled": ["Distilled"],
@@ -30,11 +30,19 @@ _HOMES = {
     "methods.coreset": ["Coreset"],
     "methods.distribution": ["DistributionMatching"],
     "methods.gradient": ["GradientMatching"],
+    "methods.ranked": ["Ranked"],
+    "methods.rded": ["RDED"],
+    "methods.recover": ["Recover"],
     "methods.trajectory": ["TrajectoryMatching"],
     "nets": ["Architecture", "Network"],
     "parametrization": ["Parametrization"],
+    "parametrizations.latent": ["Latent"],
+    "parametrizations.pixels": ["Pixels"],
+    "parametrizations.tiles": ["Tiles"],
     "plugins.cclom": ["CCLoM"],
     "plugins.clom": ["CLoM"],
+    "plugins.metadd": ["MetaDD"],
+    "plugins.sdc": ["SDC"],
     "plugins.total_variation": ["TotalVariation"],
     "progress": ["Progress"],
     "registry": ["find"],
@@ -45,21 +53,26 @@ _HOMES = {
     "scoring": ["Evaluation", "Score", "evaluate"],
     "shards": ["merge"],
     "synthetic": ["SyntheticSet"],
+    "task": ["Task"],
+    "teachers.classifier": ["Classifier"],
+    "teachers.early": ["Early"],
     "teachers.experts": ["Experts"],
     "teachers.pretrained": ["Pretrained"],
+    "teachers.probed": ["Probed"],
+    "teachers.self_supervised": ["SelfSupervised"],
     "teachers.supervised": ["Supervised"],
     "workspace": ["Workspace"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _PRESETS = {name: name.lower() for name in ("DM", "IDM", "DC", "DSA", "DSAC", "IDC", "DataDAM", "MTT", "TESLA", "FTD",
-                                            "DATM")}
+                                            "DATM", "SRe2L", "CDA", "LPLD", "SCDD", "SRe2L_PP", "FADRM")}
 _MODULES = ["losses"]
 __all__ = sorted([*_HOME_OF, *_PRESETS, *_MODULES])  # noqa: PLE0605
 
 if TYPE_CHECKING:
     from datastill import losses
     from datastill.artifact import load
-    from datastill.core import Group, Labeler, Method, Optim, Plugin, Protocol, Step, Task
+    from datastill.core import Group, Labeler, Method, Optim, Plugin, Protocol, Step
     from datastill.data import Batch, Data, Images, Source, Splits
     from datastill.description import Description, Family, Preset
     from datastill.distilled import Distilled
@@ -68,11 +81,19 @@ if TYPE_CHECKING:
     from datastill.methods.coreset import Coreset
     from datastill.methods.distribution import DistributionMatching
     from datastill.methods.gradient import GradientMatching
+    from datastill.methods.ranked import Ranked
+    from datastill.methods.rded import RDED
+    from datastill.methods.recover import Recover
     from datastill.methods.trajectory import TrajectoryMatching
     from datastill.nets import Architecture, Network
     from datastill.parametrization import Parametrization
+    from datastill.parametrizations.latent import Latent
+    from datastill.parametrizations.pixels import Pixels
+    from datastill.parametrizations.tiles import Tiles
     from datastill.plugins.cclom import CCLoM
     from datastill.plugins.clom import CLoM
+    from datastill.plugins.metadd import MetaDD
+    from datastill.plugins.sdc import SDC
     from datastill.plugins.total_variation import TotalVariation
     from datastill.progress import Progress
     from datastill.registry import find
@@ -83,12 +104,18 @@ if TYPE_CHECKING:
     from datastill.scoring import Evaluation, Score, evaluate
     from datastill.shards import merge
     from datastill.synthetic import SyntheticSet
+    from datastill.task import Task
+    from datastill.teachers.classifier import Classifier
+    from datastill.teachers.early import Early
     from datastill.teachers.experts import Experts
     from datastill.teachers.pretrained import Pretrained
+    from datastill.teachers.probed import Probed
+    from datastill.teachers.self_supervised import SelfSupervised
     from datastill.teachers.supervised import Supervised
     from datastill.workspace import Workspace
 
     DM = IDM = DC = DSA = DSAC = IDC = DataDAM = MTT = TESLA = FTD = DATM = Preset(Method, "dm")
+    SRe2L = CDA = LPLD = SCDD = SRe2L_PP = FADRM = Preset(Method, "sre2l")
 
 
 def __getattr__(name: str) -> Any:

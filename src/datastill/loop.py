@@ -8,7 +8,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from datastill.balance import Balance
-from datastill.core import Method, Plugin, Step, Task
+from datastill.core import Method, Plugin, Step
 from datastill.data import Batch
 from datastill.digest import spec
 from datastill.errors import InputError, RunError
@@ -19,6 +19,7 @@ from datastill.previous import Previous
 from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.tables import counted, nearest, shown
+from datastill.task import Task
 
 if TYPE_CHECKING:
     from torch import Tensor

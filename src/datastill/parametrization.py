@@ -14,7 +14,7 @@ from datastill.rng import RNG
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from datastill.core import Task
+    from datastill.task import Task
 
 
 PARAMETRIZATION = "parametrization"  # what cards say about it goes by this name

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from datastill.arguments import checked
-from datastill.core import Task
 from datastill.data import Data, Images, Splits
 from datastill.description import load as describe
 from datastill.errors import InputError
@@ -21,6 +20,7 @@ from datastill.nets import choosing
 from datastill.nets.choices import SPEED, Choices
 from datastill.progress import Progress
 from datastill.run import Run, check_run
+from datastill.task import Task
 from datastill.teachers import Context, Pool
 
 KEPT = 2  # datasets in memory

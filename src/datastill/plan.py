@@ -10,7 +10,7 @@ from pathlib import Path
 from datastill import memory
 from datastill.artifact import tensors_of
 from datastill.compute import computing
-from datastill.core import Protocol, Task
+from datastill.core import Protocol
 from datastill.data import Images
 from datastill.errors import Stopped
 from datastill.late import torch
@@ -22,6 +22,7 @@ from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.run import Run, check_protocol, check_run
 from datastill.running import begin, read_start
+from datastill.task import Task
 from datastill.train import Fixed, extrapolated
 
 LONGEST = 8.0  # maximum seconds spent on each part, beyond its first repetitions

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from datastill import artifact
 from datastill.artifact import PIXELS, TENSORS
-from datastill.core import Method, Task
+from datastill.core import Method
 from datastill.data.domain import bring, domain_of
 from datastill.digest import dump, spec
 from datastill.errors import InputError
 from datastill.late import no_grad, torch
 from datastill.parametrization import PARAMETRIZATION
+from datastill.task import Task
 
 if TYPE_CHECKING:
     from datastill.distilled import Distilled

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from datastill import artifact
 from datastill.compute import Precision
-from datastill.core import Method, Part, Plugin, Plugins, Protocol, Task, check_ipc
+from datastill.core import Method, Part, Plugin, Plugins, Protocol
 from datastill.data import Data, Images
 from datastill.description import NOT_DECISIVE, Description, load
 from datastill.digest import digest
@@ -26,6 +26,7 @@ from datastill.progress import Progress
 from datastill.registry import find, kind, members
 from datastill.rng import RNG
 from datastill.tables import counted, read_toml
+from datastill.task import Task, check_ipc
 from datastill.teachers import Pool
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from datastill import artifact, checkpoint
 from datastill.arguments import checked
 from datastill.compute import computing, facts
-from datastill.core import Labeler, Method, Protocol, Task
+from datastill.core import Labeler, Method, Protocol
 from datastill.data import Data, Images
 from datastill.data.given import Given
 from datastill.description import load
@@ -32,6 +32,7 @@ from datastill.rng import RNG
 from datastill.run import BESIDE, Run, asked, check_run, label
 from datastill.store import Entry
 from datastill.tables import PLAIN, counted, is_plain, read_toml, read_versioned, shown
+from datastill.task import Task
 
 if TYPE_CHECKING:
     from datastill.distilled import Distilled

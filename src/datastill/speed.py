@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datastill.compute import computing
-from datastill.core import Protocol, Task
+from datastill.core import Protocol
 from datastill.errors import Stopped
 from datastill.late import torch
 from datastill.nets import Architecture, fresh
@@ -18,6 +18,7 @@ from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.run import Run
 from datastill.running import begin
+from datastill.task import Task
 from datastill.train import Fixed, predict
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from datastill.artifact import TENSORS
 from datastill.compute import falls_back
-from datastill.core import Labeler, Task, filled
+from datastill.core import Labeler
 from datastill.data import Batch
 from datastill.digest import digest
 from datastill.files import make_folder, sha256
@@ -22,6 +22,7 @@ from datastill.rng import RNG
 from datastill.scoring import Evaluation, Score, check_alike, check_held_out, check_student, repeated, student
 from datastill.sheets import CONTROLS, SCORES, SUBJECTS, Sheet, Subject, describe, facts, place_of, put, read, stored
 from datastill.store import read_record, write_record
+from datastill.task import Task, filled
 from datastill.teachers import Teachers
 
 if TYPE_CHECKING:

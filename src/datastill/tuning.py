@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from datastill.core import Protocol, check_ipc
+from datastill.core import Protocol
 from datastill.data import Splits
 from datastill.description import load
 from datastill.digest import digest, dump, spec
@@ -17,6 +17,7 @@ from datastill.progress import Progress
 from datastill.scoring import Evaluation, check_student
 from datastill.statistics import average
 from datastill.tables import override
+from datastill.task import check_ipc
 from datastill.trials import random_real
 
 

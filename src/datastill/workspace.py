@@ -16,7 +16,7 @@ from datastill.analysis.meta_features import of_run as of_networks
 from datastill.analysis.public import read_public
 from datastill.arguments import checked
 from datastill.artifact import CARD, TENSORS, load, read_card
-from datastill.core import Labeler, Protocol, Task
+from datastill.core import Labeler, Protocol
 from datastill.data import Data, Splits
 from datastill.data.given import Given
 from datastill.description import load as describe
@@ -24,6 +24,7 @@ from datastill.description import load_each
 from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.files import make_folder
+from datastill.label_store import Labels, forecast
 from datastill.nets import Architecture
 from datastill.nets.choices import SPEED
 from datastill.outputs import check_apart
@@ -35,7 +36,6 @@ from datastill.protocols.dc import DC
 from datastill.protocols.soft_labels import SoftLabels
 from datastill.recipes import Recipe, read_pools, read_recipe
 from datastill.registry import names
-from datastill.relabel import Labels, forecast
 from datastill.rng import RNG
 from datastill.run import Run, check_protocol, read_run, run_table
 from datastill.running import distill, labeler, see_apart
@@ -45,6 +45,7 @@ from datastill.speed import Timed, tune_speed
 from datastill.study import Study
 from datastill.study_run import Foreseen, foresee, run_study
 from datastill.tables import counted, nearest, shown
+from datastill.task import Task
 from datastill.teachers import Context, Pool, Teachers
 from datastill.trials import labels_of, missing, score, train_ahead
 from datastill.tuning import Tried, check_tuning, tune

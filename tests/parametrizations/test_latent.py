@@ -11,12 +11,12 @@ import torch
 
 import datastill as ds
 import tiny
-from datastill.core import Task
 from datastill.data.domain import domain_of
 from datastill.description import load
 from datastill.parametrizations.latent import Generated, Latent, _generator
 from datastill.run import check_run
 from datastill.running import begin, read_start
+from datastill.task import Task
 from generators import Small
 from kit import input_error
 

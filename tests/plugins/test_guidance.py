@@ -13,9 +13,10 @@ from torch import nn
 
 import datastill as ds
 import tiny
-from datastill.core import Plugin, Step, Task
+from datastill.core import Plugin, Step
 from datastill.description import load
 from datastill.run import check_run
+from datastill.task import Task
 from datastill.teachers import Pool, Teachers
 from datastill.teachers._snapshots import flat
 from datastill.teachers.supervised import Supervised

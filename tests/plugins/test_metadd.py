@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 import datastill as ds
 import tiny
-from datastill.core import Step, Task
+from datastill.core import Step
 from datastill.functional.cam import activation_map, normalized_maps
 from datastill.functional.invariance import distillation, evidence, map_variance
 from datastill.run import check_run
+from datastill.task import Task
 from datastill.teachers import Teacher
 from kit import input_error
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from datastill.core import Task
 from datastill.data import Batch, Images
 from datastill.functional.distances import attention
 from datastill.methods.attention import AttentionMatching
 from datastill.nets.convnet import ConvNet
 from datastill.rng import RNG
+from datastill.task import Task
 from reference.golden import Golden, error, set_parameters
 
 GOLDEN = Golden("datadam")

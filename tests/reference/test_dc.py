@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from datastill.core import Task
 from datastill.data import Batch, Images
 from datastill.functional.distances import gradient_distance
 from datastill.methods.gradient import GradientMatching
 from datastill.nets.convnet import ConvNet
 from datastill.rng import RNG
+from datastill.task import Task
 from reference.golden import Golden, error, set_parameters
 
 MATCH, LOSS = Golden("dc_match_loss"), Golden("dc_loss")

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from datastill.core import Step, Task
+from datastill.core import Step
 from datastill.data import Batch, Images
 from datastill.functional import augment
 from datastill.functional.augment import Parameters
 from datastill.methods.gradient import GradientMatching
 from datastill.nets.convnet import ConvNet
 from datastill.rng import RNG
+from datastill.task import Task
 from reference.golden import Golden, error, set_parameters
 
 NAMES = {"layerwise": "ours", "mse": "mse", "cosine": "cos"}

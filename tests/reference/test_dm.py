@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from datastill.core import Task
 from datastill.data import Images
 from datastill.functional.distances import class_means, mean_feature_distance
 from datastill.methods.distribution import DistributionMatching
 from datastill.nets.convnet import ConvNet
 from datastill.rng import RNG
+from datastill.task import Task
 from reference.golden import Golden, error, set_parameters
 
 GOLDEN = Golden("dm")

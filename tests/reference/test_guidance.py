@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from datastill.core import Step, Task
+from datastill.core import Step
 from datastill.data import Batch, Images
 from datastill.data.domain import Domain, domain_of
 from datastill.functional.guidance import class_distance_share
@@ -17,6 +17,7 @@ from datastill.nets.convnet import ConvNet
 from datastill.plugins.cclom import CCLoM
 from datastill.plugins.clom import CLoM
 from datastill.rng import RNG
+from datastill.task import Task
 from datastill.teachers import Teacher
 from reference.golden import Golden, error, set_parameters
 

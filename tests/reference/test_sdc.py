@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from datastill.analysis.theory import crossover, simulate, solve
-from datastill.core import Task
 from datastill.data import Batch, Images
 from datastill.methods.gradient import GradientMatching
 from datastill.nets.convnet import ConvNet
 from datastill.plugins.sdc import SDC
 from datastill.rng import RNG
+from datastill.task import Task
 from reference.golden import Golden, error, set_parameters
 
 GM, THEORY = Golden("sdc_gm"), Golden("sdc_theory")

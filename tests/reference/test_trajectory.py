@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datastill.core import Group, Method, Optim, Step, Task
+from datastill.core import Group, Method, Optim, Step
 from datastill.data import Batch, Images
 from datastill.functional.labels import mean_of_right
 from datastill.functional.unroll import Inner, Unrolled, unroll
@@ -20,6 +20,7 @@ from datastill.nets import as_function
 from datastill.nets.convnet import ConvNet
 from datastill.rng import RNG
 from datastill.synthetic import SyntheticSet
+from datastill.task import Task
 from datastill.teachers.experts import Experts
 from reference.golden import Golden, error
 

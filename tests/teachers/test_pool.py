@@ -10,7 +10,7 @@ import torch
 
 import datastill as ds
 import tiny
-from datastill.core import Step, Task
+from datastill.core import Step
 from datastill.description import load
 from datastill.functional.batchnorm import statistics
 from datastill.nets import Architecture
@@ -19,6 +19,7 @@ from datastill.nets.mlp import MLP
 from datastill.plugins._guidance import Guidance
 from datastill.recipes import read_pools
 from datastill.run import check_run
+from datastill.task import Task
 from datastill.teachers import Context, Pool, Teacher, Teachers
 from datastill.teachers.experts import Experts
 from datastill.teachers.supervised import Supervised

@@ -12,7 +12,6 @@ import numpy as np
 
 from datastill import artifact
 from datastill.analysis.public import read_public
-from datastill.core import Task
 from datastill.data import Batch, Images
 from datastill.errors import InputError
 from datastill.functional.difficulty import gradient_norms
@@ -23,6 +22,7 @@ from datastill.run import Run
 from datastill.running import stream
 from datastill.statistics import rank_correlation
 from datastill.tables import counted
+from datastill.task import Task
 from datastill.teachers import Teachers
 from datastill.teachers._difficulty import SCORES, Score, check_scores, difficulty, of_real
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from datastill import artifact
-from datastill.core import Task
 from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.functional.invariance import map_variance, masks
@@ -19,6 +18,7 @@ from datastill.late import no_grad, torch
 from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.run import Run
+from datastill.task import Task
 from datastill.teachers import Context, Pool, Teacher, Teachers
 from datastill.teachers._maps import check_maps, look
 

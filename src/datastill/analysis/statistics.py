@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datastill.checkpoint import read_log
-from datastill.core import Task
 from datastill.errors import InputError
 from datastill.functional.batchnorm import layer_distances, normalizations, statistics
 from datastill.late import nn, no_grad, torch
 from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.run import Run, read_run
+from datastill.task import Task
 from datastill.teachers import Pool, Teacher
 
 FACTOR = 2.0  # of the rescaling that leaves the function of a network as it is

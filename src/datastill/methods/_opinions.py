@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from datastill.core import Task, filled
 from datastill.data import Batch
 from datastill.functional.labels import mean_of_right
 from datastill.late import nn, no_grad, torch
 from datastill.nets import passes
 from datastill.rng import RNG
+from datastill.task import Task, filled
 from datastill.teachers import Pool
 
 if TYPE_CHECKING:

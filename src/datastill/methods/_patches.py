@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from datastill.core import Task, filled
 from datastill.description import Description
 from datastill.digest import digest
 from datastill.errors import InputError, RunError
@@ -19,6 +18,7 @@ from datastill.late import F, no_grad, torch
 from datastill.nets import passes
 from datastill.rng import RNG
 from datastill.store import once
+from datastill.task import Task, filled
 from datastill.teachers import Pool, Teacher
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from datastill.core import Task
 from datastill.late import nn
 from datastill.methods._real_training import RealTraining
 from datastill.nets import Architecture
 from datastill.rng import RNG
+from datastill.task import Task
 from datastill.train import cross_entropy
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from datastill.core import Task
 from datastill.errors import InputError
 from datastill.late import torch
+from datastill.task import Task
 
 if TYPE_CHECKING:
     from datastill.synthetic import SyntheticSet

@@ -7,12 +7,13 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from datastill.core import Method, Task
+from datastill.core import Method
 from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.nets import Architecture, couples_samples
 from datastill.rng import RNG
 from datastill.tables import counted
+from datastill.task import Task
 from datastill.teachers import Pool
 from datastill.teachers._trained import Trained
 from datastill.teachers.experts import Experts

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from datastill.core import Task
 from datastill.errors import InputError
 from datastill.late import torch
+from datastill.task import Task
 from datastill.teachers import Pool, Teacher, Teachers
 
 

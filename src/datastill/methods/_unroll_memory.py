@@ -6,13 +6,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datastill import memory
-from datastill.core import Task
 from datastill.functional.augment import augment_images
 from datastill.functional.inner import Inner
 from datastill.late import nn, torch
 from datastill.nets import Architecture, as_function, chunk_size, fresh
 from datastill.nets.network import Shape
 from datastill.rng import RNG
+from datastill.task import Task
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from datastill.core import Group, Method, Optim, Step, Task
+from datastill.core import Group, Method, Optim, Step
 from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
@@ -15,6 +15,7 @@ from datastill.functional.distances import attention, class_means, mean_feature_
 from datastill.late import nn, torch
 from datastill.nets import Architecture
 from datastill.rng import RNG
+from datastill.task import Task
 
 if TYPE_CHECKING:
     from torch import Tensor

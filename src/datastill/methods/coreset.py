@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from datastill.core import Method, Step, Task, filled
+from datastill.core import Method, Step
 from datastill.data import Images
 from datastill.errors import InputError
 from datastill.functional.coresets import herding, k_center, nearest
 from datastill.late import nn, no_grad, torch
 from datastill.rng import RNG
+from datastill.task import Task, filled
 from datastill.train import fit
 
 if TYPE_CHECKING:

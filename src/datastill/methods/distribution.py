@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datastill.core import Group, Method, Optim, Step, Task
+from datastill.core import Group, Method, Optim, Step
 from datastill.functional.augment import STRATEGY, Strategy, augment_classes
 from datastill.functional.distances import class_means, mean_feature_distance
 from datastill.late import F, nn, torch
 from datastill.methods._queue import Queue
 from datastill.nets import Architecture
 from datastill.rng import RNG
+from datastill.task import Task
 
 if TYPE_CHECKING:
     from datastill.synthetic import SyntheticSet

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from datastill.core import Group, Method, Optim, Step, Task
+from datastill.core import Group, Method, Optim, Step
 from datastill.data import Batch, Images
 from datastill.digest import spec
 from datastill.errors import InputError
@@ -19,6 +19,7 @@ from datastill.methods._range import check_range, keep_in_range
 from datastill.methods._real_training import RealTraining
 from datastill.nets import Architecture, couples_samples, fresh, passes
 from datastill.rng import RNG
+from datastill.task import Task
 from datastill.train import Fixed, augmented, fit
 
 if TYPE_CHECKING:

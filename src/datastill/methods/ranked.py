@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datastill.core import Method, Step, Task, filled
+from datastill.core import Method, Step
 from datastill.data import Images
 from datastill.errors import InputError
 from datastill.functional.coresets import stratified, window
 from datastill.late import torch
 from datastill.rng import RNG
+from datastill.task import Task, filled
 from datastill.teachers import Pool
 from datastill.teachers._difficulty import Score, check_scores, of_real
 from datastill.teachers.early import Early

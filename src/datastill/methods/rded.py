@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from datastill.core import Method, Step, Task
+from datastill.core import Method, Step
 from datastill.data import Batch, Images
 from datastill.late import torch
 from datastill.methods._patches import Patches, check_patches, mosaics
 from datastill.rng import RNG
+from datastill.task import Task
 from datastill.teachers import Pool
 from datastill.teachers.classifier import Classifier
 

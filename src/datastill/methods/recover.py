@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from datastill import memory
-from datastill.core import Group, Method, Optim, Step, Task, filled
+from datastill.core import Group, Method, Optim, Step
 from datastill.data import Batch
 from datastill.errors import InputError
 from datastill.functional.batchnorm import Statistics, statistics_distance
@@ -21,6 +21,7 @@ from datastill.methods._sides import check_sides, seen_sides
 from datastill.parametrizations.pixels import Pixels
 from datastill.registry import kind
 from datastill.rng import RNG
+from datastill.task import Task, filled
 from datastill.teachers import Pool, Teacher
 from datastill.teachers.classifier import Classifier
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from datastill import memory
-from datastill.core import Group, Labeler, Method, Optim, Step, Task
+from datastill.core import Group, Labeler, Method, Optim, Step
 from datastill.data import Batch, Images
 from datastill.description import NOT_DECISIVE
 from datastill.errors import InputError, RunError
@@ -23,6 +23,7 @@ from datastill.methods._unroll_memory import Held, unroll_memory
 from datastill.nets import as_function, passes
 from datastill.rng import RNG
 from datastill.tables import counted
+from datastill.task import Task
 from datastill.teachers import Pool, Teachers
 
 if TYPE_CHECKING:

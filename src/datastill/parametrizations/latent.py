@@ -25,7 +25,7 @@ from datastill.teachers._weights import checksum, read_weights
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from datastill.core import Task
+    from datastill.task import Task
 
 LATENTS, FEATURES = "latents", "features"
 SUFFIXES = (".pt", ".pth", ".ts")  # of TorchScript

@@ -16,7 +16,7 @@ from datastill.rng import RNG
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from datastill.core import Task
+    from datastill.task import Task
 
 
 class Tiles(Parametrization):

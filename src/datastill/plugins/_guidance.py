@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datastill.core import Plugin, Step, Task
+from datastill.core import Plugin, Step
 from datastill.late import torch
 from datastill.rng import RNG
+from datastill.task import Task
 from datastill.teachers import Pool, Teacher
 from datastill.teachers.supervised import Supervised
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from datastill.core import Step, Task
+from datastill.core import Step
 from datastill.functional.chunks import of_features
 from datastill.functional.guidance import class_sums, share_of_sums
 from datastill.late import torch
 from datastill.plugins._guidance import Guidance
 from datastill.rng import RNG
+from datastill.task import Task
 from datastill.teachers import Teacher
 
 if TYPE_CHECKING:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from datastill.core import Step, Task
+from datastill.core import Step
 from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.functional.guidance import clom
 from datastill.plugins._guidance import Guidance
 from datastill.rng import RNG
+from datastill.task import Task
 from datastill.teachers import Teacher
 from datastill.teachers._names import outputs_for
 from datastill.teachers.pool import listed

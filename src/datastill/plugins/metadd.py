@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from datastill.core import Plugin, Step, Task
+from datastill.core import Plugin, Step
 from datastill.digest import spec
 from datastill.errors import InputError
 from datastill.functional.chunks import of_networks
@@ -19,6 +19,7 @@ from datastill.nets.resnet18 import ResNet18
 from datastill.nets.vgg11 import VGG11
 from datastill.nets.vit import ViT
 from datastill.rng import RNG
+from datastill.task import Task
 from datastill.teachers import Pool, Teacher
 from datastill.teachers._maps import check_maps, look
 from datastill.teachers.supervised import Supervised

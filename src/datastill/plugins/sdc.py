@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from datastill.core import Plugin, Step, Task
+from datastill.core import Plugin, Step
 from datastill.errors import InputError
 from datastill.functional.distances import gradient_norm
 from datastill.late import F, torch
 from datastill.nets import couples_samples
 from datastill.rng import RNG
+from datastill.task import Task
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from datastill.core import Plugin, Step, Task
+from datastill.core import Plugin, Step
 from datastill.functional.smoothness import total_variation
 from datastill.rng import RNG
+from datastill.task import Task
 
 if TYPE_CHECKING:
     from torch import Tensor

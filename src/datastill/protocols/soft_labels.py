@@ -12,11 +12,12 @@ from pydantic import Field, model_validator
 from datastill.core import Method, Protocol
 from datastill.errors import InputError
 from datastill.functional.labels import kl
+from datastill.label_store import Labels, Stored, make_labels, name_of
 from datastill.late import nn
 from datastill.nets import Architecture
 from datastill.progress import Progress
 from datastill.registry import kind
-from datastill.relabel import Labels, Online, Relabel, Schedule, Stored, Views, make_labels, name_of
+from datastill.relabel import Online, Relabel, Schedule, Views
 from datastill.rng import RNG
 from datastill.teachers import Context, Pool, Teachers
 from datastill.train import Examples, Optimizer, cross_entropy, fit
