@@ -63,8 +63,7 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     if other := [one for one in changed if "pool" not in one.split(".")]:
         raise InputError(f"--set {min(other)}: expected a setting of the pool, as in pool.count=2; the data are those of "
                          "the sets")
-    usual = [] if pool is not None else [one for one in JUDGES if one.partition("=")[0] not in changed]
-    judges = read_pools("supervised" if pool is None else pool, [*usual, *(settings or [])])[0][0]
+    judges = read_pools(pool or "supervised", settings or [], () if pool else JUDGES)[0][0]
     workspace = Workspace(root, data_root, device)
     rows, last, scores = [], [], []
     for folder in folders:

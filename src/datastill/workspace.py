@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
     from datastill.distilled import Distilled
 
+ONE_EACH = ("pool.count=1",)  # one network of each architecture
+
 
 class Workspace(Place):
     """Where things run: a folder for results (``root``), one for datasets (``data_root``), a device.
@@ -332,7 +334,7 @@ class Workspace(Place):
         if not (folder / CARD).exists():
             raise InputError(f"{folder} is not the folder of a finished run")
         run, task = self._judged(folder, settings, data_path)
-        some = read_pools(pool, [*_one_each(settings), *settings])[0][0]
+        some = read_pools(pool, settings, ONE_EACH)[0][0]
         check_networks(some, task.context)
         with self.choosing():
             some.prepare(replace(task.context, progress=progress.part(0, 2, "networks")))
@@ -344,7 +346,7 @@ class Workspace(Place):
                 threshold: float = 0.5, epochs: int = 20, trials: int = 3, progress: Progress = Progress()) -> list[Erased]:
         """What architectures of a pool learn from a dataset, by name, if what its networks see is erased; see
         ``analysis.erasing``. settings: ``pool.networks=convnet,vit``, ``data.size=32``. Raises InputError, RunError."""
-        (networks,), data, _ = read_pools(pool, [f"data.source={what}", *_one_each(settings), *settings])
+        (networks,), data, _ = read_pools(pool, [f"data.source={what}", *settings], ONE_EACH)
         splits = self.load(data)
         context = Context(splits.train.to(self.device), self.root, self.data_root)
         if splits.test is None:
@@ -434,8 +436,3 @@ def _recipe(what: Recipe | Run | str) -> Recipe:
         raise InputError("expected the name of a recipe or a Run, as in Run(method=DM(), data=Data(source='cifar10')), got "
                          f"{shown(what)}")
     return read_recipe(what) if isinstance(what, str) else what
-
-
-def _one_each(settings: Sequence[str]) -> list[str]:
-    """The setting of a pool with one network of each architecture, if the settings do not say how many."""
-    return [] if any(one.partition("=")[0].strip() == "pool.count" for one in settings) else ["pool.count=1"]

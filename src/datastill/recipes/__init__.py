@@ -100,12 +100,17 @@ class Teaching(Description):
     data: Data = Data()
 
 
-def read_pools(name: str, assignments: Iterable[str] = ()) -> tuple[tuple[Pool, ...], Data, Run | None]:
+def read_pools(name: str, assignments: Iterable[str] = (), usual: Iterable[str] = ()) -> tuple[
+        tuple[Pool, ...], Data, Run | None]:
     """The pools of a recipe (by name or path), or one of a kind (``module:Class`` too) or a file with a table [pool]; the
     data they are for; the run, if it was a recipe. Without a run, a pool that names no networks is of ``ConvNet()``.
 
-    Raises InputError: unknown name or key, a recipe that queries no teachers.
+    usual: assignments that hold unless others are given for their keys. Raises InputError: unknown name or key, a recipe
+    that queries no teachers.
     """
+    given = list(assignments)
+    keys = {one.partition("=")[0].strip() for one in given}
+    assignments = [*(one for one in usual if one.partition("=")[0] not in keys), *given]
     if name.partition(":")[0] in names(Pool) or (":" in name and not Path(name).exists()):
         table = changed({"pool": parse_spec(name)}, {})
     elif difflib.get_close_matches(name, names(Pool)) and not Path(name).exists():
