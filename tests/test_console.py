@@ -96,11 +96,13 @@ def test_rows_of_a_study(against: str, seeds: int, monkeypatch: pytest.MonkeyPat
     mean = {"mean": 0.25, "std": 0.01 if seeds > 1 else 0.0, "n": seeds}
     row = {"recipe": "dm/digits-ipc1", "arm": "a", "student": "mlp", "mean": mean, "gain": mean}
     difference = {"mean": 0.02, **({"low": 0.01, "high": 0.03} if seeds > 1 else {})}
-    console.show_results({"question": "Which?", "against": against, "rows": [{**row, **({"difference": difference} if against else {})}]})
+    console.show_results({"question": "Which?", "against": against, "rows": [{**row, **({"difference": difference} if against else {})}],
+                          "students": [{**row, "group": "all", "students": ["mlp", "vit"], **({"difference": difference} if against else {})}]})
     text = shown.file.getvalue()  # type: ignore[attr-defined]
     assert ("25.0 ± 1.0" in text) == (seeds > 1)
     assert "25.0" in text
     assert ("vs. plain" in text) == bool(against)
     assert "vs. -" not in text
+    assert "2 together" in text
     assert ("+1.0 to +3.0" in text) == (seeds > 1)
     assert ("one seed" in text) == (bool(against) and seeds == 1)

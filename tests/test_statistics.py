@@ -9,7 +9,7 @@ import sys
 import pytest
 from scipy import stats
 
-from datastill.statistics import average, difference, rank_correlation, seeds_needed, statistics
+from datastill.statistics import average, difference, rank_correlation, seeds_needed, signed_rank, statistics
 
 
 def test_statistics_closed_form() -> None:
@@ -46,6 +46,14 @@ def test_so_many_seeds_and_not_one_less(mean: float, std: float) -> None:
 def test_too_many_seeds() -> None:
     assert seeds_needed(0.0, 0.01) is None
     assert seeds_needed(1e-6, 0.1) is None
+
+
+def test_the_signs_and_ranks_of_differences() -> None:
+    assert signed_rank([0.01, 0.02, 0.03, 0.04, 0.05, 0.06]) == pytest.approx(2 / 2**6)  # all of one sign
+    assert signed_rank([0.06, 0.05, 0.04, 0.03, 0.02, -0.01]) == pytest.approx(4 / 2**6)
+    assert signed_rank([0.01, -0.02, 0.03, -0.04, 0.05, -0.06]) > 0.5
+    assert signed_rank([0.01] * 5) is None
+    assert signed_rank([0.0] * 7) is None
 
 
 def test_correlations() -> None:

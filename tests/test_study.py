@@ -200,6 +200,17 @@ def test_results(whole: tuple[Path, dict[str, Any]]) -> None:
     assert all([one["iteration"] for one in run["run"]] == [0, 1, 2, 3, 4] for run in results["runs"])
     assert [len(run["teachers"]) for run in results["runs"]] == [0, 0, 2, 2]
     assert results["correlation"][RECIPE]["mlp:width=8"]["cross_entropy"]["n"] == 4
+    groups = {(one["arm"], one["group"]): one for one in results["students"]}
+    assert {key: one["students"] for key, one in groups.items()} == {
+        (arm, group): names for arm in ("plain", "clom") for group, names in
+        {"all": [tiny.NETWORK, "mlp:width=8"], "seen": [tiny.NETWORK], "unseen": ["mlp:width=8"]}.items()}
+    together = groups["clom", "all"]
+    own = [row["accuracy"] for row in results["rows"][2:]]
+    assert together["accuracy"] == pytest.approx([sum(pair) / 2 for pair in zip(*own, strict=True)])
+    assert together["difference"]["values"] == pytest.approx(
+        [a - b for a, b in zip(together["accuracy"], groups["plain", "all"]["accuracy"], strict=True)])
+    assert together["higher"] == sum(row["difference"]["mean"] > 0 for row in results["rows"][2:])
+    assert together["p"] is None
 
 
 def test_a_second_time_nothing_is_run(whole: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch,

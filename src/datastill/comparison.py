@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datastill.digest import digest
-from datastill.statistics import average, difference, rank_correlation, statistics
+from datastill.statistics import average, difference, rank_correlation, signed_rank, statistics
 from datastill.study import Cell, Study
 
 
 def compare(study: Study, found: Sequence[Cell], outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Rows by recipe, arm and kind of student: accuracy by seed (mean over trials), and the difference to the arm
-    ``against``, paired by seed; that of real images under the same labels and others; what the judges measured, and its
-    rank correlation with accuracy over all runs."""
+    ``against``, paired by seed; that of real images under the same labels and others; the same over kinds of students; what
+    the judges measured, and its rank correlation with accuracy over all runs."""
     by = {(cell.recipe, cell.arm, cell.seed): outcome for cell, outcome in zip(found, outcomes, strict=True)}
     seeds = list(range(study.seed, study.seed + study.seeds))
     rows = []
@@ -37,7 +37,41 @@ def compare(study: Study, found: Sequence[Cell], outcomes: Sequence[Mapping[str,
               for cell, one in zip(found, outcomes, strict=True)]
     return {"schema": 1, "question": study.question, "digest": digest(study), "against": study.against,
             "split": study.split, "figure": study.figure, "axes": study.values(), "seeds": seeds, "trials": study.trials,
-            "rows": rows, "runs": judged, "correlation": _correlations(judged)}
+            "rows": rows, "students": _over_students(study, found, rows), "runs": judged,
+            "correlation": _correlations(judged)}
+
+
+def _over_students(study: Study, found: Sequence[Cell], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows by recipe, arm and group of students: accuracy by seed, mean over the students, and the difference, paired by
+    seed; ``higher``, the students whose own mean difference is above 0, and p of a test over them
+    (``statistics.signed_rank``).
+
+    The groups are all students, those whose architecture a run of any arm has seen, and the others.
+    """
+    results = []
+    for recipe in dict.fromkeys(row["recipe"] for row in rows):
+        own = [row for row in rows if row["recipe"] == recipe]
+        had = {name for cell in found if cell.recipe == recipe for name in cell.read.run.architectures()}
+        every = list(dict.fromkeys(row["student"] for row in own))
+        known = [name for name in every if name in had]
+        parts = {"all": every, "seen": known, "unseen": [name for name in every if name not in had]}
+        for arm in dict.fromkeys(row["arm"] for row in own):
+            for group, names in parts.items():
+                if len(every) > 1 and names and (group == "all" or len(names) < len(every)):
+                    some = [row for row in own if row["arm"] == arm and row["student"] in names]
+                    results.append({"recipe": recipe, "arm": arm, "group": group, "students": names, **_together(some)})
+    return results
+
+
+def _together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    accuracy = [average(values) for values in zip(*(row["accuracy"] for row in rows), strict=True)]
+    found: dict[str, Any] = {"accuracy": accuracy, "mean": statistics(accuracy)}
+    if "difference" in rows[0]:
+        found["difference"] = difference([average(values) for values in zip(
+            *(row["difference"]["values"] for row in rows), strict=True)])
+        means = [row["difference"]["mean"] for row in rows]
+        found |= {"higher": sum(mean > 0 for mean in means), "p": signed_rank(means)}
+    return found
 
 
 def _correlations(judged: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

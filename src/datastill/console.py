@@ -369,14 +369,21 @@ def show_results(results: Mapping[str, Any]) -> None:
     for column in ("accuracy %", "gain over random", *compared):
         table.add_column(column, justify="right")
     for row in results["rows"]:
-        against, mean = row.get("difference"), row["mean"]
-        spread = f" ± {100 * mean['std']:.1f}" if mean["n"] > 1 else ""  # over seeds
-        cells = [f"{100 * mean['mean']:.1f}{spread}", f"{100 * row['gain']['mean']:+.1f}"]
-        cells += [""] * len(compared) if against is None else [
-            f"{100 * against['mean']:+.1f}", f"{100 * against['low']:+.1f} to {100 * against['high']:+.1f}"
-            if "low" in against else "one seed"]
+        cells = _compared(row, f"{100 * row['gain']['mean']:+.1f}", len(compared))
         table.add_row(row["recipe"], escape(row["arm"]), row["student"], *cells)
+    for one in results["students"]:
+        who = f"{len(one['students'])} {'together' if one['group'] == 'all' else one['group']}"
+        table.add_row(one["recipe"], escape(one["arm"]), who, *_compared(one, "", len(compared)))
     out.print(table)
+
+
+def _compared(row: Mapping[str, Any], gain: str, columns: int) -> list[str]:
+    """Accuracy, gain and, if there are so many more columns, the difference of a row of results."""
+    against, mean = row.get("difference"), row["mean"]
+    spread = f" ± {100 * mean['std']:.1f}" if mean["n"] > 1 else ""  # over seeds
+    return [f"{100 * mean['mean']:.1f}{spread}", gain, *([""] * columns if against is None else [
+        f"{100 * against['mean']:+.1f}", f"{100 * against['low']:+.1f} to {100 * against['high']:+.1f}"
+        if "low" in against else "one seed"])]
 
 
 def show_speed(found: Mapping[str, Any], folder: Any) -> None:

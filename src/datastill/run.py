@@ -14,7 +14,7 @@ from datastill.compute import Precision
 from datastill.core import Method, Part, Plugin, Plugins, Protocol
 from datastill.data import Data, Images
 from datastill.description import NOT_DECISIVE, Description, load
-from datastill.digest import digest
+from datastill.digest import digest, spec
 from datastill.errors import InputError
 from datastill.loop import OWN, check_codec, check_optim
 from datastill.nets import Architecture, check_network
@@ -112,6 +112,11 @@ class Run(Description):
     def pools(self) -> tuple[Pool, ...]:
         """The pools of teachers that its method and its plug-ins query, without plug-ins of weight 0."""
         return tuple(pool for part in asked(self).values() for pool in part.pools(self.network))
+
+    def architectures(self) -> set[str]:
+        """The architectures it has seen when it is finished: those it matches on, and those of its pools of teachers."""
+        matched = getattr(self.method, "networks", ()) or [self.network]  # a model pool takes the place of the network
+        return {spec(network) for networks in (matched, *(pool.networks for pool in self.pools())) for network in networks}
 
     @property
     def rows(self) -> range:

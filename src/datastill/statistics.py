@@ -65,6 +65,15 @@ def auroc(scores: np.ndarray, targets: np.ndarray) -> float | None:
     return average(areas) if areas else None
 
 
+def signed_rank(values: Sequence[float]) -> float | None:
+    """Two-sided p value of Wilcoxon's signed-rank test that paired differences are as often above as below 0, exact unless
+    some are equal; None below six, which cannot be decided at the 5 % level, or if all are 0."""
+    if len(values) < 6 or not any(values):
+        return None
+    from scipy import stats
+    return float(stats.wilcoxon(values).pvalue)
+
+
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     """Pearson's, Spearman's and Kendall's correlation of two lists of numbers, with p values; empty below three pairs, or
     where one of them is constant."""

@@ -107,6 +107,23 @@ def test_one_seed_has_no_interval() -> None:
     render(results(seeds=1))
 
 
+def test_students_are_put_together() -> None:
+    found = results()
+    one = {"recipe": "dm/x", "arm": "many", "group": "unseen", "students": list("abcdef"), "accuracy": [0.25, 0.26, 0.27],
+           "mean": statistics([0.25, 0.26, 0.27]), "difference": difference([0.01, 0.011, 0.012]), "higher": 5, "p": 0.0625}
+    plain = {key: value for key, value in one.items() if key not in ("difference", "higher", "p")} | {"arm": "plain", "group": "all"}
+    found["students"] = [plain, one]
+    text = markdown(found)
+    assert "| dm/x | plain | all 6 | 26.0 ± 1.0 |  |  |  |  |  |  |" in text
+    assert "| dm/x | many | 6 unseen | 26.0 ± 1.0 | +1.1 | 0.9 to 1.3 | +1.0, +1.1, +1.2 | higher | 5 of 6 | 0.062 |" in text
+    assert "Over kinds of students" in render(found)
+    assert "5 of 6" in render(found)
+    assert "Over kinds of students" not in render(results())
+    alone = results(against="")
+    alone["students"] = [plain]
+    assert "| dm/x | plain | all 6 | 26.0 ± 1.0 |\n" in markdown(alone)
+
+
 def test_judges_are_optional() -> None:
     without = results()
     for run in without["runs"]:

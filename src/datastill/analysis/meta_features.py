@@ -124,10 +124,8 @@ def of_run(folder: Path, run: Run, task: Task, teachers: Teachers, *, count: int
 
 
 def _known(run: Run, members: Sequence[Teacher]) -> list[bool]:
-    """Whether a run had networks of the architecture of each teacher: those it matched on, and those of its plug-ins."""
-    pools = [pool for part in (run.method, *run.plugins) for pool in part.pools(run.network)]
-    matched = getattr(run.method, "networks", ()) or [run.network]  # a model pool takes the place of the run's network
-    had = {spec(network) for networks in (matched, *(pool.networks for pool in pools)) for network in networks}
+    """Whether a run had networks of the architecture of each teacher."""
+    had = run.architectures()
     return [str(one.facts.get("network", "")) in had for one in members]
 
 

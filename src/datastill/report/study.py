@@ -67,7 +67,7 @@ def render(results: Mapping[str, Any]) -> str:
                               trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("study.html.jinja").render(
         results=results, words=words, pictures=list(pictures(results)), cells=cells, verdict=verdict,
-        teachers=teachers(results), remarks=remarks(results), judged=judged(results),
+        teachers=teachers(results), remarks=remarks(results), together=together(results), judged=judged(results),
         controls=controls(results), harder=harder(results), curves=list(curves(results)),
         correlations=list(correlations(results)), version=datastill.__version__)
 
@@ -116,6 +116,11 @@ def markdown(results: Mapping[str, Any]) -> str:
         else:
             line += [cell.gain_interval, ", ".join(words.number(100 * v) for v in row["accuracy"])]
         text.append(_line(line))
+    if groups := together(results):
+        more = [f"vs. {against}", "95 % interval", "by seed", "verdict", "students higher", "p over students"]
+        more = more if against else []
+        text += ["", f"| {' | '.join(['recipe', 'arm', 'students', 'accuracy', *more])} |", "|" + "---|" * (4 + len(more))]
+        text += [_line(one if against else one[:4]) for one in groups]
     text += [line for remark in remarks(results) for line in ("", f"Caution: {remark}")]
     if real := controls(results):
         text += ["", "| recipe | student | images and labels | accuracy | by seed | beside |", "|" + "---|" * 6]
@@ -161,6 +166,35 @@ def controls(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
              ", ".join(words.number(100 * value) for value in accuracy),
              "all arms" if {*arms} == every[recipe] else "; ".join(arms))
             for (recipe, student, name, accuracy), arms in beside.items()]
+
+
+class Together(NamedTuple):
+    """Several kinds of students of an arm: who they are, mean accuracy in percent, then the difference to the arm they are
+    compared with in points, its interval, by seed, whether it is decided, how many of the students are better, p."""
+
+    recipe: str
+    arm: str
+    students: str
+    accuracy: str
+    difference: str
+    interval: str
+    by_seed: str
+    verdict: str
+    higher: str
+    p: str
+
+
+def together(results: Mapping[str, Any]) -> list[Together]:
+    """The same for every recipe, arm and group of students."""
+    found = []
+    for one in results.get("students", ()):  # not in results of earlier versions
+        against, count = one.get("difference"), len(one["students"])
+        group = f"all {count}" if one["group"] == "all" else f"{count} {one['group']}"
+        compared = [""] * 6 if against is None else [
+            words.points(against["mean"]), words.interval(against), ", ".join(map(words.points, against["values"])),
+            verdict(one), f"{one['higher']} of {count}", "" if one["p"] is None else f"{one['p']:.2g}"]
+        found.append(Together(one["recipe"], one["arm"], group, words.spread(one["mean"], one["mean"]["n"]), *compared))
+    return found
 
 
 def judged(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
