@@ -316,10 +316,12 @@ def show_diversity(found: Any, images: str) -> None:
 
 def show_judged(rows: Sequence[tuple[str, Any]], correlation: Mapping[str, Any]) -> None:
     """How teachers judge sets over the course of their runs."""
-    table = Table("run", "iteration", "cross-entropy", "accuracy %", "gradient norm")
+    looked = any(one.overlap is not None for _, one in rows)
+    table = Table("run", "iteration", "cross-entropy", "accuracy %", "gradient norm", *(["overlap of maps %"] * looked))
     for name, one in rows:
+        overlap = [] if not looked else ["" if one.overlap is None else f"{100 * one.overlap:.1f}"]
         table.add_row(escape(name), str(one.iteration), f"{one.cross_entropy:.3f}", f"{100 * one.accuracy:.1f}",
-                      f"{one.gradn:.3g}")
+                      f"{one.gradn:.3g}", *overlap)
     out.print(table)
     for name in ("spearman", "kendall", "pearson"):
         if name in correlation:

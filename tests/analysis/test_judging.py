@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import datastill as ds
 import tiny
 from datastill.analysis.judging import judge
+from datastill.analysis.meta_features import maps_of
 from datastill.description import load
 from datastill.functional.difficulty import gradient_norms
 from datastill.teachers import Pool, Teachers
@@ -41,6 +42,21 @@ def test_cross_entropy_and_accuracy_of_every_snapshot(tmp_path: Path, monkeypatc
     assert judged[-1].gradn == pytest.approx(float(sum(norms)) / 2, rel=1e-5)
     monkeypatch.setattr("datastill.analysis.judging._one", None)  # would be called where nothing is kept
     assert judge(tmp_path / "run", run, teachers) == judged
+
+
+def test_judges_of_several_architectures_are_asked_what_they_see_alike(tmp_path: Path) -> None:
+    run, task, teachers = made(tmp_path)
+    assert judge(tmp_path / "run", run, teachers)[-1].overlap is None
+    for networks, there in ((["convnet:width=4,depth=1", "vit:width=12,depth=1,patch=2"], True), (["convnet:width=4,depth=1", "mlp:width=8"], False)):
+        pool = load(Pool, {**tiny.POOL, "count": 1, "networks": networks})  # type: ignore[type-abstract]
+        pool.prepare(task.context)
+        last = judge(tmp_path / "run", run, task.teachers(pool))[-1]
+        assert (last.overlap is not None) == there
+        if there:
+            batch = ds.load(tmp_path / "run").batch()
+            maps = torch.stack([maps_of(one, batch.x, batch.y.argmax(1)) for one in task.teachers(pool)])
+            seen = maps >= 0.5
+            assert last.overlap == pytest.approx(float(seen.all(0).sum() / seen.any(0).sum()))
 
 
 def test_an_edited_judgement_is_refused(tmp_path: Path) -> None:

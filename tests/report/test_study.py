@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from datastill.report.study import cells, controls, curves, harder, judged, markdown, pictures, render, verdict, write
+from datastill.report.study import alike, cells, controls, curves, harder, judged, markdown, pictures, render, verdict, write
 from datastill.statistics import difference, statistics
 
 ARMS, STUDENTS, SEEDS = ("plain", "few <1>", "many"), ("convnet:width=32", "mlp"), (0, 1, 2)
@@ -154,6 +154,26 @@ def test_how_hard_finished_sets_are_is_compared_in_pairs() -> None:
         run["run"] = [{key: value for key, value in step.items() if key != "gradn"} for step in run["run"]]  # of an earlier version
     assert harder(found) == []
     assert list(curves(found)) == []
+
+
+def test_what_judges_of_several_architectures_see_alike_is_compared_in_pairs() -> None:
+    found = results()
+    assert alike(found) == []
+    assert "overlap" not in render(found) + markdown(found)
+    for run in found["runs"]:
+        shift = {"plain": 0.0, "few <1>": 0.1 + 0.01 * run["seed"], "many": 0.01 * (run["seed"] - 1)}[run["arm"]]
+        run["run"] = [{"iteration": n, "cross_entropy": 1.0, "accuracy": 0.5, "gradn": 3.0, "overlap": overlap}
+                      for n, overlap in ((0, 0.25), (9, 0.2 + 0.02 * run["seed"] + shift))]
+    one, two = alike(found)[:2]
+    assert one == ("dm/x", "few <1>", "33.0", "22.0", "+11.0", "8.5 to 13.5", "+10.0, +11.0, +12.0", "rises")
+    assert (two.arm, two.change, two.verdict) == ("many", "0.0", "not decided")
+    assert judged(found)[0][-2:] == ("25.0", "22.0")
+    assert "| dm/x | few <1> | 33.0 | 22.0 | +11.0 | 8.5 to 13.5 | +10.0, +11.0, +12.0 | rises |" in markdown(found)
+    assert "Do other architectures see the same in the finished sets?" in render(found)
+    assert "8.5 to 13.5" in render(found)
+    for run in found["runs"]:
+        run["run"][-1]["overlap"] = 0.0  # networks that see nothing alike
+    assert alike(found)[0].value == "0.0"
 
 
 def test_written_files(tmp_path: Path) -> None:

@@ -6,32 +6,38 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from datastill import artifact
+from datastill.analysis.meta_features import maps_of
 from datastill.description import Description
 from datastill.digest import digest, spec
 from datastill.errors import InputError
 from datastill.files import sha256
+from datastill.functional.invariance import masks
 from datastill.late import F, no_grad, torch
 from datastill.run import Run
 from datastill.store import read_record, write_record
 from datastill.teachers import Context, Pool, Teacher, Teachers
 from datastill.teachers._difficulty import class_logits, difficulty
+from datastill.teachers._maps import check_maps
 from datastill.teachers._names import outputs_for
 
 
 class Judged(NamedTuple):
     """Mean over a pool's teachers at an iteration: cross-entropy (nats), accuracy (a fraction) and gradient norm of an image
-    (GraDN, see ``functional.difficulty``) of the synthetic set."""
+    (GraDN, see ``functional.difficulty``) of the synthetic set. ``overlap``: of their activation maps, where all see the
+    class as a share of where any does (see ``functional.invariance.Masks``), if they are of several architectures that have
+    such maps."""
 
     iteration: int
     cross_entropy: float
     accuracy: float
     gradn: float
+    overlap: float | None = None
 
 
 class Judgement(Description):
     """What determines a judgement: the snapshots by checksum, the pool, and the digests of its teachers."""
 
-    version: ClassVar[int] = 2  # 2: gradient norms too
+    version: ClassVar[int] = 3  # 2: gradient norms too; 3: overlap of maps too
 
     subject: tuple[str, ...]
     pool: Pool
@@ -66,19 +72,32 @@ def judge(folder: Path, run: Run, teachers: Teachers) -> list[Judged]:
     place = folder / "analysis" / f"judged-{digest(judgement)}.json"
     if (known := read_record(place, "delete it to judge again")) is not None:
         return [Judged(**one) for one in known["judged"]]
-    judged = [_one(iteration, artifact.read_snapshot(path, card), teachers) for iteration, path in paths.items()]
+    looking = _look(teachers)
+    judged = [_one(iteration, artifact.read_snapshot(path, card), teachers, looking) for iteration, path in paths.items()]
     place.parent.mkdir(exist_ok=True)
     write_record(place, {"teachers": [teacher.name for teacher in members], "judged": [j._asdict() for j in judged]})
     return judged
 
 
-def _one(iteration: int, tensors: dict[str, torch.Tensor], teachers: Teachers) -> Judged:
+def _look(teachers: Teachers) -> bool:
+    """Whether their maps can be compared."""
+    if len({*teachers.pool.networks}) < 2:
+        return False
+    try:
+        check_maps(teachers.pool, teachers.context)
+    except InputError:
+        return False
+    return True
+
+
+def _one(iteration: int, tensors: dict[str, torch.Tensor], teachers: Teachers, looking: bool) -> Judged:
     device = teachers.context.real.device
     x, y = tensors["images"].to(device), tensors["labels"].to(device)
     entropies = [_entropy(teacher, x, y) for teacher in teachers]
     found = difficulty(teachers, x, y, ["misclassified", "gradn"])
+    overlap = masks(torch.stack([maps_of(one, x, y.argmax(1)) for one in teachers])).overlap if looking else None
     return Judged(iteration, sum(entropies) / len(entropies), 1 - float(found["misclassified"].mean()),
-                  float(found["gradn"].mean()))
+                  float(found["gradn"].mean()), overlap)
 
 
 @no_grad

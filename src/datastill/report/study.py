@@ -68,7 +68,8 @@ def render(results: Mapping[str, Any]) -> str:
     return environment.get_template("study.html.jinja").render(
         results=results, words=words, pictures=list(pictures(results)), cells=cells, verdict=verdict,
         teachers=teachers(results), remarks=remarks(results), together=together(results), judged=judged(results),
-        controls=controls(results), harder=harder(results), curves=list(curves(results)),
+        controls=controls(results), harder=harder(results), alike=alike(results),
+        looked=any(line[-1] for line in judged(results)), curves=list(curves(results)),
         correlations=list(correlations(results)), version=datastill.__version__)
 
 
@@ -126,13 +127,15 @@ def markdown(results: Mapping[str, Any]) -> str:
         text += ["", "| recipe | student | images and labels | accuracy | by seed | beside |", "|" + "---|" * 6]
         text += map(_line, real)
     if seen := judged(results):
+        looked = any(line[-1] for line in seen)
         text += ["", "| recipe | arm | cross-entropy under the judges: start | end | accuracy: start | end | "
-                 "GraDN: start | end |", "|" + "---|" * 8]
-        text += map(_line, seen)
-    if changed := harder(results):
-        text += ["", f"| recipe | arm | GraDN at the end | of {against} | change, % | 95 % interval | by seed | verdict |",
-                 "|" + "---|" * 8]
-        text += [_line(one) for one in changed]
+                 f"GraDN: start | end |{' overlap of maps, %: start | end |' * looked}", "|" + "---|" * (8 + 2 * looked)]
+        text += [_line(line if looked else line[:8]) for line in seen]
+    for name, unit, changed in (("GraDN", "%", harder(results)), ("overlap of maps, %,", "points", alike(results))):
+        if changed:
+            text += ["", f"| recipe | arm | {name} at the end | of {against} | change, {unit} | 95 % interval | by seed | "
+                     "verdict |", "|" + "---|" * 8]
+            text += [_line(one) for one in changed]
     for sentence in correlations(results):
         text += ["", sentence]
     return "\n".join(text) + "\n"
@@ -198,26 +201,29 @@ def together(results: Mapping[str, Any]) -> list[Together]:
 
 
 def judged(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """(recipe, arm, then at start and end cross-entropy, accuracy, gradient norm) under the judges, means over seeds."""
+    """(recipe, arm, then at start and end cross-entropy, accuracy, gradient norm, overlap of maps) under the judges, means
+    over seeds; the last two are empty for judges of one architecture."""
     found: list[tuple[str, ...]] = []
     for recipe, arm in dict.fromkeys((run["recipe"], run["arm"]) for run in results["runs"]):
         runs = [run["run"] for run in results["runs"] if (run["recipe"], run["arm"]) == (recipe, arm) and run["run"]]
         if runs:
             def mean(what: str, at: int, of: list[Any] = runs) -> float:
                 return float(np.mean([run[at][what] for run in of]))
+            overlap = [words.number(100 * mean("overlap", at)) if runs[0][at].get("overlap") is not None else ""
+                       for at in (0, -1)]
             found.append((recipe, arm, f"{mean('cross_entropy', 0):.2f}", f"{mean('cross_entropy', -1):.2f}",
                           words.number(100 * mean("accuracy", 0)), words.number(100 * mean("accuracy", -1)),
-                          f"{mean('gradn', 0):.3g}", f"{mean('gradn', -1):.3g}"))
+                          f"{mean('gradn', 0):.3g}", f"{mean('gradn', -1):.3g}", *overlap))
     return found
 
 
-class Harder(NamedTuple):
-    """How hard the finished sets of an arm are for the judges, beside those of the arm it is compared with: gradient norms,
-    change in percent with its interval, paired by seed, changes by seed, whether it is decided."""
+class Change(NamedTuple):
+    """What judges measured of the finished sets of an arm, beside those of the arm it is compared with: both values, the
+    change with its interval, paired by seed, changes by seed, whether it is decided."""
 
     recipe: str
     arm: str
-    norm: str
+    value: str
     other: str
     change: str
     interval: str
@@ -225,24 +231,47 @@ class Harder(NamedTuple):
     verdict: str
 
 
-def harder(results: Mapping[str, Any]) -> list[Harder]:
-    """The same for every recipe and arm. Changes are those of geometric means."""
-    found, against = [], results["against"]
-    last = {(run["recipe"], run["arm"], run["seed"]): run["run"][-1]["gradn"] for run in results["runs"]
-            if run["run"] and run["run"][-1].get("gradn")}
-    for recipe, arm in dict.fromkeys((run["recipe"], run["arm"]) for run in results["runs"]):
-        seeds = [seed for seed in results["seeds"] if {(recipe, arm, seed), (recipe, against, seed)} <= set(last)]
-        if arm == against or not seeds:
+def harder(results: Mapping[str, Any]) -> list[Change]:
+    """How hard finished sets are for the judges: gradient norms, with changes of geometric means in percent."""
+    found = []
+    for recipe, arm, one, other in _pairs(results, "gradn"):
+        if not min(*one, *other):
             continue
-        one, other = ([last[recipe, which, seed] for seed in seeds] for which in (arm, against))
         compared = difference([math.log(a / b) for a, b in zip(one, other, strict=True)])
         low, high = (100 * math.expm1(compared[end]) if end in compared else None for end in ("low", "high"))
-        decided = "not decided" if not compared["decided"] else "falls" if compared["mean"] < 0 else "rises"
-        found.append(Harder(
+        found.append(Change(
             recipe, arm, f"{np.mean(one):.3g}", f"{np.mean(other):.3g}", f"{100 * math.expm1(compared['mean']):+.1f}",
             "" if low is None or high is None else f"{words.number(low)} to {words.number(high)}",
-            ", ".join(f"{100 * math.expm1(value):+.1f}" for value in compared["values"]), decided))
+            ", ".join(f"{100 * math.expm1(value):+.1f}" for value in compared["values"]), _moves(compared)))
     return found
+
+
+def alike(results: Mapping[str, Any]) -> list[Change]:
+    """How much the judges, of several architectures, see alike in finished sets: overlap of maps, with changes in points."""
+    found = []
+    for recipe, arm, one, other in _pairs(results, "overlap"):
+        compared = difference([a - b for a, b in zip(one, other, strict=True)])
+        found.append(Change(
+            recipe, arm, words.number(100 * float(np.mean(one))), words.number(100 * float(np.mean(other))),
+            words.points(compared["mean"]), words.interval(compared), ", ".join(map(words.points, compared["values"])),
+            _moves(compared)))
+    return found
+
+
+def _pairs(results: Mapping[str, Any], what: str) -> Iterator[tuple[str, str, list[float], list[float]]]:
+    """(recipe, arm, by seed what the judges measured at the end, that of the arm it is compared with)."""
+    against = results["against"]
+    last = {(run["recipe"], run["arm"], run["seed"]): run["run"][-1][what] for run in results["runs"]
+            if run["run"] and run["run"][-1].get(what) is not None}  # not in results of earlier versions
+    for recipe, arm in dict.fromkeys((run["recipe"], run["arm"]) for run in results["runs"]):
+        seeds = [seed for seed in results["seeds"] if {(recipe, arm, seed), (recipe, against, seed)} <= set(last)]
+        if arm != against and seeds:
+            one, other = ([last[recipe, which, seed] for seed in seeds] for which in (arm, against))
+            yield recipe, arm, one, other
+
+
+def _moves(compared: Mapping[str, Any]) -> str:
+    return "not decided" if not compared["decided"] else "falls" if compared["mean"] < 0 else "rises"
 
 
 def curves(results: Mapping[str, Any]) -> Iterator[Picture]:
