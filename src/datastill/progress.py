@@ -12,7 +12,8 @@ of_data = logging.getLogger("datastill.data")  # what is said whenever a dataset
 
 class Progress:
     """Receives progress and warnings from running work. This one shows nothing, never stops, and logs warnings; subclass it
-    to show more, or to stop: the worker catches ``Stopped`` from ``tell``, saves its state, and raises it again."""
+    to show more, or to stop: the worker catches ``Stopped`` from ``tell`` or ``check``, saves its state, and raises it
+    again."""
 
     def tell(self, done: int, of: int, note: str = "") -> None:
         """``done`` of ``of`` steps are done; ``note`` says of what, or how well. May raise ``Stopped``."""
