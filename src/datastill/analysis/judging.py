@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from datastill import artifact
-from datastill.analysis.meta_features import maps_of
+from datastill.analysis.meta_features import check_networks, maps_of
 from datastill.description import Description
 from datastill.digest import digest, spec
 from datastill.errors import InputError
@@ -17,7 +17,6 @@ from datastill.run import Run
 from datastill.store import read_record, write_record
 from datastill.teachers import Context, Pool, Teacher, Teachers
 from datastill.teachers._difficulty import class_logits, difficulty
-from datastill.teachers._maps import check_maps
 from datastill.teachers._names import outputs_for
 
 
@@ -81,10 +80,8 @@ def judge(folder: Path, run: Run, teachers: Teachers) -> list[Judged]:
 
 def _look(teachers: Teachers) -> bool:
     """Whether their maps can be compared."""
-    if len({*teachers.pool.networks}) < 2:
-        return False
     try:
-        check_maps(teachers.pool, teachers.context)
+        check_networks(teachers.pool, teachers.context)
     except InputError:
         return False
     return True

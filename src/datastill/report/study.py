@@ -63,13 +63,14 @@ def write(results: Mapping[str, Any], folder: Path) -> Path:
 
 def render(results: Mapping[str, Any]) -> str:
     """The page as self-contained HTML."""
+    seen = judged(results)
     environment = Environment(loader=PackageLoader("datastill.report", "."), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("study.html.jinja").render(
         results=results, words=words, pictures=list(pictures(results)), cells=cells, verdict=verdict,
-        teachers=teachers(results), remarks=remarks(results), together=together(results), judged=judged(results),
+        teachers=teachers(results), remarks=remarks(results), together=together(results), judged=seen,
         controls=controls(results), harder=harder(results), alike=alike(results),
-        looked=any(line[-1] for line in judged(results)), curves=list(curves(results)),
+        looked=any(line[-1] for line in seen), curves=list(curves(results)),
         correlations=list(correlations(results)), version=datastill.__version__)
 
 
@@ -194,8 +195,7 @@ def together(results: Mapping[str, Any]) -> list[Together]:
         against, count = one.get("difference"), len(one["students"])
         group = f"all {count}" if one["group"] == "all" else f"{count} {one['group']}"
         compared = [""] * 6 if against is None else [
-            words.points(against["mean"]), words.interval(against), ", ".join(map(words.points, against["values"])),
-            verdict(one), f"{one['higher']} of {count}", "" if one["p"] is None else f"{one['p']:.2g}"]
+            *_paired(against), verdict(one), f"{one['higher']} of {count}", "" if one["p"] is None else f"{one['p']:.2g}"]
         found.append(Together(one["recipe"], one["arm"], group, words.spread(one["mean"], one["mean"]["n"]), *compared))
     return found
 
@@ -253,8 +253,7 @@ def alike(results: Mapping[str, Any]) -> list[Change]:
         compared = difference([a - b for a, b in zip(one, other, strict=True)])
         found.append(Change(
             recipe, arm, words.number(100 * float(np.mean(one))), words.number(100 * float(np.mean(other))),
-            words.points(compared["mean"]), words.interval(compared), ", ".join(map(words.points, compared["values"])),
-            _moves(compared)))
+            *_paired(compared), _moves(compared)))
     return found
 
 
@@ -268,6 +267,11 @@ def _pairs(results: Mapping[str, Any], what: str) -> Iterator[tuple[str, str, li
         if arm != against and seeds:
             one, other = ([last[recipe, which, seed] for seed in seeds] for which in (arm, against))
             yield recipe, arm, one, other
+
+
+def _paired(compared: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Paired differences of fractions in points: mean, interval, by seed."""
+    return words.points(compared["mean"]), words.interval(compared), ", ".join(map(words.points, compared["values"]))
 
 
 def _moves(compared: Mapping[str, Any]) -> str:
