@@ -187,7 +187,7 @@ def analyse_erasing(what: Annotated[str, typer.Argument(metavar="DATA", help="A 
                     data_root: DataRoot = DATA_ROOT, root: Root = ROOT, device: Device = None) -> None:
     """Erase from real images what networks see alike, or what only some see, and train their architectures on the rest.
 
-    The networks are trained if they are missing.
+    The networks are trained if they are missing. Every student is kept: after a stop it goes on where it was.
     """
     from datastill import console
     from datastill.workspace import Workspace

@@ -148,7 +148,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     try:
         lock.acquire()
     except filelock.Timeout:
-        raise InputError(f"{folder} is in use by another process; wait for it, or choose another --out") from None
+        raise InputError(f"{folder} is in use by another process; wait for it, or write to another folder") from None
     try:
         yield
     finally:

@@ -345,7 +345,8 @@ class Workspace(Place):
     def erasing(self, what: str, settings: Sequence[str] = (), pool: str = "supervised", *, count: int = 5000,
                 threshold: float = 0.5, epochs: int = 20, trials: int = 3, progress: Progress = Progress()) -> list[Erased]:
         """What architectures of a pool learn from a dataset, by name, if what its networks see is erased; see
-        ``analysis.erasing``. settings: ``pool.networks=convnet,vit``, ``data.size=32``. Raises InputError, RunError."""
+        ``analysis.erasing``. Students are kept in ``erasing`` of the root. settings: ``pool.networks=convnet,vit``,
+        ``data.size=32``. Raises InputError, RunError."""
         (networks,), data, _ = read_pools(pool, [f"data.source={what}", *settings], ONE_EACH)
         splits = self.load(data)
         context = Context(splits.train.to(self.device), self.root, self.data_root)
@@ -355,7 +356,8 @@ class Workspace(Place):
         with self.choosing():
             networks.prepare(replace(context, progress=progress.part(0, 2, "networks")))
         return erasing(Teachers(networks, context), context.real, splits.test.to(self.device), count=count,
-                       threshold=threshold, epochs=epochs, trials=trials, progress=progress.part(1, 2, "students"))
+                       threshold=threshold, epochs=epochs, trials=trials, root=self.root,
+                       progress=progress.part(1, 2, "students"))
 
     def _judged(self, folder: Path, settings: Sequence[str], data_path: Path | str | None) -> tuple[Run, Task]:
         """The run of a folder and its task, to look at with a pool of these settings. Raises InputError."""

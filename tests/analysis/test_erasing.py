@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import tiny
 from datastill.analysis.erasing import WAYS, _masks, erasing
 from datastill.description import load
 from datastill.functional.invariance import masks
+from datastill.store import locked, read_record
 from datastill.teachers import Pool, Teachers
 from kit import input_error
 
@@ -51,6 +53,57 @@ def test_students_of_whole_and_erased_images() -> None:
     again = erasing(teachers(), splits.train, splits.test, count=300, epochs=3, trials=1, batch_size=32)
     assert [one.accuracies[0] for one in again] == [one.accuracies[0] for one in found]
     assert by_way["nothing"].summary["n"] == 2
+
+
+class _StopsAfter(ds.Progress):
+    """Stops when it has been told so often of a student."""
+
+    def __init__(self, students: int) -> None:
+        self.left = students + 1  # the maps are told first
+
+    def tell(self, done: int, of: int, note: str = "") -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise ds.Stopped
+
+
+def _erasing(root: Path | None, trials: int = 1, progress: ds.Progress = ds.Progress()) -> list[Any]:
+    splits = tiny.splits()
+    return erasing(teachers(), splits.train, splits.test, count=100, epochs=1, trials=trials, batch_size=64, root=root,
+                   progress=progress)
+
+
+def test_students_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = _erasing(None, trials=2)
+    with pytest.raises(ds.Stopped):
+        _erasing(tmp_path, progress=_StopsAfter(4))
+    (place,) = tmp_path.glob("erasing/*/students.json")
+    assert sum(map(len, read_record(place, "")["students"].values())) == 4
+    real, trained = ds.analysis.erasing._student, []
+    monkeypatch.setattr("datastill.analysis.erasing._student", lambda *args: trained.append(1) or real(*args))
+    assert _erasing(tmp_path, trials=2) == whole
+    assert len(trained) == 20 - 4
+    assert _erasing(tmp_path, trials=1) == [one._replace(accuracies=one.accuracies[:1]) for one in whole]
+    assert len(trained) == 20 - 4
+
+
+def test_a_student_can_be_stopped(tmp_path: Path) -> None:
+    class Stops(ds.Progress):
+        def check(self) -> None:
+            raise ds.Stopped
+
+    with pytest.raises(ds.Stopped):
+        _erasing(tmp_path, progress=Stops())
+
+
+def test_kept_students_that_are_in_use_or_were_altered(tmp_path: Path) -> None:
+    _erasing(tmp_path)
+    (place,) = tmp_path.glob("erasing/*/students.json")
+    with locked(place.parent), input_error("in use"):
+        _erasing(tmp_path)
+    place.write_text(place.read_text().replace("0.", "0.1", 1))
+    with input_error("students.json is damaged", "delete it"):
+        _erasing(tmp_path)
 
 
 @pytest.mark.parametrize(("options", "says"), [

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from datastill.analysis.meta_features import maps_of
 from datastill.arguments import is_number, whole
 from datastill.data import Batch, Images
+from datastill.description import Description
+from datastill.digest import digest
 from datastill.errors import InputError
 from datastill.functional.invariance import Masks, masks
 from datastill.late import torch
@@ -15,8 +18,9 @@ from datastill.nets import fresh
 from datastill.progress import Progress
 from datastill.rng import RNG
 from datastill.statistics import statistics
+from datastill.store import Entry, read_record, write_record
 from datastill.tables import counted, shown
-from datastill.teachers import Teacher, Teachers
+from datastill.teachers import Pool, Teacher, Teachers
 from datastill.train import Fixed, accuracies, fit, half_cosine, overall
 
 if TYPE_CHECKING:
@@ -46,16 +50,33 @@ class Erased(NamedTuple):
         return found
 
 
+class Erasing(Description):
+    """What determines the students: the networks that look, the images, and how students are trained. The number of trials
+    does not: more of them go on where fewer ended."""
+
+    version: ClassVar[int] = 1
+
+    pool: Pool
+    teachers: tuple[str, ...]
+    images: tuple[str, str]
+    count: int
+    threshold: float
+    epochs: int
+    lr: float
+    batch_size: int
+    seed: int
+
+
 def erasing(teachers: Teachers, train: Images, test: Images, *, count: int = 5000, threshold: float = 0.5, epochs: int = 20,
-            lr: float = 0.05, batch_size: int = 128, trials: int = 3, seed: int = 0,
+            lr: float = 0.05, batch_size: int = 128, trials: int = 3, seed: int = 0, root: Path | None = None,
             progress: Progress = Progress()) -> list[Erased]:
     """Train students of each of the teachers' architectures on ``count`` random training images from which pixels have been
     erased (set to the mean of the data) in the ways of ``WAYS``, and measure them on the whole test images.
 
     teachers: at least two architectures, whose activation maps say what they see (``functional.invariance.masks``). epochs,
-    lr, batch_size: SGD with momentum 0.9, the learning rate falling as a cosine; students of a trial start alike. Zhao et
-    al. 2024 (MetaDD) show such an experiment on Tiny-ImageNet; its settings are not known to us. Raises InputError,
-    RunError.
+    lr, batch_size: SGD with momentum 0.9, the learning rate falling as a cosine; students of a trial start alike. root:
+    where the accuracy of every student is stored as soon as it is known, so that none is trained twice. Zhao et al. 2024
+    (MetaDD) show such an experiment on Tiny-ImageNet; its settings are not known to us. Raises InputError, RunError.
     """
     count, epochs, trials = whole("count", count, 1), whole("epochs", epochs, 1), whole("trials", trials, 1)
     batch_size, seed = whole("batch_size", batch_size, 1), whole("seed", seed)
@@ -70,22 +91,38 @@ def erasing(teachers: Teachers, train: Images, test: Images, *, count: int = 500
         raise InputError("what networks see alike takes at least two, the pool has one")
     if count > len(train):
         raise InputError(f"count: {count} of {counted(len(train), 'training image')}; use {len(train)} or fewer")
-    rng = RNG(seed)("erasing")
-    rows = rng("images").permutation(len(train))[:count].sort().values
+    how = Erasing(pool=teachers.pool, teachers=tuple(str(one.facts.get("digest", one.name)) for one in members),
+                  images=(train.fingerprint, test.fingerprint), count=count, threshold=threshold, epochs=epochs, lr=lr,
+                  batch_size=batch_size, seed=seed)
+    if root is None:
+        return _erase(how, members, train, test, trials, None, progress)
+    entry = Entry(root / "erasing" / digest(how), "wait for it, or stop it")
+    with entry.held():
+        return _erase(how, members, train, test, trials, entry.folder / "students.json", progress)
+
+
+def _erase(how: Erasing, members: list[Teacher], train: Images, test: Images, trials: int, place: Path | None,
+           progress: Progress) -> list[Erased]:
+    kept = read_record(place, "delete it to train these students again") if place else None
+    known: dict[str, list[float]] = kept["students"] if kept else {}
+    rng = RNG(how.seed)("erasing")
+    rows = rng("images").permutation(len(train))[:how.count].sort().values
     batch = train.batch(rows)
     progress.tell(0, 1, "activation maps")
-    seen = masks(torch.stack([maps_of(one, batch.x, batch.y.argmax(1)) for one in members]), threshold)
+    seen = masks(torch.stack([maps_of(one, batch.x, batch.y.argmax(1)) for one in members]), how.threshold)
     found, total, done = [], len(members) * len(WAYS) * trials, 0
     for number, teacher in enumerate(members):
         for way, mask in _masks(seen, number, rng):
-            x = batch.x.masked_fill(mask.to(batch.x.device)[:, None], 0.0)  # 0 is the mean
-            scores = []
+            scores = known.setdefault(f"{number}: {teacher.name}, {way}", [])
+            erased = Batch(batch.x.masked_fill(mask.to(batch.x.device)[:, None], 0.0), batch.y)  # 0 is the mean
             for trial in range(trials):
                 progress.tell(done, total, f"{teacher.name}, {way}")
-                scores.append(_student(teachers, teacher, Batch(x, batch.y), test, rng("student", trial), epochs, lr,
-                                       batch_size))
+                if trial == len(scores):
+                    scores.append(_student(how, teacher, erased, test, rng("student", trial), progress.unshown()))
+                    if place:
+                        write_record(place, {"students": known})
                 done += 1
-            found.append(Erased(teacher.name, way, float(mask.double().mean()), tuple(scores)))
+            found.append(Erased(teacher.name, way, float(mask.double().mean()), tuple(scores[:trials])))
     progress.tell(total, total)
     return found
 
@@ -98,9 +135,8 @@ def _masks(seen: Masks, number: int, rng: RNG) -> Iterator[tuple[str, Tensor]]:
     yield from zip(WAYS, (torch.zeros_like(seen.meta), seen.meta, own, others, elsewhere), strict=True)
 
 
-def _student(teachers: Teachers, teacher: Teacher, batch: Batch, test: Images, rng: RNG, epochs: int, lr: float,
-             batch_size: int) -> float:
-    architecture = teachers.pool.networks[teacher.group]
-    network = fresh(architecture, test.shape, len(test.classes), rng("network"), test.device)
-    fit(network, Fixed(batch), half_cosine(lr, epochs, warmup=0.0), rng("train"), batch_size=batch_size)
+def _student(how: Erasing, teacher: Teacher, batch: Batch, test: Images, rng: RNG, progress: Progress) -> float:
+    network = fresh(how.pool.networks[teacher.group], test.shape, len(test.classes), rng("network"), test.device)
+    fit(network, Fixed(batch), half_cosine(how.lr, how.epochs, warmup=0.0), rng("train"), batch_size=how.batch_size,
+        progress=progress)
     return overall(accuracies(network, test), test)
