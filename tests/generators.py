@@ -95,3 +95,69 @@ class Noisy(Small):
 
 class Plain:
     """No module."""
+
+
+class Double(Small):
+    """In float64."""
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return super().forward(z, y).double()
+
+
+class Bytes(Small):
+    """In whole numbers."""
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return (127 * super().forward(z, y) + 128).to(torch.uint8)
+
+
+class Pair(Small):
+    """Gives more than images."""
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return super().forward(z, y), z  # type: ignore[return-value]
+
+
+class Raw(Small):
+    """From 0 to 255."""
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return 127.5 * (1 + super().forward(z, y))
+
+
+class Mixing(Small):
+    """An image depends on the others in its batch."""
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        found = super().forward(z, y)
+        return 0.5 * (found + found.mean(0))
+
+
+class Lost(Small):
+    """Not finite far from the middle."""
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return super().forward(z, y) * torch.where(z.abs().amax() > 10, torch.nan, 1.0)
+
+
+class EncodingNothing(Encoding):
+    """Latents that are not finite."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        return super().encode(x) * torch.nan
+
+
+class EncodingOne(Encoding):
+    """One latent for all."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        return super().encode(x)[:1]
+
+
+class Changing(Small):
+    """Whose code changes."""
+
+    sign = 1
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return self.sign * super().forward(z, y)

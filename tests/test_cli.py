@@ -399,6 +399,10 @@ def test_teach_then_distill_and_analyse(run_cli: Call, tmp_path: Path) -> None:
                              "--set", "pool.seed=9")
     assert code == 0, err
     assert len(re.findall(r"run +\S +[03] +\S +\d", out)) == 2
+    trained = len(list((tmp_path / "outputs" / "teachers").iterdir()))
+    code, _, err = run_cli("analyse", "sets", "run", "nowhere", "--set", "pool.seed=10")
+    assert (code, "nowhere" in err) == (2, True)
+    assert len(list((tmp_path / "outputs" / "teachers").iterdir())) == trained  # before any were trained
     code, out, err = run_cli("plan", "dm/digits-ipc1", *SMALL, *GUIDED, "plugins.clom.pool.seed=77")
     assert code == 0, err
     assert "to train the missing ones" in out
@@ -474,7 +478,12 @@ def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
     (("teach", "supervised", "pool.epochs=3", "pool.epoch=2", "pool.snapshots=[1]", "data.source=digits"), "epoch 2 is never stored; add it to snapshots (stored epochs: 1, 3)"),
     (("teach", "pretrained", "pool.files=missing.pt", "pool.networks=mlp", "data.source=digits"), "no file missing.pt"),
     (("analyse", "sets", "nowhere"), "nowhere"),
-    (("analyse", "sets", "nowhere", "--set", "data.source=mnist"), "--set data.source: expected a setting of the pool, as in pool.count=2"),
+    (("analyse", "sets", "nowhere", "--set", "data.source=mnist"), "data.source=mnist: expected a setting of the pool, as in pool.count=2"),
+    (("analyse", "sets", "nowhere", "--pool", "banana"), "unknown pool 'banana'; expected a kind of pool (classifier, "),
+    (("analyse", "erasing", "digits", "--pool", "banana"), "unknown pool 'banana'; expected a kind of pool"),
+    (("analyse", "erasing", "digits", 'pool.networks=["convnet:width=4,depth=2","vit:width=8,depth=1,patch=2"]', "--threshold", "1.5"), "threshold: expected a number above 0 and at most 1, got 1.5"),
+    (("analyse", "erasing", "digits", 'pool.networks=["convnet:width=4,depth=2","vit:width=8,depth=1,patch=2"]'), "count: 5000 of 1438 training images"),
+    (("analyse", "erasing", "digits", 'pool.networks=["convnet:width=4,depth=2","vit:width=8,depth=1,patch=2"]', "pool.count=2", "--count", "9"), "set pool.count=1"),
     (("analyse", "difficulty", "nowhere"), "unknown dataset 'nowhere'"),
     (("analyse", "difficulty", "./nowhere"), "no folder ./nowhere; expected that of a finished run, or a dataset"),
     (("analyse", "difficulty", "digits", "--data-path", "x"), "set data.path=PATH"),

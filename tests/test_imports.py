@@ -15,7 +15,7 @@ from datastill.registry import find, members, presets
 from datastill.teachers import Pool
 
 SOURCE = Path(datastill.__file__).parent
-ORDER = [["errors"], ["files", "environment"], ["tables", "foreign", "late", "memory", "progress", "statistics"], ["arguments", "rng", "compute", "registry"],
+ORDER = [["errors", "extras"], ["files", "environment"], ["tables", "foreign", "late", "memory", "progress", "statistics"], ["arguments", "rng", "compute", "registry"],
          ["description"], ["digest"],
          ["store"], ["rows"], ["states", "executors"], ["functional"], ["losses"], ["data"], ["nets"], ["train"], ["parametrization"], ["synthetic", "distilled"],
          ["teachers"], ["relabel", "parametrizations"], ["label_store", "task"], ["core"], ["methods", "plugins", "protocols"], ["artifact", "balance"], ["previous"], ["loop"], ["checkpoint"], ["run"],

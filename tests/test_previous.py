@@ -179,7 +179,7 @@ def test_what_cannot_be_gone_on_from(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError):
         tiny.distill(tiny.run(ipc=2), unfinished, progress=Told(stop_at=0))
     refused(run_of(unfinished), "a run that has not finished")
-    refused(run_of(folder, parametrization="quarters:Quarters"), "parametrized by", "quarters:Quarters")
+    refused(run_of(folder, parametrization="quarters:Quarters"), "parametrized in another way", "its kind is pixels, now given: quarters:Quarters")
     real = tiny.splits().train
     tall = ds.Images(real.pixels.repeat(1, 1, 2, 2), real.targets, real.classes, real.mean, real.std)  # type: ignore[union-attr]
     refused(run_of(folder), "its images have shape (1, 8, 8), the run's have (1, 16, 16)", images=tall)

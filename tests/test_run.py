@@ -386,7 +386,7 @@ def test_a_class_that_was_changed_is_said(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_run_that_cannot_learn_is_refused(tmp_path: Path) -> None:
     of = tiny.run(method_options={"optim": {"images": {"lr": 0.0}}})
-    with input_error("nothing is learned: every learning rate of distribution is 0", "set method.optim.images.lr"):
+    with input_error("nothing is learned: every learning rate of distribution is 0", "(method.optim.images.lr is 0); set one"):
         tiny.distill(of, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from PIL import Image
 
 import datastill as ds
 import tiny
+from datastill.description import load
 from datastill.errors import InputError
+from datastill.nets import Architecture
 from datastill.protocols.dc import DC
-from datastill.recipes import read_recipe
+from datastill.recipes import read_pools, read_recipe
 from datastill.studies import read_study
 from datastill.workspace import Workspace
 from kit import Call, Told, input_error
@@ -191,3 +194,51 @@ def test_how_many_networks_an_analysis_asks(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(InputError, match="seen"):
             analyse("digits", ["pool.networks=mlp", *settings])  # type: ignore[operator]
     assert seen == [10, 1, 3]
+
+
+def test_what_analyses_are_given_is_checked_before_the_work(workspace: Workspace, tmp_path: Path) -> None:
+    tiny.distill(tiny.run(), tmp_path / "run")
+    pool = [f'pool.networks=["{tiny.NETWORK}","vit:width=8,depth=1,patch=2"]', "pool.epochs=1"]
+    for call, says in ((lambda: workspace.meta_features(tmp_path / "run", pool, count=2.5), "count: expected a whole number"),  # type: ignore[arg-type]
+                       (lambda: workspace.meta_features(tmp_path / "run", pool, count=-5), "count: expected a whole number, 0 or more"),
+                       (lambda: workspace.meta_features(tmp_path / "run", None), "settings: expected a list of assignments"),  # type: ignore[arg-type]
+                       (lambda: workspace.meta_features(tmp_path / "run", "pool.count=1"), "settings: expected a list of assignments"),
+                       (lambda: workspace.meta_features(tmp_path / "run", ["data.source=mnist"]), "expected a setting of the pool"),
+                       (lambda: workspace.judge([tmp_path / "run", tmp_path / "none"], pool), "none"),
+                       (lambda: workspace.erasing("digits", pool, threshold=2.0), "threshold")):
+        with input_error(says):
+            call()
+    assert not (tmp_path / "root").exists()
+
+
+def test_judges_of_several_runs(workspace: Workspace, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        tiny.distill(tiny.run(seed=seed), tmp_path / str(seed))
+    told = Told()
+    judged = workspace.judge([tmp_path / "0", tmp_path / "1"], ["pool.networks=mlp:width=8", "pool.epochs=1"], progress=told)
+    assert [[one.iteration for one in found] for found in judged] == [[0, 3], [0, 3]]
+    assert judged == workspace.judge([tmp_path / "0", tmp_path / "1"], ["pool.networks=mlp:width=8", "pool.epochs=1"])
+    shares = [done / of for done, of in told.steps]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_networks_from_files_can_look_too(workspace: Workspace, tmp_path: Path) -> None:
+    """Pools without a count, which is one of each by default elsewhere."""
+    tiny.distill(tiny.run(), tmp_path / "run")
+    networks = [tiny.NETWORK, "vit:width=8,depth=1,patch=2"]
+    for number, name in enumerate(networks):
+        network = ds.nets.fresh(load(Architecture, name), (1, 8, 8), 10, ds.RNG(number), torch.device("cpu"))  # type: ignore[type-abstract]
+        torch.save(network.state_dict(), tmp_path / f"{number}.pt")
+    files = [str(tmp_path / f"{number}.pt") for number in range(2)]
+    found = workspace.meta_features(tmp_path / "run", [f"pool.networks={json.dumps(networks)}", f"pool.files={json.dumps(files)}",
+                                                       "pool.classes=run"], "pretrained", count=20)
+    assert len(found.networks) == 2
+
+
+def test_a_file_says_how_many_networks_of_each(tmp_path: Path) -> None:
+    (tmp_path / "pool.toml").write_text('[pool]\nkind = "supervised"\nnetworks = ["mlp"]\ncount = 3\n')
+    usual = ("pool.count=1", "pool.seed=1000")
+    for given, wanted in (([], (3, 1000)), (["pool.count=2"], (2, 1000)), (["pool.seed=5"], (3, 5)), (["pool=early"], (1, 1000))):
+        (pool,), _, _ = read_pools(str(tmp_path / "pool.toml"), given, usual)
+        assert (pool.count, pool.seed) == wanted  # type: ignore[attr-defined]

@@ -12,7 +12,6 @@ from datastill.errors import InputError
 from datastill.options import DATA_ROOT, ROOT, DataPath, DataRoot, Device, Force, Interrupt, Root, command, say
 
 app = typer.Typer(no_args_is_help=True, help="Analyze teachers and distilled sets beyond students' accuracy.")
-JUDGES = ("pool.count=1", "pool.seed=1000")  # teachers that no run uses by default
 
 
 @command(app, name="teachers")
@@ -53,30 +52,18 @@ def analyse_sets(folders: Annotated[list[Path], typer.Argument(metavar="DIR...",
     the rank correlation with test accuracy. Choose teachers that took no part in the runs, or they judge their own work.
     """
     from datastill import console, sheets
-    from datastill.analysis.judging import check_judges, judge
-    from datastill.recipes import read_pools
-    from datastill.run import read_run
     from datastill.statistics import rank_correlation
     from datastill.workspace import Workspace
 
-    changed = {one.partition("=")[0].strip() for one in settings or []}
-    if other := [one for one in changed if "pool" not in one.split(".")]:
-        raise InputError(f"--set {min(other)}: expected a setting of the pool, as in pool.count=2; the data are those of "
-                         "the sets")
-    judges = read_pools(pool or "supervised", settings or [], () if pool else JUDGES)[0][0]
     workspace = Workspace(root, data_root, device)
-    rows, last, scores = [], [], []
-    for folder in folders:
-        real, run = workspace.load_of(folder, data_path).train.to(workspace.device), read_run(folder)
-        task = run.task(real, root=root, data_root=data_root)
-        check_judges(judges, task.context)
-        judges.prepare(task.context)
-        judged = judge(folder, run, task.teachers(judges))
-        rows += [(folder.name, one) for one in judged]
-        scored = [sheet for sheet in sheets.read_sheets(folder) if sheet["split"] == "test"]
-        if scored:
-            last.append(judged[-1].cross_entropy)
+    with console.progress("sets", ", ".join(map(str, folders))) as bar, Interrupt(bar):
+        judged = workspace.judge(folders, settings or [], pool, data_path=data_path, progress=bar)
+    last, scores = [], []
+    for folder, found in zip(folders, judged, strict=True):
+        if scored := [sheet for sheet in sheets.read_sheets(folder) if sheet["split"] == "test"]:
+            last.append(found[-1].cross_entropy)
             scores.append(scored[0]["summary"]["synthetic"]["mean"])
+    rows = [(folder.name, one) for folder, found in zip(folders, judged, strict=True) for one in found]
     console.show_judged(rows, rank_correlation(last, scores))
 
 

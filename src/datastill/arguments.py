@@ -26,13 +26,15 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     """The function, with its arguments checked where their names are in ``CHECKS``: text is accepted as a path. A wrong one
     raises InputError with one line."""
     signature = inspect.signature(function)
+    known = {name: CHECKS[name] for name, one in signature.parameters.items()
+                  if name in CHECKS and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
 
     @functools.wraps(function)
     def call(*arguments: P.args, **named: P.kwargs) -> R:
         bound = signature.bind(*arguments, **named)
         for name, value in bound.arguments.items():
-            if name in CHECKS and value is not signature.parameters[name].default:
-                bound.arguments[name] = CHECKS[name](name, value)
+            if name in known and value is not signature.parameters[name].default:
+                bound.arguments[name] = known[name](name, value)
         return function(*bound.args, **bound.kwargs)
     return call
 
@@ -127,8 +129,16 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
+def _assignments(name: str, value: Any) -> tuple[str, ...]:
+    given = [] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    if not all(isinstance(one, str) for one in given) or (not given and value not in ([], ())):
+        raise InputError(f"{name}: expected a list of assignments, such as ['pool.count=2'], got {shown(value)}")
+    return tuple(given)
+
+
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "folder": _set_folder, "folders": _paths, "keep": _iterations, "every": _seconds, "about": _table, "progress": _progress,
-    "name": _text, "seed": whole, **dict.fromkeys(("out", "root", "data_root", "data_path", "scores"), _path),
+    "name": _text, "settings": _assignments, "seed": whole, "count": whole,
+    **dict.fromkeys(("out", "root", "data_root", "data_path", "scores"), _path),
     **dict.fromkeys(("full", "snapshots", "wait", "force", "retrain"), _truth),
     **dict.fromkeys(("trials", "jobs", "ipc"), functools.partial(whole, least=1))}

@@ -327,12 +327,23 @@ def read_snapshot(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def read_snapshots(folder: Path) -> dict[int, dict[str, Tensor]]:
     """The tensors of all snapshots of a run, by iteration. Raises InputError: there are none, or one is damaged."""
-    paths = snapshots(folder)
-    if not paths:
+    paths, card = _some_snapshots(folder), read_card(folder)
+    return {iteration: read_snapshot(path, card) for iteration, path in paths.items()}
+
+
+def sound_snapshots(folder: Path) -> dict[int, Path]:
+    """All snapshots of a run, by iteration, each read once. Raises InputError: there are none, or one is damaged."""
+    card, paths = read_card(folder), _some_snapshots(folder)
+    for path in paths.values():
+        read_snapshot(path, card)
+    return paths
+
+
+def _some_snapshots(folder: Path) -> dict[int, Path]:
+    if not (paths := snapshots(folder)):
         raise InputError(f"{folder} has no snapshots to analyze; distill keeps the first and the last in its folder "
                          "snapshots unless they are deleted, and more with --keep 100,500")
-    card = read_card(folder)
-    return {iteration: read_snapshot(path, card) for iteration, path in paths.items()}
+    return paths
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -204,17 +204,22 @@ def show_meta_features(found: Any) -> None:
 def show_erasing(found: Sequence[Any]) -> None:
     """Accuracy of students of images from which something was erased."""
     from datastill.analysis.erasing import WAYS
+    from datastill.statistics import difference
 
-    table = Table("student", title="accuracy on whole test images", title_justify="left")
-    table.add_column("erased", no_wrap=True)
-    for column in ("area %", "accuracy %", "std", "against nothing"):
+    table = Table(title="accuracy on whole test images; differences are paired by trial", title_justify="left")
+    table.add_column("student", overflow="fold")
+    table.add_column("erased")
+    for column in ("area %", "accuracy %", "against nothing", "95 %"):
         table.add_column(column, justify="right")
-    plain = {one.network: one.summary["mean"] for one in found if one.way == next(iter(WAYS))}
+    plain = {one.network: one for one in found if one.way == next(iter(WAYS))}
     for one in found:
-        values = one.summary
-        std = f"{100 * values['std']:.1f}" if values["n"] > 1 else "-"
-        table.add_row(one.network, one.way, f"{100 * one.share:.1f}", f"{100 * values['mean']:.1f}", std,
-                      f"{100 * (values['mean'] - plain[one.network]):+.1f}")
+        values, whole = one.summary, plain[one.network]
+        apart = difference([a - b for a, b in zip(one.accuracies, whole.accuracies, strict=True)])
+        several = values["n"] > 1
+        spread = f" ± {100 * values['std']:.1f}" if several else ""
+        interval = f"{100 * apart['low']:+.1f} to {100 * apart['high']:+.1f}" if several else ""
+        table.add_row(one.network, one.way, f"{100 * one.share:.1f}", f"{100 * values['mean']:.1f}{spread}",
+                      *(() if one is whole else (f"{100 * apart['mean']:+.1f}", interval)))
     out.print(table)
     for name, note in WAYS.items():
         out.print(f"{name}: {note}", highlight=False, soft_wrap=True)

@@ -95,6 +95,12 @@ class Optim(Description):
             return self.labels if name == "labels" else self.inner_lr
         return self.parameters.get(name.removeprefix("images."), self.images)
 
+    def rates(self, names: Iterable[str]) -> str:
+        """For messages: where the learning rates of these parameters of the images are set, and what they are."""
+        found = {f"method.optim.parameters.{name}.lr" if name in self.parameters else "method.optim.images.lr":
+                 self.parameters.get(name, self.images).lr for name in names}
+        return ", ".join(f"{where} is {lr:g}" for where, lr in found.items())
+
     def factor(self, iteration: int, iterations: int) -> float:
         """Multiplier of every learning rate at this iteration."""
         return 1.0 if self.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * iteration / iterations))

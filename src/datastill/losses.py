@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from datastill.errors import InputError
 from datastill.foreign import said
-from datastill.functional import batchnorm, distances, guidance, labels, smoothness
+from datastill.functional import batchnorm, distances, guidance, invariance, labels, smoothness
 from datastill.late import torch
 from datastill.tables import shown
 
@@ -47,9 +47,13 @@ trajectory_distance = _named(distances.trajectory_distance)
 cclom = _named(guidance.cclom)
 class_distance_share = _named(guidance.class_distance_share)
 clom = _named(guidance.clom)
+distillation = _named(invariance.distillation)
+evidence = _named(invariance.evidence)
+map_variance = _named(invariance.map_variance)
 mean_of_right = _named(labels.mean_of_right)
 statistics_distance = _named(batchnorm.statistics_distance)
 total_variation = _named(smoothness.total_variation)
 
-__all__ = ["attention", "cclom", "class_distance_share", "class_means", "clom", "dm", "gradient_distance", "gradient_norm",
-           "kl", "mean_feature_distance", "mean_of_right", "statistics_distance", "total_variation", "trajectory_distance"]
+__all__ = ["attention", "cclom", "class_distance_share", "class_means", "clom", "distillation", "dm", "evidence",
+           "gradient_distance", "gradient_norm", "kl", "map_variance", "mean_feature_distance", "mean_of_right",
+           "statistics_distance", "total_variation", "trajectory_distance"]

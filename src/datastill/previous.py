@@ -14,11 +14,15 @@ from datastill.digest import dump, spec
 from datastill.errors import InputError
 from datastill.late import no_grad, torch
 from datastill.parametrization import PARAMETRIZATION
+from datastill.tables import difference
 from datastill.task import Task
 
 if TYPE_CHECKING:
     from datastill.distilled import Distilled
     from datastill.synthetic import SyntheticSet
+
+
+APART = 0.01  # standard deviations between the mean pixels of images that are decoded again, elsewhere too
 
 
 @dataclass(frozen=True)
@@ -67,16 +71,29 @@ def read_previous(folder: Path, method: Method, task: Task, first: int = 0) -> P
     if odd := [name for name, value in old.images.items() if len(value) != old.stored]:
         raise InputError(f"start_from {folder}: its parameter {odd[0]} has {len(old.images[odd[0]])} rows for {old.stored} "
                          "images, so it cannot be copied image by image; start from real images instead")
-    if list(old.images) == [PIXELS]:
+    if list(old.images) != [PIXELS]:
+        _check_decoded(there, old, f"start_from {folder}")
+    else:
         old.images[PIXELS].data = bring(old.images[PIXELS].data, there.domain, domain_of(task.real))
     return Previous(old, first)
 
 
+@no_grad
+def _check_decoded(there: Distilled, old: SyntheticSet, who: str) -> None:
+    """Check that parameters still decode to the images of their set: a generator's code may have changed. Raises
+    InputError."""
+    found = old.decode()
+    if found.shape != there.x.shape or not float((found - there.x).abs().mean()) <= APART:
+        raise InputError(f"{who}: its parameters now decode to other images than those of the set; what decodes them was "
+                         "changed since (the code of a generator or parametrization): restore it, or start from real images")
+
+
 def _check(there: Distilled, who: str, method: Method, task: Task) -> None:
     """Check that a run can continue from a set. Raises InputError."""
-    if (other := there.card["run"]["parametrization"]) != dump(task.parametrization):
-        raise InputError(f"{who}: its images are parametrized by {other}, the run's by {spec(task.parametrization)}; "
-                         "both must be the same")
+    if (other := there.card["run"]["parametrization"]) != (mine := dump(task.parametrization)):
+        how = f"its kind is {other['kind']}, now given: {mine['kind']}" if other["kind"] != mine["kind"] else \
+            difference(other, mine)
+        raise InputError(f"{who}: its images are parametrized in another way ({how}); both must be the same")
     known = there.card.get("prepared", {}).get(PARAMETRIZATION, {}).get("generator", "")
     if known != (ours := task.parametrization.origin(task)):
         raise InputError(f"{who}: its parameters are decoded by {known or 'nothing else'}, the run's by "

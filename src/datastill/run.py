@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -188,8 +188,13 @@ def check_run(run: Run, images: Images, *, root: Path | str = "outputs", data_ro
     check_codec(probe, run.parametrization)
     check_optim(method, probe)
     _check_learns(method, list(probe.groups()), progress)
-    for part in asked(run).values():
-        part.check(task, ipc)
+    for name, part in asked(run).items():
+        try:
+            part.check(task, ipc)
+        except InputError as error:  # whose network does not fit? A plug-in's may be one that nobody named
+            if name == "method" or name in str(error):
+                raise
+            raise InputError(f"{name}: {error}") from error
     return task
 
 
@@ -201,11 +206,12 @@ def _ties(run: Run) -> str:
     return "method.optim clips the gradient of the images" if clipped else ""
 
 
-def _check_learns(method: Method, names: Iterable[str], progress: Progress) -> None:
+def _check_learns(method: Method, names: Sequence[str], progress: Progress) -> None:
     """Check that a method that iterates learns something; says so if it does not iterate. Raises InputError."""
     if method.iterations and not any(method.optim.group(name).lr for name in names):
-        raise InputError(f"nothing is learned: every learning rate of {kind(method)} is 0; set method.optim.images.lr, or "
-                         "use method=random for real images")
+        images = [name.removeprefix("images.") for name in names if name.startswith("images.")]
+        raise InputError(f"nothing is learned: every learning rate of {kind(method)} is 0 ({method.optim.rates(images)}); "
+                         "set one, or use method=random for real images")
     if not method.iterations and type(method).model_fields["iterations"].default:
         progress.warn("method.iterations is 0: nothing is learned, the set is what the method starts from")
 

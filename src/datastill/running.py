@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,7 +30,7 @@ from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.run import BESIDE, Run, asked, check_run, label
 from datastill.store import Entry
-from datastill.tables import PLAIN, counted, is_plain, read_toml, read_versioned, shown
+from datastill.tables import PLAIN, counted, difference, is_plain, read_toml, read_versioned, short, shown
 from datastill.task import Task
 
 if TYPE_CHECKING:
@@ -159,7 +158,8 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
         checkpoint.remove(folder)
         done = artifact.load(folder)
         if copies := done.card.get("copies"):
-            progress.warn(f"{copies} of the {len(done)} images of the set repeat another one")
+            repeat = "repeats" if copies == 1 else "repeat"
+            progress.warn(f"{copies} of the {len(done)} images of the set {repeat} another one")
         return done.to(task.device)
 
 
@@ -226,32 +226,14 @@ def _claim(folder: Path, run: Run, name: str, about: Mapping[str, Any], progress
                          f"as it is; to continue it or distill again, give {path} as the recipe and another --out")
     beside = {key: there.pop(key, None) for key in ("digest", *BESIDE)}
     if beside["started_from"] != about.get("started_from"):
-        raise InputError(f"{folder} holds a run that started from another set ({_short(beside['started_from'])}, now "
-                         f"given: {_short(about.get('started_from'))}); choose another --out, or delete the folder")
+        raise InputError(f"{folder} holds a run that started from another set ({short(beside['started_from'])}, now "
+                         f"given: {short(about.get('started_from'))}); choose another --out, or delete the folder")
     if beside["digest"] != name:
-        raise InputError(f"{folder} holds another run ({_difference(there, dump(run))}); choose another --out, or "
-                         "delete the folder")
+        how = difference(there, dump(run)) or "distilled from other data, or by another version"
+        raise InputError(f"{folder} holds another run ({how}); choose another --out, or delete the folder")
     if changed := [one for one, text in (beside["code"] or {}).items() if about.get("code", {}).get(one, text) != text]:
         progress.warn(f"{changed[0]} was changed since the run in {folder} began, which is continued or returned as it is; "
                       "choose another --out, or raise the version of the class")
-
-
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> str:
-    """The first field in which two dumped runs differ, in words."""
-    for key in [*old, *(k for k in new if k not in old)]:
-        a, b = old.get(key), new.get(key)
-        if a == b:
-            continue
-        where = f"{path}.{key}" if path else key
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            return _difference(a, b, where)
-        return f"its {where} is {_short(a)}, now given: {_short(b)}"
-    return "distilled from other data, or by another version"
-
-
-def _short(value: Any) -> str:
-    text = "not set" if value is None else json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _iterate(loop: Loop, log: checkpoint.RunLog, keep: Collection[int], progress: Progress) -> None:
@@ -286,8 +268,10 @@ def _conclude(method: Method, folder: Path, progress: Progress) -> None:
     if method.iterations and start.exists() and _are_equal(start, end):
         if not any("loss" in line for line in log):
             raise InputError(f"{kind(method)}.iterate yielded no step in {iterations}; expected some")
+        names = [name.removeprefix(artifact.PARAMETER) for name in artifact.read_tensors(start)
+                 if name.startswith(artifact.PARAMETER)]
         texts = texts or [f"nothing was learned: after {iterations} the set is the one it started from; raise the learning "
-                          f"rates of method.optim (images: {method.optim.images.lr:g})"]
+                          f"rates ({method.optim.rates(names or [artifact.PIXELS])})"]
     for text in texts:
         progress.warn(text)
 

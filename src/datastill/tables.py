@@ -179,6 +179,25 @@ def shown(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> str:
+    """The first field in which two descriptions, written as tables, differ, in words."""
+    for key in [*old, *(k for k in new if k not in old)]:
+        a, b = old.get(key), new.get(key)
+        if a == b:
+            continue
+        where = f"{path}.{key}" if path else key
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            return difference(a, b, where)
+        return f"its {where} is {short(a)}, now given: {short(b)}"
+    return ""
+
+
+def short(value: Any) -> str:
+    """A plain value on one short line."""
+    text = "not set" if value is None else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def today(table: str, key: str) -> str | None:
     """The current name of a schema 1 key in a table of this name; None if it is not one that was renamed."""
     return RENAMED.get(key) or RENAMED_IN.get((table, key))

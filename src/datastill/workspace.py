@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datastill.analysis.difficulty import Difficulty, of_data, of_run
-from datastill.analysis.erasing import Erased, erasing
+from datastill.analysis.erasing import Erased, check_erasing, erasing
+from datastill.analysis.judging import Judged, check_judges, judge
 from datastill.analysis.meta_features import MetaFeatures, check_networks
 from datastill.analysis.meta_features import of_run as of_networks
 from datastill.analysis.public import read_public
 from datastill.arguments import checked
-from datastill.artifact import CARD, TENSORS, load, read_card
+from datastill.artifact import CARD, TENSORS, load, read_card, sound_snapshots
 from datastill.core import Labeler, Protocol
 from datastill.data import Data, Splits
 from datastill.data.given import Given
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from datastill.distilled import Distilled
 
 ONE_EACH = ("pool.count=1",)  # one network of each architecture
+JUDGES = ("pool.count=1", "pool.seed=1000")  # teachers that no run uses by default
 
 
 class Workspace(Place):
@@ -333,6 +335,7 @@ class Workspace(Place):
         InputError, RunError."""
         if not (folder / CARD).exists():
             raise InputError(f"{folder} is not the folder of a finished run")
+        sound_snapshots(folder)
         run, task = self._judged(folder, settings, data_path)
         some = read_pools(pool, settings, ONE_EACH)[0][0]
         check_networks(some, task.context)
@@ -340,6 +343,26 @@ class Workspace(Place):
             some.prepare(replace(task.context, progress=progress.part(0, 2, "networks")))
         return of_networks(folder, run, task, Teachers(some, task.context), count=count,
                            progress=progress.part(1, 2, "maps"))
+
+    @checked
+    def judge(self, folders: Sequence[Path], settings: Sequence[str] = (), pool: str | None = None, *,
+              data_path: Path | str | None = None, progress: Progress = Progress()) -> list[list[Judged]]:
+        """How well the networks of a pool recognize the sets of finished runs, at every snapshot; they are trained if they
+        are missing. pool: by default one of kind supervised with a seed that no run uses (1000). settings:
+        ``pool.count=2``. Raises InputError, RunError."""
+        judges = read_pools(pool or "supervised", settings, () if pool else JUDGES)[0][0]
+        found = [self._judged(folder, settings, data_path) for folder in folders]
+        for folder, (_, task) in zip(folders, found, strict=True):
+            sound_snapshots(folder)
+            check_judges(judges, task.context)
+        judged = []
+        for number, (folder, (run, task)) in enumerate(zip(folders, found, strict=True)):
+            training, judging = (progress.part(2 * number + half, 2 * len(folders), what)
+                                 for half, what in enumerate(("networks", folder.name)))
+            with self.choosing():
+                judges.prepare(replace(task.context, progress=training))
+            judged.append(judge(folder, run, task.teachers(judges), judging))
+        return judged
 
     @checked
     def erasing(self, what: str, settings: Sequence[str] = (), pool: str = "supervised", *, count: int = 5000,
@@ -353,6 +376,7 @@ class Workspace(Place):
         if splits.test is None:
             raise InputError(f"{what} has no test images to measure students on; set data.test")
         check_networks(networks, context)
+        check_erasing(networks, context.real, count=count, threshold=threshold, epochs=epochs, trials=trials)
         with self.choosing():
             networks.prepare(replace(context, progress=progress.part(0, 2, "networks")))
         return erasing(Teachers(networks, context), context.real, splits.test.to(self.device), count=count,
@@ -361,7 +385,7 @@ class Workspace(Place):
 
     def _judged(self, folder: Path, settings: Sequence[str], data_path: Path | str | None) -> tuple[Run, Task]:
         """The run of a folder and its task, to look at with a pool of these settings. Raises InputError."""
-        if wrong := [one for one in settings if not one.startswith("pool.")]:
+        if wrong := [one for one in settings if "pool" not in one.partition("=")[0].strip().split(".")]:
             raise InputError(f"{wrong[0]}: expected a setting of the pool, as in pool.count=2; the data are those of the "
                              "set")
         run, real = read_run(folder), self.load_of(folder, data_path).train.to(self.device)

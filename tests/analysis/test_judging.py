@@ -74,7 +74,7 @@ def test_what_cannot_be_judged(tmp_path: Path) -> None:
     run, task, teachers = made(tmp_path)
     for path in (tmp_path / "run" / "snapshots").iterdir():
         path.unlink()
-    with input_error("has no snapshots to judge"):
+    with input_error("has no snapshots to analyze"):
         judge(tmp_path / "run", run, teachers)
     train = tiny.splits().train
     few = train.targets < 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -157,12 +158,36 @@ def test_the_deepest_map_that_tells_places_apart() -> None:
         deepest_layer({"c": (1, 4, 2, 2), "d": (1, 9)}, (32, 32))
 
 
+class _Two(nn.Module):
+    """Gives two things."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.conv(x).mean((2, 3)), 1
+
+
+def _inferring(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Any:
+    with torch.inference_mode():
+        return grad_cam(network, x, y)
+
+
 @pytest.mark.parametrize(("call", "says"), [
     (lambda n, x, y: grad_cam(n, x, y[:1]), "class numbers (2,)"), (lambda n, x, y: grad_cam(n, x, y + 3), "the network has 3"),
     (lambda n, x, y: grad_cam(n, x[0], y), "expected images (B, C, H, W)"), (lambda n, x, y: grad_cam(n, x, y, "blok1"), "no layer 'blok1'"),
-    (lambda n, x, y: grad_cam(n, x, y, "classifier"), "take an earlier layer"), (attention_map, "not over its patches"),
+    (lambda n, x, y: grad_cam(n, x, y, "classifier"), "take an earlier layer, such as 'block1' (4, 12, 12)"),
+    (lambda n, x, y: grad_cam(n, x, y > 0), "class numbers (2,)"), (lambda n, x, y: grad_cam("n", x, y), "expected a network"),
+    (lambda n, x, y: grad_cam(n, x.expand(-1, 3, -1, -1), y), "cannot take images (2, 3, 8, 8)"), (_inferring, "torch.inference_mode"),
+    (lambda n, x, y: grad_cam(_Two().double(), x, y, "conv"), "expected logits (2, K)"), (lambda n, x, y: attention_map(_Two().double(), x, y), "grid = (rows, columns)"),
+    (lambda n, x, y: normalized_maps(x[:, 0], 8), "expected a size (H, W), got 8"), (lambda n, x, y: normalized_maps(x[:, 0], (8, 0)), "size"),
+    (lambda n, x, y: masks(x.expand(2, 2, 8, 8), "a"), "threshold"), (lambda n, x, y: masks(x.expand(2, 2, 8, 8), True), "threshold"),
+    (lambda n, x, y: map_variance(x.expand(2, 2, 8, 8)[:, :0]), "at least one image"), (lambda n, x, y: distillation(x[:, 0, 0], [1]), "two sets of logits"),
+    (lambda n, x, y: distillation(x[:, 0, 0], x[:, 0, 0], "1"), "temperature"), (lambda n, x, y: distillation(x[:0, 0, 0], x[:0, 0, 0]), "two sets of logits"),
+    (lambda n, x, y: distillation(x[:, 0, 0], x[:, 0, 0], math.nan), "temperature"), (attention_map, "not over its patches"),
     (lambda n, x, y: grad_cam(nn.Flatten(), x, y), "name a submodule"), (lambda n, x, y: attention_map(nn.Flatten(), x, y), "grid = (rows, columns)"),
-    (lambda n, x, y: normalized_maps(x, (8, 8)), "expected maps (B, h, w)"), (lambda n, x, y: map_variance(x[:1]), "takes at least two"),
+    (lambda n, x, y: normalized_maps(x, (8, 8)), "expected maps (B, h, w)"), (lambda n, x, y: map_variance(x[:1]), "at least 2 networks, got those of 1"),
     (lambda n, x, y: evidence(x[0]), "expected maps (M, B, H, W)"), (lambda n, x, y: masks(x.expand(2, 2, 8, 8)[None].squeeze(0), 1.5), "threshold"),
     (lambda n, x, y: distillation(x[:, 0, 0], x[:1, 0, 0]), "two sets of logits"), (lambda n, x, y: distillation(x[:, 0, 0], x[:, 0, 0], 0.0), "temperature")])
 def test_what_does_not_fit_is_refused(call: Any, says: str) -> None:

@@ -23,7 +23,7 @@ def test_a_missing_library_is_told_when_a_network_is_wanted(monkeypatch: pytest.
     """Not when the description is read, so that a card can be read everywhere."""
     monkeypatch.setitem(sys.modules, "timm", None)
     described = load(Architecture, "timm:model=resnet50")  # type: ignore[type-abstract]
-    with input_error("timm:model=resnet50", "pip install datastill[timm]"):
+    with input_error("timm:model=resnet50", "pip install -e '.[timm]'"):
         described.build((3, 32, 32), 10)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import datastill as ds
+import generators
 import tiny
 from datastill.data.domain import domain_of
 from datastill.description import load
@@ -127,11 +128,12 @@ def test_generators_from_files(form: str, tmp_path: Path) -> None:
     assert len(run.parametrization.identity()) == (form != "free")
 
 
-def test_the_content_of_files_is_part_of_the_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["weights.pth", "weights.bin", "weights"])
+def test_the_content_of_files_is_part_of_the_name(name: str, tmp_path: Path) -> None:
     names = []
     for factor in (1, 2):
-        torch.save({name: factor * value for name, value in Small().state_dict().items()}, tmp_path / "weights.pth")
-        run = tiny.run(parametrization={**OPTIONS, "weights": str(tmp_path / "weights.pth")})
+        torch.save({key: factor * value for key, value in Small().state_dict().items()}, tmp_path / name)
+        run = tiny.run(parametrization={**OPTIONS, "weights": str(tmp_path / name)})
         names.append(run.digest(tiny.splits().train))
     assert names[0] != names[1]
 
@@ -143,11 +145,15 @@ def test_a_copy_of_a_set_shares_its_generator() -> None:
 
 
 @pytest.mark.parametrize(("options", "says"), [
+    ({"generator": "generators:Raw"}, ("gives values from", "expected about -1 to 1", "parametrization.low")), ({"generator": "generators:Bytes"}, ("torch.uint8", "fractions")),
+    ({"generator": "generators:Pair"}, ("gives (tensor", "expected images (B, C, H, W)")), ({"generator": "generators:Mixing"}, ("in another batch",)),
+    ({"generator": "generators:EncodingNothing"}, ("encode gives values that are not finite",)), ({"generator": "generators:EncodingOne"}, ("encode gives 1 latent for 10 images",)),
+    ({"shape": [5]}, ("it was given latents (2, 5) and one-hot classes (2, 10), as parametrization.shape",)),
     ({"generator": "", "weights": "x"}, ("of which generator",)), ({"generator": "generators:Large"}, ("shape (1, 16, 16)", "data.size")),
     ({"generator": "generators:Deaf"}, ("cannot be differentiated",)), ({"generator": "generators:Broken"}, ("generators:Broken raised", "out of order")),
     ({"generator": "generators:Boundless"}, ("not finite",)), ({"generator": "generators:Plain"}, ("expected a torch.nn.Module",)),
     ({"generator": "generators:Nothing"}, ("Nothing",)), ({"generator": "nowhere:Small"}, ("nowhere",)), ({"generator": "small"}, ("package.module:Class",)),
-    ({"generator": "none.pt"}, ("no file none.pt",)), ({"weights": "none.safetensors"}, ("no file none.safetensors",)),
+    ({"generator": "none.pt"}, ("no file none.pt; expected a generator as TorchScript (.pt, .pth, .ts)",)), ({"weights": "none.safetensors"}, ("no file none.safetensors",)),
     ({"generator": "generators:Noisy"}, ("draws at random",)), ({"generator": "generators:Unseeded", "layer": "beside"}, ("passes no layer 'beside'", "it passes last")),
     ({"shape": [5]}, ("generators:Small raised",)), ({"conditional": False}, ("generators:Small raised",)), ({"layer": "first2"}, ("passes no layer 'first2'", "first, middle, last")),
     ({"generator": "x.pt", "layer": "last"}, ("TorchScript",)), ({"low": 1.0}, ("low below high",)), ({"shape": [0]}, ("shape",)),
@@ -181,3 +187,42 @@ def test_a_set_alone_cannot_be_decoded() -> None:
     with input_error("decodes with a generator"):
         load(ds.Parametrization, OPTIONS).decode({"latents": torch.zeros(1, 4)})  # type: ignore[type-abstract]
     assert isinstance(load(ds.Parametrization, OPTIONS), Latent)  # type: ignore[type-abstract]
+
+
+def test_images_of_another_precision_are_brought_to_that_of_the_run() -> None:
+    run = tiny.run(parametrization={**OPTIONS, "generator": "generators:Double"})
+    task = check_run(run, tiny.splits().train, root=tiny.ROOT)
+    assert task.synthetic(task.random_real(1, ds.RNG(0))).decode().dtype == torch.float32
+
+
+def test_latents_that_are_lost_on_the_way_to_the_first_images() -> None:
+    task = task_of(generator="generators:Lost", invert=20, invert_lr=1000.0)
+    with input_error("generator generators:Lost gives values that are not finite after 1 of 20 steps", "invert_lr smaller than 1000"):
+        task.synthetic(task.random_real(1, ds.RNG(0)))
+
+
+def test_code_that_was_changed_is_no_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tiny.run(parametrization={**OPTIONS, "generator": "generators:Changing"})
+    tiny.distill(run, tmp_path / "first")
+    again = run.model_copy(update={"start_from": str(tmp_path / "first")})
+    assert read_start(again, tiny.task(again)) is not None
+    monkeypatch.setattr(generators.Changing, "sign", -1)
+    with input_error("now decode to other images", "was changed since"):
+        read_start(again, tiny.task(again))
+
+
+def test_a_start_with_other_settings_is_refused_by_what_differs(tmp_path: Path) -> None:
+    tiny.distill(tiny.run(parametrization=OPTIONS), tmp_path / "first")
+    for options, says in (({**OPTIONS, "low": -2.0}, "its low is -1.0, now given: -2.0"), ({"kind": "tiles"}, "its kind is latent, now given: tiles")):
+        run = tiny.run(parametrization=options, start_from=str(tmp_path / "first"))
+        with input_error(says):
+            read_start(run, tiny.task(run))
+
+
+def test_what_is_said_of_learning_rates_names_those_in_use(tmp_path: Path) -> None:
+    method = tiny.method("distribution", optim={"parameters": {"latents": {"lr": 1e6}}})
+    with pytest.raises(ds.RunError, match=r"method\.optim\.parameters\.latents\.lr is 1e\+06"):
+        tiny.distill(tiny.run(parametrization={**OPTIONS, "generator": "generators:Lost"}, method=method), tmp_path / "run")
+    still = tiny.method("distribution", optim={"parameters": {"latents": {"lr": 0.0}}})
+    with input_error("nothing is learned", "method.optim.parameters.latents.lr is 0"):
+        check_run(tiny.run(parametrization=OPTIONS, method=still), tiny.splits().train, root=tiny.ROOT)

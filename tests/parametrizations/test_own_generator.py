@@ -168,5 +168,5 @@ def test_it_is_the_same_for_runs_of_every_precision(tmp_path: Path, monkeypatch:
 
 def test_without_diffusers_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with input_error("datastill[generators]", "parametrization.generator"):
+    with input_error("pip install -e '.[generators]'", "parametrization.generator"):
         check_run(run(), REAL, root=tiny.ROOT)

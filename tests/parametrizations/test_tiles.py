@@ -115,6 +115,13 @@ def test_what_the_factor_does_not_divide(tmp_path: Path) -> None:
         untiled(torch.zeros(1, 1, 8, 8), 9)
     with input_error("expected 4 images each"):
         tiled(torch.zeros(1, 3, 1, 8, 8), 2)
+    with input_error("order: expected rows or columns, got 'diag'"):
+        untiled(torch.zeros(1, 1, 8, 8), 2, "diag")  # type: ignore[arg-type]
+    with input_error("shrink: expected nearest or mean, got 'median'"):
+        tiled(torch.zeros(1, 4, 1, 8, 8), 2, "rows", "median")  # type: ignore[arg-type]
+    for factor in (2.0, "2", None):
+        with input_error("factor: expected a whole number"):
+            untiled(torch.zeros(1, 1, 8, 8), factor)  # type: ignore[arg-type]
     with input_error("does not divide"):
         tiled(torch.zeros(1, 9, 1, 8, 8), 3)
 

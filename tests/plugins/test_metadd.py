@@ -106,10 +106,13 @@ def test_networks_that_know_more_classes_in_another_order() -> None:
     ({"pool": {**POOL, "networks": [NETS[0], NETS[0]]}}, ("at least two architectures",)),
     ({"pool": {**POOL, "networks": NETS[:1]}}, ("at least two architectures", "plugins.metadd.pool.networks")),
     ({"pool": {**POOL, "networks": [NETS[0], "mlp"]}}, ("mlp: no feature map",)),
-    ({"layer": ["", "block2", ""]}, ("no layer 'block2'", "block1")), ({"layer": ["block1"]}, ("1 names for 3 networks",)),
+    ({"layer": ["", "block2", ""]}, ("no layer 'block2'", "block1")), ({"layer": ["block1"]}, ("1 name for 3 networks",)),
     ({"variance": 0, "evidence": 0, "classification": 0, "distillation": 0}, ("all terms have the weight 0",)),
     ({"sign": 2}, ("sign",)), ({"temperature": 0}, ("temperature",)), ({"temperature": 1e-30}, ("temperature",)), ({"variance": -1}, ("variance",)),
-    ({"backbone": {**tiny.POOL, "data": {"source": "digits", "classes": ["0", "1"]}}}, ("have to know the run's classes",))])
+    ({"backbone": {**tiny.POOL, "count": 2}}, ("backbone is the one network", "this has 2", "plugins.metadd.backbone.count=1")),
+    ({"match": "logits", "evidence": 0, "layer": ["nonsense", "", ""]}, ("no maps are looked at",)),
+    ({"pool": {**POOL, "networks": [NETS[0], "lenet"]}}, ("metadd: ", "lenet does not fit")),
+    ({"backbone": {**tiny.POOL, "count": 1, "data": {"source": "digits", "classes": ["0", "1"]}}}, ("have to know the run's classes",))])
 def test_bad_input(options: dict[str, Any], says: tuple[str, ...]) -> None:
     with input_error(*says):
         prepared(**options)

@@ -365,5 +365,5 @@ def test_every_network_of_the_pool_must_know_the_classes(tmp_path: Path) -> None
 def test_timm_is_asked_for_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
     monkeypatch.setitem(sys.modules, "timm", None)
-    with input_error("timm:model=resnet18 needs timm", "pip install datastill[timm]"):
+    with input_error("timm:model=resnet18 needs timm", "pip install -e '.[timm]'"):
         pool(networks=["timm:model=resnet18"]).check(context(tmp_path))

@@ -117,7 +117,7 @@ def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from datastill.teachers._probe import probe
         probe(torch.nn.Flatten(), few(), 1, 0.1, ds.RNG(0))
     monkeypatch.setitem(__import__("sys").modules, "lightly", None)
-    with input_error("lightly", "pip install datastill[ssl]"):
+    with input_error("lightly", "pip install -e '.[ssl]'"):
         pool().check(context)
 
 

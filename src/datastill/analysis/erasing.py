@@ -10,7 +10,7 @@ from datastill.analysis.meta_features import maps_of
 from datastill.arguments import is_number, whole
 from datastill.data import Batch, Images
 from datastill.description import Description
-from datastill.digest import digest
+from datastill.digest import digest, spec
 from datastill.errors import InputError
 from datastill.functional.invariance import Masks, masks
 from datastill.late import torch
@@ -67,6 +67,24 @@ class Erasing(Description):
     seed: int
 
 
+def check_erasing(pool: Pool, train: Images, *, count: int = 5000, threshold: float = 0.5, epochs: int = 20,
+                  lr: float = 0.05, batch_size: int = 128, trials: int = 3, seed: int = 0) -> None:
+    """Check what ``erasing`` is given, before any networks are trained. Raises InputError."""
+    for name, number, least in (("count", count, 1), ("epochs", epochs, 1), ("trials", trials, 1),
+                                ("batch_size", batch_size, 1), ("seed", seed, 0)):
+        whole(name, number, least)
+    for name, value, most in (("threshold", threshold, 1.0), ("lr", lr, 1e6)):
+        if not is_number(value) or not 0 < value <= most:
+            raise InputError(f"{name}: expected a number above 0 and at most {most:g}, got {shown(value)}")
+    if pool.size > 1:
+        raise InputError(f"erasing compares what architectures see, the pool has {pool.size} networks of each; set "
+                         "pool.count=1")
+    if len(pool.networks) < 2:
+        raise InputError("what networks see alike takes at least two, the pool has one")
+    if count > len(train):
+        raise InputError(f"count: {count} of {counted(len(train), 'training image')}; use {len(train)} or fewer")
+
+
 def erasing(teachers: Teachers, train: Images, test: Images, *, count: int = 5000, threshold: float = 0.5, epochs: int = 20,
             lr: float = 0.05, batch_size: int = 128, trials: int = 3, seed: int = 0, root: Path | None = None,
             progress: Progress = Progress()) -> list[Erased]:
@@ -78,19 +96,9 @@ def erasing(teachers: Teachers, train: Images, test: Images, *, count: int = 500
     where the accuracy of every student is stored as soon as it is known, so that none is trained twice. Zhao et al. 2024
     (MetaDD) show such an experiment on Tiny-ImageNet; its settings are not known to us. Raises InputError, RunError.
     """
-    count, epochs, trials = whole("count", count, 1), whole("epochs", epochs, 1), whole("trials", trials, 1)
-    batch_size, seed = whole("batch_size", batch_size, 1), whole("seed", seed)
-    for name, value, most in (("threshold", threshold, 1.0), ("lr", lr, 1e6)):
-        if not is_number(value) or not 0 < value <= most:
-            raise InputError(f"{name}: expected a number above 0 and at most {most:g}, got {shown(value)}")
-    if teachers.pool.size > 1:
-        raise InputError(f"erasing compares what architectures see, the pool has {teachers.pool.size} networks of each; set "
-                         "pool.count=1")
+    check_erasing(teachers.pool, train, count=count, threshold=threshold, epochs=epochs, lr=lr, batch_size=batch_size,
+                  trials=trials, seed=seed)
     members = list(teachers)
-    if len(members) < 2:
-        raise InputError("what networks see alike takes at least two, the pool has one")
-    if count > len(train):
-        raise InputError(f"count: {count} of {counted(len(train), 'training image')}; use {len(train)} or fewer")
     how = Erasing(pool=teachers.pool, teachers=tuple(str(one.facts.get("digest", one.name)) for one in members),
                   images=(train.fingerprint, test.fingerprint), count=count, threshold=threshold, epochs=epochs, lr=lr,
                   batch_size=batch_size, seed=seed)
@@ -113,16 +121,17 @@ def _erase(how: Erasing, members: list[Teacher], train: Images, test: Images, tr
     found, total, done = [], len(members) * len(WAYS) * trials, 0
     for number, teacher in enumerate(members):
         for way, mask in _masks(seen, number, rng):
-            scores = known.setdefault(f"{number}: {teacher.name}, {way}", [])
+            name = spec(how.pool.networks[teacher.group])
+            scores = known.setdefault(f"{number}: {name}, {way}", [])
             erased = Batch(batch.x.masked_fill(mask.to(batch.x.device)[:, None], 0.0), batch.y)  # 0 is the mean
             for trial in range(trials):
-                progress.tell(done, total, f"{teacher.name}, {way}")
+                progress.tell(done, total, f"{name}, {way}")
                 if trial == len(scores):
                     scores.append(_student(how, teacher, erased, test, rng("student", trial), progress.unshown()))
                     if place:
                         write_record(place, {"students": known})
                 done += 1
-            found.append(Erased(teacher.name, way, float(mask.double().mean()), tuple(scores[:trials])))
+            found.append(Erased(name, way, float(mask.double().mean()), tuple(scores[:trials])))
     progress.tell(total, total)
     return found
 

@@ -13,6 +13,7 @@ from datastill.errors import InputError
 from datastill.files import sha256
 from datastill.functional.invariance import masks
 from datastill.late import F, no_grad, torch
+from datastill.progress import Progress
 from datastill.run import Run
 from datastill.store import read_record, write_record
 from datastill.teachers import Context, Pool, Teacher, Teachers
@@ -54,25 +55,25 @@ def check_judges(pool: Pool, context: Context) -> None:
                              "teachers of the run's data") from None
 
 
-def judge(folder: Path, run: Run, teachers: Teachers) -> list[Judged]:
+def judge(folder: Path, run: Run, teachers: Teachers, progress: Progress = Progress()) -> list[Judged]:
     """Show a run's snapshots (its start, its end, and those that were saved) to every teacher of a pool.
 
     Stored in ``folder/analysis``, so that it is measured once. Raises InputError: a run without snapshots, teachers of other
     classes.
     """
-    paths = artifact.snapshots(folder)
-    if not paths:
-        raise InputError(f"{folder} has no snapshots to judge; they are stored in its folder snapshots unless deleted")
+    paths = artifact.sound_snapshots(folder)  # a damaged one is named before any is judged
     card, members = artifact.read_card(folder), list(teachers)
-    for path in paths.values():
-        artifact.read_snapshot(path, card)  # a damaged one is named before any is judged
     judgement = Judgement(subject=tuple(sha256(path) for path in paths.values()), pool=teachers.pool,
                           teachers=tuple(str(teacher.facts.get("digest", teacher.name)) for teacher in members))
     place = folder / "analysis" / f"judged-{digest(judgement)}.json"
     if (known := read_record(place, "delete it to judge again")) is not None:
         return [Judged(**one) for one in known["judged"]]
     looking = _look(teachers)
-    judged = [_one(iteration, artifact.read_snapshot(path, card), teachers, looking) for iteration, path in paths.items()]
+    judged: list[Judged] = []
+    for iteration, path in paths.items():
+        progress.tell(len(judged), len(paths), f"iteration {iteration}")
+        judged.append(_one(iteration, artifact.read_snapshot(path, card), teachers, looking))
+    progress.tell(len(paths), len(paths))
     place.parent.mkdir(exist_ok=True)
     write_record(place, {"teachers": [teacher.name for teacher in members], "judged": [j._asdict() for j in judged]})
     return judged

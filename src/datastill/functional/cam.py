@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from datastill.arguments import whole
 from datastill.errors import InputError
+from datastill.foreign import said
 from datastill.functional.distances import check_images
 from datastill.late import F, nn, torch
 from datastill.tables import shown
@@ -39,14 +41,14 @@ def grad_cam(network: nn.Module, x: Tensor, y: Tensor, layer: str = "", *, throu
         cam = grad_cam(network, x, y)
         where = normalized_maps(cam.maps, x.shape[2:])
     """
-    _check(x, y, "grad_cam")
+    _check(network, x, y, "grad_cam")
     graph = torch.is_grad_enabled() and x.requires_grad
     with torch.enable_grad():
         logits, output, arrange = _seen(network, x if graph else x.detach(), layer)
         found = arrange(output)
         if found.dim() != 4 or min(found.shape[2:]) < 2:
-            raise InputError(f"grad_cam: layer {layer!r} gives {tuple(found.shape[1:])} for an image; expected (D, h, w) of "
-                             "several places, since a single one is a constant: take an earlier layer")
+            raise InputError(f"grad_cam: layer {layer!r} gives {tuple(found.shape[1:])} for an image; expected (D, h, w) "
+                             f"with several rows and columns: take an earlier layer{_earlier(network, x)}")
         (slope,) = torch.autograd.grad(_of_classes(logits, y), output, create_graph=graph and through_weights,
                                        retain_graph=graph, allow_unused=True)
         if slope is None:
@@ -65,7 +67,7 @@ def attention_map(network: nn.Module, x: Tensor, y: Tensor, *, through_weights: 
     reconstruction. network: one whose attention is ``torch.nn.functional.scaled_dot_product_attention`` or
     ``torch.nn.MultiheadAttention`` (our ViT, torchvision's, timm's). Arguments and errors as ``grad_cam``.
     """
-    _check(x, y, "attention_map")
+    _check(network, x, y, "attention_map")
     graph = torch.is_grad_enabled() and x.requires_grad
     with torch.enable_grad(), _attending() as found:
         seen = x if graph else x.detach().requires_grad_()
@@ -74,7 +76,7 @@ def attention_map(network: nn.Module, x: Tensor, y: Tensor, *, through_weights: 
             raise InputError(f"attention_map: the network divides images of this size into {grid[0]} x {grid[1]} patches; "
                              "expected several in rows and columns: take smaller patches, or larger images")
         found.clear()
-        logits = network(seen)
+        logits = _logits(network, seen, "attention_map")
         if not found or found[-1].shape[-1] < math.prod(grid):
             raise InputError("attention_map: the network's last attention is not over its patches (as in networks with "
                              "windows); use grad_cam")
@@ -105,7 +107,9 @@ def normalized_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if not isinstance(maps, torch.Tensor) or maps.dim() != 3 or not maps.is_floating_point():
         raise InputError(f"normalized_maps: expected maps (B, h, w), got {shown(maps)}")
-    large = F.interpolate(maps[:, None], tuple(size), mode="bilinear")[:, 0]
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise InputError(f"normalized_maps: expected a size (H, W), got {shown(size)}")
+    large = F.interpolate(maps[:, None], [whole("normalized_maps: size", one, 1) for one in size], mode="bilinear")[:, 0]
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
     return (large - low) / (high - low + FLAT)
 
@@ -118,13 +122,17 @@ def deepest_layer(shapes: dict[str, tuple[int, ...]], size: tuple[int, int]) -> 
     if not fitting:
         there = ", ".join(f"{name} {tuple(shape[1:])}" for name, shape in shapes.items()) or "none"
         raise InputError(f"no feature map has {least} rows and columns or more, as an activation map needs (they are: "
-                         f"{there}); take a network with larger maps, or name the layer")
+                         f"{there}); take another network, or larger images")
     return fitting[-1]
 
 
-def _check(x: Tensor, y: Tensor, what: str) -> None:
+def _check(network: nn.Module, x: Tensor, y: Tensor, what: str) -> None:
+    if not isinstance(network, nn.Module):
+        raise InputError(f"{what}: expected a network (torch.nn.Module), got {shown(network)}")
+    if torch.is_inference_mode_enabled():
+        raise InputError(f"{what}: nothing can be differentiated in torch.inference_mode(); use torch.no_grad(), or neither")
     check_images(x, what)
-    if not isinstance(y, torch.Tensor) or y.dim() != 1 or len(y) != len(x) or y.is_floating_point():
+    if not isinstance(y, torch.Tensor) or y.dim() != 1 or len(y) != len(x) or y.is_floating_point() or y.dtype == torch.bool:
         raise InputError(f"{what}: expected class numbers ({len(x)},), got {shown(y)}")
 
 
@@ -142,7 +150,7 @@ def _seen(network: Any, x: Tensor, layer: str) -> tuple[Tensor, Tensor, Callable
         found: list[Any] = []
         hook = modules[layer].register_forward_hook(lambda module, given, out: found.append(out))
         try:
-            logits = network(x)
+            logits = _logits(network, x, "grad_cam")
         finally:
             hook.remove()
         if not found or not isinstance(found[-1], torch.Tensor):
@@ -153,15 +161,64 @@ def _seen(network: Any, x: Tensor, layer: str) -> tuple[Tensor, Tensor, Callable
     if not (hasattr(network, "walk") and hasattr(network, "classifier")):
         which = f"no layer {layer!r} in {type(network).__name__}" if layer else \
             f"which layer of {type(network).__name__} to take is not known"
-        raise InputError(f"{which}; name a submodule, such as {next(reversed(modules), '')!r}")
-    features, outputs = network.walk(x)
+        raise InputError(f"{which}; name a submodule{_earlier(network, x)}")
+    features, outputs = _walk(network, x)
     if not layer:
         shapes = {name: tuple(network.arrange(one).shape) for name, one in outputs.items()}
         layer = deepest_layer(shapes, (x.shape[2], x.shape[3]))
     if layer not in outputs:
-        raise InputError(f"no layer {layer!r}; feature maps: {', '.join(outputs)}; or the path of a submodule, such as "
-                         f"{next(iter(modules))!r}")
+        raise InputError(f"no layer {layer!r}; feature maps: {', '.join(outputs)}; or the path of a submodule")
     return network.classifier(features), outputs[layer], network.arrange
+
+
+def _walk(network: Any, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    with _taking(x, "grad_cam"):
+        found: tuple[Tensor, dict[str, Tensor]] = network.walk(x)
+    return found
+
+
+def _logits(network: nn.Module, x: Tensor, what: str) -> Tensor:
+    """Logits (B, K). Raises InputError if the network gives none for these images."""
+    with _taking(x, what):
+        logits: Tensor = network(x)
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != len(x):
+        raise InputError(f"{what}: {type(network).__name__} gives {shown(logits)}; expected logits ({len(x)}, K)")
+    return logits
+
+
+@contextmanager
+def _taking(x: Tensor, what: str) -> Iterator[None]:
+    """What a network raises inside, as an InputError that says which images it was given."""
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f"{what}: the network cannot take images {tuple(x.shape)}: {said(error)}") from error
+
+
+def _earlier(network: Any, x: Tensor) -> str:
+    """For messages: the deepest output of at least ``LEAST`` rows and columns; "" if there is none."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def see(name: str, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and output.dim() == 4 and min(output.shape[2:]) >= LEAST:
+            shapes[name] = tuple(output.shape[1:])
+
+    hooks = [module.register_forward_hook(lambda module, given, out, name=name: see(name, out))
+             for name, module in network.named_modules() if name]
+    try:
+        with torch.no_grad():
+            network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if hasattr(network, "maps"):
+        shapes = {}
+        with torch.no_grad():
+            for name, one in network.maps(x).items():
+                see(name, one)
+    return f", such as {list(shapes)[-1]!r} {list(shapes.values())[-1]}" if shapes else ""
 
 
 def _as_it_is(output: Tensor) -> Tensor:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from datastill.arguments import is_number
 from datastill.errors import InputError
 from datastill.functional.labels import kl
 from datastill.late import torch
-from datastill.tables import shown
+from datastill.tables import counted, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,9 @@ def distillation(logits: Tensor, known: Tensor, temperature: float = 1.0) -> Ten
     >>> distillation(torch.zeros(2, 3), torch.zeros(2, 3))
     tensor(0.)
     """
-    if logits.shape != known.shape or logits.dim() != 2 or temperature <= 0:
+    both = isinstance(logits, torch.Tensor) and isinstance(known, torch.Tensor)
+    if not both or logits.shape != known.shape or logits.dim() != 2 or not len(logits) or \
+            not is_number(temperature) or temperature <= 0:
         raise InputError(f"distillation: expected two sets of logits (B, K) and a temperature above 0, got {shown(logits)}, "
                          f"{shown(known)} and {shown(temperature)}")
     return temperature**2 * kl(logits, known.detach(), temperature) / len(logits)
@@ -84,7 +87,7 @@ def masks(maps: Tensor, threshold: float = 0.5) -> Masks:
     """Meta and heterogeneous features of images by normalized maps (M, B, H, W) of M networks: values of at least
     ``threshold`` in all networks, or in this one but not in all (MetaDD, eq. 1). Raises InputError."""
     _check_maps(maps)
-    if not 0 < threshold <= 1:
+    if not is_number(threshold) or not 0 < threshold <= 1:
         raise InputError(f"masks: expected a threshold above 0 and at most 1, got {shown(threshold)}")
     seen = (maps >= threshold).transpose(0, 1)
     meta = seen.all(1)
@@ -95,4 +98,6 @@ def _check_maps(maps: Tensor, least: int = 2) -> None:
     if not isinstance(maps, torch.Tensor) or maps.dim() != 4 or not maps.is_floating_point():
         raise InputError(f"expected maps (M, B, H, W) of M networks, got {shown(maps)}")
     if len(maps) < least:
-        raise InputError(f"maps of {len(maps)} network: what several see alike takes at least two")
+        raise InputError(f"expected maps (M, B, H, W) of at least {counted(least, 'network')}, got those of {len(maps)}")
+    if not maps[0].numel():
+        raise InputError(f"expected maps (M, B, H, W) of at least one image, got {shown(maps)}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from datastill.arguments import whole
 from datastill.errors import InputError
 from datastill.functional.distances import check_images
 from datastill.late import F, torch
+from datastill.tables import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +32,7 @@ def untiled(x: Tensor, factor: int, order: Order = "rows", pad: float = 0.5) -> 
     check_images(x, "untiled")
     height, width = x.shape[2:]
     _check_factor(factor, min(height, width))
+    _check_choice("order", order, Order)
     high, wide = math.ceil(height / factor), math.ceil(width / factor)
     if (factor * high, factor * wide) != (height, width):
         x = F.pad(x, (0, factor * wide - width, 0, factor * high - height), value=pad)
@@ -48,6 +51,9 @@ def tiled(x: Tensor, factor: int, order: Order = "rows", shrink: Shrink = "neare
     tensor([[0., 1.],
             [2., 3.]])
     """
+    factor = whole("factor", factor, 1)
+    _check_choice("order", order, Order)
+    _check_choice("shrink", shrink, Shrink)
     if not isinstance(x, torch.Tensor) or x.dim() != 5 or x.shape[1] != factor**2:
         raise InputError(f"tiled: expected {factor**2} images each (N, {factor**2}, C, H, W), got "
                          f"{tuple(getattr(x, 'shape', ()))}")
@@ -55,14 +61,19 @@ def tiled(x: Tensor, factor: int, order: Order = "rows", shrink: Shrink = "neare
     _check_factor(factor, min(height, width))
     if height % factor or width % factor:
         raise InputError(f"tiled: {factor} does not divide images of {height}x{width} pixels")
-    whole = x.flatten(0, 1)
-    small = F.interpolate(whole, (height // factor, width // factor), mode="nearest") if shrink == "nearest" else \
-        F.avg_pool2d(whole, factor)
+    flat = x.flatten(0, 1)
+    small = F.interpolate(flat, (height // factor, width // factor), mode="nearest") if shrink == "nearest" else \
+        F.avg_pool2d(flat, factor)
     grid = small.unflatten(0, (len(x), factor, factor))  # (N, rows, columns, C, h, w)
     grid = grid if order == "rows" else grid.transpose(1, 2)
     return grid.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
+def _check_choice(name: str, value: object, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise InputError(f"{name}: expected {' or '.join(get_args(choices))}, got {shown(value)}")
+
+
 def _check_factor(factor: int, side: int) -> None:
-    if not 1 <= factor <= side:
+    if whole("factor", factor, 1) > side:
         raise InputError(f"factor {factor} cuts images of {side} pixels into nothing; expected 1 to {side}")

@@ -118,7 +118,8 @@ class Recover(Method):
         if self.init == "patches":
             check_patches(self.patches, task, (task.ipc or ipc) * task.parametrization.starts)
         if self.stages > max(1, self.iterations):
-            raise InputError(f"{self.stages} stages of {self.iterations} iterations; use at most as many stages")
+            raise InputError(f"method.stages is {self.stages} with method.iterations={self.iterations}; use at most as many "
+                             "stages")
         if self.sides and self.sides[-1] != task.real.shape[1]:
             raise InputError(f"sides: the last stage has images of {self.sides[-1]} pixels, the data {task.real.shape[1]}; "
                              "both must be the same")

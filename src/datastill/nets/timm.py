@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import model_validator
 
 from datastill.errors import InputError
+from datastill.extras import install
 from datastill.late import nn
 from datastill.nets.network import Architecture, Shape, Stem
 
@@ -21,7 +22,7 @@ POOLS = ("maxpool", "stem.pool", "features.pool0", "features.conv1_pool")  # pat
 class Timm(Architecture):
     """``timm:model=resnet50``: a network of timm (Wightman 2019) with timm's random initialization and a linear classifier.
 
-    Needs timm: ``pip install datastill[timm]``. A tag after the name selects the weights in a pool of teachers
+    Needs timm: ``pip install -e '.[timm]'``. A tag after the name selects the weights in a pool of teachers
     (``pretrained``) and changes nothing else. Any number of channels; no dropout and no stochastic depth, so that an
     iteration stays a function of its stream. ``stem``:
     "small" applies to networks whose first convolution has stride 2 (ResNet and its variants, DenseNet, RegNet,
@@ -48,7 +49,7 @@ class Timm(Architecture):
     def build(self, shape: Shape, classes: int) -> Network:
         if _library() is None:
             raise InputError(f"network timm:model={self.model} needs timm, which is not installed; "
-                             "pip install datastill[timm]")
+                             f"{install('timm')}")
         from datastill.nets._foreign import fitted
 
         return fitted(f"timm:model={self.model}", shape, lambda size: self._made(size, classes))

@@ -14,6 +14,7 @@ from datastill.data import Images
 from datastill.description import Description
 from datastill.digest import digest, dump
 from datastill.errors import InputError, RunError
+from datastill.extras import install
 from datastill.files import reason
 from datastill.late import F, nn, torch
 from datastill.progress import Progress
@@ -187,5 +188,5 @@ def _diffusers() -> None:
     try:
         import diffusers  # noqa: F401
     except ImportError:
-        raise InputError("parametrization latent trains its generator with diffusers, which is not installed; pip install "
-                         "datastill[generators], or give a generator of your own (parametrization.generator)") from None
+        raise InputError("parametrization latent trains its generator with diffusers, which is not installed; "
+                         f"{install('generators')}, or give a generator of your own (parametrization.generator)") from None

@@ -20,6 +20,7 @@ from datastill.late import nn, no_grad, torch
 from datastill.parametrization import Parametrization
 from datastill.parametrizations._autoencoder import Autoencoder
 from datastill.rng import RNG
+from datastill.tables import counted, shown
 from datastill.teachers._weights import checksum, read_weights
 
 if TYPE_CHECKING:
@@ -84,7 +85,10 @@ class Latent(Parametrization):
         return self
 
     def identity(self) -> tuple[str, ...]:
-        return tuple(checksum(one) for one in (self.generator, self.weights) if one.endswith((*SUFFIXES, ".safetensors")))
+        files = [self.generator] if self.generator.endswith(SUFFIXES) else []
+        if files and not Path(self.generator).expanduser().is_file():
+            raise InputError(f"no file {self.generator}; expected a generator as TorchScript ({', '.join(SUFFIXES)})")
+        return tuple(map(checksum, [*files, *([self.weights] if self.weights else [])]))
 
     def origin(self, task: Task) -> str:
         if self.generator:
@@ -95,23 +99,42 @@ class Latent(Parametrization):
         if not self.generator:
             self.training.check(task.real)
         codec = self._bound(task, self._load(task, untrained=True))
-        with self._blaming():
-            z = RNG("check").normal(2, *codec.how.shape).to(task.device).requires_grad_()
-            y = torch.eye(task.classes, device=task.device)[[0, task.classes - 1]]
-            found, again = (codec.generator(z, y) if codec.how.conditional else codec.generator(z) for _ in range(2))
-        if not isinstance(found, torch.Tensor) or tuple(found.shape) != (2, *task.real.shape):
-            came = tuple(found.shape[1:]) if isinstance(found, torch.Tensor) else type(found).__name__
-            raise InputError(f"{self.called} gives images of shape {came}, the data have {task.real.shape}; "
-                             "take another generator, or set data.size and data.channels")
-        if not bool(torch.isfinite(found).all()):
-            raise InputError(f"{self.called} gives values that are not finite for normal latents")
+        z = RNG("check").normal(2, *codec.how.shape).to(task.device).requires_grad_()
+        y = torch.eye(task.classes, device=task.device)[[0, task.classes - 1]]
+        try:
+            with self._blaming():
+                found, again, first = (codec._call(z[:n], y[:n]) for n in (2, 2, 1))
+        except InputError as error:
+            given = f"latents {tuple(z.shape)}" + (f" and one-hot classes {tuple(y.shape)}" if codec.how.conditional else "")
+            raise InputError(f"{error}; it was given {given}, as parametrization.shape and parametrization.conditional "
+                             "say") from None
+        self._check_images(found, task.real.shape)
         if not torch.equal(found, again):
             raise InputError(f"{self.called} gives another image for the same latents: it draws at random, and a run could "
                              "not be repeated; fix its noise")
+        if not torch.allclose(found[:1], first, rtol=1e-2, atol=1e-2 * float(found.detach().abs().max())):
+            raise InputError(f"{self.called} gives another image for the same latents in another batch; a set is decoded in "
+                             "parts, so each image must depend on its own latents alone")
         if not found.requires_grad:
             raise InputError(f"{self.called} cannot be differentiated with respect to its latents")
         if self.layer:
             codec.check_layer(z.detach(), y)
+
+    def _check_images(self, found: Any, shape: tuple[int, ...]) -> None:
+        """Check what the generator gave for two random latents. Raises InputError."""
+        if not isinstance(found, torch.Tensor) or not found.is_floating_point():
+            raise InputError(f"{self.called} gives {shown(found)}; expected images (B, C, H, W) with fractions, as in "
+                             "float32")
+        if tuple(found.shape) != (2, *shape):
+            raise InputError(f"{self.called} gives images of shape {tuple(found.shape[1:])}, the data have {shape}; "
+                             "take another generator, or set data.size and data.channels")
+        if not bool(torch.isfinite(found).all()):
+            raise InputError(f"{self.called} gives values that are not finite for normal latents")
+        least, most, width = float(found.detach().min()), float(found.detach().max()), self.high - self.low
+        if self.generator and not self.low - width <= least <= most <= self.high + width:
+            raise InputError(f"{self.called} gives values from {least:.4g} to {most:.4g} for normal latents; expected about "
+                             f"{self.low:g} to {self.high:g}: set parametrization.low and parametrization.high to what is "
+                             "black and white")
 
     def prepare(self, task: Task) -> Mapping[str, Any]:
         if self.generator:
@@ -178,7 +201,12 @@ class Latent(Parametrization):
         with torch.enable_grad():
             for number in range(self.invert):
                 updates.zero_grad()
-                (codec.decode({LATENTS: z}) - wanted).square().mean().backward()
+                apart = (codec.decode({LATENTS: z}) - wanted).square().mean()
+                if not bool(apart.isfinite()):
+                    raise InputError(f"{self.called} gives values that are not finite after {number} of "
+                                     f"{counted(self.invert, 'step')} (parametrization.invert); use an invert_lr smaller "
+                                     f"than {self.invert_lr:g}, or set parametrization.limit")
+                apart.backward()
                 updates.step()
                 codec.project({LATENTS: z})
                 task.progress.tell(number + 1, self.invert, "latents of the first images")
@@ -234,7 +262,7 @@ class Generated:
         z, y, *features = inputs
         with self.how._blaming(), self._exchanged(features[0] if features else None):
             found = self._call(z, y)
-        pixels = (found - self.how.low) / (self.how.high - self.how.low)
+        pixels = (found.to(z.dtype) - self.how.low) / (self.how.high - self.how.low)
         return self.domain.normalize(pixels)
 
     def _call(self, z: Tensor, y: Tensor) -> Tensor:
@@ -259,12 +287,17 @@ class Generated:
         seen = self.domain.pixels(x) * (self.how.high - self.how.low) + self.how.low
         with torch.no_grad(), self.how._blaming():
             parts = [self.generator.encode(part) for part in seen.split(self.how.batch_size)]  # type: ignore[operator]
-        for found in parts:
+        for found, part in zip(parts, seen.split(self.how.batch_size), strict=True):
             if not isinstance(found, torch.Tensor) or found.shape[1:] != self.how.shape:
                 came = tuple(found.shape[1:]) if isinstance(found, torch.Tensor) else type(found).__name__
                 raise InputError(f"{self.how.called}: encode gives latents of shape {came}; expected "
                                  f"{self.how.shape} (parametrization.shape)")
-        return torch.cat(parts)
+            if len(found) != len(part):
+                raise InputError(f"{self.how.called}: encode gives {counted(len(found), 'latent')} for "
+                                 f"{counted(len(part), 'image')}; expected one each")
+            if not bool(torch.isfinite(found).all()):
+                raise InputError(f"{self.how.called}: encode gives values that are not finite")
+        return torch.cat(parts).to(x.dtype)
 
     def check_layer(self, z: Tensor, y: Tensor) -> None:
         """Check that the layer is there and that one tensor enters it on the way to the images. Raises InputError."""

@@ -19,6 +19,7 @@ from datastill.nets.resnet18 import ResNet18
 from datastill.nets.vgg11 import VGG11
 from datastill.nets.vit import ViT
 from datastill.rng import RNG
+from datastill.tables import counted
 from datastill.task import Task
 from datastill.teachers import Pool, Teacher
 from datastill.teachers._maps import check_maps, look
@@ -78,13 +79,20 @@ class MetaDD(Plugin):
             raise InputError("metadd: what networks see alike takes at least two architectures, the pool has "
                              f"{', '.join(map(spec, pool.networks))}; add others to plugins.metadd.pool.networks")
         if self.layer and len(self.layer) != len(pool.networks):
-            raise InputError(f"metadd: layer has {len(self.layer)} names for {len(pool.networks)} networks; give one each, "
-                             "\"\" for the deepest")
+            raise InputError(f"metadd: layer has {counted(len(self.layer), 'name')} for {len(pool.networks)} networks; give "
+                             "one each, \"\" for the deepest")
+        if any(self.layer) and not self._looks:
+            raise InputError(f"metadd: layer says where to look, but with match={self.match} and evidence=0 no maps are "
+                             "looked at; leave it out")
         if not any((self.variance, self.classification, self.distillation, self.evidence)):
             raise InputError("metadd: all terms have the weight 0; leave the plug-in out, or set one of them")
         pool.check(context, {"class_logits"})
         if self.distillation:
-            self.backbone.for_network(task.network).check(context, {"class_logits"})
+            backbone = self.backbone.for_network(task.network)
+            if (several := len(backbone.networks) * backbone.size) > 1:
+                raise InputError(f"metadd: backbone is the one network that the others follow, this has {several}; name one "
+                                 "in plugins.metadd.backbone.networks, and set plugins.metadd.backbone.count=1")
+            backbone.check(context, {"class_logits"})
         if self._looks:
             check_maps(pool, context, self.layer)
 
@@ -151,5 +159,5 @@ class MetaDD(Plugin):
     @no_grad
     def _known(self, task: Task, x: Tensor) -> Tensor:
         """The backbone's logits (B, K)."""
-        (teacher, *_) = task.teachers(self.backbone)
+        (teacher,) = task.teachers(self.backbone)
         return torch.cat([teacher.class_logits(part) for part in x.split(teacher.chunk(x))])

@@ -16,7 +16,7 @@ from datastill.description import Description, load
 from datastill.errors import InputError
 from datastill.nets.convnet import ConvNet
 from datastill.protocols.dc import DC
-from datastill.registry import kind, names
+from datastill.registry import find, kind, names
 from datastill.run import Run
 from datastill.tables import changed, nearest, override, own_file, parse_spec, read_toml
 from datastill.teachers import Pool
@@ -105,16 +105,16 @@ def read_pools(name: str, assignments: Iterable[str] = (), usual: Iterable[str] 
     """The pools of a recipe (by name or path), or one of a kind (``module:Class`` too) or a file with a table [pool]; the
     data they are for; the run, if it was a recipe. Without a run, a pool that names no networks is of ``ConvNet()``.
 
-    usual: assignments that hold unless others are given for their keys. Raises InputError: unknown name or key, a recipe
+    usual: assignments to the pool that hold where nothing else is given. Raises InputError: unknown name or key, a recipe
     that queries no teachers.
     """
-    given = list(assignments)
-    keys = {one.partition("=")[0].strip() for one in given}
-    assignments = [*(one for one in usual if one.partition("=")[0] not in keys), *given]
+    assignments = list(assignments)
     if name.partition(":")[0] in names(Pool) or (":" in name and not Path(name).exists()):
         table = changed({"pool": parse_spec(name)}, {})
-    elif difflib.get_close_matches(name, names(Pool)) and not Path(name).exists():
-        raise InputError(f"unknown pool {name!r}{nearest(name, names(Pool))}")
+    elif name not in recipe_names() and not name.endswith(".toml") and not Path(name).is_file():
+        near = difflib.get_close_matches(name, known := [*names(Pool), *recipe_names()])
+        raise InputError(f"unknown pool {name!r}{nearest(name, known) if near else ''}; expected a kind of pool "
+                         f"({', '.join(names(Pool))}), or a recipe or a file that has one")
     elif name not in recipe_names() and "pool" in (content := read_toml(recipe_path(name))):
         table = content
     else:
@@ -123,8 +123,16 @@ def read_pools(name: str, assignments: Iterable[str] = (), usual: Iterable[str] 
             raise InputError(f"no plug-in of {name} queries teachers; add one, as in plugins.clom.weight=1000, or name a "
                              f"kind of pool: {', '.join(names(Pool))}")
         return run.pools(), run.data, run
-    teaching = load(Teaching, override(table, assignments))
+    teaching = load(Teaching, _with_usual(override(table, assignments), usual))
     return (teaching.pool.for_network(ConvNet()),), teaching.data, None
+
+
+def _with_usual(table: dict[str, Any], usual: Iterable[str]) -> dict[str, Any]:
+    """The table with these assignments to its pool where it says nothing else and its kind of pool has such a setting."""
+    pool = parse_spec(table["pool"]) if isinstance(table["pool"], str) else table["pool"]
+    known = find(Pool, pool["kind"]).model_fields if isinstance(pool, dict) and isinstance(pool.get("kind"), str) else {}
+    fields = {one: one.partition("=")[0].removeprefix("pool.") for one in usual}
+    return override(table, [one for one, field in fields.items() if field in known and field not in pool])
 
 
 def _shown(name: str, path: Path) -> str:

@@ -13,6 +13,7 @@ from datastill.data.domain import Domain, domain_of
 from datastill.description import NOT_DECISIVE
 from datastill.digest import digest, spec
 from datastill.errors import InputError
+from datastill.extras import install
 from datastill.files import make_folder
 from datastill.late import nn, torch
 from datastill.nets import Architecture, fresh
@@ -169,7 +170,7 @@ def _library_domain(network: Architecture, weights: str) -> Domain:
         try:
             import timm
         except ModuleNotFoundError:
-            raise InputError(f"{spec(network)} needs timm, which is not installed; pip install datastill[timm]") from None
+            raise InputError(f"{spec(network)} needs timm, which is not installed; {install('timm')}") from None
         try:
             config = timm.get_pretrained_cfg(network.model)
         except RuntimeError:  # of an unknown tag, in newer versions

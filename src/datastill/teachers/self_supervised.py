@@ -9,6 +9,7 @@ from pydantic import Field
 
 from datastill.data import Images
 from datastill.errors import InputError
+from datastill.extras import install
 from datastill.late import nn
 from datastill.nets import Architecture
 from datastill.registry import kind
@@ -26,7 +27,7 @@ Loss = Literal["moco_v2", "simclr", "byol", "dino", "swav", "barlow_twins", "vic
 class SelfSupervised(Trained):
     """Networks whose features are learned from two views of every image, without labels: the squeeze of SC-DD (Zhou et al.
     2024). Then a linear classifier is trained on the frozen features, in evaluation mode, so that the statistics of batch
-    normalization stay as they are. Needs the extra ``datastill[ssl]`` (lightly, whose losses, heads and views these are).
+    normalization stay as they are. Needs the extra ``ssl`` (lightly, whose losses, heads and views these are).
 
     The defaults are those of MoCo's public recipe for CIFAR, which the settings that SC-DD names for CIFAR-100 and
     Tiny-ImageNet fit (inferred), except for the head, a linear layer there, and batch normalization, in eight parts of a
@@ -76,8 +77,8 @@ class SelfSupervised(Trained):
         try:
             import lightly  # noqa: F401
         except ModuleNotFoundError:
-            raise InputError("pools that learn without labels need lightly, which is not installed; pip install "
-                             "datastill[ssl]") from None
+            raise InputError("pools that learn without labels need lightly, which is not installed; "
+                             f"{install('ssl')}") from None
         if {"logits", "class_logits"} & {*asked} and (self.epoch not in ("last", self.epochs) or not self.epochs):
             raise InputError(f"epoch {self.epoch if self.epochs else 0}: the linear classifier is trained after the last "
                              "epoch; leave epoch out, or take another kind of pool")
