@@ -45,7 +45,7 @@ Changes = Annotated[list[str] | None, typer.Argument(
 DataRoot = Annotated[Path, typer.Option(
     envvar="DATASTILL_DATA", help="Folder of the datasets; missing ones are downloaded there.")]
 Root = Annotated[Path, typer.Option(
-    envvar="DATASTILL_ROOT", help="Folder for results: runs/, baselines/, teachers/, studies/.")]
+    envvar="DATASTILL_ROOT", help="Folder for results: runs/, teachers/, studies/ and what they share.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best available.")]
 Portable = Annotated[bool, typer.Option(
     "--portable", help="Measure nothing about this machine: every pass in its usual form.")]

@@ -102,10 +102,10 @@ def test_a_file_by_the_names_of_torchvision(tmp_path: Path) -> None:
 def test_the_number_of_classes_is_that_of_the_file(tmp_path: Path) -> None:
     name = saved(tmp_path / "seven.pt", dict(network(classes=7).state_dict()))
     given = pool(files=[name])
-    assert given.domain(context(tmp_path)).classes == tuple("0123456")
+    assert given.domain(context(tmp_path)).classes == tuple(f"output {number}" for number in range(7))
     assert given.load(context(tmp_path), 0, 0).logits(tiny.splits().train.batch(torch.arange(2)).x).shape == (2, 7)
     run = tiny.run(plugins={"clom": {"pool": {"kind": "pretrained", "networks": [NET], "files": [name]}}})
-    with input_error("knows 7 (0, 1, 2, ...), the run has 10", "use cclom"):
+    with input_error("knows 7 (output 0, output 1, output 2, ...), the run has 10", "use cclom"):
         run.plugins[0].check(tiny.task(run), 1)
     assert pool(files=[name], classes=list("abcdefg")).domain(context(tmp_path)).classes == tuple("abcdefg")
 
@@ -146,6 +146,7 @@ def test_outputs_of_the_runs_classes_and_more(tmp_path: Path) -> None:
     (("tench, Tinca tinca", "goldfish, Carassius auratus"), ("goldfish", "tench"), [1, 0]),
     (("n01443537", "n01440764"), ("tench (n01440764)", "n01443537"), [1, 0]),
     (("a", "b", "c"), ("c",), [2]),
+    (("0", "1", "2", "3"), ("3", "1"), [3, 1]),  # digits are names too
 ])
 def test_names_written_differently(known: tuple[str, ...], wanted: tuple[str, ...], outputs: list[int]) -> None:
     assert outputs_for(known, wanted) == outputs
@@ -161,7 +162,7 @@ def test_wordnet_numbers_and_words_of_imagenet() -> None:
     (("cat", "dog"), ("cat", "dgo"), "class 'dgo' is not among the 2 classes it knows (near: dog)"),
     (("cat", "CAT", "dog"), ("Cat", "dog"), "class 'Cat' may be several outputs: cat, CAT"),
     (("cat", "dog"), ("Cat", "cat", "dog"), "classes 'Cat' and 'cat' are the same output, 'cat'"),
-    (("0", "1", "2"), ("0", "1"), "which class each of its 3 numbered outputs is, is not known"),
+    (("output 0", "output 1", "output 2"), ("0", "1"), "which class each of its 3 numbered outputs is, is not known"),
 ])
 def test_names_that_do_not_tell(known: tuple[str, ...], wanted: tuple[str, ...], says: str) -> None:
     with input_error(says):
@@ -358,7 +359,7 @@ def test_home_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_every_network_of_the_pool_must_know_the_classes(tmp_path: Path) -> None:
     files = [saved(tmp_path / "ten.pt"), saved(tmp_path / "seven.pt", dict(network(classes=7).state_dict()))]
     run = tiny.run(plugins={"clom": {"pool": {"kind": "pretrained", "networks": [NET, NET], "files": files}}})
-    with input_error("knows 7 (0, 1, 2, ...), the run has 10"):
+    with input_error("knows 7 (output 0, output 1, output 2, ...), the run has 10"):
         run.plugins[0].check(tiny.task(run), 1)
 
 

@@ -24,7 +24,7 @@ class Tiles(Parametrization):
     decoded. A set of ipc images then has ipc * factor^2 images for students to learn from, at the same storage: the
     multi-formation of IDC (Kim et al. 2022, ICML), also used by IDM (Zhao et al. 2023, CVPR) and DREAM.
 
-    It starts from images made small, of which the method gives factor^2 for each stored one: random real images, none twice
+    It starts from images made small, of which the method gives factor^2 for each stored one: random real images, none twice,
     as long as there are enough, noise, or chosen ones. order: of the tiles: "rows" (IDC) or "columns" (IDM, factor 2).
     shrink: how images are made small: "nearest" as IDC's code does, or "mean", of the pixels that become one, as IDM's does.
     IDC decodes pixels from 0 to 1, here they are normalized, which is the same as long as the factor divides the images;

@@ -16,16 +16,21 @@ from datastill.tables import counted
 WNID = re.compile(r"n\d{8}")  # the number of a WordNet noun, which names the classes of ImageNet
 
 
+def unnamed(count: int) -> tuple[str, ...]:
+    """Names of outputs of which nobody knows what they are; not those of digits, which are classes too."""
+    return tuple(f"output {number}" for number in range(count))
+
+
 def outputs_for(known: tuple[str, ...], wanted: tuple[str, ...]) -> list[int]:
     """The output of each ``wanted`` class in a network that knows the classes ``known``.
 
     Names match whatever their case, accents, spaces, hyphens and underscores; the first of several words is enough, and
-    ImageNet's WordNet numbers match its words. Outputs that are only numbered match nothing: that output 3 is the run's
-    fourth class has to be said (``classes=run``). Raises InputError naming a class that has no output, or several.
+    ImageNet's WordNet numbers match its words. Outputs that are only numbered (``unnamed``) match nothing: that output 3 is
+    the run's fourth class has to be said (``classes=run``). Raises InputError naming a class that has no output, or several.
     """
     if known == wanted:
         return list(range(len(known)))
-    if known == tuple(map(str, range(len(known)))):
+    if known == unnamed(len(known)):
         raise InputError(f"which class each of its {len(known)} numbered outputs is, is not known")
     outputs: dict[str, set[int]] = defaultdict(set)
     for number, name in enumerate(known):

@@ -20,6 +20,7 @@ from datastill.nets import Architecture, fresh
 from datastill.nets.timm import Timm
 from datastill.nets.torchvision import Torchvision
 from datastill.rng import RNG
+from datastill.teachers._names import unnamed
 from datastill.teachers._weights import checksum, file_names, fill, read_weights
 from datastill.teachers.pool import Context, Pool, Teacher, frozen
 
@@ -135,7 +136,7 @@ class Pretrained(Pool):
         if self.files:
             path = self.files[group if len(self.networks) > 1 else 0]
             count = _outputs(_read(path, checksum(path)))
-            names = known.classes if count in (None, len(known.classes)) else tuple(map(str, range(count or 0)))
+            names = known.classes if count in (None, len(known.classes)) else unnamed(count or 0)
             what, found = path, Domain(known.shape, known.mean, known.std, names, known.whitening)
         else:
             what, found = spec(self.networks[group]), _library_domain(self.networks[group], self.weights)
@@ -180,7 +181,7 @@ def _library_domain(network: Architecture, weights: str) -> Domain:
         from timm.data import ImageNetInfo, infer_imagenet_subset
 
         subset = infer_imagenet_subset(config)
-        names = tuple(ImageNetInfo(subset).label_names()) if subset else tuple(map(str, range(config.num_classes)))
+        names = tuple(ImageNetInfo(subset).label_names()) if subset else unnamed(config.num_classes)
         channels, height, width = config.input_size
         return Domain((channels, height, width), tuple(config.mean), tuple(config.std), names)
     entry = _entry(network, weights)
