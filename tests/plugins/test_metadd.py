@@ -82,6 +82,19 @@ def test_controls_match_something_else(match: str) -> None:
     assert float(torch.autograd.grad(found, given.batch.x)[0].abs().max()) > 0
 
 
+def test_the_log_has_the_terms_apart() -> None:
+    task, plugin = prepared(classification=0.5, evidence=2.0, sign=-1)
+    given = step(task)
+    total = float(plugin.loss(given, task, ds.RNG(1)).detach())
+    assert list(given.log) == ["metadd.variance", "metadd.classification", "metadd.distillation", "metadd.evidence"]
+    variance, classification, distilled, evidence = given.log.values()
+    assert total == pytest.approx(variance + 0.5 * classification + distilled + 2 * evidence, rel=1e-5)
+    assert variance > 0 > distilled
+    task, plugin = prepared(classification=0, evidence=0, distillation=0)
+    plugin.loss(given := step(task), task, ds.RNG(1))
+    assert not given.log  # it is the value of the plug-in
+
+
 def test_some_of_the_images() -> None:
     task, plugin = prepared(images=3)
     given = step(task)

@@ -55,6 +55,8 @@ class MetaDD(Plugin):
         transformers their attention. through_weights: the gradient through the weights of Grad-CAM too, which takes second
         derivatives. skip_flat: maps in which nothing is seen do not count in L_var (ours).
     images: how many of a step's images are looked at, drawn at random; 0: all.
+
+    The log has the values of several terms apart, before their weights: ``metadd.variance`` and so on.
     """
 
     weight: float = Field(default=0.2, ge=0.0)
@@ -112,7 +114,16 @@ class MetaDD(Plugin):
         teachers = list(task.teachers(self.pool))
         known = self._known(task, x.detach()) if self.distillation else None
         outputs = [self._outputs(teacher, y.argmax(1)) for teacher in teachers]
-        return of_networks(outputs, lambda found: self._terms(found, y, known), x, [one.chunk(x) for one in teachers])
+        terms: dict[str, Tensor] = {}
+
+        def total(found: Outputs) -> Tensor:
+            terms.update(self._terms(found, y, known))
+            return torch.stack([getattr(self, name) * one for name, one in terms.items()]).sum()
+
+        value = of_networks(outputs, total, x, [one.chunk(x) for one in teachers])
+        if len(terms) > 1:
+            step.log.update({f"{self.label or 'metadd'}.{name}": float(one.detach()) for name, one in terms.items()})
+        return value
 
     @property
     def _looks(self) -> bool:
@@ -132,19 +143,20 @@ class MetaDD(Plugin):
             return logits, maps, features
         return of
 
-    def _terms(self, found: Outputs, y: Tensor, known: Tensor | None) -> Tensor:
+    def _terms(self, found: Outputs, y: Tensor, known: Tensor | None) -> dict[str, Tensor]:
+        """The terms of weights above 0, by the name of their weight."""
         logits, maps, features = zip(*found, strict=True)
-        total = y.new_zeros(())
+        terms = {}
         if self.variance:
-            total = total + self.variance * self._variance(logits, maps, features)
+            terms["variance"] = self._variance(logits, maps, features)
         if self.classification:
-            total = total + self.classification * torch.stack([F.cross_entropy(one, y) for one in logits]).sum()
+            terms["classification"] = torch.stack([F.cross_entropy(one, y) for one in logits]).sum()
         if known is not None:
-            apart = torch.stack([distillation(one, known, self.temperature) for one in logits]).sum()
-            total = total + self.sign * self.distillation * apart
+            terms["distillation"] = self.sign * torch.stack([distillation(one, known, self.temperature)
+                                                             for one in logits]).sum()
         if self.evidence:
-            total = total + self.evidence * evidence(torch.stack(maps))
-        return total
+            terms["evidence"] = evidence(torch.stack(maps))
+        return terms
 
     def _variance(self, logits: Sequence[Tensor], maps: Sequence[Tensor], features: Sequence[Tensor]) -> Tensor:
         if self.match == "maps":
