@@ -496,6 +496,8 @@ def test_a_pool_from_a_file(run_cli: Call, tmp_path: Path) -> None:
     (("analyse", "theory", "--fractions", "-0.1"), "fraction: expected a number from 0.001 to 1, got -0.1"),
     (("analyse", "difficulty", "."), ". is not the folder of a finished run; for images of your own: folder data.path=."),
     (("analyse", "difficulty", "digits", "--pool", "banana"), "unknown pool 'banana'"),
+    (("plan", "metadd"), "metadd is a study of many runs, not a recipe for one; datastill study metadd"),
+    (("study", "dm/cifar10-ipc10"), "dm/cifar10-ipc10 is a recipe for one run, not a study; datastill distill dm/cifar10-ipc10"),
     (("study", "ptm-weight"), "unknown study 'ptm-weight', expected a name or the path of a .toml file; did you mean 'ptm-weights'"),
     (("study", "ptm-weights", "--edition", "tiny"), "no edition 'tiny'; known: paper, small"),
     (("distill", "dm/digits-ipc1", "plugins.clom.pool.data.source=mnist"), "dataset MNIST not found"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from datastill.description import load
 from datastill.errors import InputError
+from datastill.recipes import recipe_names
 from datastill.study import Study
 from datastill.tables import leaves, own_file, read_toml
 
@@ -24,6 +25,9 @@ def study_path(name: str) -> Path:
     """The file of a study by name, or the file ``name`` itself. Raises InputError with the nearest names."""
     if name in study_names():
         return _root() / f"{name}.toml"
+    if name in recipe_names():
+        raise InputError(f"{name} is a recipe for one run, not a study; datastill distill {name} carries it out, datastill "
+                         "plan says how long that takes")
     return own_file(name, "study", study_names())
 
 
