@@ -129,6 +129,8 @@ BAD = [
     (["distil"], r"No such command 'distil'.*; see datastill --help"),
     (["analyse", "theroy"], r"No such command 'theroy'.*; see datastill analyse --help"),
     (["distill", "sre2l/digits-ipc1"], r"unknown recipe"),
+    (["distill", "dm/digits-ipc1", "parametrization.factor=2"], r"unknown key 'parametrization\.factor'; tiles has it, pixels does not"),
+    (["distill", "idm/cifar10-ipc1", "parametrization.kind=latent"], r"'parametrization\.order'; tiles has it, latent does not .* give latent instead of kind=latent"),
     (["show", "base.toml"], r"no file base\.toml"),
     (["show", "latin.toml"], r"latin\.toml cannot be read as TOML: .*utf-8"),
     (["distill", "dm/digits-ipc1", "ipc=" + "9" * 5000], r"ipc: the number is too large"),

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from datastill.errors import InputError
 from datastill.foreign import guard, is_foreign, name_of, reading
-from datastill.registry import inside, members, preset
+from datastill.registry import find, inside, kind, members, preset
 from datastill.tables import NONE, PLAIN, is_plain, is_unicode, nearest, parse_spec, shown, today
 
 LARGEST = 10**9  # whole number, in a field that sets no limit of its own
@@ -193,6 +193,19 @@ class Family(Description):
     def _accepted(cls) -> str:
         example = f"; a name such as {next(iter(members(cls)))!r}" if cls.home else ""
         return example + super()._accepted()
+
+    @classmethod
+    def _meant(cls, key: str, value: Any) -> str:
+        text = super()._meant(key, value)
+        family = next((one for one in cls.__mro__ if vars(one).get("home")), None)
+        if "did you mean" in text or "is now called" in text or family is None or cls is family:
+            return text
+        others = [name for name in members(family) if key in find(family, name).model_fields]
+        if not others:
+            return text
+        have = f"{', '.join(others[:3])} {'has' if len(others) == 1 else 'have'}"
+        return f"; {have} it, {kind(cls)} does not (settings stay when only the kind is changed: give {kind(cls)} instead " \
+               f"of kind={kind(cls)} to leave them out)"
 
     @classmethod
     def _choose_class(cls, settings: dict[str, Any], base: Any) -> tuple[type[Description], Any, dict[str, Any]]:

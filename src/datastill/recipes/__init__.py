@@ -67,9 +67,9 @@ def recipe_path(name: str) -> Path:
     inside = _root() / f"{name}.toml"
     if name.count("/") == 1 and ".." not in name and inside.is_file():
         return inside
-    if "/" not in name and (_root().parent / "studies" / f"{name}.toml").is_file():
-        raise InputError(f"{name} is a study of many runs, not a recipe for one; datastill study {name} carries it out, with "
-                         "--plan it says how long that takes")
+    if name in {path.stem for path in (_root().parent / "studies").glob("*.toml")}:
+        raise InputError(f"{name} is a study of many runs, not a recipe for one; datastill study {name} carries it out, and "
+                         "with --plan says how long that takes")
     return own_file(name, "recipe", recipe_names())
 
 
