@@ -20,7 +20,7 @@ ORDER = [["errors", "extras"], ["files", "environment"], ["tables", "foreign", "
          ["store"], ["rows"], ["states", "executors"], ["functional"], ["losses"], ["data"], ["nets"], ["train"], ["parametrization"], ["synthetic", "distilled"],
          ["teachers"], ["relabel", "parametrizations"], ["label_store", "task"], ["core"], ["methods", "plugins", "protocols"], ["artifact", "balance"], ["previous"], ["loop"], ["checkpoint"], ["run"],
          ["outputs"], ["running"], ["recipes", "scoring", "export", "plan", "shards", "place"], ["sheets", "speed"], ["trials"], ["selection", "tuning", "analysis"], ["study"],
-         ["comparison", "studies"], ["study_run"], ["report", "console"], ["listing", "workspace"], ["scores", "options"], ["analyses"], ["cli"], ["__main__"]]
+         ["comparison", "studies"], ["study_run"], ["report", "console"], ["analyzing"], ["listing", "workspace"], ["scores", "options"], ["analyses"], ["cli"], ["__main__"]]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 FAMILIES = {"data", "nets", "parametrizations", "methods", "plugins", "protocols", "teachers"}
 SHARED = {"methods": {"_segments", "_opinions", "_unroll_memory", "_patches", "_range", "_sides", "_real_training", "_queue"}, "data": {"source", "images", "description", "whitening", "domain", "_memory", "_torchvision", "_image_files", "_layout", "_fit", "_caveats", "_reader"},

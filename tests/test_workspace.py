@@ -188,7 +188,7 @@ def test_how_many_networks_an_analysis_asks(tmp_path: Path, monkeypatch: pytest.
         raise InputError("seen")
 
     monkeypatch.setattr(ds.Workspace, "_tellers", lambda self, pool, *_: stop(pool))
-    monkeypatch.setattr("datastill.workspace.check_networks", stop)
+    monkeypatch.setattr("datastill.analyzing.check_networks", stop)
     place = ds.Workspace(tmp_path, tmp_path, "cpu")
     for analyse, settings in ((place.difficulty, []), (place.erasing, []), (place.erasing, ["pool.count=3"])):
         with pytest.raises(InputError, match="seen"):

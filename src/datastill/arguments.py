@@ -130,10 +130,10 @@ def _text(name: str, value: Any) -> str:
 
 
 def _assignments(name: str, value: Any) -> tuple[str, ...]:
-    given = [] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
-    if not all(isinstance(one, str) for one in given) or (not given and value not in ([], ())):
+    given = None if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    if given is None or not all(isinstance(one, str) for one in given):
         raise InputError(f"{name}: expected a list of assignments, such as ['pool.count=2'], got {shown(value)}")
-    return tuple(given)
+    return given
 
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from datastill.arguments import checked
+from datastill.artifact import read_card
 from datastill.data import Data, Images, Splits
+from datastill.data.given import Given
 from datastill.description import load as describe
 from datastill.errors import InputError
 from datastill.executors import Executor, InProcess, Processes
@@ -81,6 +83,28 @@ class Place:
     def context(self, data: Data, progress: Progress = Progress()) -> Context:
         """What pools of teachers need to know for runs on this data."""
         return Context(self.load(data).train.to(self.device), self.root, self.data_root, progress)
+
+    @checked
+    def load_of(self, folder: Path, data_path: Path | str | None = None) -> Splits:
+        """The data that the set in this folder was distilled from. Raises InputError if they are not there."""
+        card = read_card(folder)
+        data = describe(Data, card["run"]["data"])  # its method is not needed, so it need not be importable here
+        if isinstance(data.source, Given):
+            raise InputError(f"{folder} was distilled from images passed in from Python ({data.name}); score it there, with "
+                             "datastill.score(folder, images, train=...)")
+        if data_path is not None:
+            if data.source.bundled:
+                raise InputError(f"--data-path: {data.name} comes with a library and has no path; leave it out")
+            data = data.model_copy(update={"path": str(data_path)})
+        try:
+            splits = self.load(data)
+        except InputError as error:
+            hint = "" if data_path is not None else "; if the data were moved: --data-path, or --data-root"
+            raise InputError(f"{error}{hint}") from None
+        if splits.train.fingerprint != (wanted := card["data"]["fingerprint"]):
+            raise InputError(f"{data.name} in {data.path or self.data_root} is not the data {folder} was distilled from "
+                             f"(fingerprint {splits.train.fingerprint}, expected {wanted}); give those with --data-path")
+        return splits
 
     def task(self, run: Run) -> Task:
         """The task of a run, on the device."""

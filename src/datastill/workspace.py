@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datastill.analysis.difficulty import Difficulty, of_data, of_run
-from datastill.analysis.erasing import Erased, check_erasing, erasing
-from datastill.analysis.judging import Judged, check_judges, judge
-from datastill.analysis.meta_features import MetaFeatures, check_networks
-from datastill.analysis.meta_features import of_run as of_networks
-from datastill.analysis.public import read_public
+from datastill.analyzing import Analyzing
 from datastill.arguments import checked
-from datastill.artifact import CARD, TENSORS, load, read_card, sound_snapshots
+from datastill.artifact import CARD, TENSORS, load, read_card
 from datastill.core import Labeler, Protocol
 from datastill.data import Data, Splits
-from datastill.data.given import Given
 from datastill.description import load as describe
 from datastill.description import load_each
 from datastill.digest import spec
@@ -29,14 +22,13 @@ from datastill.label_store import Labels, forecast
 from datastill.nets import Architecture
 from datastill.nets.choices import SPEED
 from datastill.outputs import check_apart
-from datastill.place import Place, images_of
+from datastill.place import images_of
 from datastill.plan import Plan
 from datastill.plan import plan as try_out
 from datastill.progress import Progress
 from datastill.protocols.dc import DC
 from datastill.protocols.soft_labels import SoftLabels
-from datastill.recipes import Recipe, read_pools, read_recipe
-from datastill.registry import names
+from datastill.recipes import Recipe, read_recipe
 from datastill.rng import RNG
 from datastill.run import Run, check_protocol, read_run, run_table
 from datastill.running import distill, labeler, see_apart
@@ -45,9 +37,8 @@ from datastill.selection import check_snapshots, select
 from datastill.speed import Timed, tune_speed
 from datastill.study import Study
 from datastill.study_run import Foreseen, foresee, run_study
-from datastill.tables import counted, nearest, shown
-from datastill.task import Task
-from datastill.teachers import Context, Pool, Teachers
+from datastill.tables import counted, shown
+from datastill.teachers import Pool, Teachers
 from datastill.trials import labels_of, missing, score, train_ahead
 from datastill.tuning import Tried, check_tuning, tune
 
@@ -56,11 +47,8 @@ if TYPE_CHECKING:
 
     from datastill.distilled import Distilled
 
-ONE_EACH = ("pool.count=1",)  # one network of each architecture
-JUDGES = ("pool.count=1", "pool.seed=1000")  # teachers that no run uses by default
 
-
-class Workspace(Place):
+class Workspace(Analyzing):
     """Where things run: a folder for results (``root``), one for datasets (``data_root``), a device.
 
     Finished work under the root is reused: runs, teachers, scores, baselines and studies are shared by everything done
@@ -153,28 +141,6 @@ class Workspace(Place):
             run = read_run(folder)
             return protocol.for_method(run.method, run.network)
         return protocol
-
-    @checked
-    def load_of(self, folder: Path, data_path: Path | str | None = None) -> Splits:
-        """The data that the set in this folder was distilled from. Raises InputError if they are not there."""
-        card = read_card(folder)
-        data = describe(Data, card["run"]["data"])  # its method is not needed, so it need not be importable here
-        if isinstance(data.source, Given):
-            raise InputError(f"{folder} was distilled from images passed in from Python ({data.name}); score it there, with "
-                             "datastill.score(folder, images, train=...)")
-        if data_path is not None:
-            if data.source.bundled:
-                raise InputError(f"--data-path: {data.name} comes with a library and has no path; leave it out")
-            data = data.model_copy(update={"path": str(data_path)})
-        try:
-            splits = self.load(data)
-        except InputError as error:
-            hint = "" if data_path is not None else "; if the data were moved: --data-path, or --data-root"
-            raise InputError(f"{error}{hint}") from None
-        if splits.train.fingerprint != (wanted := card["data"]["fingerprint"]):
-            raise InputError(f"{data.name} in {data.path or self.data_root} is not the data {folder} was distilled from "
-                             f"(fingerprint {splits.train.fingerprint}, expected {wanted}); give those with --data-path")
-        return splits
 
     @checked
     def score(self, folder: Path, evaluation: Evaluation | None = None, *, trials: int = 5, full: bool = False,
@@ -298,106 +264,6 @@ class Workspace(Place):
         with self.choosing():
             return tune(protocols, network, self.tuning_splits(data, [network], ipc), ipc, baselines=self.baselines,
                         trials=trials, seed=seed, progress=progress)
-
-    @checked
-    def difficulty(self, what: Path | str, settings: Sequence[str] = (), pool: str = "early", *, count: int = 1000,
-                   scores: Path | None = None, data_path: Path | str | None = None,
-                   progress: Progress = Progress()) -> Difficulty:
-        """How hard images are: of a finished run (its folder, a Path), or of a dataset by name, under the networks
-        of a pool, which are trained if they are missing; settings: ``pool.count=3``, ``data.size=32``.
-
-        count: real images, drawn at random; 0 for all. scores: a file of somebody else's, to compare with (see
-        ``analysis.public.read_public``). Raises InputError, RunError.
-        """
-        if pool.partition(":")[0] not in names(Pool) and ":" not in pool and not pool.endswith(".toml"):
-            raise InputError(f"unknown pool {pool!r}{nearest(pool, names(Pool))}")
-        if isinstance(what, Path):
-            if not (what / CARD).exists():
-                raise InputError(f"{what} is not the folder of a finished run; for images of your own: folder "
-                                 f"data.path={what}")
-            run, task = self._judged(what, settings, data_path)
-            named = any(one.startswith("pool.networks") for one in settings)
-            own = [] if named else [f'pool.networks=["{spec(run.network)}"]']
-            return of_run(what, run, task, self._tellers(read_pools(pool, [*own, *settings])[0][0], task.context, progress),
-                          count=count, progress=progress)
-        (networks,), data, _ = read_pools(pool, [f"data.source={what}", *settings])
-        context = self.context(data)
-        if scores is not None:
-            read_public(scores, context.real)  # a wrong file is named before anything is trained
-        return of_data(context.real, self._tellers(networks, context, progress), count=count, public=scores,
-                       progress=progress)
-
-    @checked
-    def meta_features(self, folder: Path, settings: Sequence[str] = (), pool: str = "supervised", *, count: int = 200,
-                      data_path: Path | str | None = None, progress: Progress = Progress()) -> MetaFeatures:
-        """What networks of a pool see alike in a finished run's set, by activation maps; they are trained if they are
-        missing. settings: ``pool.networks=convnet,vit``. count: real images to compare with, at random; 0 for all. Raises
-        InputError, RunError."""
-        if not (folder / CARD).exists():
-            raise InputError(f"{folder} is not the folder of a finished run")
-        sound_snapshots(folder)
-        run, task = self._judged(folder, settings, data_path)
-        some = read_pools(pool, settings, ONE_EACH)[0][0]
-        check_networks(some, task.context)
-        with self.choosing():
-            some.prepare(replace(task.context, progress=progress.part(0, 2, "networks")))
-        return of_networks(folder, run, task, Teachers(some, task.context), count=count,
-                           progress=progress.part(1, 2, "maps"))
-
-    @checked
-    def judge(self, folders: Sequence[Path], settings: Sequence[str] = (), pool: str | None = None, *,
-              data_path: Path | str | None = None, progress: Progress = Progress()) -> list[list[Judged]]:
-        """How well the networks of a pool recognize the sets of finished runs, at every snapshot; they are trained if they
-        are missing. pool: by default one of kind supervised with a seed that no run uses (1000). settings:
-        ``pool.count=2``. Raises InputError, RunError."""
-        judges = read_pools(pool or "supervised", settings, () if pool else JUDGES)[0][0]
-        found = [self._judged(folder, settings, data_path) for folder in folders]
-        for folder, (_, task) in zip(folders, found, strict=True):
-            sound_snapshots(folder)
-            check_judges(judges, task.context)
-        judged = []
-        for number, (folder, (run, task)) in enumerate(zip(folders, found, strict=True)):
-            training, judging = (progress.part(2 * number + half, 2 * len(folders), what)
-                                 for half, what in enumerate(("networks", folder.name)))
-            with self.choosing():
-                judges.prepare(replace(task.context, progress=training))
-            judged.append(judge(folder, run, task.teachers(judges), judging))
-        return judged
-
-    @checked
-    def erasing(self, what: str, settings: Sequence[str] = (), pool: str = "supervised", *, count: int = 5000,
-                threshold: float = 0.5, epochs: int = 20, trials: int = 3, progress: Progress = Progress()) -> list[Erased]:
-        """What architectures of a pool learn from a dataset, by name, if what its networks see is erased; see
-        ``analysis.erasing``. Students are kept in ``erasing`` of the root. settings: ``pool.networks=convnet,vit``,
-        ``data.size=32``. Raises InputError, RunError."""
-        (networks,), data, _ = read_pools(pool, [f"data.source={what}", *settings], ONE_EACH)
-        splits = self.load(data)
-        context = Context(splits.train.to(self.device), self.root, self.data_root)
-        if splits.test is None:
-            raise InputError(f"{what} has no test images to measure students on; set data.test")
-        check_networks(networks, context)
-        check_erasing(networks, context.real, count=count, threshold=threshold, epochs=epochs, trials=trials)
-        with self.choosing():
-            networks.prepare(replace(context, progress=progress.part(0, 2, "networks")))
-        return erasing(Teachers(networks, context), context.real, splits.test.to(self.device), count=count,
-                       threshold=threshold, epochs=epochs, trials=trials, root=self.root,
-                       progress=progress.part(1, 2, "students"))
-
-    def _judged(self, folder: Path, settings: Sequence[str], data_path: Path | str | None) -> tuple[Run, Task]:
-        """The run of a folder and its task, to look at with a pool of these settings. Raises InputError."""
-        if wrong := [one for one in settings if "pool" not in one.partition("=")[0].strip().split(".")]:
-            raise InputError(f"{wrong[0]}: expected a setting of the pool, as in pool.count=2; the data are those of the "
-                             "set")
-        run, real = read_run(folder), self.load_of(folder, data_path).train.to(self.device)
-        return run, run.task(real, root=self.root, data_root=self.data_root)
-
-    def _tellers(self, pool: Pool, context: Context, progress: Progress) -> Teachers:
-        """The networks that tell how hard images are, trained if they are missing."""
-        pool.check(context, {"logits"})
-        make_folder(self.root / "difficulty")
-        with self.choosing():
-            pool.prepare(replace(context, progress=progress))
-        return Teachers(pool, context)
 
     @checked
     def foresee(self, study: Study, progress: Progress = Progress(),

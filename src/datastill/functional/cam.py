@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datastill.arguments import whole
@@ -207,14 +207,12 @@ def _earlier(network: Any, x: Tensor) -> str:
 
     hooks = [module.register_forward_hook(lambda module, given, out, name=name: see(name, out))
              for name, module in network.named_modules() if name]
-    try:
-        with torch.no_grad():
-            network(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with suppress(Exception), torch.no_grad():  # whatever is wrong with it, the message is about the layer
+        network(x)
+    for hook in hooks:
+        hook.remove()
     if hasattr(network, "maps"):
-        shapes = {}
+        shapes.clear()
         with torch.no_grad():
             for name, one in network.maps(x).items():
                 see(name, one)
