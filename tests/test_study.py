@@ -143,7 +143,7 @@ def test_networks_that_differ_in_width_alone_are_told_apart() -> None:
 def test_judges_must_know_the_classes_and_take_no_part(tmp_path: Path) -> None:
     few = tmp_path / "few.npz"
     np.savez(few, x_train=np.zeros((40, 8, 8, 1), np.uint8), y_train=np.arange(40) % 2)
-    for judges, says in (({**tiny.POOL, "data": {"source": "npz", "path": str(few)}}, "which class each of its 2 numbered outputs is, is not known"),
+    for judges, says in (({**tiny.POOL, "data": {"source": "npz", "path": str(few)}}, "class '2' is not among the 2 classes it knows"),
                          (tiny.POOL, "also guides the run")):
         with input_error("judges", says):
             run_study(study(judges=judges), place(tmp_path / "root"), tmp_path / "results")

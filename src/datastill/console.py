@@ -208,7 +208,7 @@ def show_erasing(found: Sequence[Any]) -> None:
 
     table = Table(title="accuracy on whole test images; differences are paired by trial", title_justify="left")
     table.add_column("student", overflow="fold")
-    table.add_column("erased")
+    table.add_column("erased", no_wrap=True)
     for column in ("area %", "accuracy %", "against nothing", "95 %"):
         table.add_column(column, justify="right")
     plain = {one.network: one for one in found if one.way == next(iter(WAYS))}

@@ -82,5 +82,5 @@ def test_what_cannot_be_judged(tmp_path: Path) -> None:
     other = load(Pool, {**tiny.POOL, "batch_size": 32, "data": {"source": "npz", "path": str(tmp_path / "few.npz")}})  # type: ignore[type-abstract]
     other.prepare(task.context)
     ds.distill(tiny.run(), train, tmp_path / "run2", root=tmp_path)
-    with input_error("which class each of its 2 numbered outputs is, is not known", "teacher convnet"):
+    with input_error("class '2' is not among the 2 classes it knows", "teacher convnet"):
         judge(tmp_path / "run2", tiny.run(), task.teachers(other))

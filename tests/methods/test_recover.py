@@ -247,7 +247,7 @@ def test_a_teacher_that_knows_more_classes_is_asked_for_all_of_them(monkeypatch:
     ({"pool": {"kind": "classifier", "networks": ["convnet:width=4,depth=2,norm=batch"], "data": {"source": "digits", "classes": ["0", "1", "2"]}}},
      ("have to know the run's classes", "pool classifier knows 3 (0, 1, 2)")),
     ({"sides": [4, 6], "stages": 2}, ("last stage", "6 pixels", "the data 8")),
-    ({"stages": 5}, ("5 stages of 3 iterations",)),
+    ({"stages": 5}, ("method.stages is 5 with method.iterations=3",)),
     ({"crop": None, "crop_from": 1.0}, ("crop_from", "crop=none")),
     ({"against": "class"}, ("together=class",)),
     ({"weight": -1.0}, ("weight", "greater than or equal to 0")),

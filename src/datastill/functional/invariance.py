@@ -38,7 +38,11 @@ def evidence(maps: Tensor) -> Tensor:
     """Minus the mean of the maps (M, B, H, W), a scalar: the more the networks see in an image, the smaller.
 
     MetaDD has a third loss, L_pos, whose definition is not known to us. This is our reconstruction of it, which keeps maps
-    from vanishing, as they otherwise may to agree. Raises InputError."""
+    from vanishing, as they otherwise may to agree. Raises InputError.
+
+    >>> evidence(torch.tensor([[[[0.0, 1.0]]], [[[1.0, 1.0]]]]))
+    tensor(-0.7500)
+    """
     _check_maps(maps, least=1)
     return -maps.mean()
 
