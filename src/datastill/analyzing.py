@@ -73,10 +73,8 @@ class Analyzing(Place):
         run, task = self._judged(folder, settings, data_path)
         some = read_pools(pool, settings, ONE_EACH)[0][0]
         check_networks(some, task.context)
-        with self.choosing():
-            some.prepare(replace(task.context, progress=progress.part(0, 2, "networks")))
-        return of_networks(folder, run, task, Teachers(some, task.context), count=count,
-                           progress=progress.part(1, 2, "maps"))
+        teachers = self._trained(some, task.context, progress.part(0, 2, "networks"))
+        return of_networks(folder, run, task, teachers, count=count, progress=progress.part(1, 2, "maps"))
 
     @checked
     def judge(self, folders: Sequence[Path], settings: Sequence[str] = (), pool: str | None = None, *,
@@ -85,17 +83,16 @@ class Analyzing(Place):
         are missing. pool: by default one of kind supervised with a seed that no run uses (1000). settings:
         ``pool.count=2``. Raises InputError, RunError."""
         judges = read_pools(pool or "supervised", settings, () if pool else JUDGES)[0][0]
-        found = [self._judged(folder, settings, data_path) for folder in folders]
-        for folder, (_, task) in zip(folders, found, strict=True):
+        for folder in folders:  # all before any are trained, and one after the other: data on a device are copies
+            _, task = self._judged(folder, settings, data_path)
             sound_snapshots(folder)
             check_judges(judges, task.context)
         judged = []
-        for number, (folder, (run, task)) in enumerate(zip(folders, found, strict=True)):
+        for number, folder in enumerate(folders):
+            run, task = self._judged(folder, settings, data_path)
             training, judging = (progress.part(2 * number + half, 2 * len(folders), what)
                                  for half, what in enumerate(("networks", folder.name)))
-            with self.choosing():
-                judges.prepare(replace(task.context, progress=training))
-            judged.append(judge(folder, run, task.teachers(judges), judging))
+            judged.append(judge(folder, run, self._trained(judges, task.context, training), judging))
         return judged
 
     @checked
@@ -105,16 +102,13 @@ class Analyzing(Place):
         ``analysis.erasing``. Students are kept in ``erasing`` of the root. settings: ``pool.networks=convnet,vit``,
         ``data.size=32``. Raises InputError, RunError."""
         (networks,), data, _ = read_pools(pool, [f"data.source={what}", *settings], ONE_EACH)
-        splits = self.load(data)
-        context = Context(splits.train.to(self.device), self.root, self.data_root)
-        if splits.test is None:
+        context, test = self.context(data), self.load(data).test
+        if test is None:
             raise InputError(f"{what} has no test images to measure students on; set data.test")
         check_networks(networks, context)
         check_erasing(networks, context.real, count=count, threshold=threshold, epochs=epochs, trials=trials)
-        with self.choosing():
-            networks.prepare(replace(context, progress=progress.part(0, 2, "networks")))
-        return erasing(Teachers(networks, context), context.real, splits.test.to(self.device), count=count,
-                       threshold=threshold, epochs=epochs, trials=trials, root=self.root,
+        return erasing(self._trained(networks, context, progress.part(0, 2, "networks")), context.real,
+                       test.to(self.device), count=count, threshold=threshold, epochs=epochs, trials=trials, root=self.root,
                        progress=progress.part(1, 2, "students"))
 
     def _judged(self, folder: Path, settings: Sequence[str], data_path: Path | str | None) -> tuple[Run, Task]:
@@ -129,6 +123,10 @@ class Analyzing(Place):
         """The networks that tell how hard images are, trained if they are missing."""
         pool.check(context, {"logits"})
         make_folder(self.root / "difficulty")
+        return self._trained(pool, context, progress)
+
+    def _trained(self, pool: Pool, context: Context, progress: Progress) -> Teachers:
+        """The networks of a pool, trained if they are missing."""
         with self.choosing():
             pool.prepare(replace(context, progress=progress))
         return Teachers(pool, context)

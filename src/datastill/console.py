@@ -215,11 +215,8 @@ def show_erasing(found: Sequence[Any]) -> None:
     for one in found:
         values, whole = one.summary, plain[one.network]
         apart = difference([a - b for a, b in zip(one.accuracies, whole.accuracies, strict=True)])
-        several = values["n"] > 1
-        spread = f" ± {100 * values['std']:.1f}" if several else ""
-        interval = f"{100 * apart['low']:+.1f} to {100 * apart['high']:+.1f}" if several else ""
-        table.add_row(one.network, one.way, f"{100 * one.share:.1f}", f"{100 * values['mean']:.1f}{spread}",
-                      *(() if one is whole else (f"{100 * apart['mean']:+.1f}", interval)))
+        table.add_row(one.network, one.way, f"{100 * one.share:.1f}", _spread(values),
+                      *(() if one is whole else (f"{100 * apart['mean']:+.1f}", _interval(apart))))
     out.print(table)
     for name, note in WAYS.items():
         out.print(f"{name}: {note}", highlight=False, soft_wrap=True)
@@ -387,10 +384,18 @@ def show_results(results: Mapping[str, Any]) -> None:
 def _compared(row: Mapping[str, Any], gain: str, columns: int) -> list[str]:
     """Accuracy, gain and, if there are so many more columns, the difference of a row of results."""
     against, mean = row.get("difference"), row["mean"]
-    spread = f" ± {100 * mean['std']:.1f}" if mean["n"] > 1 else ""  # over seeds
-    return [f"{100 * mean['mean']:.1f}{spread}", gain, *([""] * columns if against is None else [
-        f"{100 * against['mean']:+.1f}", f"{100 * against['low']:+.1f} to {100 * against['high']:+.1f}"
-        if "low" in against else "one seed"])]
+    return [_spread(mean), gain, *([""] * columns if against is None else [
+        f"{100 * against['mean']:+.1f}", _interval(against) or "one seed"])]
+
+
+def _spread(mean: Mapping[str, float]) -> str:
+    """Mean and, of several, standard deviation in percent."""
+    return f"{100 * mean['mean']:.1f}" + (f" ± {100 * mean['std']:.1f}" if mean["n"] > 1 else "")
+
+
+def _interval(found: Mapping[str, float]) -> str:
+    """The 95 % interval of a difference in points; "" for a single one."""
+    return f"{100 * found['low']:+.1f} to {100 * found['high']:+.1f}" if "low" in found else ""
 
 
 def show_speed(found: Mapping[str, Any], folder: Any) -> None:

@@ -120,8 +120,8 @@ def _erase(how: Erasing, members: list[Teacher], train: Images, test: Images, tr
     seen = masks(torch.stack([maps_of(one, batch.x, batch.y.argmax(1)) for one in members]), how.threshold)
     found, total, done = [], len(members) * len(WAYS) * trials, 0
     for number, teacher in enumerate(members):
+        name = spec(how.pool.networks[teacher.group])
         for way, mask in _masks(seen, number, rng):
-            name = spec(how.pool.networks[teacher.group])
             scores = known.setdefault(f"{number}: {name}, {way}", [])
             erased = Batch(batch.x.masked_fill(mask.to(batch.x.device)[:, None], 0.0), batch.y)  # 0 is the mean
             for trial in range(trials):

@@ -205,17 +205,18 @@ def _earlier(network: Any, x: Tensor) -> str:
         if isinstance(output, torch.Tensor) and output.dim() == 4 and min(output.shape[2:]) >= LEAST:
             shapes[name] = tuple(output.shape[1:])
 
-    hooks = [module.register_forward_hook(lambda module, given, out, name=name: see(name, out))
-             for name, module in network.named_modules() if name]
-    with suppress(Exception), torch.no_grad():  # whatever is wrong with it, the message is about the layer
-        network(x)
-    for hook in hooks:
-        hook.remove()
-    if hasattr(network, "maps"):
-        shapes.clear()
-        with torch.no_grad():
+    with suppress(Exception), torch.no_grad():  # whatever is wrong with the network, the message is about the layer
+        if hasattr(network, "maps"):
             for name, one in network.maps(x).items():
                 see(name, one)
+        else:
+            hooks = [module.register_forward_hook(lambda module, given, out, name=name: see(name, out))
+                     for name, module in network.named_modules() if name]
+            try:
+                network(x)
+            finally:
+                for hook in hooks:
+                    hook.remove()
     return f", such as {list(shapes)[-1]!r} {list(shapes.values())[-1]}" if shapes else ""
 
 

@@ -18,6 +18,7 @@ from datastill.nets.convnet import ConvNet
 from datastill.nets.resnet18 import ResNet18
 from datastill.nets.vgg11 import VGG11
 from datastill.nets.vit import ViT
+from datastill.registry import kind
 from datastill.rng import RNG
 from datastill.tables import counted
 from datastill.task import Task
@@ -122,7 +123,7 @@ class MetaDD(Plugin):
 
         value = of_networks(outputs, total, x, [one.chunk(x) for one in teachers])
         if len(terms) > 1:
-            step.log.update({f"{self.label or 'metadd'}.{name}": float(one.detach()) for name, one in terms.items()})
+            step.log.update({f"{self.label or kind(self)}.{name}": float(one.detach()) for name, one in terms.items()})
         return value
 
     @property
