@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import re
@@ -347,7 +346,7 @@ def show(name: Annotated[str, typer.Argument(
     from datastill.recipes import recipe_names, recipe_path
     from datastill.registry import names, preset, presets
     from datastill.studies import study_names, study_path
-    from datastill.tables import nearest, read_text
+    from datastill.tables import near, read_text
     families, known = listing.families(), name.lower()
     texts = [path(name) for path, listed in ((recipe_path, recipe_names()), (study_path, study_names())) if name in listed]
     members = [(*preset(family, known), known if known in presets(family) else "")
@@ -363,7 +362,7 @@ def show(name: Annotated[str, typer.Argument(
     if not members and not texts:
         listed = [*listing.parts(), *recipe_names(), *study_names(),
                   *(n for family in families.values() for n in names(family))]
-        hint = nearest(name, listed) if difflib.get_close_matches(name, listed) else \
+        hint = near(name, listed) or \
             "; see datastill list recipes, methods, plugins, data, networks, pools, studies; your own class: module:Class"
         raise InputError(f"unknown name {name!r}{hint}")
     for member, settings, called in members:

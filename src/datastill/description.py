@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from datastill.errors import InputError
 from datastill.foreign import guard, is_foreign, name_of, reading
 from datastill.registry import find, inside, kind, members, preset
-from datastill.tables import NONE, PLAIN, is_plain, is_unicode, nearest, parse_spec, shown, today
+from datastill.tables import NONE, PLAIN, is_plain, is_unicode, near, nearest, parse_spec, shown, today
 
 LARGEST = 10**9  # whole number, in a field that sets no limit of its own
 NOT_DECISIVE = "not decisive"  # metadata of a field that does not affect the result (such as a path): left out of the digest
@@ -127,12 +127,22 @@ class Description(BaseModel, metaclass=_OneLine):
 
     @classmethod
     def _meant(cls, key: str, value: Any) -> str:
-        """The end of a message about an unknown key: which one was meant. An old name counts if the value fits the new."""
+        """The end of a message about an unknown key: which one was meant, who else has it, or the known ones."""
+        return cls._meant_here(key, value) or cls._elsewhere(key) or nearest(key, cls.model_fields)
+
+    @classmethod
+    def _meant_here(cls, key: str, value: Any) -> str:
+        """A key of this class that was meant, or nothing. An old name counts if the value fits the new."""
         now = today(cls.__name__.lower(), key)
         if now in cls.model_fields and (isinstance(value, (str, Mapping)) or not isinstance(cls._usual(now), Description)):
             return f"; it is now called {now!r}"
         inside = " or ".join(map(repr, cls._keys_inside(key)))
-        return f"; did you mean {inside}?" if inside else nearest(key, cls.model_fields)
+        return f"; did you mean {inside}?" if inside else near(key, cls.model_fields)
+
+    @classmethod
+    def _elsewhere(cls, key: str) -> str:
+        """What other class has a setting of this name, or nothing."""
+        return ""
 
     @classmethod
     def _keys_inside(cls, key: str) -> list[str]:
@@ -195,14 +205,13 @@ class Family(Description):
         return example + super()._accepted()
 
     @classmethod
-    def _meant(cls, key: str, value: Any) -> str:
-        text = super()._meant(key, value)
+    def _elsewhere(cls, key: str) -> str:
         family = next((one for one in cls.__mro__ if vars(one).get("home")), None)
-        if "did you mean" in text or "is now called" in text or family is None or cls is family:
-            return text
+        if family is None or cls is family:
+            return ""
         others = [name for name in members(family) if key in find(family, name).model_fields]
         if not others:
-            return text
+            return ""
         have = f"{', '.join(others[:3])} {'has' if len(others) == 1 else 'have'}"
         return f"; {have} it, {kind(cls)} does not (settings stay when only the kind is changed: give {kind(cls)} instead " \
                f"of kind={kind(cls)} to leave them out)"

@@ -131,12 +131,18 @@ def leaves(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return found
 
 
+def near(name: str, known: Iterable[str]) -> str:
+    """End of an error line: the known names that are nearest, if any is near; else nothing."""
+    written = {one.lower(): one for one in known}
+    found = difflib.get_close_matches(name.lower(), written, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(written[one]) for one in found)}?" if found else ""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """End of an error line: the nearest known names; if none is near, all of them, or the nearest five of many."""
     written = {one.lower(): one for one in known}
-    near = difflib.get_close_matches(name.lower(), written, n=3, cutoff=0.6)
-    if near:
-        return f"; did you mean {' or '.join(repr(written[one]) for one in near)}?"
+    if meant := near(name, written.values()):
+        return meant
     few = written if len(written) <= MANY else difflib.get_close_matches(name.lower(), written, n=5, cutoff=0.0)
     more = f", and {len(written) - len(few)} more" if len(few) < len(written) else ""
     return f"; known: {', '.join(written[one] for one in few) or 'none'}{more}"

@@ -159,7 +159,7 @@ def test_wordnet_numbers_and_words_of_imagenet() -> None:
 
 
 @pytest.mark.parametrize(("known", "wanted", "says"), [
-    (("cat", "dog"), ("cat", "dgo"), "class 'dgo' is not among the 2 classes it knows (near: dog)"),
+    (("cat", "dog"), ("cat", "dgo"), "class 'dgo' is not among the 2 classes it knows; did you mean 'dog'?"),
     (("cat", "CAT", "dog"), ("Cat", "dog"), "class 'Cat' may be several outputs: cat, CAT"),
     (("cat", "dog"), ("Cat", "cat", "dog"), "classes 'Cat' and 'cat' are the same output, 'cat'"),
     (("output 0", "output 1", "output 2"), ("0", "1"), "which class each of its 3 numbered outputs is, is not known"),

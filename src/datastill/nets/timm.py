@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -12,6 +11,7 @@ from datastill.errors import InputError
 from datastill.extras import install
 from datastill.late import nn
 from datastill.nets.network import Architecture, Shape, Stem
+from datastill.tables import near
 
 if TYPE_CHECKING:
     from datastill.nets._network import Network
@@ -41,9 +41,8 @@ class Timm(Architecture):
     def _is_known(self) -> Self:
         timm = _library()
         if timm is not None and not timm.is_model(self.model):  # readable without timm
-            near = difflib.get_close_matches(self.model, timm.list_models(), n=3)
-            advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "timm.list_models() lists them"
-            raise ValueError(f"timm has no network model={self.model!r}; {advice}")
+            advice = near(self.model, timm.list_models()) or "; timm.list_models() lists them"
+            raise ValueError(f"timm has no network model={self.model!r}{advice}")
         return self
 
     def build(self, shape: Shape, classes: int) -> Network:

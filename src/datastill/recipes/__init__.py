@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -18,7 +17,7 @@ from datastill.nets.convnet import ConvNet
 from datastill.protocols.dc import DC
 from datastill.registry import find, kind, names
 from datastill.run import Run
-from datastill.tables import changed, nearest, override, own_file, parse_spec, read_toml
+from datastill.tables import changed, near, override, own_file, parse_spec, read_toml
 from datastill.teachers import Pool
 
 OWN = "/own-"  # in the names of the recipes for data of one's own
@@ -115,8 +114,7 @@ def read_pools(name: str, assignments: Iterable[str] = (), usual: Iterable[str] 
     if name.partition(":")[0] in names(Pool) or (":" in name and not Path(name).exists()):
         table = changed({"pool": parse_spec(name)}, {})
     elif name not in recipe_names() and not name.endswith(".toml") and not Path(name).is_file():
-        near = difflib.get_close_matches(name, known := [*names(Pool), *recipe_names()])
-        raise InputError(f"unknown pool {name!r}{nearest(name, known) if near else ''}; expected a kind of pool "
+        raise InputError(f"unknown pool {name!r}{near(name, [*names(Pool), *recipe_names()])}; expected a kind of pool "
                          f"({', '.join(names(Pool))}), or a recipe or a file that has one")
     elif name not in recipe_names() and "pool" in (content := read_toml(recipe_path(name))):
         table = content

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -11,7 +10,7 @@ from functools import cache
 from importlib import resources
 
 from datastill.errors import InputError
-from datastill.tables import counted
+from datastill.tables import counted, near
 
 WNID = re.compile(r"n\d{8}")  # the number of a WordNet noun, which names the classes of ImageNet
 
@@ -50,9 +49,7 @@ def _output(name: str, outputs: dict[str, set[int]], known: Sequence[str]) -> in
             return next(iter(there))
         if there:
             raise InputError(f"class {name!r} may be several outputs: {', '.join(known[one] for one in sorted(there))}")
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f" (near: {', '.join(near)})" if near else ""
-    raise InputError(f"class {name!r} is not among the {counted(len(known), 'class')} it knows{hint}")
+    raise InputError(f"class {name!r} is not among the {counted(len(known), 'class')} it knows{near(name, known)}")
 
 
 def _keys(name: str, wnid: str = "") -> list[str]:
