@@ -60,10 +60,10 @@ class Told(Progress):
 
 
 @contextmanager
-def input_error(*parts: str) -> Iterator[None]:
+def input_error(*parts: str) -> Iterator[pytest.ExceptionInfo[InputError]]:
     """Expects an InputError of one line that holds every one of ``parts``."""
     with pytest.raises(InputError) as caught:
-        yield
+        yield caught
     text = str(caught.value)
     assert "\n" not in text
     assert [part for part in parts if part not in text] == [], text

@@ -118,6 +118,7 @@ BAD = [
     (["list", "metods"], r"cannot list 'metods'; did you mean 'methods'"),
     (["distill", "foo"], r"unknown recipe 'foo', expected a name or the path of a \.toml file; known: (\S+/\S+, ){5}and \d+ more"),
     (["distill", "dm/digits-ipc1", "--keep", "²"], r"--keep: expected iterations such as 100,1000, got '²'"),
+    (["distill", "dm/digits-ipc1", "parametrization=tiles:factor=2:shrink=mean"], r"tiles:factor=2: expected commas between options, as in tiles:factor=2,option=value"),
     (["distill", "dm/digits-ipc1", "network=convnet:"], r"network: expected a name, or name:option=value, got 'convnet:'"),
     (["distill", "dm/digits-ipc1", "published.accuracy=3"], r"published: what a paper reports .* cannot be changed"),
     (["distill", "dm/digits-ipc1", "network=vit:depth=100000"], r"network\.depth: .*less than or equal to 100, got 100000"),

@@ -98,7 +98,7 @@ METHODS = {
     "Vector": (2, "Vector.iterate yielded a step whose loss is a tensor of shape (10,); expected a scalar tensor"),
     "Number": (2, "loss is float; expected a scalar tensor"),
     "Whole": (2, "loss is of type torch.int64"),
-    "NaN": (1, "the loss of method is nan"),
+    "NaN": (1, "the loss of method is nan", "no checkpoint was written yet"),
     "NoBatch": (2, "whose batch is NoneType; expected synthetic.batch()"),
     "LogsTensors": (2, "whose window is Tensor; expected a number for the log"),
     "LogsANumber": (2, "yielded a step whose log is 5; expected a table of numbers by name"),

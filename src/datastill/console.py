@@ -191,14 +191,21 @@ def show_statistics(found: Sequence[Any]) -> None:
 def show_meta_features(found: Any) -> None:
     """What networks see alike, at a threshold of 0.5."""
     table = Table("networks", "of", title="activation maps, threshold 0.5", title_justify="left")
-    for column in ("overlap %", "area all see %", "variance", "empty maps %"):
+    for column in ("overlap %", "where all see %", "empty maps %", "area all see %", "variance"):
         table.add_column(column, justify="right")
     for group, networks in found.groups.items():
         for name, some in found.shown.items():
             one = some.of(networks, 0.5)
-            table.add_row(f"{group} ({len(networks)})", name, f"{100 * one['overlap']:.1f}", f"{100 * one['meta']:.1f}",
-                          f"{one['variance']:.3g}", f"{100 * one['empty']:.1f}")
+            table.add_row(f"{group} ({len(networks)})", name, *(_share(one[what]) for what in (
+                "overlap", "common", "empty", "meta")), f"{one['variance']:.3g}")
     out.print(table)
+    out.print("overlap: the area that all see as a share of what any sees; then over images in which all see something",
+              highlight=False)
+
+
+def _share(share: float | None) -> str:
+    """A fraction in percent; nothing for None and nan."""
+    return "" if share is None or math.isnan(share) else f"{100 * share:.1f}"
 
 
 def show_erasing(found: Sequence[Any]) -> None:
@@ -318,12 +325,13 @@ def show_diversity(found: Any, images: str) -> None:
 
 def show_judged(rows: Sequence[tuple[str, Any]], correlation: Mapping[str, Any]) -> None:
     """How teachers judge sets over the course of their runs."""
-    looked = any(one.overlap is not None for _, one in rows)
-    table = Table("run", "iteration", "cross-entropy", "accuracy %", "gradient norm", *(["overlap of maps %"] * looked))
+    looked = any(one.empty is not None for _, one in rows)
+    maps = ("overlap of maps %", "where all see %", "empty maps %") if looked else ()
+    table = Table("run", "iteration", "cross-entropy", "accuracy %", "gradient norm", *maps)
     for name, one in rows:
-        overlap = [] if not looked else ["" if one.overlap is None else f"{100 * one.overlap:.1f}"]
+        shares = map(_share, (one.overlap, one.common, one.empty)) if looked else ()
         table.add_row(escape(name), str(one.iteration), f"{one.cross_entropy:.3f}", f"{100 * one.accuracy:.1f}",
-                      f"{one.gradn:.3g}", *overlap)
+                      f"{one.gradn:.3g}", *shares)
     out.print(table)
     for name in ("spearman", "kendall", "pearson"):
         if name in correlation:

@@ -120,6 +120,11 @@ class Description(BaseModel, metaclass=_OneLine):
             laid[key] = _Over(usual, value) if over else value
         return laid
 
+    def is_path(self, key: str) -> bool:
+        """Whether the value of a field is a path, which is no part of a digest, where other values of it may be a name. What
+        is in the file has to be in ``identity``."""
+        return False
+
     @classmethod
     def _usual(cls, key: str) -> Any:
         """The default of a field."""

@@ -95,7 +95,7 @@ def _essence(description: Description) -> dict[str, Any]:
         table["kind"] = kind(description)
     for key, field in type(description).model_fields.items():
         value = getattr(description, key)
-        if NOT_DECISIVE in field.metadata:
+        if NOT_DECISIVE in field.metadata or description.is_path(key):
             continue
         # descriptions are included in full, so that a new version of a default counts; plain values only if changed
         if isinstance(value, Description):

@@ -77,7 +77,10 @@ def reading(cls: type) -> Iterator[None]:
 
 def said(error: BaseException) -> str:
     """An exception as one line: its type and its message."""
-    text = " ".join(str(error).split())
+    text = str(error)
+    if "TorchScript interpreter" in text:  # pages of a traceback, and the message in its last line
+        text = text.strip().splitlines()[-1].removeprefix(f"{type(error).__name__}: ")
+    text = " ".join(text.split())
     return f"{type(error).__name__}{': ' if text else ''}{text[:LONGEST]}"
 
 

@@ -233,8 +233,8 @@ class Loop:
         labels = f", method.optim.labels.lr is {optim.labels.lr:g}" if optim.labels.lr else ""
         learned = "" if inner is None else f", or of the inner training (now {float(inner.detach()):g}, learned at " \
                                            f"method.optim.inner_lr.lr {optim.inner_lr.lr:g})"
-        return RunError(f"stopped at iteration {self.iteration}: {what}{verb}; the last good checkpoint is kept. Try a "
-                        f"smaller learning rate ({optim.rates(self.synthetic.images)}{labels}{learned})"
+        return RunError(f"stopped at iteration {self.iteration}: {what}{verb}. Try a smaller "
+                        f"learning rate ({optim.rates(self.synthetic.images)}{labels}{learned})"
                         + (" or a smaller plug-in weight" if self.plugins else ""))
 
     def check(self) -> None:

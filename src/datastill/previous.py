@@ -10,10 +10,11 @@ from datastill import artifact
 from datastill.artifact import PIXELS, TENSORS
 from datastill.core import Method
 from datastill.data.domain import bring, domain_of
-from datastill.digest import dump, spec
+from datastill.description import load
+from datastill.digest import digest, dump, spec
 from datastill.errors import InputError
 from datastill.late import no_grad, torch
-from datastill.parametrization import PARAMETRIZATION
+from datastill.parametrization import PARAMETRIZATION, Parametrization
 from datastill.tables import difference
 from datastill.task import Task
 
@@ -90,7 +91,8 @@ def _check_decoded(there: Distilled, old: SyntheticSet, who: str) -> None:
 
 def _check(there: Distilled, who: str, method: Method, task: Task) -> None:
     """Check that a run can continue from a set. Raises InputError."""
-    if (other := there.card["run"]["parametrization"]) != (mine := dump(task.parametrization)):
+    other, mine = there.card["run"]["parametrization"], dump(task.parametrization)
+    if digest(load(Parametrization, other)) != digest(task.parametrization):  # type: ignore[type-abstract]
         how = f"its kind is {other['kind']}, now given: {mine['kind']}" if other["kind"] != mine["kind"] else \
             difference(other, mine)
         raise InputError(f"{who}: its images are parametrized in another way ({how}); both must be the same")

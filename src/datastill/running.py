@@ -152,9 +152,13 @@ def distill(run: Run | Method | str, images: Any, out: Path | str | None = None,
                          "images": {"training": task.real.counts}, **task.real.loading},
                 "computed": {**facts(task.device, run.precision, run.deterministic), **choices.facts},
                 **({"prepared": made} if made else {})}, run=name, iteration=loop.iteration)
+        except Stopped:
+            raise
+        except RunError as error:
+            raise RunError(f"{error}; {_kept(folder)}") from error
         except OSError as error:
-            raise RunError(f"stopped at iteration {loop.iteration}: cannot write to {folder}: {reason(error)}; the last "
-                           "checkpoint is kept; make room and run the same command to continue") from error
+            raise RunError(f"stopped at iteration {loop.iteration}: cannot write to {folder}: {reason(error)}; make room "
+                           f"and run the same command again; {_kept(folder)}") from error
         checkpoint.remove(folder)
         done = artifact.load(folder)
         if copies := done.card.get("copies"):
@@ -173,6 +177,11 @@ def _described(run: Run | Method | str, images: Images, settings: Mapping[str, A
     if settings:
         raise InputError(f"{next(iter(settings))} is given along with a Run; set it in the Run, or give a method instead")
     return run if run.data == images.origin else run.model_copy(update={"data": data})
+
+
+def _kept(folder: Path) -> str:
+    """What is left of a run that was stopped by an error."""
+    return "the last good checkpoint is kept" if (folder / checkpoint.STATE).exists() else "no checkpoint was written yet"
 
 
 def _is_under_way(folder: Path) -> bool:
@@ -229,7 +238,8 @@ def _claim(folder: Path, run: Run, name: str, about: Mapping[str, Any], progress
         raise InputError(f"{folder} holds a run that started from another set ({short(beside['started_from'])}, now "
                          f"given: {short(about.get('started_from'))}); choose another --out, or delete the folder")
     if beside["digest"] != name:
-        how = difference(there, dump(run)) or "distilled from other data, or by another version"
+        how = difference(there, dump(run)) or "distilled from other data, with another file of weights or a generator, " \
+            "or by another version"
         raise InputError(f"{folder} holds another run ({how}); choose another --out, or delete the folder")
     if changed := [one for one, text in (beside["code"] or {}).items() if about.get("code", {}).get(one, text) != text]:
         progress.warn(f"{changed[0]} was changed since the run in {folder} began, which is continued or returned as it is; "

@@ -57,6 +57,18 @@ def test_judges_of_several_architectures_are_asked_what_they_see_alike(tmp_path:
             maps = torch.stack([maps_of(one, batch.x, batch.y.argmax(1)) for one in task.teachers(pool)])
             seen = maps >= 0.5
             assert last.overlap == pytest.approx(float(seen.all(0).sum() / seen.any(0).sum()))
+            assert last.empty == pytest.approx(1 - float(seen.flatten(2).any(2).double().mean()))
+            seen = seen[:, seen.flatten(2).any(2).all(0)]
+            assert last.common == pytest.approx(float(seen.all(0).sum() / seen.any(0).sum()))
+
+
+def test_judges_that_see_nothing_have_no_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, task, _ = made(tmp_path)
+    pool = load(Pool, {**tiny.POOL, "count": 1, "networks": ["convnet:width=4,depth=1", "vit:width=12,depth=1,patch=2"]})  # type: ignore[type-abstract]
+    pool.prepare(task.context)
+    monkeypatch.setattr("datastill.analysis.judging.maps_of", lambda teacher, x, y: torch.zeros(len(x), 8, 8))
+    last = judge(tmp_path / "run", run, task.teachers(pool))[-1]
+    assert (last.overlap, last.common, last.empty) == (None, None, 1.0)
 
 
 def test_an_edited_judgement_is_refused(tmp_path: Path) -> None:

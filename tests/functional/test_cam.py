@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datastill.functional.cam import Cam, activation_map, attention_map, deepest_layer, grad_cam, normalized_maps
@@ -90,6 +91,84 @@ def test_networks_of_torchvision(architecture: Torchvision, shape: tuple[int, in
             assert activation_map(network, x.detach(), y, name).maps.shape[1:] == one.shape[2:]
 
 
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_a_submodule_of_a_network_with_channels_last_is_arranged_too(library: str) -> None:
+    if library == "timm":
+        pytest.importorskip("timm")
+    architecture, path, size = (Torchvision(model="swin_t"), "features.features.5", (4, 4)) if library == "torchvision" else \
+        (Timm(model="swin_tiny_patch4_window7_224"), "features.layers.2", (4, 4))
+    with RNG("cam").as_global():
+        network = architecture.build((3, 64, 64), 3).eval().requires_grad_(False)
+    x, y = some(2, (3, 64, 64)).float(), torch.tensor([0, 2])
+    found = grad_cam(network, x, y, path).maps
+    assert found.shape[1:] == size
+    if library == "torchvision":
+        torch.testing.assert_close(found, grad_cam(network, x, y, "features.5").maps)
+    conv = "features.features.0.0" if library == "torchvision" else "features.patch_embed.proj"
+    assert grad_cam(network, x, y, conv).maps.shape[1:] == (16, 16)
+
+
+class _Attending(nn.Module):
+    """A class token, then 3 x 3 patches of images of 6 pixels; ``how``: arguments of its attention."""
+
+    grid = (3, 3)
+
+    def __init__(self, pooled: str = "class", shared: int = 1, **how: Any) -> None:
+        super().__init__()
+        self.pooled, self.shared, self.how, self.shift = pooled, shared, how, 0.0
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.project = nn.Conv2d(1, 8, 2, stride=2)
+        self.query, self.both, self.head = nn.Linear(8, 8), nn.Linear(8, 16 // shared), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), self.project(x).flatten(2).transpose(1, 2)], 1)
+        query = self.query(torch.cat([tokens[:, :1] + self.shift, tokens[:, 1:]], 1)).unflatten(2, (4, 2)).transpose(1, 2)
+        key, value = (one.unflatten(2, (4 // self.shared, 2)).transpose(1, 2) for one in self.both(tokens).chunk(2, 2))
+        seen = F.scaled_dot_product_attention(query, key, value, **self.how).transpose(1, 2).flatten(2)
+        found: Tensor = self.head(seen[:, 0] if self.pooled == "class" else seen[:, 1:].mean(1))
+        return found
+
+
+def attending(**how: Any) -> nn.Module:
+    with RNG("attending").as_global():
+        return _Attending(**how).double().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("how", [{"is_causal": True, "pooled": "patches"}, {"shared": 2, "enable_gqa": True}, {"scale": 0.1}])
+def test_attention_with_other_arguments_is_the_networks_own(how: dict[str, Any]) -> None:
+    network, x = attending(**how), some(3, (1, 6, 6))
+    found = attention_map(network, x, torch.tensor([0, 1, 2]))
+    torch.testing.assert_close(found.logits, network(x))
+    assert found.maps.shape == (3, 3, 3)
+
+
+def test_attention_that_draws_at_random_is_refused() -> None:
+    with input_error("dropout (0.2) in evaluation mode"):
+        attention_map(attending(dropout_p=0.2), some(2, (1, 6, 6)), torch.tensor([0, 1]))
+
+
+def test_a_class_token_that_does_not_lead_to_the_logits_is_not_asked() -> None:
+    x, y = some(3, (1, 6, 6)), torch.tensor([0, 1, 2])
+    for pooled in ("class", "patches"):
+        network = attending(pooled=pooled)
+        before = attention_map(network, x, y)
+        assert bool(before.maps.any())
+        network.shift = 2.0  # of what the class token asks for
+        after = attention_map(network, x, y)
+        assert torch.allclose(before.logits, after.logits) == torch.allclose(before.maps, after.maps) == (pooled == "patches")
+
+
+def test_an_activation_in_place_does_not_change_what_is_looked_at() -> None:
+    found = []
+    for inplace in (False, True):
+        with RNG("in place").as_global():
+            network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=inplace), nn.Flatten(), nn.Linear(144, 3)).double().eval()
+        x = some().requires_grad_()
+        cam = grad_cam(network, x, torch.tensor([0, 1]), "0")
+        found.append((cam.maps, *torch.autograd.grad(cam.maps.square().sum(), x)))
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize(("model", "says"), [("resnet18", ""), ("vit_tiny_patch16_224", ""), ("swin_tiny_patch4_window7_224", "nothing leads from")])
 def test_networks_of_timm(model: str, says: str) -> None:
     timm = pytest.importorskip("timm")
@@ -148,6 +227,12 @@ def test_flat_maps_become_zero() -> None:
     assert found[:2].abs().max() == 0
     assert 0.99 < float(found[2].detach().max()) <= 1
     assert bool(torch.isfinite(torch.autograd.grad(found.sum(), flat)[0]).all())
+    for value in (0.3, 1.0, 3.3, 100.0):  # enlarging one value by fractions rounds
+        for dtype in (torch.float32, torch.float64):
+            even = torch.full((1, 5, 5), value, dtype=dtype).requires_grad_()
+            found = normalized_maps(even, (33, 31))
+            assert float(found.detach().abs().max()) == 0
+            assert float(torch.autograd.grad(found.square().sum(), even)[0].abs().max()) == 0
 
 
 def test_the_deepest_map_that_tells_places_apart() -> None:
@@ -174,12 +259,18 @@ def _inferring(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Any:
         return grad_cam(network, x, y)
 
 
+def _inferred(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Any:
+    with torch.inference_mode():
+        x = 1 * x
+    return grad_cam(network, x, y)
+
+
 @pytest.mark.parametrize(("call", "says"), [
     (lambda n, x, y: grad_cam(n, x, y[:1]), "class numbers (2,)"), (lambda n, x, y: grad_cam(n, x, y + 3), "the network has 3"),
     (lambda n, x, y: grad_cam(n, x[0], y), "expected images (B, C, H, W)"), (lambda n, x, y: grad_cam(n, x, y, "blok1"), "no layer 'blok1'"),
     (lambda n, x, y: grad_cam(n, x, y, "classifier"), "take an earlier layer, such as 'block1' (4, 12, 12)"),
     (lambda n, x, y: grad_cam(n, x, y > 0), "class numbers (2,)"), (lambda n, x, y: grad_cam("n", x, y), "expected a network"),
-    (lambda n, x, y: grad_cam(n, x.expand(-1, 3, -1, -1), y), "cannot take images (2, 3, 8, 8)"), (_inferring, "torch.inference_mode"),
+    (lambda n, x, y: grad_cam(n, x.expand(-1, 3, -1, -1), y), "cannot take images (2, 3, 8, 8)"), (_inferring, "torch.inference_mode"), (_inferred, "give x.clone()"),
     (lambda n, x, y: grad_cam(_Two().double(), x, y, "conv"), "expected logits (2, K)"), (lambda n, x, y: attention_map(_Two().double(), x, y), "grid = (rows, columns)"),
     (lambda n, x, y: normalized_maps(x[:, 0], 8), "expected a size (H, W), got 8"), (lambda n, x, y: normalized_maps(x[:, 0], (8, 0)), "size"),
     (lambda n, x, y: masks(x.expand(2, 2, 8, 8), "a"), "threshold"), (lambda n, x, y: masks(x.expand(2, 2, 8, 8), True), "threshold"),
@@ -201,6 +292,21 @@ def test_variance_with_and_without_flat_maps() -> None:
     assert float(map_variance(maps, skip_flat=True)) < float(map_variance(maps))
     torch.testing.assert_close(map_variance(maps[:, :2], skip_flat=True), map_variance(maps[:, :2]))
     torch.testing.assert_close(map_variance(maps), maps.var(0, correction=0).mean())
+
+
+def test_an_image_of_which_a_network_sees_nothing_does_not_count_where_all_see() -> None:
+    maps = torch.zeros(2, 3, 2, 2)
+    maps[:, 0, 0] = 1.0  # two places, both networks
+    maps[1, 0, 1] = 1.0  # two more, one of them
+    maps[0, 1] = 1.0  # the second image: only the first network; the third: none
+    seen = masks(maps)
+    assert seen.empty.tolist() == [[False, False], [False, True], [True, True]]
+    assert seen.overlap == 2 / 8
+    assert seen.common == 2 / 4
+    nothing = masks(torch.zeros(2, 3, 2, 2))
+    assert math.isnan(nothing.overlap)
+    assert math.isnan(nothing.common)
+    assert math.isnan(masks(maps[:, 1:]).common)
 
 
 def test_which_map_a_network_gets() -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastill.functional.distances import class_means, mean_feature_distance
+from datastill.functional.distances import class_means, gradient_distance, mean_feature_distance
 from datastill.rng import RNG
 from kit import quick
 
@@ -59,3 +59,10 @@ def test_gradients_of_means_and_distance() -> None:
     real, y = RNG(1).normal(2, 3).double(), RNG(2).uniform(5, 2).double().requires_grad_()
     features = RNG(0).normal(5, 3).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda f, y: mean_feature_distance(real, class_means(f, y)), (features, y))
+
+
+def test_means_over_rows_of_a_vector_are_its_numbers() -> None:
+    """A bias has an output row for each number, in IDC as here."""
+    a, b = RNG("a").normal(6), RNG("b").normal(6)
+    torch.testing.assert_close(gradient_distance([a], [b], "l1_mean"), (a - b).abs().sum())
+    torch.testing.assert_close(gradient_distance([a.view(2, 3)], [b.view(2, 3)], "l1_mean"), (a - b).abs().sum() / 3)

@@ -138,6 +138,29 @@ def test_the_content_of_files_is_part_of_the_name(name: str, tmp_path: Path) -> 
     assert names[0] != names[1]
 
 
+def test_their_place_is_not(tmp_path: Path) -> None:
+    """A file may be moved, and named from another folder."""
+    torch.save(Small().state_dict(), tmp_path / "weights.pth")
+    torch.jit.script(Small()).save(str(tmp_path / "small.pt"))
+    for key, file in (("weights", "weights.pth"), ("generator", "small.pt")):
+        (tmp_path / key).mkdir()
+        (tmp_path / key / "copy.pt").write_bytes((tmp_path / file).read_bytes())
+        first, moved = (tiny.run(parametrization={**OPTIONS, key: str(tmp_path / path)}) for path in (file, f"{key}/copy.pt"))
+        assert first.digest(tiny.splits().train) == moved.digest(tiny.splits().train)
+        tiny.distill(first, tmp_path / f"of {key}")
+        again = moved.model_copy(update={"start_from": str(tmp_path / f"of {key}")})
+        assert read_start(again, tiny.task(again)) is not None
+    named = [tiny.run(parametrization={**OPTIONS, "generator": name}) for name in ("generators:Small", "generators:Encoding")]
+    assert named[0].digest(tiny.splits().train) != named[1].digest(tiny.splits().train)
+
+
+def test_what_a_script_raises_is_its_own_last_line(tmp_path: Path) -> None:
+    torch.jit.script(Small()).save(str(tmp_path / "small.pt"))
+    with input_error("raised RuntimeError: mat1 and mat2 shapes cannot be multiplied") as told:
+        check_run(tiny.run(parametrization={**OPTIONS, "generator": str(tmp_path / "small.pt"), "shape": [5]}), tiny.splits().train, root=tiny.ROOT)
+    assert "Traceback" not in str(told.value)
+
+
 def test_a_copy_of_a_set_shares_its_generator() -> None:
     task = task_of()
     synthetic = task.synthetic(task.random_real(1, ds.RNG(0)))
@@ -146,7 +169,7 @@ def test_a_copy_of_a_set_shares_its_generator() -> None:
 
 @pytest.mark.parametrize(("options", "says"), [
     ({"generator": "generators:Raw"}, ("gives values from", "expected about -1 to 1", "parametrization.low")), ({"generator": "generators:Bytes"}, ("torch.uint8", "fractions")),
-    ({"generator": "generators:Pair"}, ("gives (tensor", "expected images (B, C, H, W)")), ({"generator": "generators:Mixing"}, ("in another batch",)),
+    ({"generator": "generators:Pair"}, ("gives an object of type tuple", "expected images (B, C, H, W)")), ({"generator": "generators:Mixing"}, ("in another batch",)),
     ({"generator": "generators:EncodingNothing"}, ("encode gives values that are not finite",)), ({"generator": "generators:EncodingOne"}, ("encode gives 1 latent for 10 images",)),
     ({"shape": [5]}, ("it was given latents (2, 5) and one-hot classes (2, 10), as parametrization.shape",)),
     ({"generator": "", "weights": "x"}, ("of which generator",)), ({"generator": "generators:Large"}, ("shape (1, 16, 16)", "data.size")),
@@ -154,8 +177,8 @@ def test_a_copy_of_a_set_shares_its_generator() -> None:
     ({"generator": "generators:Boundless"}, ("not finite",)), ({"generator": "generators:Plain"}, ("expected a torch.nn.Module",)),
     ({"generator": "generators:Nothing"}, ("Nothing",)), ({"generator": "nowhere:Small"}, ("nowhere",)), ({"generator": "small"}, ("package.module:Class",)),
     ({"generator": "none.pt"}, ("no file none.pt; expected a generator as TorchScript (.pt, .pth, .ts)",)), ({"weights": "none.safetensors"}, ("no file none.safetensors",)),
-    ({"generator": "generators:Noisy"}, ("draws at random",)), ({"generator": "generators:Unseeded", "layer": "beside"}, ("passes no layer 'beside'", "it passes last")),
-    ({"shape": [5]}, ("generators:Small raised",)), ({"conditional": False}, ("generators:Small raised",)), ({"layer": "first2"}, ("passes no layer 'first2'", "first, middle, last")),
+    ({"generator": "generators:Noisy"}, ("draws at random",)), ({"generator": "generators:Unseeded", "layer": "beside"}, ("passes no layer 'beside'", "known: ")),
+    ({"shape": [5]}, ("generators:Small raised",)), ({"conditional": False}, ("generators:Small raised",)), ({"layer": "first2"}, ("passes no layer 'first2'", "did you mean 'first'?")),
     ({"generator": "x.pt", "layer": "last"}, ("TorchScript",)), ({"low": 1.0}, ("low below high",)), ({"shape": [0]}, ("shape",)),
     ({"limit": 0}, ("limit",)), ({"batch_size": 0}, ("batch_size",))])
 def test_bad_input(options: dict[str, Any], says: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,8 +190,9 @@ def test_bad_input(options: dict[str, Any], says: tuple[str, ...], tmp_path: Pat
 @pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04junk"])
 def test_files_that_are_no_generator(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(content)
-    with input_error("cannot be read as TorchScript"):
+    with input_error("cannot be read as TorchScript") as told:
         check_run(tiny.run(parametrization={**OPTIONS, "generator": str(tmp_path / "x.pt")}), tiny.splits().train, root=tiny.ROOT)
+    assert "it was given latents" not in str(told.value)
     torch.save({"first.weight": torch.zeros(2)}, tmp_path / "w.pth")
     with input_error("w.pth: tensor", "the weights are from another one"):
         check_run(tiny.run(parametrization={**OPTIONS, "weights": str(tmp_path / "w.pth")}), tiny.splits().train, root=tiny.ROOT)

@@ -115,10 +115,17 @@ def test_networks_that_know_more_classes_in_another_order() -> None:
     assert teacher.outputs == [2, 1, 0]
 
 
+def test_one_architecture_is_enough_where_nothing_has_to_agree() -> None:
+    task, plugin = prepared(pool={**POOL, "networks": NETS[:1]}, variance=0)
+    assert torch.isfinite(plugin.loss(step(task), task, ds.RNG(0)))
+
+
 @pytest.mark.parametrize(("options", "says"), [
     ({"pool": {**POOL, "networks": [NETS[0], NETS[0]]}}, ("at least two architectures",)),
     ({"pool": {**POOL, "networks": NETS[:1]}}, ("at least two architectures", "plugins.metadd.pool.networks")),
-    ({"pool": {**POOL, "networks": [NETS[0], "mlp"]}}, ("mlp: no feature map",)),
+    ({"pool": {**POOL, "networks": [NETS[0], "mlp"]}}, ("mlp: no feature map", "plugins.metadd.layer")),
+    ({"pool": {**POOL, "networks": [NETS[0], "mlp"]}, "match": "logits"}, ("mlp: no feature map", "plugins.metadd.evidence=0")),
+    ({"match": "features", "images": 1}, ("pairs of images", "plugins.metadd.images")),
     ({"layer": ["", "block2", ""]}, ("no layer 'block2'", "block1")), ({"layer": ["block1"]}, ("1 name for 3 networks",)),
     ({"variance": 0, "evidence": 0, "classification": 0, "distillation": 0}, ("all terms have the weight 0",)),
     ({"sign": 2}, ("sign",)), ({"temperature": 0}, ("temperature",)), ({"temperature": 1e-30}, ("temperature",)), ({"variance": -1}, ("variance",)),

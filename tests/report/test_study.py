@@ -158,22 +158,27 @@ def test_how_hard_finished_sets_are_is_compared_in_pairs() -> None:
 
 def test_what_judges_of_several_architectures_see_alike_is_compared_in_pairs() -> None:
     found = results()
-    assert alike(found) == []
+    assert alike(found, "overlap") == alike(found, "common") == []
     assert "overlap" not in render(found) + markdown(found)
     for run in found["runs"]:
         shift = {"plain": 0.0, "few <1>": 0.1 + 0.01 * run["seed"], "many": 0.01 * (run["seed"] - 1)}[run["arm"]]
-        run["run"] = [{"iteration": n, "cross_entropy": 1.0, "accuracy": 0.5, "gradn": 3.0, "overlap": overlap}
+        run["run"] = [{"iteration": n, "cross_entropy": 1.0, "accuracy": 0.5, "gradn": 3.0, "overlap": overlap, "common": None, "empty": 0.5}
                       for n, overlap in ((0, 0.25), (9, 0.2 + 0.02 * run["seed"] + shift))]
-    one, two = alike(found)[:2]
+    one, two = alike(found, "overlap")[:2]
     assert one == ("dm/x", "few <1>", "33.0", "22.0", "+11.0", "8.5 to 13.5", "+10.0, +11.0, +12.0", "rises")
     assert (two.arm, two.change, two.verdict) == ("many", "0.0", "not decided")
-    assert judged(found)[0][-2:] == ("25.0", "22.0")
+    assert judged(found)[0][-6:] == ("25.0", "22.0", "", "", "50.0", "50.0")
+    assert alike(found, "common") == []  # nobody sees anything
+    assert alike(found, "empty")[0][2:5] == ("50.0", "50.0", "0.0")
     assert "| dm/x | few <1> | 33.0 | 22.0 | +11.0 | 8.5 to 13.5 | +10.0, +11.0, +12.0 | rises |" in markdown(found)
     assert "Do other architectures see the same in the finished sets?" in render(found)
     assert "8.5 to 13.5" in render(found)
     for run in found["runs"]:
-        run["run"][-1]["overlap"] = 0.0  # networks that see nothing alike
-    assert alike(found)[0].value == "0.0"
+        run["run"][-1].update(overlap=0.0, common=0.01)  # networks that see nothing alike
+    assert alike(found, "overlap")[0].value == "0.0"
+    assert alike(found, "common")[0].value == "1.0"
+    assert "| overlap where all see something, %, at the end |" in markdown(found)
+    assert "overlap where all see something, %" in render(found)
 
 
 def test_written_files(tmp_path: Path) -> None:

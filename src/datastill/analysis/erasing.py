@@ -30,7 +30,7 @@ WAYS = {
     "nothing": "the images as they are",
     "meta": "what all networks see",
     "own heterogeneous": "what the student's architecture sees and not all do",
-    "others' heterogeneous": "what others see, and neither all nor the student's architecture",
+    "others' heterogeneous": "what any other sees, and neither all nor the student's architecture",
     "as much elsewhere": "the meta area of another image: as much, but not what is seen here (ours)"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -23,21 +24,24 @@ from datastill.teachers._names import outputs_for
 
 class Judged(NamedTuple):
     """Mean over a pool's teachers at an iteration: cross-entropy (nats), accuracy (a fraction) and gradient norm of an image
-    (GraDN, see ``functional.difficulty``) of the synthetic set. ``overlap``: of their activation maps, where all see the
-    class as a share of where any does (see ``functional.invariance.Masks``), if they are of several architectures that have
-    such maps."""
+    (GraDN, see ``functional.difficulty``) of the synthetic set. Of their activation maps, if they are of several
+    architectures that have such maps: ``overlap``, where all see the class as a share of where any does, ``common``, the
+    same over images in which all see something, None if there are none, and ``empty``, the share of maps in which nothing
+    is seen (see ``functional.invariance.Masks``)."""
 
     iteration: int
     cross_entropy: float
     accuracy: float
     gradn: float
     overlap: float | None = None
+    common: float | None = None
+    empty: float | None = None
 
 
 class Judgement(Description):
     """What determines a judgement: the snapshots by checksum, the pool, and the digests of its teachers."""
 
-    version: ClassVar[int] = 3  # 2: gradient norms too; 3: overlap of maps too
+    version: ClassVar[int] = 4  # 2: gradient norms too; 3: overlap of maps too; 4: empty maps too
 
     subject: tuple[str, ...]
     pool: Pool
@@ -93,9 +97,13 @@ def _one(iteration: int, tensors: dict[str, torch.Tensor], teachers: Teachers, l
     x, y = tensors["images"].to(device), tensors["labels"].to(device)
     entropies = [_entropy(teacher, x, y) for teacher in teachers]
     found = difficulty(teachers, x, y, ["misclassified", "gradn"])
-    overlap = masks(torch.stack([maps_of(one, x, y.argmax(1)) for one in teachers])).overlap if looking else None
-    return Judged(iteration, sum(entropies) / len(entropies), 1 - float(found["misclassified"].mean()),
-                  float(found["gradn"].mean()), overlap)
+    judged = Judged(iteration, sum(entropies) / len(entropies), 1 - float(found["misclassified"].mean()),
+                    float(found["gradn"].mean()))
+    if not looking:
+        return judged
+    seen = masks(torch.stack([maps_of(one, x, y.argmax(1)) for one in teachers]))
+    overlap, common = (None if math.isnan(share) else share for share in (seen.overlap, seen.common))
+    return judged._replace(overlap=overlap, common=common, empty=float(seen.empty.double().mean()))
 
 
 @no_grad

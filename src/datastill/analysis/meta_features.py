@@ -39,13 +39,15 @@ class Seen:
     view: Tensor
 
     def of(self, networks: Sequence[int], threshold: float) -> dict[str, float]:
-        """Of some of the networks, at least two: ``overlap``, where all see the class as a share of where any does, and
-        ``meta`` and ``heterogeneous``, shares of the area (see ``functional.invariance.Masks``); ``variance`` of the maps;
-        ``empty``, the share of maps in which nothing is seen."""
+        """Of some of the networks, at least two: ``overlap``, where all see the class as a share of where any does,
+        ``common``, the same over images in which all see something, ``empty``, the share of maps in which nothing is seen,
+        and ``meta`` and ``heterogeneous``, shares of the area (see ``functional.invariance.Masks``); ``variance`` of the
+        maps."""
         some = self.maps[list(networks)]
         found = masks(some, threshold)
-        return {"overlap": found.overlap, "meta": found.meta_share, "heterogeneous": found.heterogeneous_share,
-                "variance": float(map_variance(some)), "empty": float((some.amax((2, 3)) == 0).double().mean())}
+        return {"overlap": found.overlap, "common": found.common, "empty": float(found.empty.double().mean()),
+                "meta": found.meta_share, "heterogeneous": found.heterogeneous_share,
+                "variance": float(map_variance(some))}
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from datastill.arguments import whole
 from datastill.errors import InputError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LEAST = 4  # rows and columns of a map that tells places apart; 7 for images of more than 64 pixels
 FLAT = 1e-6
+CHANNELS_FIRST = ("Conv2d", "Permute", "AdaptiveAvgPool2d")  # in networks that otherwise have channels last
 
 
 class Cam(NamedTuple):
@@ -60,8 +61,8 @@ def grad_cam(network: nn.Module, x: Tensor, y: Tensor, layer: str = "", *, throu
 
 def attention_map(network: nn.Module, x: Tensor, y: Tensor, *, through_weights: bool = True) -> Cam:
     """The same for a vision transformer: with Att_h the attention of the last block's head h and w_h = relu(mean of
-    d logit_y / d Att_h), how much the class token attends to each patch in sum_h w_h Att_h; without a class token the mean
-    over all tokens.
+    d logit_y / d Att_h), how much the class token attends to each patch in sum_h w_h Att_h; without a class token, or where
+    it does not lead to the logits, the mean over all patches. With one head a map is therefore whole or empty.
 
     Zhu et al. 2023 (WeakTr) weight heads in a similar way; MetaDD's own formula is not known to us, and this one is our
     reconstruction. network: one whose attention is ``torch.nn.functional.scaled_dot_product_attention`` or
@@ -86,7 +87,8 @@ def attention_map(network: nn.Module, x: Tensor, y: Tensor, *, through_weights: 
         weight = slope.mean((2, 3)).relu()[:, :, None, None]
         whole = (weight * last).sum(1)
         before = whole.shape[-1] - math.prod(grid)  # class tokens and others come first
-        of_patches = whole[:, 0, before:] if before else whole.mean(1)
+        by_class = before and bool(slope.detach()[:, :, 0].any())  # else the patches are pooled
+        of_patches = whole[:, 0, before:] if by_class else whole[:, before:, before:].mean(1)
         maps = of_patches.unflatten(1, grid)
     return Cam(maps, logits) if graph else Cam(maps.detach(), logits.detach())
 
@@ -99,8 +101,8 @@ def activation_map(network: nn.Module, x: Tensor, y: Tensor, layer: str = "", *,
 
 
 def normalized_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps (B, h, w) enlarged to (B, H, W), bilinear, each from 0 to 1: (c - min) / (max - min + 1e-6). A flat map becomes
-    0.
+    """Maps (B, h, w) enlarged to (B, H, W), bilinear, each from 0 to 1: (c - min) / (max - min + 1e-6). A map of one value
+    becomes 0 and has no gradient.
 
     >>> normalized_maps(torch.tensor([[[0.0, 1.0], [1.0, 2.0]]]), (2, 2))[0, 0, 1]
     tensor(0.5000)
@@ -111,7 +113,14 @@ def normalized_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
         raise InputError(f"normalized_maps: expected a size (H, W), got {shown(size)}")
     large = F.interpolate(maps[:, None], [whole("normalized_maps: size", one, 1) for one in size], mode="bilinear")[:, 0]
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
-    return (large - low) / (high - low + FLAT)
+    return torch.where(_flat(maps), torch.zeros_like(large), (large - low) / (high - low + FLAT))
+
+
+def _flat(maps: Tensor) -> Tensor:
+    """Which maps have one value, but for rounding, (B, 1, 1): enlarged, their rounding would be divided by ``FLAT``."""
+    low, high = (end((1, 2), keepdim=True) for end in (maps.detach().amin, maps.detach().amax))
+    found: Tensor = high - low <= 8 * torch.finfo(maps.dtype).eps * torch.maximum(high.abs(), low.abs())
+    return found
 
 
 def deepest_layer(shapes: dict[str, tuple[int, ...]], size: tuple[int, int]) -> str:
@@ -132,6 +141,9 @@ def _check(network: nn.Module, x: Tensor, y: Tensor, what: str) -> None:
     if torch.is_inference_mode_enabled():
         raise InputError(f"{what}: nothing can be differentiated in torch.inference_mode(); use torch.no_grad(), or neither")
     check_images(x, what)
+    if x.is_inference():
+        raise InputError(f"{what}: the images were made in torch.inference_mode(), so nothing can be differentiated; give "
+                         "x.clone()")
     if not isinstance(y, torch.Tensor) or y.dim() != 1 or len(y) != len(x) or y.is_floating_point() or y.dtype == torch.bool:
         raise InputError(f"{what}: expected class numbers ({len(x)},), got {shown(y)}")
 
@@ -148,7 +160,12 @@ def _seen(network: Any, x: Tensor, layer: str) -> tuple[Tensor, Tensor, Callable
     modules = {name: module for name, module in network.named_modules() if name}
     if layer in modules:
         found: list[Any] = []
-        hook = modules[layer].register_forward_hook(lambda module, given, out: found.append(out))
+
+        def keep(module: nn.Module, given: Any, output: Any) -> Any:
+            found.append(output)
+            return output.clone() if isinstance(output, torch.Tensor) else None  # what follows may change it in place
+
+        hook = modules[layer].register_forward_hook(keep)
         try:
             logits = _logits(network, x, "grad_cam")
         finally:
@@ -156,8 +173,7 @@ def _seen(network: Any, x: Tensor, layer: str) -> tuple[Tensor, Tensor, Callable
         if not found or not isinstance(found[-1], torch.Tensor):
             what = f"gives {shown(found[-1])}" if found else "is not passed"
             raise InputError(f"layer {layer!r} of {type(network).__name__} {what}; expected one that gives a tensor")
-        tokens = found[-1].dim() == 3 and hasattr(network, "arrange")
-        return logits, found[-1], network.arrange if tokens else _as_it_is
+        return logits, found[-1], _arrangement(network, modules[layer], found[-1])
     if not (hasattr(network, "walk") and hasattr(network, "classifier")):
         which = f"no layer {layer!r} in {type(network).__name__}" if layer else \
             f"which layer of {type(network).__name__} to take is not known"
@@ -169,6 +185,14 @@ def _seen(network: Any, x: Tensor, layer: str) -> tuple[Tensor, Tensor, Callable
     if layer not in outputs:
         raise InputError(f"no layer {layer!r}; feature maps: {', '.join(outputs)}; or the path of a submodule")
     return network.classifier(features), outputs[layer], network.arrange
+
+
+def _arrangement(network: Any, module: nn.Module, output: Tensor) -> Callable[[Tensor], Tensor]:
+    """What arranges the output of a submodule as a map."""
+    if output.dim() == 3 and hasattr(network, "arrange"):
+        return cast("Callable[[Tensor], Tensor]", network.arrange)
+    last = getattr(network, "channels_last", False) and type(module).__name__ not in CHANNELS_FIRST
+    return (lambda one: one.movedim(-1, 1)) if last else _as_it_is
 
 
 def _walk(network: Any, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -206,7 +230,7 @@ def _earlier(network: Any, x: Tensor) -> str:
             shapes[name] = tuple(output.shape[1:])
 
     with suppress(Exception), torch.no_grad():  # whatever is wrong with the network, the message is about the layer
-        if hasattr(network, "maps"):
+        if hasattr(network, "walk"):
             for name, one in network.maps(x).items():
                 see(name, one)
         else:
@@ -247,8 +271,15 @@ def _attending() -> Iterator[list[Tensor]]:
     found: list[Tensor] = []
 
     def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-                  is_causal: bool = False, scale: float | None = None, **_: Any) -> Tensor:
-        scores = query @ key.transpose(-2, -1) * (scale or query.shape[-1] ** -0.5)
+                  is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Tensor:
+        if dropout_p:
+            raise InputError(f"attention_map: the network's attention has dropout ({dropout_p:g}) in evaluation mode too, "
+                             "so its maps are random; set it to 0 where the network is not trained")
+        if enable_gqa:  # several queries share a key and a value
+            key, value = (one.repeat_interleave(query.shape[-3] // one.shape[-3], -3) for one in (key, value))
+        scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+        if is_causal:
+            attn_mask = torch.ones_like(scores[0, 0], dtype=torch.bool).tril()
         if attn_mask is not None:
             scores = scores + attn_mask if attn_mask.is_floating_point() else scores.masked_fill(~attn_mask, -math.inf)
         found.append(scores.softmax(-1))

@@ -90,7 +90,8 @@ def gradient_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor], metri
 
     "layerwise": sum over layers and output rows of 1 - cosine; vectors (biases, norm weights) are ignored
     (Zhao et al. 2021, eq. 8-9). "mse": sum of squared differences. "cosine": 1 - cosine of everything as one vector. "l1":
-    sum of absolute differences; "l1_mean": of their means over each output row (both Kim et al. 2022, IDC). layers:
+    sum of absolute differences; "l1_mean": of their means over each output row, of which a vector has one for each number
+    (both Kim et al. 2022, IDC). layers:
     "convolutions" takes only tensors of four dimensions, as IDC does. Raises InputError for another metric, for lists that
     do not match, and if nothing is left.
 
@@ -108,7 +109,7 @@ def gradient_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor], metri
             raise InputError("gradient_distance: the network has no convolutions; use layers=all")
     if metric in ("l1", "l1_mean"):
         absolute = [(a - b).abs() for a, b in zip(synthetic, real, strict=True)]
-        return torch.stack([one.sum() if metric == "l1" else one.flatten(min(1, one.dim() - 1)).mean(-1).sum()
+        return torch.stack([one.sum() if metric == "l1" else one.reshape(one.shape[:1].numel(), -1).mean(1).sum()
                             for one in absolute]).sum()
     if metric == "mse":
         return torch.stack([(a - b).square().sum() for a, b in zip(synthetic, real, strict=True)]).sum()

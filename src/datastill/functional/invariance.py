@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from datastill.arguments import is_number
@@ -81,10 +82,22 @@ class Masks(NamedTuple):
         return float(self.heterogeneous.double().mean())
 
     @property
+    def empty(self) -> Tensor:
+        """In which images (rows) which networks (columns) see nothing, (B, M), boolean."""
+        return ~(self.heterogeneous | self.meta[:, None]).flatten(2).any(2)
+
+    @property
     def overlap(self) -> float:
-        """Where all networks see the class, as a share of where any does, over all images; 1 if none sees anything."""
+        """Where all networks see the class, as a share of where any does, over all images; nan if none sees anything."""
         union = (self.meta | self.heterogeneous.any(1)).double().sum()
-        return float(self.meta.double().sum() / union) if union else 1.0
+        return float(self.meta.double().sum() / union) if union else math.nan
+
+    @property
+    def common(self) -> float:
+        """The same over the images in which every network sees something: an image in which one sees nothing has nothing
+        that all see, whatever the others see. nan if there are none."""
+        rows = ~self.empty.any(1)
+        return Masks(self.meta[rows], self.heterogeneous[rows]).overlap
 
 
 def masks(maps: Tensor, threshold: float = 0.5) -> Masks:

@@ -150,9 +150,8 @@ class TrajectoryMatching(Segments):
                 yield step
                 return
         now = 0.0 if synthetic.lr is None else float(synthetic.lr.detach())
-        raise RunError(f"iteration {iteration}: the inner training diverged on {self.redraws + 1} consecutive segments; "
-                       f"the last good checkpoint is kept. Lower method.lr_net (now {now:.3g}, "
-                       "learned), method.optim.inner_lr.lr or method.optim.images.lr")
+        raise RunError(f"iteration {iteration}: the inner training diverged on {self.redraws + 1} consecutive segments. "
+                       f"Lower method.lr_net (now {now:.3g}, learned), method.optim.inner_lr.lr or method.optim.images.lr")
 
     def _match(self, iteration: int, synthetic: SyntheticSet, task: Task, experts: Teachers, fresh: RNG, rng: RNG) -> Step:
         pick = rng("expert").numpy()

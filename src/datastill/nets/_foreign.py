@@ -27,11 +27,12 @@ class ForeignNetwork(Network):
 
     def __init__(self, features: nn.Module, classifier: nn.Module, taps: Mapping[str, str],
                  arranged: Callable[[Tensor], Tensor] | None = None, classifier_path: str = "",
-                 attends: bool = False) -> None:
+                 attends: bool = False, channels_last: bool = False) -> None:
         super().__init__(features, classifier, taps)
         self.arranged = arranged
         self.classifier_path = classifier_path
         self.attends = attends
+        self.channels_last = channels_last
 
     def embed(self, x: Tensor) -> Tensor:
         """Flattened features before the classifier, (B, D)."""

@@ -12,9 +12,11 @@ class Network(nn.Module):
 
     ``taps`` names the feature maps: tap -> the stage whose output it is, in order. ``features`` is an ``nn.Sequential``;
     a subclass that overrides ``walk`` may use any module. ``attends``: whether its blocks attend over all patches.
+    ``channels_last``: whether its submodules give (B, H, W, C).
     """
 
     attends: bool = False
+    channels_last: bool = False
 
     def __init__(self, features: nn.Module, classifier: nn.Module, taps: Mapping[str, str]) -> None:
         super().__init__()

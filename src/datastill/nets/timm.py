@@ -67,7 +67,8 @@ class Timm(Architecture):
                              "use stem=auto")
         taps = {info["module"]: info["module"] for info in model.feature_info}  # type: ignore[union-attr]
         network = TimmNetwork(model, nn.Identity(), taps, classifier_path=str(config.classifier or ""),
-                              attends=isinstance(model, timm.models.VisionTransformer))
+                              attends=isinstance(model, timm.models.VisionTransformer),
+                              channels_last=getattr(model, "output_fmt", "NCHW") == "NHWC")
         network.classifier = nn.Linear(_foreign.count_features(self, network, shape), classes)
         return network
 

@@ -115,7 +115,8 @@ class Torchvision(Architecture):
         model.set_submodule(path, nn.Identity())
         taps = {name: name for name, module in model.named_modules()
                 if re.fullmatch(series.maps, name) and isinstance(module, getattr(nn, series.of))}
-        network = _foreign.ForeignNetwork(model, classifier, taps, series.arrange, path, series.attends)
+        network = _foreign.ForeignNetwork(model, classifier, taps, series.arrange, path, series.attends,
+                                          channels_last=series.arrange is _channels_first)
         _foreign.count_features(self, network, shape)  # raises if the image size does not fit
         return network
 

@@ -8,19 +8,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from datastill.data import Batch
 from datastill.data.domain import Domain, domain_of
+from datastill.description import NOT_DECISIVE
 from datastill.errors import InputError
 from datastill.foreign import calling
 from datastill.late import nn, no_grad, torch
 from datastill.parametrization import Parametrization
 from datastill.parametrizations._autoencoder import Autoencoder
 from datastill.rng import RNG
-from datastill.tables import counted, shown
+from datastill.tables import counted, nearest, shown
 from datastill.teachers._weights import checksum, read_weights
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Latent(Parametrization):
 
     generator: str = ""
     training: Autoencoder = Autoencoder()
-    weights: str = ""
+    weights: Annotated[str, NOT_DECISIVE] = ""  # what is in it is decisive: see identity
     shape: tuple[int, ...] = Field(default=(64,), min_length=1, max_length=4)
     conditional: bool = True
     low: float = Field(default=-1.0, ge=-1e6, le=1e6)
@@ -84,21 +85,25 @@ class Latent(Parametrization):
                              "package.module:Class")
         return self
 
+    def is_path(self, key: str) -> bool:
+        return key == "generator" and self.generator.endswith(SUFFIXES)
+
     def identity(self) -> tuple[str, ...]:
-        files = [self.generator] if self.generator.endswith(SUFFIXES) else []
+        files = [self.generator] if self.is_path("generator") else []
         if files and not Path(self.generator).expanduser().is_file():
             raise InputError(f"no file {self.generator}; expected a generator as TorchScript ({', '.join(SUFFIXES)})")
         return tuple(map(checksum, [*files, *([self.weights] if self.weights else [])]))
 
     def origin(self, task: Task) -> str:
         if self.generator:
-            return " ".join((self.generator, *self.identity()))
+            return " ".join((*([] if self.is_path("generator") else [self.generator]), *self.identity()))
         return self.training.folder(_all(task).real, task.root).name
 
     def check(self, task: Task, ipc: int) -> None:
         if not self.generator:
             self.training.check(task.real)
         codec = self._bound(task, self._load(task, untrained=True))
+        _ = codec.generator  # what is wrong with its file or class has nothing to do with latents
         z = RNG("check").normal(2, *codec.how.shape).to(task.device).requires_grad_()
         y = torch.eye(task.classes, device=task.device)[[0, task.classes - 1]]
         try:
@@ -123,8 +128,8 @@ class Latent(Parametrization):
     def _check_images(self, found: Any, shape: tuple[int, ...]) -> None:
         """Check what the generator gave for two random latents. Raises InputError."""
         if not isinstance(found, torch.Tensor) or not found.is_floating_point():
-            raise InputError(f"{self.called} gives {shown(found)}; expected images (B, C, H, W) with fractions, as in "
-                             "float32")
+            came = shown(found) if isinstance(found, torch.Tensor) else f"an object of type {type(found).__name__}"
+            raise InputError(f"{self.called} gives {came}; expected images (B, C, H, W) with fractions, as in float32")
         if tuple(found.shape) != (2, *shape):
             raise InputError(f"{self.called} gives images of shape {tuple(found.shape[1:])}, the data have {shape}; "
                              "take another generator, or set data.size and data.channels")
@@ -313,8 +318,8 @@ class Generated:
         known = [name for name, given in passed.items() if given and isinstance(given[0], torch.Tensor)
                  and len(given[0]) == len(z)]
         if self.how.layer not in known:
-            raise InputError(f"{self.how.called} passes no layer {self.how.layer!r} on the way to its images; it passes "
-                             f"{', '.join(known[:12])}{', ...' if len(known) > 12 else ''}")
+            raise InputError(f"{self.how.called} passes no layer {self.how.layer!r} on the way to its images"
+                             f"{nearest(self.how.layer, known)}")
 
     def entering(self, z: Tensor) -> Tensor:
         """The features that enter the layer for these latents, of all stored images."""

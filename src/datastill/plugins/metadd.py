@@ -47,8 +47,8 @@ class MetaDD(Plugin):
     paper's; the direction and sign of L_kd are inferred, L_pos is our reconstruction, and weights are not known. By default
     all are 1, and the sum has a fifth of the method's gradient (``weight``, ``balance``; ours).
 
-    pool: the networks, of at least two architectures. The paper takes GoogLeNet, ResNet-34, ViT-B-16 and one that we do not
-        know; the default here is of four that fit small images.
+    pool: the networks, of at least two architectures, or of one with ``variance=0``. The paper takes GoogLeNet, ResNet-34,
+        ViT-B-16 and one that we do not know; the default here is of four that fit small images.
     backbone: the frozen network for L_kd; by default the run's own, trained like the pool.
     match: what has to agree: "maps", or as controls (ours) "logits", the variance of predicted probabilities, or
         "features", that of the cosines between the features of every two images.
@@ -78,12 +78,16 @@ class MetaDD(Plugin):
 
     def check(self, task: Task, ipc: int) -> None:
         pool, context = self.pool.for_network(task.network), task.context
-        if len({*pool.networks}) < 2:
+        if self.variance and len({*pool.networks}) < 2:
             raise InputError("metadd: what networks see alike takes at least two architectures, the pool has "
-                             f"{', '.join(map(spec, pool.networks))}; add others to plugins.metadd.pool.networks")
+                             f"{', '.join(map(spec, pool.networks))}; add others to plugins.metadd.pool.networks, or set "
+                             "plugins.metadd.variance=0")
         if self.layer and len(self.layer) != len(pool.networks):
             raise InputError(f"metadd: layer has {counted(len(self.layer), 'name')} for {len(pool.networks)} networks; give "
                              "one each, \"\" for the deepest")
+        if self.variance and self.match == "features" and self.images == 1:
+            raise InputError("metadd: match=features compares pairs of images, so one image of a step has no variance; set "
+                             "plugins.metadd.images to 0 (all) or to 2 or more")
         if any(self.layer) and not self._looks:
             raise InputError(f"metadd: layer says where to look, but with match={self.match} and evidence=0 no maps are "
                              "looked at; leave it out")
@@ -97,7 +101,12 @@ class MetaDD(Plugin):
                                  "in plugins.metadd.backbone.networks, and set plugins.metadd.backbone.count=1")
             backbone.check(context, {"class_logits"})
         if self._looks:
-            check_maps(pool, context, self.layer)
+            try:
+                check_maps(pool, context, self.layer)
+            except InputError as error:
+                more = "" if self.match == "maps" and self.variance else \
+                    "; maps are looked at for evidence only, plugins.metadd.evidence=0 leaves it out"
+                raise InputError(f"{error} (plugins.metadd.layer names a layer for each network){more}") from None
 
     def prepare(self, task: Task) -> Mapping[str, Any]:
         facts = []

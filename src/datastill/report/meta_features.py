@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CLASSES, MARGIN = 10, 0.45  # classes shown at most; how much of the image is seen under a map
-MEASURES = {"overlap": "Overlap", "meta": "Area all see", "variance": "Variance of the maps"}
+MEASURES = {"overlap": "Overlap", "common": "Overlap where all see something", "empty": "Empty maps", "meta": "Area all see",
+            "variance": "Variance of the maps"}
 
 
 class Shown(NamedTuple):
@@ -45,7 +47,7 @@ def render(found: MetaFeatures, title: str) -> str:
     return environment.get_template("meta_features.html.jinja").render(
         found=found, title=title, pictures=list(pictures(found)), words=words, version=datastill.__version__,
         summary=summary(found), rows=list(gallery(found)), width=round(width * zoom), height=round(height * zoom),
-        left_out=max(0, len(found.classes) - CLASSES), number=lambda value: f"{value:.3g}", percent=words.percent)
+        left_out=max(0, len(found.classes) - CLASSES), number=lambda value: "" if math.isnan(value) else f"{value:.3g}")
 
 
 def pictures(found: MetaFeatures) -> Iterator[Picture]:

@@ -22,6 +22,7 @@ from datastill.statistics import difference, statistics
 from datastill.study_run import RESULTS
 
 PAGE, TABLE = "index.html", "table.md"
+MAPS = {"overlap": "overlap of maps", "common": "overlap where all see something", "empty": "empty maps"}  # see ``Judged``
 BAR = "\\|"  # in a cell of a Markdown table
 
 
@@ -69,8 +70,9 @@ def render(results: Mapping[str, Any]) -> str:
     return environment.get_template("study.html.jinja").render(
         results=results, words=words, pictures=list(pictures(results)), cells=cells, verdict=verdict,
         teachers=teachers(results), remarks=remarks(results), together=together(results), judged=seen,
-        controls=controls(results), harder=harder(results), alike=alike(results),
-        looked=any(line[-1] for line in seen), curves=list(curves(results)),
+        controls=controls(results), harder=harder(results),
+        alike=[(title, alike(results, what)) for what, title in MAPS.items()],
+        looked=any(line[-1] for line in seen), maps=MAPS, curves=list(curves(results)),
         correlations=list(correlations(results)), version=datastill.__version__)
 
 
@@ -130,9 +132,11 @@ def markdown(results: Mapping[str, Any]) -> str:
     if seen := judged(results):
         looked = any(line[-1] for line in seen)
         text += ["", "| recipe | arm | cross-entropy under the judges: start | end | accuracy: start | end | "
-                 f"GraDN: start | end |{' overlap of maps, %: start | end |' * looked}", "|" + "---|" * (8 + 2 * looked)]
+                 f"GraDN: start | end |{''.join(f' {title}, %: start | end |' for title in MAPS.values()) * looked}",
+                 "|" + "---|" * (8 + 2 * len(MAPS) * looked)]
         text += [_line(line if looked else line[:8]) for line in seen]
-    for name, unit, changed in (("GraDN", "%", harder(results)), ("overlap of maps, %,", "points", alike(results))):
+    of_maps = ((f"{title}, %,", "points", alike(results, what)) for what, title in MAPS.items())
+    for name, unit, changed in (("GraDN", "%", harder(results)), *of_maps):
         if changed:
             text += ["", f"| recipe | arm | {name} at the end | of {against} | change, {unit} | 95 % interval | by seed | "
                      "verdict |", "|" + "---|" * 8]
@@ -201,19 +205,19 @@ def together(results: Mapping[str, Any]) -> list[Together]:
 
 
 def judged(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """(recipe, arm, then at start and end cross-entropy, accuracy, gradient norm, overlap of maps) under the judges, means
-    over seeds; the last two are empty for judges of one architecture."""
+    """(recipe, arm, then at start and end cross-entropy, accuracy, gradient norm, ``MAPS``) under the judges, means over
+    seeds; those of maps are empty for judges of one architecture, and where none of them sees anything."""
     found: list[tuple[str, ...]] = []
     for recipe, arm in dict.fromkeys((run["recipe"], run["arm"]) for run in results["runs"]):
         runs = [run["run"] for run in results["runs"] if (run["recipe"], run["arm"]) == (recipe, arm) and run["run"]]
         if runs:
             def mean(what: str, at: int, of: list[Any] = runs) -> float:
                 return float(np.mean([run[at][what] for run in of]))
-            overlap = [words.number(100 * mean("overlap", at)) if runs[0][at].get("overlap") is not None else ""
-                       for at in (0, -1)]
+            maps = [words.number(100 * mean(what, at)) if all(run[at].get(what) is not None for run in runs) else ""
+                    for what in MAPS for at in (0, -1)]
             found.append((recipe, arm, f"{mean('cross_entropy', 0):.2f}", f"{mean('cross_entropy', -1):.2f}",
                           words.number(100 * mean("accuracy", 0)), words.number(100 * mean("accuracy", -1)),
-                          f"{mean('gradn', 0):.3g}", f"{mean('gradn', -1):.3g}", *overlap))
+                          f"{mean('gradn', 0):.3g}", f"{mean('gradn', -1):.3g}", *maps))
     return found
 
 
@@ -246,10 +250,11 @@ def harder(results: Mapping[str, Any]) -> list[Change]:
     return found
 
 
-def alike(results: Mapping[str, Any]) -> list[Change]:
-    """How much the judges, of several architectures, see alike in finished sets: overlap of maps, with changes in points."""
+def alike(results: Mapping[str, Any], what: str) -> list[Change]:
+    """What the maps of the judges, of several architectures, have in common in finished sets: one of ``MAPS``, with changes
+    in points."""
     found = []
-    for recipe, arm, one, other in _pairs(results, "overlap"):
+    for recipe, arm, one, other in _pairs(results, what):
         compared = difference([a - b for a, b in zip(one, other, strict=True)])
         found.append(Change(
             recipe, arm, words.number(100 * float(np.mean(one))), words.number(100 * float(np.mean(other))),

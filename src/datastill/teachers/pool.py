@@ -246,7 +246,8 @@ def gives(network: nn.Module, domain: Domain) -> frozenset[str]:
 
 def _gives_no(what: str, name: str, given: Collection[str]) -> str:
     why = " because it has no batch normalization with running statistics" if what == "statistics" else ""
-    return f"teacher {name} does not provide {what}{why}; it provides {', '.join(sorted(given))}"
+    advice = "; take a network with it, such as resnet18 or convnet:norm=batch" if why else ""
+    return f"teacher {name} does not provide {what}{why}; it provides {', '.join(sorted(given))}{advice}"
 
 
 def listed(classes: tuple[str, ...]) -> str:
