@@ -287,6 +287,33 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "state.pt").exists()
 
 
+def test_a_scheduler_that_ends_a_study_leaves_one_that_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("""
+question = "Does it take long?"
+against = "plain"
+students = ["convnet:width=4,depth=1"]
+recipes."dm/digits-ipc1" = {}
+arms = { plain = {} }
+seeds = 1
+trials = 1
+[changes]
+data.size = 8
+network = "convnet:width=4,depth=1"
+method = { iterations = 20000, batch_real = 8 }
+""")
+    command = [sys.executable, "-m", "datastill", "study", "mine.toml"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as child:
+        while not [*tmp_path.glob("outputs/runs/*/snapshots/000000.safetensors")]:
+            assert child.poll() is None, child.stderr and child.stderr.read()
+        child.send_signal(signal.SIGTERM)
+        assert child.stderr is not None
+        text = child.stderr.read()
+        assert child.wait() == 128 + signal.SIGTERM, text
+    assert "stopping at the next opportunity" in text
+    assert "run the same command to continue" in text
+    assert [*tmp_path.glob("outputs/runs/*/state.pt")]
+
+
 def test_shell_completion_offers_recipes(run_cli: Call) -> None:
     assert options.complete_recipe("dm/cifar10-") == ["dm/cifar10-ipc1", "dm/cifar10-ipc10", "dm/cifar10-ipc50"]
 

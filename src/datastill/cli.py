@@ -258,7 +258,7 @@ def tune(recipe: RecipeName, changes: Changes = None,
     splits = workspace.tuning_splits(run.data, students, run.ipc)
     assert splits.validation is not None
     for student in students:
-        with console.progress("tune", spec(student)) as bar:
+        with console.progress("tune", spec(student)) as bar, Interrupt(bar):
             tried = workspace.tune(protocols, student, run.data, run.ipc, trials=trials, seed=seed, progress=bar)
         console.show_tried(tried, [one.partition("=")[0].strip() for one in vary or []], spec(student),
                            1 / len(splits.train.classes), len(splits.validation), f"{run.data.name}, ipc {run.ipc}")
@@ -314,7 +314,7 @@ def study(name: Annotated[str, typer.Argument(metavar="STUDY", help="A study (`d
             foreseen = workspace.foresee(read, bar, lambda rough: console.say_rough(rough.runs_and_students))
         console.show_foreseen(foreseen, jobs)
         return
-    with console.progress("study", title) as bar:
+    with console.progress("study", title) as bar, Interrupt(bar):
         results = workspace.study(read, title, jobs=jobs, progress=bar)
     console.show_results(results)
     say(f"Report: {workspace.study_folder(title) / 'index.html'}")
