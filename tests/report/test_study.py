@@ -141,10 +141,10 @@ def test_how_hard_finished_sets_are_is_compared_in_pairs() -> None:
         run["run"] = [{"iteration": 0, "cross_entropy": 1.0, "accuracy": 0.5, "gradn": 3.0},
                       {"iteration": 9, "cross_entropy": 1.0, "accuracy": 0.5, "gradn": last}]
     one, two = harder(found)[:2]
-    assert (one.recipe, one.arm, one.verdict, one.by_seed) == ("dm/x", "few <1>", "falls", "-20.0, -19.2, -18.4")
-    assert one.change == "-19.2"
+    assert (one.recipe, one.arm, one.verdict, one.by_seed) == ("dm/x", "few <1>", "falls", "−20.0, −19.2, −18.4")
+    assert one.change == "−19.2"
     assert (two.arm, two.verdict) == ("many", "not decided")
-    assert "| dm/x | few <1> | 1.78 | 2.2 | -19.2 |" in markdown(found)
+    assert "| dm/x | few <1> | 1.78 | 2.2 | −19.2 |" in markdown(found)
     assert "Are the finished sets harder?" in render(found)
     drawn = list(curves(found))
     assert [picture.title for picture in drawn] == ["dm/x", "dc/x"]

@@ -244,9 +244,9 @@ def harder(results: Mapping[str, Any]) -> list[Change]:
         compared = difference([math.log(a / b) for a, b in zip(one, other, strict=True)])
         low, high = (100 * math.expm1(compared[end]) if end in compared else None for end in ("low", "high"))
         found.append(Change(
-            recipe, arm, f"{np.mean(one):.3g}", f"{np.mean(other):.3g}", f"{100 * math.expm1(compared['mean']):+.1f}",
+            recipe, arm, f"{np.mean(one):.3g}", f"{np.mean(other):.3g}", words.points(math.expm1(compared["mean"])),
             "" if low is None or high is None else f"{words.number(low)} to {words.number(high)}",
-            ", ".join(f"{100 * math.expm1(value):+.1f}" for value in compared["values"]), _moves(compared)))
+            ", ".join(words.points(math.expm1(value)) for value in compared["values"]), _moves(compared)))
     return found
 
 
