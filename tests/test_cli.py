@@ -470,7 +470,7 @@ def test_meta_features_of_a_run(run_cli: Call, tmp_path: Path) -> None:
     page = (tmp_path / "meta-features.html").read_text()
     assert "Overlap of every two networks, end" in page
     assert page.count("not seen by the run") == 2
-    assert page.count("<svg") == 6  # three curves, three tables
+    assert page.count("<svg") == 8  # five curves, three tables
     code, _, err = run_cli("analyse", "meta-features", "run", 'pool.networks=["convnet"]', "pool.count=1", "--force")
     assert (code, "takes at least two" in err) == (2, True)
     code, _, err = run_cli("analyse", "meta-features", "nowhere")
