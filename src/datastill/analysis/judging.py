@@ -103,7 +103,7 @@ def _one(iteration: int, tensors: dict[str, torch.Tensor], teachers: Teachers, l
         return judged
     seen = masks(torch.stack([maps_of(one, x, y.argmax(1)) for one in teachers]))
     overlap, common = (None if math.isnan(share) else share for share in (seen.overlap, seen.common))
-    return judged._replace(overlap=overlap, common=common, empty=float(seen.empty.double().mean()))
+    return judged._replace(overlap=overlap, common=common, empty=seen.empty_share)
 
 
 @no_grad

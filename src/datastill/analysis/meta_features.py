@@ -45,7 +45,7 @@ class Seen:
         maps."""
         some = self.maps[list(networks)]
         found = masks(some, threshold)
-        return {"overlap": found.overlap, "common": found.common, "empty": float(found.empty.double().mean()),
+        return {"overlap": found.overlap, "common": found.common, "empty": found.empty_share,
                 "meta": found.meta_share, "heterogeneous": found.heterogeneous_share,
                 "variance": float(map_variance(some))}
 

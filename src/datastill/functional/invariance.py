@@ -87,6 +87,11 @@ class Masks(NamedTuple):
         return ~(self.heterogeneous | self.meta[:, None]).flatten(2).any(2)
 
     @property
+    def empty_share(self) -> float:
+        """Share of the maps in which nothing is seen."""
+        return float(self.empty.double().mean())
+
+    @property
     def overlap(self) -> float:
         """Where all networks see the class, as a share of where any does, over all images; nan if none sees anything."""
         union = (self.meta | self.heterogeneous.any(1)).double().sum()
