@@ -117,9 +117,9 @@ def _check_member(family: Any, value: Any, name: str) -> Any:
 
 def _outside(family: Any, name: str) -> Any:
     module_name, _, class_name = name.partition(":")
-    if inside(family, module_name) is not None and "=" in class_name:
-        raise InputError(f"{name}: expected commas between options, as in {name},option=value")
     if inside(family, module_name) is not None:
+        if "=" in class_name:
+            raise InputError(f"{name}: expected commas between options, as in {name},option=value")
         raise InputError(f"{name}: option {class_name!r} needs a value, as in {module_name}:{class_name}=..." if class_name
                          else f"{name}: expected name:option=value, or the name alone")
     if not all(part.isidentifier() for part in (*module_name.split("."), *class_name.split("."))):
